@@ -1,0 +1,58 @@
+"""Climate downscaling ensembles with a learned causal graph.
+
+The names below are imported on first use, so that ``import st_cdgm`` stays fast.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from st_cdgm._lazy import load
+from st_cdgm._version import __version__
+
+if TYPE_CHECKING:
+    from st_cdgm.data.datasets import ResDiffIterableDataset
+    from st_cdgm.data.pipeline import NetCDFDataPipeline
+    from st_cdgm.models.causal_rcn import RCNCell, RCNSequenceRunner
+    from st_cdgm.models.diffusion_decoder import (
+        CausalDiffusionDecoder,
+        DiffusionOutput,
+    )
+    from st_cdgm.models.graph_builder import HeteroGraphBuilder
+    from st_cdgm.models.intelligible_encoder import (
+        IntelligibleVariableConfig,
+        IntelligibleVariableEncoder,
+    )
+
+__all__ = [
+    "CausalDiffusionDecoder",
+    "DiffusionOutput",
+    "HeteroGraphBuilder",
+    "IntelligibleVariableConfig",
+    "IntelligibleVariableEncoder",
+    "NetCDFDataPipeline",
+    "RCNCell",
+    "RCNSequenceRunner",
+    "ResDiffIterableDataset",
+    "__version__",
+]
+
+_HOME = {
+    "CausalDiffusionDecoder": "st_cdgm.models.diffusion_decoder",
+    "DiffusionOutput": "st_cdgm.models.diffusion_decoder",
+    "HeteroGraphBuilder": "st_cdgm.models.graph_builder",
+    "IntelligibleVariableConfig": "st_cdgm.models.intelligible_encoder",
+    "IntelligibleVariableEncoder": "st_cdgm.models.intelligible_encoder",
+    "NetCDFDataPipeline": "st_cdgm.data.pipeline",
+    "RCNCell": "st_cdgm.models.causal_rcn",
+    "RCNSequenceRunner": "st_cdgm.models.causal_rcn",
+    "ResDiffIterableDataset": "st_cdgm.data.datasets",
+}
+
+
+def __getattr__(name: str) -> Any:
+    return load(__name__, name, _HOME)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

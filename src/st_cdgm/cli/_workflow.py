@@ -1,0 +1,348 @@
+"""The steps of the main job, one function each; the verbs put them together.
+
+load configuration -> pipeline -> train -> downscale the test period -> references ->
+scorecard -> learned graph -> report.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from st_cdgm._version import __version__
+from st_cdgm.cli._common import Session, console, progress, start_logging
+from st_cdgm.cli._provenance import provenance
+from st_cdgm.cli._scores import scorecard_table
+from st_cdgm.config.load import load_config, save_config
+from st_cdgm.errors import ConfigError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from st_cdgm.config.schema import Config
+    from st_cdgm.data.fields import FieldArrays
+    from st_cdgm.data.pipeline import NetCDFDataPipeline
+    from st_cdgm.data.synthetic import SyntheticPaths
+    from st_cdgm.evaluation.scorecard import Scorecard
+
+__all__ = [
+    "downscale_files",
+    "downscale_test",
+    "export_graph",
+    "make_climate",
+    "open_data",
+    "prepare_run",
+    "run_references",
+    "run_workflow",
+    "score_files",
+    "score_test",
+    "train_model",
+]
+
+logger = logging.getLogger(__name__)
+
+MODEL = "st-cdgm"
+
+
+def run_workflow(config: Config, session: Session) -> Path:
+    """Do everything; return the report's path."""
+    from st_cdgm.evaluation.report import build_report
+
+    run_dir = prepare_run(config, session)
+    pipeline = open_data(config)
+    checkpoint = train_model(config, pipeline, run_dir, session)
+    ensemble = downscale_test(config, checkpoint, run_dir, session)
+    references = run_references(config, pipeline, run_dir, session)
+    scorecard = score_test(
+        config, pipeline, {MODEL: ensemble, **references}, run_dir, session
+    )
+    export_graph(config, checkpoint, run_dir)
+    report = build_report(run_dir, title=config.run.name)
+    out = console()
+    out.print(scorecard_table(scorecard))
+    out.print(f"Report: {report}", markup=False)
+    return report
+
+
+def prepare_run(config: Config, session: Session) -> Path:
+    """Make the run directory, start its log, write config.yaml and provenance.json.
+
+    Raises
+    ------
+    ConfigError
+        The directory holds the checkpoints of a run with another configuration.
+    MissingFileError
+        A data file does not exist; nothing is written then.
+    """
+    run_dir = Path(config.run.dir).expanduser()
+    stored = run_dir / "config.yaml"
+    if stored.is_file() and (run_dir / "checkpoints").is_dir():
+        _check_same_run(config, stored)
+    data = config.data
+    named = [data.lr_path, data.hr_path, data.static_path]
+    origin = provenance([data.resolve(p) for p in named if p], seed=config.run.seed)
+    start_logging(session, level=config.run.log_level, run_dir=run_dir)
+    save_config(config, stored)
+    text = json.dumps(origin, indent=2) + "\n"
+    (run_dir / "provenance.json").write_text(text, encoding="utf-8")
+    return run_dir
+
+
+def _check_same_run(config: Config, stored: Path) -> None:
+    try:
+        same = load_config(stored) == config
+    except ConfigError:  # written by another version
+        same = False
+    if not same:
+        raise ConfigError(
+            "the run directory holds a run with another configuration",
+            file=stored.parent,
+            remedy="choose another run.dir, or remove this directory",
+        )
+
+
+def open_data(config: Config) -> NetCDFDataPipeline:
+    """Read, align, split and prepare the data."""
+    from st_cdgm.data.pipeline import NetCDFDataPipeline
+
+    logger.info("reading %s", config.data.resolve(config.data.lr_path))
+    return NetCDFDataPipeline.from_config(config.data)
+
+
+def train_model(
+    config: Config, pipeline: NetCDFDataPipeline, run_dir: Path, session: Session
+) -> Path:
+    """Train; return the directory of the best checkpoint."""
+    from st_cdgm.cli._progress import TrainingProgress
+    from st_cdgm.training.fit import train
+
+    with progress(session, "Training") as advance:
+        result = train(
+            pipeline,
+            model=config.model(),
+            loss=config.loss,
+            training=config.training,
+            run_dir=run_dir,
+            seed=config.run.seed,
+            callbacks=[TrainingProgress(advance)],
+        )
+    logger.info(
+        "best validation loss %.4f in epoch %d, %d updates in %.0f s",
+        result.best_loss,
+        result.best_epoch,
+        result.steps,
+        result.seconds,
+    )
+    return result.checkpoint
+
+
+def downscale_test(
+    config: Config, checkpoint: Path, run_dir: Path, session: Session
+) -> Path:
+    """Downscale the test period from the checkpoint and the coarse file alone."""
+    start, end = test_period(config)
+    return downscale_files(
+        checkpoint,
+        [config.data.resolve(config.data.lr_path)],
+        run_dir / "downscaled.nc",
+        session=session,
+        members=config.inference.members,
+        seed=config.run.seed,
+        start=start,
+        end=end,
+        sampler=config.inference.sampler,
+        steps=config.inference.steps,
+        batch_days=config.inference.batch_days,
+    )
+
+
+def test_period(config: Config) -> tuple[str, str]:
+    """Return first and last test day, ISO."""
+    period = config.data.splits.periods().get("test")
+    if period is None:
+        raise ConfigError(
+            "there is no test period to downscale and evaluate",
+            variable="data.splits.test",
+            expected="[start, end]",
+            remedy="add data.splits.test, or use `st-cdgm train`",
+        )
+    return period[0], period[1]
+
+
+def downscale_files(
+    checkpoint: Path,
+    lr: Sequence[str],
+    output: Path,
+    *,
+    session: Session,
+    **options: Any,
+) -> Path:
+    """Downscale coarse files; ``options`` are those of ``inference.downscale``."""
+    from st_cdgm.inference.downscale import downscale
+
+    with progress(session, "Downscaling") as advance:
+        return downscale(
+            checkpoint,
+            list(lr),
+            output,
+            on_total=lambda days: advance(0, days),
+            on_progress=lambda days: advance(days, None),
+            **options,
+        )
+
+
+def run_references(
+    config: Config, pipeline: NetCDFDataPipeline, run_dir: Path, session: Session
+) -> dict[str, Path]:
+    """Fit the reference methods on the training days; write their test ensembles."""
+    from st_cdgm.references.base import build_reference
+
+    training, test = pipeline.arrays("train"), scored_days(config, pipeline)
+    written = {}
+    names = config.evaluation.references
+    with progress(session, "References", len(names)) as advance:
+        for name in names:
+            reference = build_reference(name).fit(training, pipeline.preprocessor)
+            fields = reference.predict(
+                test, members=config.evaluation.members, seed=config.run.seed
+            )
+            path = run_dir / "references" / f"{name}.nc"
+            _write_fields(path, fields, test, pipeline, title=f"Reference {name}")
+            written[name] = path
+            logger.info("reference %s: %d members", name, fields.shape[1])
+            advance(1, None)
+    return written
+
+
+def scored_days(config: Config, pipeline: NetCDFDataPipeline) -> FieldArrays:
+    """Return every ``evaluation.stride``-th test day, with its truth."""
+    return pipeline.arrays("test").select(slice(None, None, config.evaluation.stride))
+
+
+def _write_fields(
+    path: Path,
+    fields: Any,
+    days: FieldArrays,
+    pipeline: NetCDFDataPipeline,
+    *,
+    title: str,
+) -> None:
+    from st_cdgm.inference.writer import EnsembleWriter
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with EnsembleWriter(
+        path,
+        targets=pipeline.preprocessor.targets,
+        grid=pipeline.preprocessor.hr_grid,
+        calendar=days.calendar,
+        members=range(fields.shape[1]),
+        attrs={"title": title, "source": f"st-cdgm {__version__}"},
+    ) as writer:
+        writer.append(days.day, fields)
+
+
+def score_test(
+    config: Config,
+    pipeline: NetCDFDataPipeline,
+    forecasts: Mapping[str, Path],
+    run_dir: Path,
+    session: Session,
+) -> Scorecard:
+    """Score all sources on the scored test days."""
+    from st_cdgm.data.opening import open_dataset
+    from st_cdgm.evaluation.scorecard import evaluate_ensembles
+
+    days = scored_days(config, pipeline)
+    start, end = test_period(config)
+    protocol = {
+        "run": config.run.name,
+        "seed": config.run.seed,
+        "splits": config.data.splits.periods(),
+        "test": [start, end],
+        "stride": config.evaluation.stride,
+        "baseline": config.data.baseline_strategy,
+        "version": __version__,
+    }
+    with ExitStack() as stack, progress(session, "Scoring"):
+        opened = {
+            name: stack.enter_context(open_dataset(path, role="forecast"))
+            for name, path in forecasts.items()
+        }
+        return evaluate_ensembles(
+            opened,
+            _as_dataset(days.hr, days, pipeline),
+            baseline=_as_dataset(days.baseline, days, pipeline),
+            protocol=protocol,
+            output=run_dir,
+        )
+
+
+def _as_dataset(
+    fields: Any, days: FieldArrays, pipeline: NetCDFDataPipeline
+) -> xr.Dataset:
+    """Return (T, C, Y, X) fields as a deterministic dataset."""
+    from st_cdgm.inference.writer import ensemble_dataset
+
+    dataset = ensemble_dataset(
+        fields[:, None],
+        day=days.day,
+        calendar=days.calendar,
+        targets=pipeline.preprocessor.targets,
+        grid=pipeline.preprocessor.hr_grid,
+        members=range(1),
+    )
+    return dataset.isel(realization=0, drop=True)
+
+
+def export_graph(config: Config, checkpoint: Path, run_dir: Path) -> None:
+    """Write the learned graph as dag.json, dag.csv and dag.png."""
+    from st_cdgm.evaluation.dag import export_dag
+    from st_cdgm.training.checkpoint import load_checkpoint
+
+    model = load_checkpoint(checkpoint).model
+    export_dag(
+        run_dir,
+        model.effective_dag().detach().cpu().numpy(),
+        model.names,
+        constraint=config.loss.dag.constraint,
+    )
+
+
+def score_files(
+    prediction: Path,
+    truth: Path,
+    output: Path,
+    *,
+    references: Mapping[str, Path],
+    session: Session,
+) -> Scorecard:
+    """Score an ensemble file, and others, against a truth file."""
+    from st_cdgm.data.opening import open_dataset
+    from st_cdgm.evaluation.scorecard import evaluate_ensembles
+
+    files = {MODEL: prediction, **references}
+    protocol = {
+        "forecasts": {name: str(path) for name, path in files.items()},
+        "truth": str(truth),
+        "version": __version__,
+    }
+    with ExitStack() as stack, progress(session, "Scoring"):
+        opened = {
+            name: stack.enter_context(open_dataset(path, role="forecast"))
+            for name, path in files.items()
+        }
+        reference = stack.enter_context(open_dataset(truth, role="truth"))
+        return evaluate_ensembles(opened, reference, protocol=protocol, output=output)
+
+
+def make_climate(
+    config: Config, directory: Path, *, overwrite: bool = False
+) -> SyntheticPaths:
+    """Simulate the synthetic climate and write its files."""
+    from st_cdgm.data.synthetic import write_synthetic
+
+    return write_synthetic(config.synthetic, directory, overwrite=overwrite)

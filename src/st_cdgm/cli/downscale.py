@@ -1,0 +1,60 @@
+"""``st-cdgm downscale``: an ensemble of fine fields from new coarse data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from st_cdgm.cli._common import session, start_logging
+
+__all__ = ["downscale"]
+
+
+def downscale(
+    ctx: typer.Context,
+    checkpoint: Annotated[
+        Path, typer.Option(metavar="DIR", help="Such as RUN/checkpoints/best.")
+    ],
+    lr: Annotated[
+        list[str], typer.Option(metavar="FILE", help="Coarse data; may be repeated.")
+    ],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="NetCDF file to write.")],
+    members: Annotated[int, typer.Option(min=1, help="Ensemble members.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
+    start: Annotated[
+        str | None, typer.Option(metavar="YYYY-MM-DD", help="First day.")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(metavar="YYYY-MM-DD", help="Last day.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="Another sampler than the checkpoint's.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Another number of solver steps.")
+    ] = None,
+) -> None:
+    """Downscale coarse data with a trained model. No truth is needed.
+
+    Example: st-cdgm downscale --checkpoint RUN/checkpoints/best --lr NEW.nc
+    --output OUT.nc --members 20 --seed 1
+    """
+    from st_cdgm.cli._workflow import downscale_files
+
+    current = session(ctx)
+    start_logging(current)
+    written = downscale_files(
+        checkpoint,
+        lr,
+        output,
+        session=current,
+        members=members,
+        seed=seed,
+        start=start,
+        end=end,
+        sampler=sampler,
+        steps=steps,
+    )
+    typer.echo(f"Ensemble: {written}")

@@ -1,0 +1,145 @@
+"""Entry point: the verbs, the global options, the exit codes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from st_cdgm._version import __version__
+from st_cdgm.cli import (
+    demo,
+    doctor,
+    downscale,
+    evaluate,
+    inspect,
+    report,
+    run,
+    synthesize,
+    train,
+)
+from st_cdgm.cli._common import (
+    Session,
+    error_console,
+    prepare_threads,
+    record_traceback,
+    session,
+)
+from st_cdgm.errors import InputError
+
+__all__ = ["EXIT_FAILED", "EXIT_INPUT", "app", "main"]
+
+EXIT_FAILED = 1
+EXIT_INPUT = 2
+
+
+class LogLevel(StrEnum):
+    """Levels of ``--log-level``."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+class ReadableErrors(TyperGroup):
+    """Turn exceptions into one readable message and an exit code.
+
+    2 for what the user can mend (an :class:`~st_cdgm.errors.InputError`), 1 for the
+    rest. Usage errors are typer's own and exit with 2.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a verb."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            _show("Error", str(error))
+            raise typer.Exit(EXIT_INPUT) from error
+        except Exception as error:
+            if _is_control_flow(error):
+                raise
+            _fail(ctx, error)
+            raise typer.Exit(EXIT_FAILED) from error
+
+
+def _is_control_flow(error: Exception) -> bool:
+    """Whether typer itself raised this, to exit or to report wrong usage."""
+    return isinstance(error, typer.Exit | typer.Abort) or hasattr(error, "exit_code")
+
+
+def _show(label: str, message: str) -> None:
+    from rich.text import Text
+
+    error_console().print(Text.assemble((f"{label}: ", "bold red"), message))
+
+
+def _fail(ctx: typer.Context, error: Exception) -> None:
+    """Report an unexpected failure in one line, and where to read more."""
+    current = session(ctx)
+    first = str(error).strip().splitlines()
+    kind = type(error).__name__
+    _show("Failed", f"{kind}: {first[0]}" if first else kind)
+    if current.log_level == LogLevel.DEBUG:
+        error_console().print_exception()
+    record_traceback(current, error)
+    if current.log_file is not None:
+        _show("Traceback", str(current.log_file))
+    else:
+        _show("Traceback", "run again with --log-level DEBUG")
+
+
+app = typer.Typer(
+    name="st-cdgm",
+    cls=ReadableErrors,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"st-cdgm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def global_options(
+    ctx: typer.Context,
+    log_level: Annotated[
+        LogLevel | None,
+        typer.Option(help="Level of the log on the terminal.", case_sensitive=False),
+    ] = None,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print and exit."
+        ),
+    ] = False,
+) -> None:
+    """Climate downscaling ensembles with a learned causal graph."""
+    prepare_threads()
+    ctx.obj = Session(log_level=None if log_level is None else log_level.value)
+
+
+for verb in (
+    demo.demo,
+    run.run,
+    synthesize.synthesize,
+    train.train,
+    downscale.downscale,
+    evaluate.evaluate,
+    report.report,
+    inspect.inspect,
+    doctor.doctor,
+):
+    app.command(verb.__name__)(verb)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    app()

@@ -1,0 +1,29 @@
+"""``st-cdgm report``: one HTML page about a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from st_cdgm.cli._common import session, start_logging
+
+__all__ = ["report"]
+
+
+def report(
+    ctx: typer.Context,
+    run_dir: Annotated[
+        Path, typer.Argument(metavar="RUN_DIR", help="Directory of a finished run.")
+    ],
+    title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
+) -> None:
+    """Build RUN_DIR/report.html from the files of a run.
+
+    Example: st-cdgm report runs/iberia
+    """
+    from st_cdgm.evaluation.report import build_report
+
+    start_logging(session(ctx))
+    typer.echo(f"Report: {build_report(run_dir, title=title)}")

@@ -1,0 +1,33 @@
+"""``st-cdgm train``: fit a model and keep its checkpoints."""
+
+from __future__ import annotations
+
+import typer
+
+from st_cdgm.cli._common import ConfigOption, DryRunOption, Overrides, load, session
+
+__all__ = ["train"]
+
+
+def train(
+    ctx: typer.Context,
+    config: ConfigOption,
+    overrides: Overrides = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Train a model; the best and the last state end in RUN/checkpoints.
+
+    Example: st-cdgm train --config iberia data.root=DIR training.epochs=5
+    """
+    settings = load(config, overrides)
+    if dry_run:
+        from st_cdgm.config.load import config_to_yaml
+
+        typer.echo(config_to_yaml(settings), nl=False)
+        return
+    from st_cdgm.cli._workflow import open_data, prepare_run, train_model
+
+    current = session(ctx)
+    run_dir = prepare_run(settings, current)
+    checkpoint = train_model(settings, open_data(settings), run_dir, current)
+    typer.echo(f"Checkpoint: {checkpoint}")

@@ -1,0 +1,257 @@
+"""From a preset or a YAML file, and KEY=VALUE overrides, to one checked ``Config``."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
+
+from st_cdgm.config.keys import closest_key, type_name
+from st_cdgm.config.schema import Config
+from st_cdgm.errors import ConfigError, InputError, MissingFileError
+
+__all__ = ["config_to_yaml", "load_config", "preset_names", "save_config"]
+
+logger = logging.getLogger(__name__)
+
+PRESETS = "st_cdgm.config.presets"
+SCHEMA = "schema"
+USER = "user_configuration"
+LIST = "`st-cdgm train --config NAME --dry-run` lists every key and its value"
+
+# Hydra's errors are several unrelated families; none of them may reach the user.
+HYDRA_ERRORS = (HydraException, OmegaConfBaseException, ValueError, AttributeError)
+
+
+def preset_names() -> list[str]:
+    """Return the names of the packaged configurations."""
+    files = resources.files(PRESETS).iterdir()
+    return sorted(Path(f.name).stem for f in files if f.name.endswith(".yaml"))
+
+
+def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Compose, check and return a configuration.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        Name of a packaged preset, or a YAML file. A file may build on a preset
+        (``defaults: [iberia, _self_]``) or on a file beside it; without a defaults
+        list it builds on the schema's default values.
+    overrides : sequence of str
+        ``KEY=VALUE`` in Hydra's grammar, applied last.
+
+    Returns
+    -------
+    Config
+        Every value resolved and of its declared type, ``check`` passed.
+
+    Raises
+    ------
+    ConfigError
+        Unknown key (with the closest valid one), value of the wrong type or out of
+        range, missing value, override that cannot be parsed.
+    MissingFileError
+        Neither a preset nor a readable file.
+    """
+    store = ConfigStore.instance()
+    store.store(name=SCHEMA, node=Config)
+    with _named_source(name_or_path) as (name, search):
+        changes = [_checked_override(text) for text in overrides]
+        composed = _compose(name, [*search, *changes], source=str(name_or_path))
+    config = _instantiate(composed, source=str(name_or_path))
+    config.check()
+    return config
+
+
+def config_to_yaml(config: Config) -> str:
+    """Return a configuration as YAML with every key, default values included."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
+
+
+def save_config(config: Config, path: str | Path) -> None:
+    """Write a configuration that :func:`load_config` reads back unchanged."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(config_to_yaml(config), encoding="utf-8")
+    temporary.replace(path)
+
+
+@contextmanager
+def _named_source(name_or_path: str | Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield the name under which Hydra finds the source, and its search override."""
+    text = str(name_or_path)
+    if text in preset_names():
+        yield text, []
+        return
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise MissingFileError(
+            "the configuration is neither a packaged preset nor a file",
+            found=text,
+            expected=" | ".join(preset_names()) + " | a YAML file",
+            remedy="check the spelling, or give the path of your own YAML file",
+        )
+    store = ConfigStore.instance()
+    store.store(name=USER, node=_user_node(path))
+    directory = str(path.resolve().parent).replace("'", r"\'")
+    try:
+        yield USER, [f"hydra.searchpath=['file://{directory}']"]
+    finally:
+        store.repo.pop(f"{USER}.yaml", None)
+
+
+def _user_node(path: Path) -> DictConfig:
+    """Read a user's file; its keys and types are checked here, with its name."""
+    try:
+        node = OmegaConf.load(path)
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "the configuration is not valid YAML",
+            file=path,
+            found=" ".join(str(error).split()),
+            remedy="mend the line named above",
+        ) from error
+    if not isinstance(node, DictConfig):
+        raise ConfigError(
+            "the configuration is not a mapping of keys to values",
+            file=path,
+            expected="sections such as `data:` and `training:`",
+        )
+    named = node.pop("defaults", [])
+    defaults = [named] if isinstance(named, str) else list(named)
+    _check_sections(node, file=path)
+    if "_self_" not in defaults:
+        defaults.append("_self_")
+    if defaults == ["_self_"]:
+        defaults.insert(0, SCHEMA)
+    complete: DictConfig = OmegaConf.create({"defaults": defaults, **node})
+    return complete
+
+
+def _check_sections(node: DictConfig, *, file: Path) -> None:
+    schema = OmegaConf.structured(Config)
+    for section, value in node.items():
+        # One section at a time: a merge error at the root does not name its key.
+        try:
+            OmegaConf.merge(schema, {section: value})
+        except HYDRA_ERRORS as error:
+            raise _explained(error, key=str(section), file=file) from error
+
+
+def _checked_override(text: str) -> str:
+    """Return the override as Hydra needs it, or say what is wrong with it."""
+    override = _parsed(text)
+    key = override.key_or_group
+    if override.is_delete() or override.is_sweep_override() or override.package:
+        raise ConfigError(
+            f"this form of override is not supported: {text}",
+            variable=key,
+            expected="KEY=VALUE; a list is written KEY=[a,b]",
+        )
+    probe = OmegaConf.structured(Config)
+    try:
+        OmegaConf.update(probe, key, override.value(), merge=True)
+    except HYDRA_ERRORS as error:
+        raise _explained(error, key=key, file=None) from error
+    # The key is known to be valid; `++` also lets Hydra add one to a dictionary.
+    return f"++{text.lstrip('+')}"
+
+
+def _parsed(text: str) -> Override:
+    key, equals, value = text.partition("=")
+    try:
+        if not equals or not key.strip("+"):
+            raise ValueError(text)  # noqa: TRY301 - same message as a parse failure
+        return OverridesParser.create().parse_override(text)
+    except HYDRA_ERRORS as error:
+        raise ConfigError(
+            f"cannot read the override: {text}",
+            expected="KEY=VALUE, such as training.epochs=5",
+            remedy=f"quote the value: \"{key}='{value}'\"" if equals else None,
+        ) from error
+
+
+def _compose(name: str, overrides: list[str], *, source: str) -> Any:
+    try:
+        with initialize_config_module(PRESETS, version_base="1.3"):
+            return compose(name, overrides=overrides)
+    except MissingConfigException as error:
+        raise ConfigError(
+            "the defaults list names a configuration that does not exist",
+            file=source,
+            found=error.missing_cfg_file,
+            expected=" | ".join(preset_names()) + " | a YAML file beside this one",
+        ) from error
+    except HYDRA_ERRORS as error:
+        raise _explained(error, key=None, file=source) from error
+
+
+def _instantiate(composed: Any, *, source: str) -> Config:
+    """Turn the composed tree into dataclasses, so that their checks run."""
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Config), composed)
+        OmegaConf.resolve(merged)
+        config = OmegaConf.to_object(merged)
+    except InputError:
+        raise  # a dataclass refused a value and said why
+    except HYDRA_ERRORS as error:
+        raise _explained(error, key=None, file=source) from error
+    assert isinstance(config, Config)
+    return config
+
+
+def _explained(
+    error: BaseException, *, key: str | None, file: str | Path | None
+) -> ConfigError:
+    """Return one readable error for whatever Hydra or OmegaConf raised."""
+    cause = _omegaconf_cause(error)
+    key = _full_key(cause, key)
+    facts: dict[str, Any] = {"file": file, "variable": key}
+    if isinstance(cause, KeyError | AttributeError) and key:
+        closest = closest_key(key)
+        expected = closest and f"{closest} (the closest valid key)"
+        return ConfigError(
+            f"unknown configuration key: {key}", expected=expected, remedy=LIST, **facts
+        )
+    if isinstance(cause, MissingMandatoryValue):
+        return ConfigError(f"there is no value for {key}", **facts)
+    return ConfigError(
+        f"invalid value for {key}" if key else "the configuration cannot be composed",
+        found=next(iter(str(cause).splitlines()), type(cause).__name__),
+        expected=type_name(key or ""),
+        remedy=LIST,
+        **facts,
+    )
+
+
+def _full_key(cause: BaseException, key: str | None) -> str | None:
+    """Return the dotted key at fault; inside a list OmegaConf gives only its tail."""
+    tail = getattr(cause, "full_key", None)
+    if not tail or not key:
+        return tail or key
+    return tail if tail.split(".")[0] == key.split(".")[0] else f"{key}.{tail}"
+
+
+def _omegaconf_cause(error: BaseException) -> BaseException:
+    """Follow the chain of causes to the error that knows the key."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OmegaConfBaseException):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return error

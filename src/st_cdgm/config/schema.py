@@ -1,0 +1,102 @@
+"""One schema for presets, files and the command line: the layers' own dataclasses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, is_dataclass
+
+from st_cdgm.data.pipeline import DataConfig
+from st_cdgm.data.synthetic.config import SyntheticConfig
+from st_cdgm.errors import ConfigError
+from st_cdgm.evaluation.config import EvaluationConfig
+from st_cdgm.inference.config import InferenceConfig
+from st_cdgm.models.config import (
+    DiffusionConfig,
+    EncoderConfig,
+    GraphConfig,
+    ModelConfig,
+    RCNConfig,
+)
+from st_cdgm.training.config import LossConfig, TrainingConfig
+
+__all__ = ["Config", "RunConfig"]
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """One run.
+
+    Attributes
+    ----------
+    dir : str
+        Run directory: every file that the run writes lies in it.
+    name : str
+        Short name, used in titles and in file attributes.
+    seed : int
+        Seed of every random draw.
+    log_level : str
+        DEBUG, INFO, WARNING or ERROR, on the terminal; ``run.log`` holds INFO at least.
+    """
+
+    dir: str = "runs/st-cdgm"
+    name: str = "st-cdgm"
+    seed: int = 0
+    log_level: str = "INFO"
+
+    def check(self) -> None:
+        """Raise ConfigError for a value out of range."""
+        if self.log_level not in LOG_LEVELS:
+            raise ConfigError(
+                "run.log_level has an unknown value",
+                found=self.log_level,
+                expected=" | ".join(LOG_LEVELS),
+            )
+        if self.seed < 0:
+            raise ConfigError(
+                "run.seed is negative", found=self.seed, expected="0 or more"
+            )
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Everything a run depends on.
+
+    Each section is the dataclass of the layer that reads it; the root stops in the
+    command line, which hands every layer its own section.
+    """
+
+    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    graph: GraphConfig = field(default_factory=GraphConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    rcn: RCNConfig = field(default_factory=RCNConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def check(self) -> None:
+        """Let every section that can check itself do so; raise ConfigError."""
+        _check_sections(self)
+
+    def model(self) -> ModelConfig:
+        """Return the sections that a checkpoint needs to rebuild the model."""
+        return ModelConfig(
+            graph=self.graph,
+            encoder=self.encoder,
+            rcn=self.rcn,
+            diffusion=self.diffusion,
+        )
+
+
+def _check_sections(section: object) -> None:
+    for item in fields(section):  # type: ignore[arg-type]
+        part = getattr(section, item.name)
+        if is_dataclass(part):
+            check = getattr(part, "check", None)
+            if check is not None:
+                check()
+            _check_sections(part)

@@ -1,0 +1,1 @@
+"""From climate files to batches."""

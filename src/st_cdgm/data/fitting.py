@@ -1,0 +1,167 @@
+"""Fit a preprocessor to training days."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from st_cdgm.data.baselines import Baseline
+from st_cdgm.data.fields import Channel, TargetVariable
+from st_cdgm.data.grids import Grid
+from st_cdgm.data.normalization import (
+    FillStrategy,
+    Moments,
+    Scope,
+    check_known,
+    fill_missing,
+    moments,
+)
+from st_cdgm.data.preprocessor import Preprocessor, as_tensor, rooted
+from st_cdgm.data.transforms import TargetCodec, precipitation_channels
+
+__all__ = ["fit_preprocessor", "standardise_static"]
+
+FloatArray = NDArray[np.float32]
+
+# Days handled at once while statistics are gathered.
+_DAYS_PER_CHUNK = 256
+
+
+def fit_preprocessor(
+    *,
+    raw: FloatArray,
+    season: FloatArray,
+    truth: FloatArray,
+    channels: Sequence[Channel],
+    targets: Sequence[TargetVariable],
+    lr_grid: Grid,
+    hr_grid: Grid,
+    static: FloatArray,
+    static_names: Sequence[str],
+    codec: TargetCodec,
+    baseline: Baseline,
+    calendar: str,
+    seq_len: int,
+    periods: Mapping[str, list[str]],
+    nan_fill: FillStrategy = "zero",
+    normalization: Scope = "per_variable",
+    normalize: bool = True,
+    residual_scaling: Scope = "per_gridpoint",
+    lr_root: bool = True,
+    file: str = "",
+) -> Preprocessor:
+    """Gather all statistics from training days.
+
+    Parameters
+    ----------
+    raw, season, truth : ndarray
+        Training days: predictors in canonical units ``(T, C_lr, y, x)``, fraction of
+        the year ``(T,)``, targets ``(T, C, Y, X)``; NaN where missing.
+    channels, targets, lr_grid, hr_grid, codec, baseline, calendar, seq_len, periods
+        See :class:`Preprocessor`.
+    static : ndarray
+        Raw fine fields. Shape ``(C_s, Y, X)``.
+    static_names : sequence of str
+        Their names.
+    nan_fill : {"zero", "mean", "interpolate"}
+        For predictors and static fields.
+    normalization, residual_scaling : {"per_variable", "per_gridpoint"}
+        Scope of the statistics of predictors and residuals.
+    normalize : bool
+        False leaves predictors in canonical units.
+    lr_root : bool
+        Whether precipitation predictors enter as their square root.
+    file : str
+        Named in errors.
+
+    Raises
+    ------
+    InputError
+        If a predictor or target has no finite value on any training day.
+    """
+    check_known(raw, tuple(c.name for c in channels), file=file)
+    check_known(truth, tuple(t.name for t in targets), file=file)
+    roots = precipitation_channels(channels) if lr_root and normalize else ()
+    shape = cast(tuple[int, int, int], raw.shape[1:])
+    mean, std = moments(
+        (rooted(raw[part], roots) for part in _chunks(len(raw))), shape, normalization
+    )
+    fill = mean.copy()
+    fill[list(roots)] **= 2
+    draft = Preprocessor(
+        channels=tuple(channels),
+        targets=tuple(targets),
+        lr_grid=lr_grid,
+        hr_grid=hr_grid,
+        static=standardise_static(static, nan_fill),
+        static_names=tuple(static_names),
+        lr_mean=mean if normalize else np.zeros_like(mean),
+        lr_std=std if normalize else np.ones_like(std),
+        lr_fill=fill,
+        lr_root=roots,
+        nan_fill=nan_fill,
+        codec=codec,
+        baseline=baseline,
+        residual_mean=np.zeros((len(targets), 1, 1), dtype=np.float32),
+        residual_std=np.ones((len(targets), 1, 1), dtype=np.float32),
+        score_std=np.ones(len(targets), dtype=np.float32),
+        valid=np.asarray(np.isfinite(truth).any(axis=0)),
+        calendar=calendar,
+        seq_len=int(seq_len),
+        periods={key: list(value) for key, value in periods.items()},
+    )
+    return _with_residual_statistics(draft, raw, season, truth, residual_scaling)
+
+
+def standardise_static(static: FloatArray, nan_fill: FillStrategy) -> FloatArray:
+    """Return fine fields with mean 0 and std 1 over the grid, without NaN (D18).
+
+    Parameters
+    ----------
+    static : ndarray
+        Raw values. Shape ``(C_s, Y, X)``.
+    nan_fill : {"zero", "mean", "interpolate"}
+        See :func:`st_cdgm.data.normalization.fill_missing`.
+    """
+    if not len(static):
+        return static.astype(np.float32)
+    shape = cast(tuple[int, int, int], static.shape)
+    mean, std = moments([static[None]], shape, "per_variable")
+    filled = fill_missing(static[None], mean, nan_fill)[0]
+    return np.asarray((filled - mean) / std, dtype=np.float32)
+
+
+def _with_residual_statistics(
+    draft: Preprocessor,
+    raw: FloatArray,
+    season: FloatArray,
+    truth: FloatArray,
+    scope: Scope,
+) -> Preprocessor:
+    """Return the draft with mean and spread of its encoded and scored residuals."""
+    shape = cast(tuple[int, int, int], truth.shape[1:])
+    residual, score = Moments(shape), Moments(shape)
+    for part in _chunks(len(raw)):
+        guess = draft.predict_baseline(raw[part], season[part], truth[part])
+        encoded = draft.encode_baseline(guess)
+        target = draft.codec.encode(as_tensor(truth[part]))
+        residual.add((target - encoded).numpy())
+        difference = draft.codec.scored(target) - draft.codec.scored(encoded)
+        score.add(difference.numpy())
+    mean, std = residual.result(scope)
+    _, score_std = score.result("per_variable")
+    return replace(
+        draft,
+        residual_mean=mean,
+        residual_std=std,
+        score_std=score_std[:, 0, 0].copy(),
+    )
+
+
+def _chunks(length: int) -> Iterator[slice]:
+    for start in range(0, length, _DAYS_PER_CHUNK):
+        yield slice(start, min(start + _DAYS_PER_CHUNK, length))

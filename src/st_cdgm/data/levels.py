@@ -1,0 +1,382 @@
+"""Pressure levels: from variable names, attributes and coordinates to channels."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from st_cdgm.data.fields import Channel
+from st_cdgm.data.opening import file_label
+from st_cdgm.data.units import units_factor
+from st_cdgm.errors import InputError, MissingVariableError
+
+__all__ = [
+    "Fields",
+    "as_list",
+    "channel_name",
+    "check_available",
+    "level_of",
+    "level_values",
+    "select_channels",
+    "split_levels",
+    "vertical_name",
+]
+
+logger = logging.getLogger(__name__)
+
+Fields = list[tuple[Channel, xr.DataArray]]
+
+# Levels of reanalyses and CMIP; a bare suffix (ta850) counts only if it is one of them.
+STANDARD_LEVELS = frozenset(
+    [1, 2, 3, 5, 7, 10, 20, 30, 50, 70, 100, 125, 150, 175, 200, 225, 250, 300, 350]
+    + [400, 450, 500, 550, 600, 650, 700, 750, 775, 800, 825, 850, 875, 900, 925, 950]
+    + [975, 1000]
+)
+LOWEST_PRESSURE, HIGHEST_PRESSURE = 0.1, 1100.0  # hPa
+
+_WITH_LEVEL = re.compile(r"^([A-Za-z][A-Za-z_]*?)(_?)(\d{1,4})(?:hPa|hpa|mb)?$")
+# 10 m and 100 m winds, not winds at 10 and 100 hPa.
+_HEIGHT_WINDS = frozenset({"u10", "v10", "u100", "v100", "ws10", "ws100", "si10"})
+_SURFACE = frozenset(
+    ["pr", "tas", "tasmin", "tasmax", "psl", "ps", "slp", "msl", "orog", "sst", "ts"]
+)
+# One quantity under the names of different archives (CMIP, ECMWF, NCEP, E-OBS).
+_SYNONYMS = tuple(
+    frozenset(names.split())
+    for names in (
+        "t ta temp air",
+        "q hus shum",
+        "z zg phi gh hgt",
+        "u ua uwnd",
+        "v va vwnd",
+        "psl msl slp mslp prmsl",
+        "ps sp pres_sfc",
+        "tas t2m tg",
+        "tasmin tmin tn mn2t",
+        "tasmax tmax tx mx2t",
+        "pr tp precip prcp rr",
+        "hur r rhum",
+        "wap omega",
+    )
+)
+_VERTICAL_NAMES = frozenset(
+    ["plev", "level", "lev", "pressure", "pressure_level", "isobaricinhpa"]
+    + ["isobaric", "pfull", "pres"]
+)
+
+
+def channel_name(variable: str, level: float | None) -> str:
+    """Name of a channel: ``q_850`` on a level, ``psl`` without."""
+    return variable if level is None else f"{variable}_{level:g}"
+
+
+def level_of(name: str, da: xr.DataArray) -> tuple[str, float | None]:
+    """Split a variable into its name without level and its pressure level.
+
+    The level comes from the attribute ``pressure_level_hPa``, a scalar pressure
+    coordinate, or the name: ``q_850``, ``q850``, ``ta850``, ``t_500hPa``.
+
+    Returns
+    -------
+    variable : str
+    level : float or None
+        Pressure in hPa.
+    """
+    base, named = _level_in_name(name)
+    attribute = da.attrs.get("pressure_level_hPa")
+    if attribute is not None:
+        return (base if named == float(attribute) else name), float(attribute)
+    for coordinate in da.coords.values():
+        if coordinate.ndim == 0 and _is_pressure(coordinate):
+            level = float(level_values(coordinate)[0])
+            return (base if named == level else name), level
+    return base, named
+
+
+def _level_in_name(name: str) -> tuple[str, float | None]:
+    match = _WITH_LEVEL.match(name)
+    if match is None or name.lower() in _HEIGHT_WINDS:
+        return name, None
+    base, underscore, digits = match.groups()
+    level = float(digits)
+    marked = bool(underscore) or not name[-1].isdigit()
+    plausible = (
+        LOWEST_PRESSURE <= level <= HIGHEST_PRESSURE
+        if marked
+        else level in STANDARD_LEVELS and level >= 100
+    )
+    if base.lower() in _SURFACE or not plausible:
+        return name, None
+    return base, level
+
+
+def vertical_name(da: xr.DataArray) -> str | None:
+    """Name of the vertical dimension of a field, by CF attributes or usual names."""
+    found = cast(Any, da).cf
+    named = found.coordinates.get("vertical", []) + found.axes.get("Z", [])
+    named += [d for d in da.dims if str(d).lower() in _VERTICAL_NAMES]
+    named += [d for d in da.dims if d in da.coords and _is_pressure(da[d])]
+    return next((str(n) for n in named if n in da.dims), None)
+
+
+def _is_pressure(coordinate: xr.DataArray) -> bool:
+    units = str(coordinate.attrs.get("units", ""))
+    if not units:
+        return str(coordinate.name).lower() in _VERTICAL_NAMES
+    return units_factor(units, "hPa") is not None
+
+
+def level_values(
+    coordinate: xr.DataArray, *, file: str | Path | None = None
+) -> NDArray[np.float64]:
+    """Pressures of a vertical coordinate in hPa. Shape ``(L,)``.
+
+    Raises
+    ------
+    InputError
+        If the coordinate is not a pressure, or has no units and could be several.
+    """
+    values = np.atleast_1d(np.asarray(coordinate.values, np.float64))
+    units = str(coordinate.attrs.get("units", ""))
+    converted = units_factor(units, "hPa") if units else _unlabelled(values)
+    if converted is not None:
+        levels = np.round(values * converted[0], 6)
+        inside = (levels >= LOWEST_PRESSURE) & (levels <= HIGHEST_PRESSURE)
+        if inside.all() and len(np.unique(levels)) == len(levels):
+            return levels
+    raise InputError(
+        "the vertical coordinate is not a set of pressure levels",
+        file=file,
+        variable=str(coordinate.name),
+        found=f"units {units!r}, values {np.array2string(values, threshold=8)}",
+        expected=f"distinct pressures of {LOWEST_PRESSURE:g}..{HIGHEST_PRESSURE:g} hPa",
+        remedy="set the units (hPa or Pa); interpolate model levels to pressure levels "
+        "(cdo ml2pl), heights to single-level variables",
+    )
+
+
+def _unlabelled(values: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Without units: hPa or Pa if all values are standard levels in exactly one."""
+    for factor in (1.0, 0.01):
+        if all(v in STANDARD_LEVELS for v in values * factor) and values.max() >= 100:
+            return factor, 0.0
+    return None
+
+
+def split_levels(ds: xr.Dataset, variables: Sequence[str]) -> Fields:
+    """Turn variables into channels, one per (variable, level).
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Opened data.
+    variables : sequence of str
+        Names of variables in it.
+
+    Returns
+    -------
+    list of (Channel, DataArray)
+        In the order of ``variables``, levels in the order of the file. The channel
+        carries the units of the file.
+
+    Raises
+    ------
+    InputError
+        If a vertical axis is not made of pressures, or two channels get one name.
+    """
+    file = file_label(ds)
+    found: Fields = []
+    for name in variables:
+        found += _split_one(ds[name], name, file=file)
+    seen: dict[str, str] = {}
+    for channel, da in found:
+        if channel.name in seen:
+            raise InputError(
+                "two variables give the same channel",
+                file=file,
+                variable=channel.name,
+                found=f"{seen[channel.name]} and {da.name}",
+                expected="one source per variable and level",
+                remedy="name only one of them in the list of variables",
+            )
+        seen[channel.name] = str(da.name)
+    return found
+
+
+def _split_one(da: xr.DataArray, name: str, *, file: str) -> Fields:
+    vertical = vertical_name(da)
+    if (
+        vertical is not None
+        and da.sizes[vertical] == 1
+        and not _pressure_axis(da, vertical)
+    ):
+        # One height (2 m): a single-level field.
+        da, vertical = da.isel({vertical: 0}, drop=True), None
+    if vertical is None:
+        variable, level = level_of(name, da)
+        return [(_channel(variable, level, da), da)]
+    if vertical not in da.coords:
+        raise InputError(
+            "a vertical dimension has no coordinate",
+            file=file,
+            variable=name,
+            found=f"dimension {vertical} of {da.sizes[vertical]}",
+            expected="a coordinate with the pressures",
+            remedy=f"add the coordinate {vertical} with units hPa or Pa",
+        )
+    pressures = level_values(da[vertical], file=file)
+    split = []
+    for i, level in enumerate(pressures.tolist()):
+        one = da.isel({vertical: i}, drop=True)
+        split.append((_channel(name, level, one), one))
+    return split
+
+
+def _pressure_axis(da: xr.DataArray, vertical: str) -> bool:
+    return vertical in da.coords and _is_pressure(da[vertical])
+
+
+def _channel(variable: str, level: float | None, da: xr.DataArray) -> Channel:
+    standard_name = da.attrs.get("standard_name")
+    return Channel(
+        name=channel_name(variable, level),
+        variable=variable,
+        level=level,
+        units=str(da.attrs.get("units", "1")),
+        standard_name=None if standard_name is None else str(standard_name),
+    )
+
+
+# -- Selection by name -----------------------------------------------------------------
+
+
+def select_channels(
+    ds: xr.Dataset, available: Sequence[str], variables: Sequence[str] | None
+) -> Fields:
+    """Channels meant by ``variables``, in that order.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Opened data.
+    available : sequence of str
+        The fields in it.
+    variables : sequence of str or None
+        Variables (``q``: all levels) or channels (``q_850``); None takes all. A name
+        that the file does not have is looked for under its synonyms (``t`` and ``ta``,
+        ``q`` and ``hus``) and then keeps the name asked for.
+
+    Raises
+    ------
+    MissingVariableError
+        If one is absent; the message lists all channels of the file.
+    InputError
+        If the list is empty or names a channel twice.
+    """
+    file = file_label(ds)
+    if variables is None:
+        return split_levels(ds, available)
+    wanted = as_list(variables)
+    if not wanted:
+        raise InputError(
+            "an empty list of variables",
+            file=file,
+            expected="names of variables or channels, or none at all to take every one",
+            remedy=f"choose from: {', '.join(available)}",
+        )
+    chosen: Fields = []
+    for name in wanted:
+        chosen += _matching(ds, available, name, file=file)
+    _check_unique([channel.name for channel, _ in chosen], file=file)
+    return chosen
+
+
+def _matching(
+    ds: xr.Dataset, available: Sequence[str], name: str, *, file: str
+) -> Fields:
+    if name in available:
+        return split_levels(ds, [name])
+    every = _splittable(ds, available)
+    found = [pair for pair in every if pair[0].name == name]
+    found = found or [pair for pair in every if pair[0].variable == name]
+    found = found or _by_synonym(every, name, file=file)
+    if not found:
+        check_available([name], (), [c.name for c, _ in every], file=file)
+    return found
+
+
+def _splittable(ds: xr.Dataset, available: Sequence[str]) -> Fields:
+    """Channels of all variables, leaving out those whose levels make no sense."""
+    every: Fields = []
+    for name in available:
+        try:
+            every += split_levels(ds, [name])
+        except InputError as error:
+            logger.debug("%s left out of the search: %s", name, error)
+    return every
+
+
+def _by_synonym(every: Fields, name: str, *, file: str) -> Fields:
+    base, level = _level_in_name(name)
+    group = next((g for g in _SYNONYMS if base.lower() in g), frozenset({base.lower()}))
+    found = [
+        (channel, da)
+        for channel, da in every
+        if channel.variable.lower() in group
+        and (level is None or channel.level == level)
+    ]
+    if len({channel.variable for channel, _ in found}) != 1:
+        return []
+    if len(found) > 1 and level is None and any(c.level is None for c, _ in found):
+        return []
+    renamed = [
+        (
+            replace(channel, name=channel_name(base, channel.level), variable=base),
+            da,
+        )
+        for channel, da in found
+    ]
+    logger.warning("%s: %s is taken from %s", file, name, found[0][0].variable)
+    return renamed
+
+
+def as_list(variables: Sequence[str]) -> list[str]:
+    """Return a list of names from any sequence (D13) or a single name."""
+    return [variables] if isinstance(variables, str) else [str(v) for v in variables]
+
+
+def check_available(
+    names: Sequence[str], available: Sequence[str], shown: Sequence[str], *, file: str
+) -> None:
+    """Raise MissingVariableError, listing ``shown``, unless all names are available."""
+    absent = [name for name in names if name not in available]
+    if absent:
+        raise MissingVariableError(
+            "the file does not have a variable or level that is asked for",
+            file=file,
+            variable=", ".join(absent),
+            found=", ".join(shown) or "no fields",
+            expected=", ".join(names),
+            remedy="choose from those found, or add the missing one to the file",
+        )
+
+
+def _check_unique(names: Sequence[str], *, file: str) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(
+            "a channel is asked for twice",
+            file=file,
+            variable=", ".join(twice),
+            found=", ".join(names),
+            expected="each channel once",
+            remedy="name either the variable (all levels) or single channels",
+        )

@@ -1,0 +1,110 @@
+"""New predictors for a trained task: same channels, same grid, no truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from st_cdgm.data.fields import FieldArrays
+from st_cdgm.data.preprocessor import Preprocessor
+from st_cdgm.data.readers import ChannelCube, read_channels
+from st_cdgm.data.splits import period_days
+from st_cdgm.errors import InputError
+
+__all__ = ["load_predictors"]
+
+
+def load_predictors(
+    preprocessor: Preprocessor,
+    paths: str | Path | list[str | Path],
+    *,
+    start: str | None = None,
+    end: str | None = None,
+) -> tuple[FieldArrays, int]:
+    """Read predictors for inference.
+
+    Up to ``seq_len - 1`` consecutive days before ``start`` are kept as history, so that
+    the first day asked for has a full window where the file holds it.
+
+    Parameters
+    ----------
+    preprocessor : Preprocessor
+        Of the trained model.
+    paths : str or Path, or several
+        Predictor files; their calendar may differ from the training calendar.
+    start, end : str, optional
+        First and last day wanted, ISO dates; open where None.
+
+    Returns
+    -------
+    arrays : FieldArrays
+        With ``hr`` None; history first.
+    first : int
+        Index of the first day that was asked for.
+
+    Raises
+    ------
+    InputError
+        If the baseline is an oracle, the units or the period do not fit.
+    MissingVariableError
+        If a channel is absent.
+    GridMismatchError
+        If the grid is not the training grid.
+    """
+    check_no_oracle(preprocessor)
+    names = [channel.name for channel in preprocessor.channels]
+    cube = read_channels(paths, variables=names, role="lr")
+    preprocessor.lr_grid.check_same(cube.grid, file=cube.file, role="predictor")
+    _check_units(preprocessor, cube)
+    wanted = period_days(cube.days.day, start, end, file=cube.file)
+    history = _history(cube.days.ordinal, int(wanted[0]), preprocessor.seq_len - 1)
+    index = np.concatenate([history, wanted])
+    raw, days = cube.load(index), cube.days.select(index)
+    arrays = FieldArrays(
+        day=days.day,
+        ordinal=days.ordinal,
+        season=days.season,
+        lr=preprocessor.standardise_lr(raw),
+        baseline=preprocessor.predict_baseline(raw, days.season),
+        hr=None,
+        calendar=days.calendar,
+    )
+    return arrays, len(history)
+
+
+def check_no_oracle(preprocessor: Preprocessor) -> None:
+    """Raise InputError where the baseline needs a truth that inference cannot have."""
+    if preprocessor.baseline.oracle:
+        raise InputError(
+            "this model's first guess is made from the fine truth",
+            found=f"baseline_strategy {preprocessor.baseline.strategy}, an oracle",
+            expected="lr_interp or climatology",
+            remedy="train again with baseline_strategy auto to predict without truth",
+        )
+
+
+def _check_units(preprocessor: Preprocessor, cube: ChannelCube) -> None:
+    for known, new in zip(preprocessor.channels, cube.channels, strict=True):
+        if known.units != new.units:
+            raise InputError(
+                "a predictor has other units than in training",
+                file=cube.file,
+                variable=new.name,
+                found=new.units,
+                expected=known.units,
+                remedy="convert the file, or correct its units attribute",
+            )
+
+
+def _history(ordinal: NDArray[np.int64], first: int, length: int) -> NDArray[np.int64]:
+    """Return the indices of up to ``length`` consecutive days before ``first``."""
+    start = first
+    while (
+        start > 0
+        and first - start < length
+        and ordinal[start] - ordinal[start - 1] == 1
+    ):
+        start -= 1
+    return np.arange(start, first, dtype=np.int64)

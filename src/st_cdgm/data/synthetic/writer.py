@@ -1,0 +1,349 @@
+"""The synthetic climate as ordinary CF-NetCDF files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from st_cdgm.data.synthetic.climate import EPOCH, SyntheticClimate, simulate
+from st_cdgm.data.synthetic.config import (
+    GROUPS,
+    VARIABLES,
+    SyntheticConfig,
+    group_of,
+)
+from st_cdgm.data.synthetic.fine import FINE_DRIVERS
+from st_cdgm.errors import OutputError
+
+__all__ = ["SyntheticPaths", "truth_document", "write_climate", "write_synthetic"]
+
+TITLE = "Synthetic climate of ST-CDGM (simulated for demonstration, not observed)"
+NAMES = {
+    "lr": "predictors.nc",
+    "hr": "targets.nc",
+    "static": "static.nc",
+    "truth_json": "truth.json",
+}
+FILL = np.float32(9.96921e36)
+CHUNK_DAYS = 64
+
+Attrs = dict[str, str]
+LEVEL_ATTRS: dict[str, Attrs] = {
+    "u": {"standard_name": "eastward_wind", "units": "m s-1"},
+    "v": {"standard_name": "northward_wind", "units": "m s-1"},
+    "t": {"standard_name": "air_temperature", "units": "K"},
+    "q": {"standard_name": "specific_humidity", "units": "kg kg-1"},
+    "z": {"standard_name": "geopotential", "units": "m2 s-2"},
+}
+SURFACE_ATTRS: dict[str, Attrs] = {
+    "psl": {
+        "standard_name": "air_pressure_at_mean_sea_level",
+        "units": "Pa",
+        "long_name": "sea-level pressure",
+    },
+    "tas": {
+        "standard_name": "air_temperature",
+        "units": "K",
+        "long_name": "near-surface air temperature",
+    },
+    "pr": {
+        "standard_name": "precipitation_flux",
+        "units": "kg m-2 s-1",
+        "long_name": "precipitation",
+    },
+}
+HR_ATTRS: dict[str, Attrs] = {
+    "pr": {
+        "standard_name": "lwe_precipitation_rate",
+        "units": "mm day-1",
+        "long_name": "daily precipitation",
+        "cell_methods": "time: mean",
+    },
+    "tasmin": {
+        "standard_name": "air_temperature",
+        "units": "degC",
+        "long_name": "daily minimum near-surface air temperature",
+        "cell_methods": "time: minimum",
+    },
+    "tas": {
+        "standard_name": "air_temperature",
+        "units": "degC",
+        "long_name": "daily mean near-surface air temperature",
+        "cell_methods": "time: mean",
+    },
+    "tasmax": {
+        "standard_name": "air_temperature",
+        "units": "degC",
+        "long_name": "daily maximum near-surface air temperature",
+        "cell_methods": "time: maximum",
+    },
+}
+STATIC_ATTRS: dict[str, Attrs] = {
+    "orog": {
+        "standard_name": "surface_altitude",
+        "units": "m",
+        "long_name": "surface altitude",
+        "cell_methods": "area: mean",
+    },
+    "sftlf": {
+        "standard_name": "land_area_fraction",
+        "units": "1",
+        "long_name": "land area fraction",
+        "cell_methods": "area: mean",
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticPaths:
+    """Where the files of a synthetic climate lie."""
+
+    lr: Path
+    hr: Path
+    static: Path
+    truth_json: Path
+
+
+def write_synthetic(
+    config: SyntheticConfig, directory: str | Path, *, overwrite: bool = False
+) -> SyntheticPaths:
+    """Simulate ``config`` and write its files; see `write_climate`.
+
+    Raises
+    ------
+    ConfigError
+        If an option cannot be used.
+    OutputError
+        If files exist and ``overwrite`` is false, or cannot be written.
+    """
+    config.check()
+    _check_target(Path(directory), overwrite)
+    return write_climate(simulate(config), directory, overwrite=overwrite)
+
+
+def write_climate(
+    climate: SyntheticClimate, directory: str | Path, *, overwrite: bool = False
+) -> SyntheticPaths:
+    """Write ``predictors.nc``, ``targets.nc``, ``static.nc`` and ``truth.json``.
+
+    Every file is complete or absent: all are written under temporary names and then
+    renamed.
+
+    Parameters
+    ----------
+    climate : SyntheticClimate
+        What to write.
+    directory : str or Path
+        Folder, made if needed.
+    overwrite : bool
+        Replace existing files.
+
+    Raises
+    ------
+    OutputError
+        If files exist and ``overwrite`` is false, or cannot be written.
+    """
+    folder = Path(directory)
+    _check_target(folder, overwrite)
+    finals = {key: folder / name for key, name in NAMES.items()}
+    drafts = {
+        key: path.with_name(f".{path.name}.{os.getpid()}.part")
+        for key, path in finals.items()
+    }
+    writers: dict[str, Callable[[SyntheticClimate, Path], None]] = {
+        "lr": _write_predictors,
+        "hr": _write_targets,
+        "static": _write_static,
+        "truth_json": _write_truth,
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for key, write in writers.items():
+            write(climate, drafts[key])
+            _flush(drafts[key])
+        for key, draft in drafts.items():
+            draft.replace(finals[key])
+    except OSError as error:
+        raise OutputError(
+            "The synthetic climate could not be written.",
+            file=folder,
+            found=str(error),
+            remedy="Check that the folder is writable and the disk has room.",
+        ) from error
+    finally:
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)
+    return SyntheticPaths(**finals)
+
+
+def truth_document(climate: SyntheticClimate) -> dict[str, Any]:
+    """Return what is true about ``climate``, as plain JSON-able values."""
+    graph = climate.graph
+    return {
+        "format_version": 1,
+        "note": (
+            "A[i][j] is the strength of i -> j: standard deviations of the uncoupled "
+            "target per standard deviation of the source and step of one day; lag in "
+            "days, 0 without link. Own memory is not an edge. group_A is the summary "
+            "over levels (largest strength, no diagonal). Fine variables follow the "
+            "levels in `fine_drivers` on the same day and are sinks."
+        ),
+        "variables": list(climate.variables),
+        "variable_group": {name: group_of(name) for name in climate.variables},
+        "groups": list(climate.groups),
+        "edges": [edge.to_dict() for edge in graph.edges],
+        "A": graph.A.tolist(),
+        "lag": graph.lag.tolist(),
+        "group_A": graph.group_A.tolist(),
+        "acyclic": graph.acyclic,
+        "memory": dict(zip(VARIABLES, climate.config.memory().tolist(), strict=True)),
+        "channels": {
+            group: [name for name in climate.lr if _channel_group(name) == group]
+            for group in GROUPS
+        },
+        "fine_drivers": {name: list(groups) for name, groups in FINE_DRIVERS.items()},
+        "config": asdict(climate.config),
+    }
+
+
+def _channel_group(name: str) -> str:
+    level = name.rpartition("_")[2]
+    return f"GP{level}" if level.isdigit() else "SURF"
+
+
+def _check_target(folder: Path, overwrite: bool) -> None:
+    present = [name for name in NAMES.values() if (folder / name).exists()]
+    if present and not overwrite:
+        raise OutputError(
+            "The synthetic climate would replace existing files.",
+            file=folder,
+            found=", ".join(present),
+            remedy="Choose another folder, or ask to overwrite.",
+        )
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def _bounds(centres: NDArray[np.float64]) -> NDArray[np.float64]:
+    half = (centres[1] - centres[0]) / 2
+    return np.stack([centres - half, centres + half], axis=1)
+
+
+def _grid(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> xr.Dataset:
+    """Return the horizontal coordinates with bounds."""
+    north = {
+        "standard_name": "latitude",
+        "long_name": "latitude",
+        "units": "degrees_north",
+        "axis": "Y",
+        "bounds": "lat_bnds",
+    }
+    east = {
+        "standard_name": "longitude",
+        "long_name": "longitude",
+        "units": "degrees_east",
+        "axis": "X",
+        "bounds": "lon_bnds",
+    }
+    return xr.Dataset(
+        {
+            "lat_bnds": (("lat", "bnds"), _bounds(lat)),
+            "lon_bnds": (("lon", "bnds"), _bounds(lon)),
+        },
+        coords={"lat": ("lat", lat, north), "lon": ("lon", lon, east)},
+    )
+
+
+def _save(dataset: xr.Dataset, climate: SyntheticClimate, path: Path) -> None:
+    """Write ``dataset`` with the common attributes and encodings."""
+    dataset.attrs = {
+        "Conventions": "CF-1.8",
+        "title": TITLE,
+        "institution": "ST-CDGM",
+        "source": f"st_cdgm.data.synthetic, seed {climate.config.seed}",
+        "references": "truth.json beside this file gives the true causal graph",
+        "comment": "Every value is simulated; no real place or date is meant.",
+    }
+    encoding: dict[str, dict[str, Any]] = {}
+    for name, variable in dataset.variables.items():
+        if variable.dtype == np.float32:
+            chunks = tuple(
+                min(CHUNK_DAYS, n) if dim == "time" else n
+                for dim, n in zip(variable.dims, variable.shape, strict=True)
+            )
+            encoding[str(name)] = {
+                "zlib": True,
+                "complevel": 1,
+                "shuffle": True,
+                "_FillValue": FILL,
+                "chunksizes": chunks,
+            }
+        else:
+            encoding[str(name)] = {"_FillValue": None}
+    dataset.to_netcdf(path, engine="netcdf4", format="NETCDF4", encoding=encoding)
+
+
+def _with_time(dataset: xr.Dataset, climate: SyntheticClimate) -> xr.Dataset:
+    time = climate.time
+    attrs = {
+        "standard_name": "time",
+        "long_name": "time",
+        "axis": "T",
+        "units": EPOCH,
+        "calendar": climate.calendar,
+        "bounds": "time_bnds",
+    }
+    dataset = dataset.assign_coords(time=("time", time, attrs))
+    dataset["time_bnds"] = (("time", "bnds"), np.stack([time, time + 1], axis=1))
+    return dataset
+
+
+def _write_predictors(climate: SyntheticClimate, path: Path) -> None:
+    geo = climate.geography
+    dataset = _with_time(_grid(geo.lat_lr, geo.lon_lr), climate)
+    for name, field in climate.lr.items():
+        variable, _, level = name.partition("_")
+        attrs: dict[str, Any] = {"cell_methods": "time: mean"}
+        if level:
+            attrs |= LEVEL_ATTRS[variable]
+            what = attrs["standard_name"].replace("_", " ")
+            attrs |= {
+                "long_name": f"{what} at {level} hPa",
+                "pressure_level_hPa": float(level),
+            }
+        else:
+            attrs |= SURFACE_ATTRS[variable]
+        dataset[name] = (("time", "lat", "lon"), field, attrs)
+    _save(dataset, climate, path)
+
+
+def _write_targets(climate: SyntheticClimate, path: Path) -> None:
+    geo = climate.geography
+    dataset = _with_time(_grid(geo.lat_hr, geo.lon_hr), climate)
+    for name, field in climate.hr.items():
+        dataset[name] = (("time", "lat", "lon"), field, HR_ATTRS[name])
+    _save(dataset, climate, path)
+
+
+def _write_static(climate: SyntheticClimate, path: Path) -> None:
+    geo = climate.geography
+    dataset = _grid(geo.lat_hr, geo.lon_hr)
+    for name, field in climate.static.items():
+        dataset[name] = (("lat", "lon"), field, STATIC_ATTRS[name])
+    _save(dataset, climate, path)
+
+
+def _write_truth(climate: SyntheticClimate, path: Path) -> None:
+    text = json.dumps(truth_document(climate), indent=1, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,75 @@
+"""Errors a user can act on: each says what was found, what was expected and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = [
+    "ConfigError",
+    "GridMismatchError",
+    "InputError",
+    "MissingFileError",
+    "MissingVariableError",
+    "OutputError",
+]
+
+
+class InputError(ValueError):
+    """A file, variable or option that cannot be used, with the facts needed to mend it.
+
+    Parameters
+    ----------
+    problem : str
+        One sentence: what is wrong.
+    file, variable : str or Path, optional
+        Where it is wrong.
+    found, expected : object, optional
+        The value met and the value needed.
+    remedy : str, optional
+        What the user can do.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: str | Path | None = None,
+        variable: str | None = None,
+        found: object | None = None,
+        expected: object | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.facts = {
+            "file": file,
+            "variable": variable,
+            "found": found,
+            "expected": expected,
+            "remedy": remedy,
+        }
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        lines = [self.problem]
+        lines += [f"  {key}: {value}" for key, value in self.facts.items() if value is not None]
+        return "\n".join(lines)
+
+
+class MissingFileError(InputError, FileNotFoundError):
+    """An input file or directory does not exist or cannot be read."""
+
+
+class MissingVariableError(InputError, KeyError):
+    """A variable, level or coordinate is absent."""
+
+
+class GridMismatchError(InputError):
+    """A horizontal grid differs from the one the model was trained on."""
+
+
+class OutputError(InputError, OSError):
+    """An output cannot be written; nothing was left behind."""
+
+
+class ConfigError(InputError):
+    """A configuration key or value is not valid."""

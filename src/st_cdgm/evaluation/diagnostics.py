@@ -1,0 +1,266 @@
+"""What a report draws besides numbers: spectra, rank histograms, a few days.
+
+Layout of ``diagnostics.nc`` (missing values NaN):
+
+========================  ==============================================  =============
+variable                  dimensions                                      units
+========================  ==============================================  =============
+``spectra``               source, variable, wavenumber                    squared
+``truth_spectrum``        variable, wavenumber                            squared
+``rank_histogram``        source, variable, rank                          1 (sum 1)
+``truth``                 case, variable, y, x                            variable's
+``baseline`` (optional)   case, variable, y, x                            variable's
+``mean``, ``spread``      source, case, variable, y, x                    variable's
+``members``               source, member, case, variable, y, x            variable's
+========================  ==============================================  =============
+
+Coordinates: ``source`` (names, the model first), ``variable`` (names), ``units``
+(variable), ``ensemble_size`` (source), ``wavenumber`` (cycles per grid cell), ``case``
+(``wettest``, ``coldest`` ...), ``day`` (case; YYYYMMDD), ``why`` (case; the rule that
+chose the day and its value), ``member`` (0, 1, 2) and those of the grid, whose
+dimensions keep their names (``lat``, ``lon``, or ``rlat``, ``rlon`` ...). A rank
+histogram of M members fills the first M + 1 ranks. ``spread`` is the standard deviation
+(with M - 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from st_cdgm.data.fields import TargetVariable
+from st_cdgm.data.transforms import is_precipitation, temperature_rank
+from st_cdgm.evaluation.alignment import Aligned, Source
+from st_cdgm.evaluation.files import write_atomically
+from st_cdgm.evaluation.metrics.spectra import Spectrum
+
+__all__ = ["Case", "build_diagnostics", "choose_cases", "write_diagnostics"]
+
+SHOWN_MEMBERS = 3
+
+Key = tuple[str, str]  # source, variable
+
+
+@dataclass(frozen=True)
+class Case:
+    """A day to show.
+
+    Attributes
+    ----------
+    index : int
+        Position among the scored days.
+    label : str
+        ``wettest``, ``coldest``, ``warmest``, ``lowest``, ``highest`` or ``median``.
+    why : str
+        The rule and the value it found.
+    """
+
+    index: int
+    label: str
+    why: str
+
+
+def choose_cases(
+    means: Mapping[str, NDArray[np.float64]], targets: Sequence[TargetVariable]
+) -> list[Case]:
+    """Choose days by the truth alone, before any forecast is looked at.
+
+    The wettest day (largest area mean of precipitation), the coldest and the warmest
+    (of the first temperature), and the day whose area mean of the first variable is the
+    median. Without precipitation and temperature: lowest and highest of the first
+    variable. A day chosen twice is shown once, with both labels.
+
+    Parameters
+    ----------
+    means : mapping of str to ndarray
+        Area mean of the truth per day, NaN on days without truth. Shape ``(T,)``.
+    targets : sequence of TargetVariable
+        The variables.
+    """
+    wet = [t for t in targets if is_precipitation(t.name, t.standard_name)]
+    warm = [t for t in targets if _is_temperature(t)]
+    rules: list[tuple[str, TargetVariable, float]] = []
+    rules += [("wettest", t, 1.0) for t in wet[:1]]
+    rules += [(n, t, q) for t in warm[:1] for n, q in (("coldest", 0), ("warmest", 1))]
+    if not rules:
+        rules = [("lowest", targets[0], 0.0), ("highest", targets[0], 1.0)]
+    rules.append(("median", targets[0], 0.5))
+    cases: dict[int, Case] = {}
+    for label, target, q in rules:
+        index = _day_of_quantile(means[target.name], q)
+        if index is None:
+            continue
+        value = means[target.name][index]
+        rank = {0.0: "smallest", 0.5: "median", 1.0: "largest"}[q]
+        why = f"{rank} area mean of {target.name}: {value:.3g} {target.units}"
+        known = cases.get(index)
+        cases[index] = (
+            Case(index, f"{known.label}, {label}", f"{known.why}; {why}")
+            if known
+            else Case(index, label, why)
+        )
+    return list(cases.values())
+
+
+def _is_temperature(target: TargetVariable) -> bool:
+    standard = target.standard_name == "air_temperature"
+    return standard or temperature_rank(target) is not None
+
+
+def _day_of_quantile(values: NDArray[np.float64], q: float) -> int | None:
+    known = np.flatnonzero(np.isfinite(values))
+    if known.size == 0:
+        return None
+    order = known[np.argsort(values[known], kind="stable")]
+    return int(order[int(q * (order.size - 1))])
+
+
+def build_diagnostics(
+    aligned: Aligned,
+    *,
+    spectra: Mapping[Key, Spectrum],
+    histograms: Mapping[Key, NDArray[np.float64]],
+    baseline: Source | None = None,
+) -> xr.Dataset:
+    """Assemble the data set described at the top of this module."""
+    means = {t.name: _area_mean(aligned, t.name) for t in aligned.targets}
+    cases = choose_cases(means, aligned.targets)
+    return xr.Dataset(
+        _summaries(aligned, spectra, histograms) | _fields(aligned, cases, baseline),
+        coords=_coordinates(aligned, cases, spectra),
+        attrs={
+            "title": "Evaluation diagnostics",
+            "Conventions": "CF-1.11",
+            "period": aligned.days.period(),
+            "calendar": aligned.days.calendar,
+        },
+    )
+
+
+def _area_mean(aligned: Aligned, variable: str) -> NDArray[np.float64]:
+    pair = aligned.pair(aligned.truth, variable)
+    out = np.full(len(aligned.days), np.nan)
+    for days in pair.slices():
+        truth = pair.reference(days).astype(np.float64)
+        weight = np.where(np.isfinite(truth), pair.weights, 0)
+        total = weight.sum(axis=(1, 2))
+        mean = (weight * np.nan_to_num(truth)).sum(axis=(1, 2))
+        out[days] = np.where(total > 0, mean / np.where(total > 0, total, 1), np.nan)
+    return out
+
+
+def _coordinates(
+    aligned: Aligned, cases: Sequence[Case], spectra: Mapping[Key, Spectrum]
+) -> dict[str, tuple[object, ...]]:
+    wavenumber = next(iter(spectra.values())).wavenumber
+    wave_attrs = {"units": "1", "long_name": "cycles per grid cell"}
+    index = np.array([case.index for case in cases], dtype=np.int64)
+    coords: dict[str, tuple[object, ...]] = {
+        "source": ("source", [s.name for s in aligned.sources]),
+        "ensemble_size": ("source", [s.members for s in aligned.sources]),
+        "variable": ("variable", [t.name for t in aligned.targets]),
+        "units": ("variable", [t.units for t in aligned.targets]),
+        "wavenumber": ("wavenumber", wavenumber, wave_attrs),
+        "case": ("case", [case.label for case in cases]),
+        "why": ("case", [case.why for case in cases]),
+        "day": ("case", aligned.days.day[index], {"long_name": "day as YYYYMMDD"}),
+        "member": ("member", np.arange(SHOWN_MEMBERS)),
+    }
+    return coords | dict(aligned.truth.grid.coords())
+
+
+def _summaries(
+    aligned: Aligned,
+    spectra: Mapping[Key, Spectrum],
+    histograms: Mapping[Key, NDArray[np.float64]],
+) -> dict[str, tuple[object, ...]]:
+    sources = [s.name for s in aligned.sources]
+    names = [t.name for t in aligned.targets]
+    waves = next(iter(spectra.values())).wavenumber.size
+    ranks = max(h.size for h in histograms.values())
+    power = np.full((len(sources), len(names), waves), np.nan)
+    truth = np.full((len(names), waves), np.nan)
+    ranked = np.full((len(sources), len(names), ranks), np.nan)
+    for (source, name), spectrum in spectra.items():
+        at = sources.index(source), names.index(name)
+        power[at] = spectrum.forecast.mean(axis=0)
+        truth[at[1]] = spectrum.reference
+        histogram = histograms[source, name]
+        ranked[at][: histogram.size] = histogram
+    note = {
+        "long_name": "mean power per mode",
+        "units": "squared units of the variable",
+    }
+    return {
+        "spectra": (("source", "variable", "wavenumber"), power, note),
+        "truth_spectrum": (("variable", "wavenumber"), truth, note),
+        "rank_histogram": (
+            ("source", "variable", "rank"),
+            ranked,
+            {"long_name": "relative frequency of the rank of the truth", "units": "1"},
+        ),
+    }
+
+
+def _fields(
+    aligned: Aligned, cases: Sequence[Case], baseline: Source | None
+) -> dict[str, tuple[object, ...]]:
+    grid = aligned.truth.grid
+    names = [t.name for t in aligned.targets]
+    plane = ("case", "variable", grid.y_name, grid.x_name)
+    shape = (len(cases), len(names), *grid.shape)
+    S = len(aligned.sources)
+    truth = np.full(shape, np.nan, np.float32)
+    mean, spread = (np.full((S, *shape), np.nan, np.float32) for _ in range(2))
+    members = np.full((S, SHOWN_MEMBERS, *shape), np.nan, np.float32)
+    for c, case in enumerate(cases):
+        day = np.array([case.index])
+        for v, name in enumerate(names):
+            truth[c, v] = aligned.truth.read(name, day)[0, 0]
+            for s, source in enumerate(aligned.sources):
+                if name not in source.fields:
+                    continue
+                ensemble = source.read(name, day)[0]  # (M, Y, X)
+                shown = ensemble[:SHOWN_MEMBERS]
+                mean[s, c, v] = ensemble.mean(axis=0, dtype=np.float64)
+                members[s, : len(shown), c, v] = shown
+                if len(ensemble) > 1:
+                    spread[s, c, v] = ensemble.std(axis=0, ddof=1, dtype=np.float64)
+    fields: dict[str, tuple[object, ...]] = {
+        "truth": (plane, truth),
+        "mean": (("source", *plane), mean),
+        "spread": (("source", *plane), spread),
+        "members": (("source", "member", *plane), members),
+    }
+    if baseline is not None:
+        fields["baseline"] = (plane, _baseline_fields(aligned, cases, baseline, shape))
+    return fields
+
+
+def _baseline_fields(
+    aligned: Aligned, cases: Sequence[Case], baseline: Source, shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    out = np.full(shape, np.nan, np.float32)
+    for c, case in enumerate(cases):
+        at = np.flatnonzero(baseline.days.day == aligned.days.day[case.index])
+        for v, target in enumerate(aligned.targets):
+            if at.size and target.name in baseline.fields:
+                out[c, v] = baseline.read(target.name, at)[0, 0]
+    return out
+
+
+def write_diagnostics(dataset: xr.Dataset, path: Path) -> Path:
+    """Write the data set as compressed NetCDF-4, whole or not at all."""
+    numbers = [n for n, v in dataset.data_vars.items() if v.dtype.kind == "f"]
+    encoding = {name: {"zlib": True, "complevel": 1} for name in numbers}
+    return write_atomically(
+        path,
+        lambda p: dataset.to_netcdf(
+            p, engine="netcdf4", format="NETCDF4", encoding=encoding
+        ),
+    )

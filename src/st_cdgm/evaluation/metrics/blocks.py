@@ -1,0 +1,224 @@
+"""A forecast beside its reference, read in blocks of days so that memory stays small.
+
+All metrics share one call shape, ``metric(forecast, reference, *, weights, mask)``:
+
+forecast
+    ``(T, M, Y, X)``, or ``(T, Y, X)`` for a deterministic one (M = 1).
+reference
+    ``(T, Y, X)``; NaN marks cells that are not counted. A single field ``(Y, X)`` goes
+    with a forecast ``(M, Y, X)`` or ``(Y, X)``.
+weights
+    Non-negative cell weights ``(Y, X)``, for example ``Grid.area_weights()``. Uniform
+    when None.
+mask
+    Bool, broadcastable to ``(T, Y, X)``; only True cells are counted.
+
+A forecast that is not finite where the reference counts is an error, never a gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from st_cdgm.errors import GridMismatchError, InputError
+
+__all__ = ["Block", "Pair", "Score", "accumulate", "pair_of", "ratio"]
+
+# A block's forecast in float64; the scores need about four temporaries of that size.
+BLOCK_BYTES = 64 * 2**20
+
+Reader = Callable[[slice], NDArray[np.floating]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Some days of a forecast and its reference, finite everywhere.
+
+    Attributes
+    ----------
+    forecast : ndarray
+        Shape ``(t, M, Y, X)``, float64, 0 on cells that are not counted.
+    reference : ndarray
+        Shape ``(t, Y, X)``, float64, 0 on cells that are not counted.
+    weight : ndarray
+        Shape ``(t, Y, X)``, float64, 0 on cells that are not counted.
+    """
+
+    forecast: NDArray[np.float64]
+    reference: NDArray[np.float64]
+    weight: NDArray[np.float64]
+
+
+class Score(Protocol):
+    """A sum over days that ends in one or more numbers."""
+
+    def update(self, block: Block) -> None:
+        """Take in a block of days."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A forecast and its reference behind two readers of day slices.
+
+    Attributes
+    ----------
+    forecast, reference : callable
+        Give ``(t, M, Y, X)`` and ``(t, Y, X)`` for a slice of days.
+    shape : tuple of int
+        ``(T, M, Y, X)``.
+    weights : ndarray
+        Shape ``(Y, X)``.
+    mask : ndarray or None
+        Bool, shape ``(T, Y, X)``.
+    name : str or None
+        Variable (and source) named in errors.
+    """
+
+    forecast: Reader
+    reference: Reader
+    shape: tuple[int, int, int, int]
+    weights: NDArray[np.float64]
+    mask: NDArray[np.bool_] | None = None
+    name: str | None = None
+
+    def slices(self) -> Iterator[slice]:
+        """Yield day slices of bounded size."""
+        days, members, ny, nx = self.shape
+        step = max(1, BLOCK_BYTES // max(1, 8 * members * ny * nx))
+        for start in range(0, days, step):
+            yield slice(start, min(start + step, days))
+
+    def counted(
+        self, days: slice, reference: NDArray[np.floating]
+    ) -> NDArray[np.bool_]:
+        """Return where the reference counts. Shape ``(t, Y, X)``."""
+        counted: NDArray[np.bool_] = np.isfinite(reference)
+        return counted if self.mask is None else counted & self.mask[days]
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the blocks; refuse a forecast with holes where the reference counts."""
+        for days in self.slices():
+            reference, forecast = self.reference(days), self.forecast(days)
+            counted = self.counted(days, reference)
+            finite = np.isfinite(forecast)
+            if not finite.all() and (counted[:, None] & ~finite).any():
+                self._refuse_holes()
+            yield Block(
+                forecast=np.where(counted[:, None], forecast, 0).astype(np.float64),
+                reference=np.where(counted, reference, 0).astype(np.float64),
+                weight=np.where(counted, self.weights, 0.0),
+            )
+
+    def _refuse_holes(self) -> None:
+        missing = 0
+        for days in self.slices():
+            counted = self.counted(days, self.reference(days))
+            missing += int((counted[:, None] & ~np.isfinite(self.forecast(days))).sum())
+        raise InputError(
+            "The forecast is not finite where the reference has values.",
+            variable=self.name,
+            found=f"{missing} values missing (all members and days)",
+            expected="a finite forecast on every counted cell",
+            remedy="check the validity mask of the model or leave these cells out",
+        )
+
+
+def pair_of(
+    forecast: ArrayLike,
+    reference: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    name: str | None = None,
+) -> Pair:
+    """Check two arrays (see the module docstring) and put them side by side.
+
+    Raises
+    ------
+    GridMismatchError
+        Days, grids, weights or mask do not fit together.
+    InputError
+        No member, or a negative or non-finite weight.
+    """
+    reference, forecast = np.asarray(reference), np.asarray(forecast)
+    single = reference.ndim == 2
+    if single:
+        reference, forecast = reference[None], forecast[None]
+    if forecast.ndim == reference.ndim:
+        forecast = forecast[:, None]
+    if reference.ndim != 3 or forecast.ndim != 4:
+        raise GridMismatchError(
+            "Forecast and reference do not have the right number of axes.",
+            variable=name,
+            found=f"forecast {forecast.shape}, reference {reference.shape}",
+            expected="(T, M, Y, X) and (T, Y, X)",
+        )
+    if (forecast.shape[0], *forecast.shape[2:]) != reference.shape:
+        raise GridMismatchError(
+            "Forecast and reference differ in days or grid.",
+            variable=name,
+            found=f"forecast (T, M, Y, X) = {forecast.shape}",
+            expected=f"(T, Y, X) = {reference.shape}",
+        )
+    if forecast.shape[1] == 0:
+        raise InputError("The forecast has no member.", variable=name)
+    return Pair(
+        forecast=forecast.__getitem__,
+        reference=reference.__getitem__,
+        shape=forecast.shape,
+        weights=check_weights(weights, reference.shape[1:], name=name),
+        mask=_check_mask(mask, reference.shape, name=name),
+        name=name,
+    )
+
+
+def check_weights(
+    weights: ArrayLike | None, shape: tuple[int, ...], *, name: str | None = None
+) -> NDArray[np.float64]:
+    """Return cell weights ``(Y, X)`` as float64; ones when None."""
+    if weights is None:
+        return np.ones(shape)
+    weights = np.asarray(weights, dtype=np.float64)
+    if weights.shape != shape:
+        raise GridMismatchError(
+            "The weights do not fit the grid.",
+            variable=name,
+            found=weights.shape,
+            expected=shape,
+        )
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise InputError("Weights must be finite and not negative.", variable=name)
+    return weights
+
+
+def _check_mask(
+    mask: ArrayLike | None, shape: tuple[int, ...], *, name: str | None
+) -> NDArray[np.bool_] | None:
+    if mask is None:
+        return None
+    try:
+        return np.broadcast_to(np.asarray(mask, dtype=bool), shape)
+    except ValueError as error:
+        raise GridMismatchError(
+            "The mask does not fit the reference.",
+            variable=name,
+            found=np.shape(mask),
+            expected=f"broadcastable to {shape}",
+        ) from error
+
+
+def accumulate(pair: Pair, *scores: Score) -> None:
+    """Feed every block of ``pair`` to every score, reading the data once."""
+    for block in pair.blocks():
+        for score in scores:
+            score.update(block)
+
+
+def ratio(numerator: float, denominator: float) -> float:
+    """Return the quotient, NaN where nothing was counted."""
+    return float(numerator / denominator) if denominator > 0 else float("nan")

@@ -1,0 +1,295 @@
+"""Ensemble scores: CRPS, energy score, spread-skill ratio, rank histogram.
+
+Call shape and array shapes: see :mod:`st_cdgm.evaluation.metrics.blocks`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scoringrules
+from numpy.typing import ArrayLike, NDArray
+
+from st_cdgm.evaluation.metrics.blocks import Block, accumulate, pair_of, ratio
+
+__all__ = [
+    "CrpsScore",
+    "EnergyScore",
+    "RankHistogram",
+    "SpreadSkillScore",
+    "crps",
+    "energy_score",
+    "rank_histogram",
+    "reliability_index",
+    "spread_skill_ratio",
+]
+
+
+class CrpsScore:
+    """Weighted mean of the CRPS over days and cells; see :func:`crps`."""
+
+    def __init__(self, *, fair: bool = True) -> None:
+        self.fair = fair
+        self._sum = self._weight = 0.0
+
+    def update(self, block: Block) -> None:
+        """Take in a block of days."""
+        # Scores do not change when the truth is subtracted, and the sorted form then
+        # does not cancel large numbers.
+        error = block.forecast - block.reference[:, None]  # (t, M, Y, X)
+        if error.shape[1] == 1:
+            field = np.abs(error[:, 0])
+        else:
+            field = scoringrules.crps_ensemble(
+                np.zeros_like(block.reference),
+                error,
+                m_axis=1,
+                estimator="pwm" if self.fair else "qd",
+                backend="numpy",
+            )
+        self._sum += float((block.weight * field).sum())
+        self._weight += float(block.weight.sum())
+
+    @property
+    def value(self) -> float:
+        """The score in the units of the variable."""
+        return ratio(self._sum, self._weight)
+
+
+def crps(
+    forecast: ArrayLike,
+    reference: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    fair: bool = True,
+) -> float:
+    """Continuous ranked probability score, mean over days and cells.
+
+    ``mean_i |X_i - y| - sum_ij |X_i - X_j| / (2 M (M - 1))`` (fair, unbiased in the
+    number of members M) or with ``2 M^2`` (``fair=False``, the ensemble as it is). One
+    member gives the mean absolute error.
+
+    Parameters
+    ----------
+    forecast, reference, weights, mask : array_like
+        See :mod:`st_cdgm.evaluation.metrics.blocks`.
+    fair : bool
+        The estimator.
+
+    Returns
+    -------
+    float
+        In the units of the variable; NaN when nothing is counted.
+
+    Raises
+    ------
+    GridMismatchError, InputError
+        Shapes do not fit; a forecast hole on a counted cell.
+
+    References
+    ----------
+    Ferro (2014), doi:10.1002/qj.2270. The sorted form (probability weighted moments) is
+    Zamo and Naveau (2018), doi:10.1007/s11004-017-9709-7.
+    """
+    score = CrpsScore(fair=fair)
+    accumulate(pair_of(forecast, reference, weights=weights, mask=mask), score)
+    return score.value
+
+
+class EnergyScore:
+    """Mean over days of the energy score of whole fields; see :func:`energy_score`."""
+
+    def __init__(self, *, fair: bool = True) -> None:
+        self.fair = fair
+        self._sum, self._days = 0.0, 0
+
+    def update(self, block: Block) -> None:
+        """Take in a block of days."""
+        total = block.weight.sum(axis=(1, 2))  # (t,)
+        days = total > 0
+        weight = block.weight[days] / total[days, None, None]
+        member, truth = block.forecast[days], block.reference[days]
+        M = member.shape[1]
+        skill = _distance(member - truth[:, None], weight).mean(axis=1)  # (t,)
+        pairs = np.zeros_like(skill)
+        for m in range(M - 1):
+            pairs += _distance(member[:, m + 1 :] - member[:, m : m + 1], weight).sum(1)
+        # Each unordered pair stands for two ordered ones.
+        scale = M * (M - 1) if self.fair else M * M
+        spread = pairs / scale if M > 1 else pairs
+        self._sum += float((skill - spread).sum())
+        self._days += int(days.sum())
+
+    @property
+    def value(self) -> float:
+        """The score in the units of the variable."""
+        return ratio(self._sum, self._days)
+
+
+def _distance(
+    difference: NDArray[np.float64], weight: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    # difference (t, m, Y, X), weight (t, Y, X) with sum 1 per day -> (t, m)
+    squares = np.einsum("tmyx,tmyx,tyx->tm", difference, difference, weight)
+    return np.asarray(np.sqrt(squares))
+
+
+def energy_score(
+    forecast: ArrayLike,
+    reference: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    fair: bool = True,
+) -> float:
+    """Energy score of the fields of a day, mean over days.
+
+    ``mean_i ||X_i - y|| - sum_ij ||X_i - X_j|| / (2 M (M - 1))`` with the norm the
+    weighted root mean square over the counted cells, so that the score has the units of
+    the variable and does not grow with the grid. The second term is 0 for one member.
+
+    Parameters
+    ----------
+    forecast, reference, weights, mask : array_like
+        See :mod:`st_cdgm.evaluation.metrics.blocks`.
+    fair : bool
+        ``2 M (M - 1)`` as above, or ``2 M^2``.
+
+    References
+    ----------
+    Gneiting and Raftery (2007), doi:10.1198/016214506000001437.
+    """
+    score = EnergyScore(fair=fair)
+    accumulate(pair_of(forecast, reference, weights=weights, mask=mask), score)
+    return score.value
+
+
+class SpreadSkillScore:
+    """Spread against the error of the mean; see :func:`spread_skill_ratio`."""
+
+    def __init__(self) -> None:
+        self._variance = self._square = self._weight = 0.0
+        self._members = 0
+
+    def update(self, block: Block) -> None:
+        """Take in a block of days."""
+        M = self._members = block.forecast.shape[1]
+        error = block.forecast.mean(axis=1) - block.reference
+        self._square += float((block.weight * error**2).sum())
+        self._weight += float(block.weight.sum())
+        if M > 1:
+            variance = block.forecast.var(axis=1, ddof=1)
+            self._variance += float((block.weight * variance).sum())
+
+    @property
+    def spread(self) -> float:
+        """Root of the mean ensemble variance, with the factor (M + 1) / M."""
+        M = self._members
+        if M < 2:
+            return float("nan")
+        return float(np.sqrt(ratio(self._variance, self._weight) * (M + 1) / M))
+
+    @property
+    def value(self) -> float:
+        """Spread over root mean square error; NaN for one member."""
+        return ratio(self.spread, float(np.sqrt(ratio(self._square, self._weight))))
+
+
+def spread_skill_ratio(
+    forecast: ArrayLike,
+    reference: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+) -> float:
+    """Ratio of spread to error: 1 for a reliable ensemble, below 1 over-confident.
+
+    ``sqrt((M + 1) / M * mean variance) / RMSE of the ensemble mean``, the variance with
+    M - 1 in the denominator. NaN for one member or an error of exactly 0.
+
+    Parameters
+    ----------
+    forecast, reference, weights, mask : array_like
+        See :mod:`st_cdgm.evaluation.metrics.blocks`.
+
+    References
+    ----------
+    Fortin et al. (2014), doi:10.1175/JHM-D-14-0008.1.
+    """
+    score = SpreadSkillScore()
+    accumulate(pair_of(forecast, reference, weights=weights, mask=mask), score)
+    return score.value
+
+
+class RankHistogram:
+    """Weighted counts of the rank of the truth; see :func:`rank_histogram`."""
+
+    def __init__(self) -> None:
+        self._steps: NDArray[np.float64] | None = None
+
+    def update(self, block: Block) -> None:
+        """Take in a block of days."""
+        M = block.forecast.shape[1]
+        truth = block.reference[:, None]
+        lower = (block.forecast < truth).sum(axis=1).ravel()  # members below the truth
+        equal = (block.forecast == truth).sum(axis=1).ravel()
+        share = block.weight.ravel() / (equal + 1)
+        # share goes to the ranks lower ... lower + equal: a step up and a step down.
+        up = np.bincount(lower, share, minlength=M + 2)
+        down = np.bincount(lower + equal + 1, share, minlength=M + 2)
+        before = np.zeros(M + 2) if self._steps is None else self._steps
+        self._steps = before + up - down
+
+    @property
+    def value(self) -> NDArray[np.float64]:
+        """Relative frequencies. Shape ``(M + 1,)``."""
+        if self._steps is None:
+            return np.full(1, np.nan)
+        counts = np.cumsum(self._steps)[:-1]
+        total = counts.sum()
+        return counts / total if total > 0 else np.full_like(counts, np.nan)
+
+
+def rank_histogram(
+    forecast: ArrayLike,
+    reference: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+) -> NDArray[np.float64]:
+    """Relative frequency of the rank of the truth among the members.
+
+    A truth that equals some members (dry days) is shared evenly among the ranks it
+    could take, which is the expectation of breaking ties at random without its noise.
+
+    Parameters
+    ----------
+    forecast, reference, weights, mask : array_like
+        See :mod:`st_cdgm.evaluation.metrics.blocks`.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(M + 1,)``, sum 1; flat for a reliable ensemble. Rank 0 means that the
+        truth lies below all members.
+
+    References
+    ----------
+    Hamill (2001), doi:10.1175/1520-0493(2001)129<0550:IORHFV>2.0.CO;2.
+    """
+    score = RankHistogram()
+    accumulate(pair_of(forecast, reference, weights=weights, mask=mask), score)
+    return score.value
+
+
+def reliability_index(histogram: ArrayLike) -> float:
+    """Sum of the distances of a rank histogram from the flat one.
+
+    0 when flat, at most ``2 M / (M + 1)``.
+
+    References
+    ----------
+    Delle Monache et al. (2006), doi:10.1029/2005JD006917.
+    """
+    frequency = np.asarray(histogram, dtype=np.float64)
+    return float(np.abs(frequency - 1 / frequency.size).sum())

@@ -1,0 +1,200 @@
+"""Stream an ensemble of fine fields from a checkpoint and new coarse predictors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from st_cdgm._version import __version__
+from st_cdgm.data.batch import Batch
+from st_cdgm.data.datasets import WindowDataset
+from st_cdgm.data.fields import FieldArrays
+from st_cdgm.data.predictors import load_predictors
+from st_cdgm.data.preprocessor import Preprocessor
+from st_cdgm.errors import ConfigError
+from st_cdgm.inference.writer import EnsembleWriter
+from st_cdgm.models.st_cdgm import STCDGM
+from st_cdgm.randomness import member_day_noise
+from st_cdgm.training.checkpoint import Checkpoint, load_checkpoint
+
+__all__ = ["downscale", "generate", "generate_batch"]
+
+logger = logging.getLogger(__name__)
+
+
+@torch.no_grad()
+def generate_batch(
+    model: STCDGM,
+    preprocessor: Preprocessor,
+    batch: Batch,
+    *,
+    members: range,
+    seed: int,
+    sampler: str | None = None,
+    steps: int | None = None,
+) -> NDArray[np.float32]:
+    """Generate the last day of each window.
+
+    Returns
+    -------
+    ndarray
+        Target units; NaN on cells without training truth. Shape ``(B, M, C, Y, X)``.
+    """
+    baseline = batch.baseline[:, -1]
+    rollout = model.rollout(batch.lr)
+    condition = model.condition(
+        rollout.state,
+        baseline=baseline,
+        season=batch.season[:, -1],
+        valid=batch.valid[:, -1],
+    )
+    noise = member_day_noise(
+        seed,
+        members,
+        batch.time[:, -1].cpu().numpy(),
+        model.decoder.noise_shape,
+        draws=model.draws_needed(sampler, steps),
+    ).to(baseline.device)
+    residual = model.sample_residual(condition, noise, sampler=sampler, steps=steps)
+    fields = preprocessor.decode(residual.float(), baseline[:, None]).cpu().numpy()
+    fields[..., ~np.asarray(preprocessor.valid)] = np.nan
+    return np.asarray(fields, dtype=np.float32)
+
+
+def generate(
+    checkpoint: Checkpoint,
+    arrays: FieldArrays,
+    *,
+    first: int = 0,
+    members: range,
+    seed: int,
+    batch_days: int = 16,
+    sampler: str | None = None,
+    steps: int | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield (days, fields) in time order, ``batch_days`` days at a time.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        Model and preprocessor.
+    arrays : FieldArrays
+        Predictors; days before ``first`` serve as history only. Where a day has less
+        history than the model's window, its first day is repeated backwards.
+    members : range
+        Member numbers; the random numbers depend on (seed, member, day) alone.
+    on_progress : callable
+        Called with the number of days done.
+    """
+    model, preprocessor = checkpoint.model, checkpoint.preprocessor
+    device = model.baseline_mean.device
+    windows = WindowDataset(
+        arrays, preprocessor, seq_len=preprocessor.seq_len, pad_start=True
+    )
+    wanted = np.flatnonzero(np.asarray(windows.ends) >= first)
+    for start in range(0, len(wanted), batch_days):
+        index = wanted[start : start + batch_days]
+        batch = windows.batch(index).to(device)
+        fields = generate_batch(
+            model,
+            preprocessor,
+            batch,
+            members=members,
+            seed=seed,
+            sampler=sampler,
+            steps=steps,
+        )
+        yield arrays.day[np.asarray(windows.ends)[index]], fields
+        if on_progress is not None:
+            on_progress(len(index))
+
+
+def downscale(
+    checkpoint: Checkpoint | str | Path,
+    lr: str | Path | list[str],
+    output: str | Path,
+    *,
+    members: int = 20,
+    seed: int = 0,
+    start: str | None = None,
+    end: str | None = None,
+    sampler: str | None = None,
+    steps: int | None = None,
+    batch_days: int = 16,
+    device: str = "cpu",
+    attrs: dict[str, Any] | None = None,
+    on_total: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> Path:
+    """Write an ensemble of fine-grid fields for new coarse predictors.
+
+    Needs the checkpoint and the predictors, nothing else; never reads a truth.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint or path
+        A checkpoint directory, or one already loaded.
+    lr : path or list of paths
+        Predictor file(s) with the training channels on the training coarse grid.
+    output : path
+        NetCDF file to write; appears only when complete.
+    members, seed : int
+        Ensemble size and seed.
+    start, end : str, optional
+        First and last day, ISO dates; default all days.
+    sampler, steps : optional
+        Another sampler or number of steps than the checkpoint's.
+
+    Raises
+    ------
+    InputError
+        Missing file or variable, wrong grid, no day in the period, all-NaN channel.
+    OutputError
+        The output cannot be written.
+    """
+    if members < 1:
+        raise ConfigError("no members asked for", found=members, expected=">= 1")
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = load_checkpoint(checkpoint, device=device)
+    preprocessor = checkpoint.preprocessor
+    arrays, first = load_predictors(preprocessor, lr, start=start, end=end)
+    total = len(arrays) - first
+    if on_total is not None:
+        on_total(total)
+    generator = checkpoint.model.config.diffusion.scheduler_type
+    about = {
+        "title": "Downscaled ensemble",
+        "source": f"st-cdgm {__version__}, generator {sampler or generator}",
+        "seed": seed,
+        **(attrs or {}),
+    }
+    with EnsembleWriter(
+        Path(output),
+        targets=preprocessor.targets,
+        grid=preprocessor.hr_grid,
+        calendar=arrays.calendar,
+        members=range(members),
+        attrs=about,
+        total_days=total,
+    ) as writer:
+        for days, fields in generate(
+            checkpoint,
+            arrays,
+            first=first,
+            members=range(members),
+            seed=seed,
+            batch_days=batch_days,
+            sampler=sampler,
+            steps=steps,
+            on_progress=on_progress,
+        ):
+            writer.append(days, fields)
+    logger.info("wrote %s: %d days, %d members", output, total, members)
+    return Path(output)

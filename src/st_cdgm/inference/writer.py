@@ -1,0 +1,363 @@
+"""CF-1.8 ensemble output: tensors become xarray here, or a NetCDF file day by day.
+
+`st_cdgm.inference.cf_layout` says how the file looks. While it is written it has a
+hidden temporary name in the output directory. It takes its name (fsync, then an atomic
+rename) when all days are there; on any error it is removed, and a previous output of
+that name stays as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import netCDF4
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from st_cdgm.data.fields import TargetVariable
+from st_cdgm.data.grids import Grid
+from st_cdgm.errors import OutputError
+from st_cdgm.inference.cf_layout import (
+    FILL_VALUE,
+    TIME_UNITS,
+    check_days,
+    check_fields,
+    day_bounds,
+    encode_days,
+    encoding,
+    layout,
+)
+
+__all__ = [
+    "FILL_VALUE",
+    "TIME_UNITS",
+    "EnsembleWriter",
+    "check_output_path",
+    "encode_days",
+    "ensemble_dataset",
+]
+
+logger = logging.getLogger(__name__)
+
+
+def ensemble_dataset(
+    fields: NDArray[np.floating],
+    *,
+    day: NDArray[np.integer],
+    calendar: str,
+    targets: Sequence[TargetVariable],
+    grid: Grid,
+    members: Sequence[int] | range,
+    attrs: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """Return fields as a dataset, as a file of `EnsembleWriter` would be read back.
+
+    Parameters
+    ----------
+    fields : ndarray
+        Values in the units of ``targets``, NaN where there are none.
+        Shape ``(T, M, C, Y, X)``.
+    day : ndarray
+        YYYYMMDD, strictly increasing. Shape ``(T,)``.
+    calendar : str
+        CF calendar of the days.
+    targets : sequence of TargetVariable
+        The C variables.
+    grid : Grid
+        The (Y, X) grid.
+    members : range
+        The M member numbers.
+    attrs : mapping, optional
+        Global attributes, e.g. ``title``, ``institution``, ``history``. None values are
+        left out.
+
+    Returns
+    -------
+    Dataset
+        Variables ``(time, realization, y, x)``, float32; decoded (cftime days, bounds
+        and grid mapping as coordinates) and ready for ``to_netcdf``.
+
+    Raises
+    ------
+    InputError
+        Shapes, days or names that do not fit together; infinite values.
+    """
+    day, fields = np.asarray(day), np.asarray(fields)
+    check_days(day)
+    check_fields(fields, (len(day), len(members), len(targets), *grid.shape), targets)
+    stored = layout(
+        fields,
+        encode_days(day, calendar),
+        calendar=calendar,
+        targets=targets,
+        grid=grid,
+        members=members,
+        attrs=attrs,
+    )
+    decoded = xr.decode_cf(
+        stored,
+        decode_coords="all",
+        decode_times=xr.coders.CFDatetimeCoder(use_cftime=True),
+    ).load()
+    for name, chosen in encoding(stored, len(day)).items():
+        decoded[name].encoding.update(chosen)
+    return decoded
+
+
+def check_output_path(path: str | Path) -> Path:
+    """Return the path, or say why no file can be written there.
+
+    To be called before any costly work; `EnsembleWriter` does so too.
+
+    Raises
+    ------
+    OutputError
+        The directory is missing or not writable, or the path is no regular file.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise OutputError(
+            "The output directory does not exist.",
+            file=path,
+            found=f"no directory {path.parent}",
+            remedy="create it, or choose another output path",
+        )
+    if path.exists() and not path.is_file():
+        raise OutputError(
+            "The output path exists and is not a regular file.",
+            file=path,
+            remedy="choose another output path",
+        )
+    probe = _temporary(path)
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"The output directory is not writable ({error.strerror}).",
+            file=path,
+            remedy="choose another output path or change the rights of the directory",
+        ) from error
+    return path
+
+
+class EnsembleWriter:
+    """Write an ensemble to NetCDF day by day, in constant memory.
+
+    A context manager: the file appears under its name when the block ends well, and
+    nothing is left behind when it does not.
+
+    Parameters
+    ----------
+    path : str or Path
+        The output file; an existing one is replaced at the end.
+    targets : sequence of TargetVariable
+        The C variables.
+    grid : Grid
+        The (Y, X) grid.
+    calendar : str
+        CF calendar of the days.
+    members : range
+        The M member numbers.
+    attrs : mapping, optional
+        Global attributes as in `ensemble_dataset`.
+    total_days : int, optional
+        How many days will come; a file with fewer or more is an error.
+
+    Attributes
+    ----------
+    days_written : int
+        Days appended so far.
+
+    Raises
+    ------
+    OutputError
+        The output cannot be written (found at once where possible), or is incomplete.
+    InputError
+        Names or members that do not fit together.
+
+    Examples
+    --------
+    ::
+
+        with EnsembleWriter(
+            "out.nc", targets=targets, grid=grid, calendar="noleap", members=range(4)
+        ) as writer:
+            for day, fields in blocks:
+                writer.append(day, fields)
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        targets: Sequence[TargetVariable],
+        grid: Grid,
+        calendar: str,
+        members: Sequence[int] | range,
+        attrs: Mapping[str, Any] | None = None,
+        total_days: int | None = None,
+    ) -> None:
+        self.path = check_output_path(path)
+        self.targets = tuple(targets)
+        self.calendar = calendar
+        self.total_days = total_days
+        self.days_written = 0
+        self._shape = (len(members), len(self.targets), *grid.shape)
+        self._stored = layout(
+            np.zeros((0, *self._shape), dtype=np.float32),
+            encode_days(np.zeros(0, dtype=np.int64), calendar),
+            calendar=calendar,
+            targets=self.targets,
+            grid=grid,
+            members=members,
+            attrs=attrs,
+        )
+        self._temporary = _temporary(self.path)
+        self._file: netCDF4.Dataset | None = None
+        self._last_day: int | None = None
+        self._broken = False
+
+    def __enter__(self) -> EnsembleWriter:
+        try:
+            self._stored.to_netcdf(
+                self._temporary,
+                engine="netcdf4",
+                format="NETCDF4",
+                unlimited_dims=["time"],
+                encoding=encoding(self._stored, self.total_days),
+            )
+            self._file = netCDF4.Dataset(self._temporary, "a")
+            self._file.set_auto_maskandscale(False)
+        except BaseException as error:
+            self._discard()
+            if isinstance(error, OSError | RuntimeError):
+                raise self._failure("created", error) from error
+            raise
+        return self
+
+    def append(self, day: NDArray[np.integer], fields: NDArray[np.floating]) -> None:
+        """Write the next days.
+
+        Parameters
+        ----------
+        day : ndarray
+            YYYYMMDD, increasing, after all days written before. Shape ``(T,)``.
+        fields : ndarray
+            NaN where there are no values. Shape ``(T, M, C, Y, X)``.
+
+        Raises
+        ------
+        InputError
+            Days or shapes that do not fit; infinite values. Nothing was written.
+        OutputError
+            Writing failed (a full disk, for example); the file is given up.
+        """
+        if self._file is None:
+            msg = "append is for the inside of the writer's with block"
+            raise RuntimeError(msg)
+        day, fields = np.asarray(day), np.asarray(fields)
+        check_days(day, last=self._last_day)
+        check_fields(fields, (len(day), *self._shape), self.targets)
+        number = encode_days(day, self.calendar)
+        if not len(day):
+            return
+
+        rows = slice(self.days_written, self.days_written + len(day))
+        try:
+            self._file["time"][rows] = number
+            if "time_bnds" in self._stored:
+                self._file["time_bnds"][rows] = day_bounds(number)
+            for c, target in enumerate(self.targets):
+                values = fields[:, :, c].astype(np.float32)
+                values[np.isnan(values)] = FILL_VALUE
+                self._file[target.name][rows] = values
+        except BaseException as error:
+            self._broken = True
+            if isinstance(error, OSError | RuntimeError):
+                raise self._failure("written", error) from error
+            raise
+        self.days_written = rows.stop
+        self._last_day = int(day[-1])
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self._discard()
+            return
+        try:
+            self._check_complete()
+            self._publish()
+        except BaseException as failure:
+            self._discard()
+            if isinstance(failure, OSError | RuntimeError) and not isinstance(
+                failure, OutputError
+            ):
+                raise self._failure("finished", failure) from failure
+            raise
+        logger.info("%d days written to %s", self.days_written, self.path)
+
+    def _check_complete(self) -> None:
+        """Refuse to publish a file that is not what was asked for."""
+        expected = "at least 1" if self.total_days is None else self.total_days
+        complete = self.total_days in (None, self.days_written)
+        if self._broken or not complete or not self.days_written:
+            raise OutputError(
+                "The output is incomplete and was removed.",
+                file=self.path,
+                found=f"{self.days_written} days written",
+                expected=f"{expected} days",
+            )
+
+    def _publish(self) -> None:
+        """Close, bring to disk, rename."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+        _fsync(self._temporary, os.O_RDWR)
+        self._temporary.replace(self.path)
+        with contextlib.suppress(OSError):  # some file systems refuse it
+            _fsync(self.path.parent, os.O_RDONLY)
+
+    def _discard(self) -> None:
+        """Close and remove the temporary file, whatever state it is in."""
+        file, self._file = self._file, None
+        with contextlib.suppress(OSError, RuntimeError):
+            if file is not None:
+                file.close()
+        with contextlib.suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
+
+    def _failure(self, what: str, error: Exception) -> OutputError:
+        """Return the error for a file that could not be written."""
+        return OutputError(
+            f"The output could not be {what} ({error}); nothing was left behind.",
+            file=self.path,
+            remedy="check the free space and the rights of its directory",
+        )
+
+
+def _temporary(path: Path) -> Path:
+    """Return an unused hidden name beside the output."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+
+
+def _fsync(path: Path, flags: int) -> None:
+    """Bring a file or a directory to disk."""
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,393 @@
+"""Recurrent causal network: lagged causal mixing, then one GRU per variable.
+
+With ``A[i, k]`` the influence of variable i on variable k (i -> k), n(.) the RMS
+normalisation of a state and i, k in 1..Q::
+
+    S_k    = sum_{i != k} A[i, k] n(H_i(t-1))         parents' past
+    Hhat_k = f_k(S_k, a_k H_k(t-1))                   a_k: own lag, not an edge
+    H_k(t) = GRU_k(driver_k(t), Hhat_k)
+    x_k(t) ~ W_k Hhat_k + b_k                         from the past alone
+
+Gauge
+-----
+If the layers around A could take over its strength, multiplying A by 0.01 and the next
+layer by 100 would satisfy any penalty on A for free. Every linear map on the way from
+``n(H_i)`` to the reconstruction is therefore a direction of fixed Frobenius norm
+(weight normalisation without its gain): the parent and own-lag blocks of f_k's input
+layer, f_k's output layer (root of H each, so that a typical direction keeps the
+root-mean-square) and the rows of the decoder (1 each). What they do not carry, A must.
+The GRU cannot undo a rescaled Hhat either, for it passes ``z * Hhat`` on unchanged.
+
+References
+----------
+Salimans & Kingma, Weight normalization, arXiv:1602.07868.
+Cho et al., Learning phrase representations using RNN encoder-decoder, arXiv:1406.1078.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from st_cdgm.errors import ConfigError, InputError
+from st_cdgm.models.stacked import (
+    StackedGRUCell,
+    StackedLinear,
+    check_shape,
+    pool_nodes,
+    rms_normalise,
+)
+
+__all__ = [
+    "MaskDiagonal",
+    "RCNCell",
+    "RCNSequenceOutput",
+    "RCNSequenceRunner",
+]
+
+
+class MaskDiagonal(torch.autograd.Function):
+    """Zero the diagonal of a square matrix, in both passes."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(matrix: Tensor) -> Tensor:
+        """Return a copy of ``matrix`` with zeros on the diagonal."""
+        eye = torch.eye(matrix.shape[-1], dtype=torch.bool, device=matrix.device)
+        return matrix.masked_fill(eye, 0.0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keep nothing: the mask follows from the shape."""
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        """Return the gradient with zeros on the diagonal."""
+        (grad,) = grad_outputs
+        eye = torch.eye(grad.shape[-1], dtype=torch.bool, device=grad.device)
+        return grad.masked_fill(eye, 0.0)
+
+
+class RCNCell(nn.Module):
+    """One time step of the recurrent causal network.
+
+    Parameters
+    ----------
+    num_vars, hidden_dim, driver_dim : int
+        Q, H and the number of driver channels per variable.
+    reconstruction_dim : int, optional
+        Number R of reconstructed channels; no decoder when absent.
+    activation : nn.Module, optional
+        Of the structural nets and driver encoders; ReLU when absent.
+    dropout : float
+        On the new state.
+
+    Attributes
+    ----------
+    A_dag : Parameter
+        Raw matrix, ``A[i, k]``: i -> k. Shape ``(Q, Q)``. Use `effective_dag`.
+    own_lag : Parameter
+        Weight a_k of a variable's own past. Shape ``(Q,)``. It carries the memory that
+        an acyclic, hence nilpotent, A cannot.
+    edge_mask : Tensor
+        Edges in use, bool, shape ``(Q, Q)``; see `restrict_edges`.
+
+    Raises
+    ------
+    ConfigError
+        A size is not positive or ``dropout`` is not in [0, 1).
+    """
+
+    edge_mask: Tensor
+
+    def __init__(
+        self,
+        num_vars: int,
+        hidden_dim: int,
+        driver_dim: int,
+        *,
+        reconstruction_dim: int | None = None,
+        activation: nn.Module | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        _check_sizes(num_vars, hidden_dim, driver_dim, reconstruction_dim, dropout)
+        self.num_vars, self.hidden_dim = num_vars, hidden_dim
+        self.driver_dim, self.reconstruction_dim = driver_dim, reconstruction_dim
+        self.activation = activation if activation is not None else nn.ReLU()
+        self.dropout = nn.Dropout(dropout)
+        self.A_dag = nn.Parameter(torch.empty(num_vars, num_vars))
+        self.own_lag = nn.Parameter(torch.empty(num_vars))
+        every = torch.ones(num_vars, num_vars, dtype=torch.bool)
+        self.register_buffer("edge_mask", every)
+        square, unit = (num_vars, hidden_dim, hidden_dim), math.sqrt(hidden_dim)
+        self.parent_block = StackedLinear(*square, norm=unit)
+        self.memory_block = StackedLinear(*square, norm=unit, bias=False)
+        self.structural_out = StackedLinear(*square, norm=unit)
+        self.driver_encoder = StackedLinear(num_vars, driver_dim, hidden_dim)
+        self.gru = StackedGRUCell(num_vars, hidden_dim, hidden_dim)
+        self.reconstruction_decoder = (
+            None
+            if reconstruction_dim is None
+            else StackedLinear(
+                num_vars, hidden_dim, reconstruction_dim, norm=1.0, per_row=True
+            )
+        )
+        self._reset_scalars()
+
+    def _reset_scalars(self) -> None:
+        # Small: with entries below 0.7 / sqrt(Q) the spectral radius of A * A is below
+        # 1/2, inside DAGMA's domain. Not zero: at A = 0 the acyclicity gradient and
+        # the gradient of the layer behind A both vanish.
+        bound = min(0.1, 0.7 / math.sqrt(self.num_vars))
+        nn.init.uniform_(self.A_dag, -bound, bound)
+        with torch.no_grad():
+            self.A_dag.fill_diagonal_(0.0)
+        nn.init.ones_(self.own_lag)
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew; restricted edges stay restricted."""
+        self._reset_scalars()
+        for module in self.children():
+            if isinstance(module, StackedLinear | StackedGRUCell):
+                module.reset_parameters()
+
+    def effective_dag(self) -> Tensor:
+        """Return the matrix in use, ``A[i, k]``: i -> k, zero diagonal.
+
+        The one to penalise, threshold, export and plot: see the gauge above.
+        Shape ``(Q, Q)``.
+        """
+        masked: Tensor = MaskDiagonal.apply(self.A_dag)  # type: ignore[no-untyped-call]
+        return masked * self.edge_mask
+
+    def dag_matrix(self, *, masked: bool = True) -> Tensor:
+        """Return `effective_dag`, or the raw parameter when not ``masked``."""
+        return self.effective_dag() if masked else self.A_dag
+
+    def restrict_edges(self, keep: Tensor | None = None) -> None:
+        """Use only the edges ``keep[i, k]`` (bool); all of them when absent."""
+        keep = torch.ones_like(self.edge_mask) if keep is None else keep
+        check_shape("edges to keep", keep, (self.num_vars, self.num_vars))
+        self.edge_mask.copy_(keep.to(torch.bool))
+
+    def structural(self, H_prev: Tensor, A: Tensor | None = None) -> Tensor:
+        """Predict the states from the past alone: Hhat.
+
+        Parameters
+        ----------
+        H_prev : Tensor
+            States H(t-1). Shape ``(Q, N, H)``.
+        A : Tensor, optional
+            Matrix to use instead of `effective_dag`. Shape ``(Q, Q)``.
+        """
+        A = self.effective_dag() if A is None else A
+        past = rms_normalise(H_prev).flatten(1)  # (Q, N*H)
+        parents = (A.T @ past).view_as(H_prev)  # S_k, (Q, N, H)
+        memory = self.own_lag[:, None, None] * H_prev
+        mixed = self.parent_block(parents) + self.memory_block(memory)
+        predicted: Tensor = self.structural_out(self.activation(mixed))
+        return predicted
+
+    def reconstruct(self, source: Tensor) -> Tensor | None:
+        """Decode drivers from states ``(Q, N, H)`` to ``(Q, N, R)``."""
+        if self.reconstruction_decoder is None:
+            return None
+        decoded: Tensor = self.reconstruction_decoder(source)
+        return decoded
+
+    def forward(
+        self,
+        H_prev: Tensor,
+        driver: Tensor,
+        reconstruction_source: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Advance the states by one time step.
+
+        Parameters
+        ----------
+        H_prev : Tensor
+            States H(t-1); a batch is folded into N. Shape ``(Q, N, H)``.
+        driver : Tensor
+            Forcing at t: shared ``(N, d)`` or per variable ``(Q, N, d)``.
+        reconstruction_source : Tensor, optional
+            States to decode; Hhat when absent: H(t) has already seen the driver.
+            Shape ``(Q, N, H)``.
+
+        Returns
+        -------
+        H_next : Tensor
+            Shape ``(Q, N, H)``.
+        reconstruction : Tensor or None
+            Shape ``(Q, N, R)`` for per-variable drivers; for a shared driver the mean
+            over the variables, ``(N, R)``.
+        A : Tensor
+            `effective_dag`, shape ``(Q, Q)``.
+
+        Raises
+        ------
+        InputError
+            A tensor has the wrong rank or size.
+        """
+        self._check_inputs(H_prev, driver, reconstruction_source)
+        A = self.effective_dag()
+        predicted = self.structural(H_prev, A)
+        forcing = self.activation(self.driver_encoder(driver))
+        H_next = self.dropout(self.gru(forcing, predicted))
+        source = predicted if reconstruction_source is None else reconstruction_source
+        reconstruction = self.reconstruct(source)
+        if reconstruction is not None and driver.dim() == 2:
+            reconstruction = reconstruction.mean(0)  # (N, R)
+        return H_next, reconstruction, A
+
+    def pool_state(
+        self, H: Tensor, *, batch: Tensor | None = None, pool: str = "mean"
+    ) -> Tensor:
+        """Pool states ``(Q, N, H)`` to ``(graphs, Q, H)``; an empty graph gives 0."""
+        check_shape("state", H, (self.num_vars, None, self.hidden_dim))
+        return pool_nodes(H, batch, pool=pool).transpose(0, 1)
+
+    def _check_inputs(
+        self, H_prev: Tensor, driver: Tensor, source: Tensor | None
+    ) -> None:
+        state = (self.num_vars, None, self.hidden_dim)
+        check_shape("state H(t-1)", H_prev, state)
+        nodes = H_prev.shape[1]
+        lead = (self.num_vars,) if driver.dim() == 3 else ()
+        check_shape("driver", driver, (*lead, nodes, self.driver_dim))
+        if source is not None:
+            check_shape(
+                "reconstruction source", source, (self.num_vars, nodes, state[2])
+            )
+
+
+@dataclass(frozen=True)
+class RCNSequenceOutput:
+    """Result of a rollout over T steps.
+
+    Attributes
+    ----------
+    states : list of Tensor
+        H(1) ... H(T). Shape ``(Q, N, H)`` each.
+    reconstructions : list of Tensor or None
+        Per step, as `RCNCell.forward` returns them.
+    dag_matrices : list of Tensor
+        The effective matrix in use at each step, the same at all of them. Shape
+        ``(Q, Q)`` each. Penalise `dag`, once, not every entry of this list.
+    """
+
+    states: list[Tensor]
+    reconstructions: list[Tensor | None]
+    dag_matrices: list[Tensor]
+
+    @property
+    def dag(self) -> Tensor:
+        """The one effective matrix of the rollout. Shape ``(Q, Q)``."""
+        return self.dag_matrices[0]
+
+
+class RCNSequenceRunner:
+    """Roll a cell out over a sequence of drivers.
+
+    Parameters
+    ----------
+    cell : RCNCell
+        The time step.
+    detach_interval : int, optional
+        Truncate back-propagation: cut the carried state every so many steps.
+
+    Raises
+    ------
+    ConfigError
+        ``detach_interval`` is not positive.
+    """
+
+    def __init__(self, cell: RCNCell, *, detach_interval: int | None = None) -> None:
+        if detach_interval is not None and detach_interval < 1:
+            raise ConfigError(
+                "back-propagation can only be truncated every 1 or more steps",
+                variable="detach_interval",
+                found=detach_interval,
+                expected=">= 1, or none",
+            )
+        self.cell = cell
+        self.detach_interval = detach_interval
+
+    def run(
+        self,
+        H_init: Tensor,
+        drivers: Sequence[Tensor] | Tensor,
+        reconstruction_sources: Sequence[Tensor | None] | Tensor | None = None,
+    ) -> RCNSequenceOutput:
+        """Advance from ``H_init`` through all ``drivers``.
+
+        Parameters
+        ----------
+        H_init : Tensor
+            H(0). Shape ``(Q, N, H)``.
+        drivers : sequence of Tensor
+            T drivers, shared ``(N, d)`` or per variable ``(Q, N, d)``.
+        reconstruction_sources : sequence of Tensor, optional
+            T states to decode instead of Hhat. Shape ``(Q, N, H)`` each.
+
+        Raises
+        ------
+        InputError
+            No driver, or not one source per driver.
+        """
+        sources = reconstruction_sources
+        if len(drivers) == 0:
+            raise InputError("a rollout needs at least one driver", found=0)
+        if sources is not None and len(sources) != len(drivers):
+            raise InputError(
+                "there must be one reconstruction source per driver",
+                found=len(sources),
+                expected=len(drivers),
+            )
+        out = RCNSequenceOutput([], [], [])
+        H = H_init
+        for t, driver in enumerate(drivers):
+            if self.detach_interval and t and t % self.detach_interval == 0:
+                H = H.detach()
+            source = None if sources is None else sources[t]
+            H, reconstruction, A = self.cell(H, driver, source)
+            out.states.append(H)
+            out.reconstructions.append(reconstruction)
+            out.dag_matrices.append(A)
+        return out
+
+
+def _check_sizes(
+    num_vars: int,
+    hidden_dim: int,
+    driver_dim: int,
+    reconstruction_dim: int | None,
+    dropout: float,
+) -> None:
+    sizes = {
+        "num_vars": num_vars,
+        "hidden_dim": hidden_dim,
+        "driver_dim": driver_dim,
+        "reconstruction_dim": 1 if reconstruction_dim is None else reconstruction_dim,
+    }
+    for name, value in sizes.items():
+        if value < 1:
+            raise ConfigError(
+                "a size of the recurrent causal network is not positive",
+                variable=name,
+                found=value,
+                expected=">= 1",
+            )
+    if not 0.0 <= dropout < 1.0:
+        raise ConfigError(
+            "dropout is a probability",
+            variable="dropout",
+            found=dropout,
+            expected="0 <= dropout < 1",
+        )

@@ -1,0 +1,435 @@
+"""Heterogeneous graph of coarse pressure levels and fine static cells.
+
+Node index of cell (row i, column j) is ``i * width + j``. Relations:
+
+``spat_adj``
+    Between touching cells of one level, both ways.
+``vert_adj``
+    Between the same cell of adjacent levels, both ways.
+``causes``
+    From each fine cell to the coarse cell nearest to it, on every level.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from st_cdgm.errors import ConfigError, InputError, MissingVariableError
+from st_cdgm.models.grid_edges import (
+    NEIGHBOURS,
+    covering_cell,
+    grid_edges,
+    nearest,
+    unit_vectors,
+)
+from st_cdgm.models.stacked import check_shape
+from st_cdgm.models.static_fields import read_static
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["GraphBuildReport", "HeteroGraphBuilder"]
+
+STATIC_NODE = "SP_HR"
+UPPER_LEVELS = ("GP850", "GP500", "GP250")
+CACHED_BATCHES = 4
+
+EdgeType = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class GraphBuildReport:
+    """Sizes of a graph.
+
+    Attributes
+    ----------
+    num_nodes_lr, num_nodes_hr : dict of str to int
+        Nodes per dynamic and per static node type.
+    edges_spatial : dict of str to int
+        Edges per level, ``GP850``.
+    edges_vertical : dict of str to int
+        Edges per pair of levels, both directions together, ``GP850↔GP500``.
+    edges_static : dict of str to int
+        Edges per pair, ``SP_HR→GP850``.
+    hr_to_lr_parent : list of int
+        Coarse node of each fine cell, length N_hr.
+    """
+
+    num_nodes_lr: dict[str, int]
+    num_nodes_hr: dict[str, int]
+    edges_spatial: dict[str, int]
+    edges_vertical: dict[str, int]
+    edges_static: dict[str, int]
+    hr_to_lr_parent: list[int] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _Edges:
+    """Edges of B stacked graphs on one device; static nodes are shared by all."""
+
+    index: dict[EdgeType, Tensor]
+    node_batch: Tensor
+    static_x: Tensor
+    static_batch: Tensor
+
+
+class HeteroGraphBuilder:
+    """Build the graph once and fill it with each day's features.
+
+    Parameters
+    ----------
+    lr_shape, hr_shape : sequence of int
+        Rows and columns of the coarse and the fine grid.
+    static_dataset : xarray.Dataset, optional
+        Static fine fields, one feature per variable and level, standardised, NaN set to
+        the mean. Fields not on the fine grid are skipped.
+    static_variables : sequence of str, optional
+        Which of them; all but cell bounds when absent, none when empty.
+    include_mid_layer : bool
+        Levels ``GP850, GP500, GP250``; without it ``GP850`` alone.
+    levels : sequence of str, optional
+        Dynamic node types, bottom-up, for instance ``("SURF", "GP1000", "GP850")``;
+        overrides ``include_mid_layer``.
+    lr_lat, lr_lon, hr_lat, hr_lon : array-like, optional
+        Degrees, 1-D or 2-D, all four or none. With them the parent of a fine cell is
+        the coarse cell nearest on the sphere; without, the one that covers the same
+        share of the index range.
+    static_features : Tensor, optional
+        Static fields ready for use, instead of ``static_dataset``.
+        Shape ``(C_s, Y, X)``.
+    neighbours : int
+        8 touching cells, or 16: also the eight knight's moves.
+    wrap : bool
+        Join the first and the last column (a global grid).
+
+    Raises
+    ------
+    ConfigError
+        A shape, level or option is not valid, or the coordinates are incomplete.
+    MissingVariableError
+        A listed static variable is absent.
+    InputError
+        Coordinates or static features do not fit the grid.
+    """
+
+    def __init__(
+        self,
+        lr_shape: Sequence[int],
+        hr_shape: Sequence[int],
+        *,
+        static_dataset: xr.Dataset | None = None,
+        static_variables: Sequence[str] | None = None,
+        include_mid_layer: bool = True,
+        levels: Sequence[str] | None = None,
+        lr_lat: ArrayLike | None = None,
+        lr_lon: ArrayLike | None = None,
+        hr_lat: ArrayLike | None = None,
+        hr_lon: ArrayLike | None = None,
+        static_features: Tensor | None = None,
+        neighbours: int = 8,
+        wrap: bool = False,
+    ) -> None:
+        self.lr_shape = _check_grid_shape("lr_shape", lr_shape)
+        self.hr_shape = _check_grid_shape("hr_shape", hr_shape)
+        self.num_nodes_lr = self.lr_shape[0] * self.lr_shape[1]
+        self.num_nodes_hr = self.hr_shape[0] * self.hr_shape[1]
+        self.include_mid_layer = include_mid_layer
+        self.dynamic_node_types = _check_levels(levels, include_mid_layer)
+        self.static_node_types = [STATIC_NODE]
+        if neighbours not in NEIGHBOURS:
+            raise ConfigError(
+                "a coarse cell has 8 or 16 neighbours",
+                variable="neighbours",
+                found=neighbours,
+                expected="8 | 16",
+            )
+        self.neighbours, self.wrap = neighbours, wrap
+        self._parent = self._build_parent(lr_lat, lr_lon, hr_lat, hr_lon)
+        if static_features is None:
+            static_features = read_static(
+                static_dataset, static_variables, self.hr_shape
+            )
+        self._static_x = self.hr_grid_to_nodes(static_features)  # (N_hr, C_s)
+        self._edge_index = self._build_edges()
+        self._batches: OrderedDict[tuple[int, str], _Edges] = OrderedDict()
+
+    @property
+    def edge_types(self) -> list[EdgeType]:
+        """All meta-paths of the graph."""
+        return list(self._edge_index)
+
+    # -- building ---------------------------------------------------------------------
+
+    def _build_parent(self, *coordinates: ArrayLike | None) -> Tensor:
+        given = [value is not None for value in coordinates]
+        if not any(given):
+            rows, cols = map(covering_cell, self.lr_shape, self.hr_shape)
+            return torch.from_numpy((rows[:, None] * self.lr_shape[1] + cols).ravel())
+        if not all(given):
+            raise ConfigError(
+                "nearest parents need the coordinates of both grids",
+                found=f"lr_lat, lr_lon, hr_lat, hr_lon given: {given}",
+                expected="all four, or none",
+            )
+        lr_lat, lr_lon, hr_lat, hr_lon = (np.asarray(c, float) for c in coordinates)
+        source = unit_vectors("coarse", lr_lat, lr_lon, self.lr_shape)
+        target = unit_vectors("fine", hr_lat, hr_lon, self.hr_shape)
+        return torch.from_numpy(nearest(source, target))
+
+    def _build_edges(self) -> dict[EdgeType, Tensor]:
+        ring = torch.from_numpy(
+            grid_edges(self.lr_shape, NEIGHBOURS[self.neighbours], wrap=self.wrap)
+        )
+        same = torch.arange(self.num_nodes_lr).repeat(2, 1)
+        below = torch.stack([torch.arange(self.num_nodes_hr), self._parent])
+        levels = self.dynamic_node_types
+        edges: dict[EdgeType, Tensor] = {}
+        for level in levels:
+            edges[level, "spat_adj", level] = ring
+        for low, high in zip(levels[:-1], levels[1:], strict=True):
+            edges[low, "vert_adj", high] = same
+            edges[high, "vert_adj", low] = same
+        for level in levels:
+            edges[STATIC_NODE, "causes", level] = below
+        for edge_type, index in edges.items():
+            self._check_range(edge_type, index)
+        return edges
+
+    def _check_range(self, edge_type: EdgeType, index: Tensor) -> None:
+        for end, node_type in zip(index, (edge_type[0], edge_type[2]), strict=True):
+            count = self._count(node_type)
+            if end.numel() and (int(end.min()) < 0 or int(end.max()) >= count):
+                raise InputError(
+                    f"an edge of {edge_type} leaves the grid",
+                    found=f"{int(end.min())} .. {int(end.max())}",
+                    expected=f"0 .. {count - 1}",
+                )
+
+    def _count(self, node_type: str) -> int:
+        return self.num_nodes_hr if node_type == STATIC_NODE else self.num_nodes_lr
+
+    # -- graphs -----------------------------------------------------------------------
+
+    def build(self) -> tuple[HeteroData, GraphBuildReport]:
+        """Return the graph without dynamic features, and its report."""
+        return self.build_template(), self.get_report()
+
+    def build_template(self) -> HeteroData:
+        """Return a copy of the graph that shares nothing with the builder."""
+        return self._graph(self._edges_for(1, torch.device("cpu"))).clone()
+
+    def get_report(self) -> GraphBuildReport:
+        """Return the sizes of the graph."""
+        levels = self.dynamic_node_types
+        size = {key: int(index.shape[1]) for key, index in self._edge_index.items()}
+        return GraphBuildReport(
+            num_nodes_lr=dict.fromkeys(levels, self.num_nodes_lr),
+            num_nodes_hr={STATIC_NODE: self.num_nodes_hr},
+            edges_spatial={k: size[k, "spat_adj", k] for k in levels},
+            edges_vertical={
+                f"{a}↔{b}": size[a, "vert_adj", b] + size[b, "vert_adj", a]
+                for a, b in zip(levels[:-1], levels[1:], strict=True)
+            },
+            edges_static={
+                f"{STATIC_NODE}→{k}": size[STATIC_NODE, "causes", k] for k in levels
+            },
+            hr_to_lr_parent=self._parent.tolist(),
+        )
+
+    def prepare_step_data(
+        self, features: Mapping[str, Tensor], *, clone_template: bool = False
+    ) -> HeteroData:
+        """Return the graph of one day, of its own: earlier graphs do not change.
+
+        Parameters
+        ----------
+        features : mapping of str to Tensor
+            Node type -> features, copied. Shape ``(N_lr, F)``.
+        clone_template : bool
+            Copy the (never changed) edges as well.
+
+        Raises
+        ------
+        MissingVariableError
+            Unknown node type.
+        InputError
+            Wrong number of nodes.
+        """
+        device = next((x.device for x in features.values()), torch.device("cpu"))
+        data = self._graph(self._edges_for(1, device))
+        if clone_template:
+            data = data.clone()
+        return self.inject_dynamic_features(
+            data, {name: x.clone() for name, x in features.items()}
+        )
+
+    def inject_dynamic_features(
+        self, data: HeteroData, features: Mapping[str, Tensor]
+    ) -> HeteroData:
+        """Set ``x`` of dynamic node types in ``data``, and return it.
+
+        Raises
+        ------
+        MissingVariableError
+            Unknown node type.
+        InputError
+            Wrong number of nodes.
+        """
+        for name, x in features.items():
+            self._check_node_type(name)
+            check_shape(f"features of {name}", x, (self.num_nodes_lr, None))
+            data[name].x = x
+        return data
+
+    def prepare_batch(self, features: Mapping[str, Tensor]) -> HeteroData:
+        """Return B graphs side by side; the nodes of graph b are ``b*N .. (b+1)*N-1``.
+
+        The static nodes are the same for all graphs and are not repeated: their edges
+        lead to the nodes of every graph.
+
+        Parameters
+        ----------
+        features : mapping of str to Tensor
+            Node type -> features. Shape ``(B, N_lr, F)``.
+
+        Returns
+        -------
+        HeteroData
+            ``x`` of shape ``(B * N_lr, F)`` on the features' device.
+
+        Raises
+        ------
+        MissingVariableError
+            Unknown node type.
+        InputError
+            No features, wrong number of nodes, or batch sizes differ.
+        """
+        if not features:
+            raise InputError("a batch of graphs needs features", found=0)
+        first = next(iter(features.values()))
+        size = first.shape[0]
+        data = self._graph(self._edges_for(size, first.device))
+        for name, x in features.items():
+            self._check_node_type(name)
+            check_shape(f"features of {name}", x, (size, self.num_nodes_lr, None))
+            data[name].x = x.reshape(size * self.num_nodes_lr, x.shape[2])
+        return data
+
+    def _edges_for(self, size: int, device: torch.device) -> _Edges:
+        """Return the edges of ``size`` stacked graphs, from a small cache."""
+        key = (size, str(device))
+        if key not in self._batches:
+            self._batches[key] = self._offset_edges(size, device)
+            if len(self._batches) > CACHED_BATCHES:
+                self._batches.popitem(last=False)
+        self._batches.move_to_end(key)
+        return self._batches[key]
+
+    def _offset_edges(self, size: int, device: torch.device) -> _Edges:
+        shift = torch.arange(size)[:, None] * self.num_nodes_lr  # (B, 1)
+        stacked: dict[int, Tensor] = {}  # the levels share their edges
+        for (source, _, _), index in self._edge_index.items():
+            if id(index) not in stacked:
+                ends = [
+                    (end if node == STATIC_NODE else end + shift).expand(size, -1)
+                    for end, node in zip(index, (source, ""), strict=True)
+                ]
+                stacked[id(index)] = torch.stack([e.flatten() for e in ends]).to(device)
+        return _Edges(
+            index={key: stacked[id(index)] for key, index in self._edge_index.items()},
+            node_batch=torch.arange(size, device=device).repeat_interleave(
+                self.num_nodes_lr
+            ),
+            static_x=self._static_x.to(device),
+            static_batch=torch.zeros(
+                self.num_nodes_hr, dtype=torch.long, device=device
+            ),
+        )
+
+    def _graph(self, edges: _Edges) -> HeteroData:
+        data = HeteroData()
+        for name in self.dynamic_node_types:
+            data[name].num_nodes = len(edges.node_batch)
+            data[name].batch = edges.node_batch
+        data[STATIC_NODE].x = edges.static_x
+        data[STATIC_NODE].batch = edges.static_batch
+        for key, index in edges.index.items():
+            data[key].edge_index = index
+        return data
+
+    def _check_node_type(self, name: str) -> None:
+        if name not in self.dynamic_node_types:
+            raise MissingVariableError(
+                "the graph has no such dynamic node type",
+                variable=name,
+                expected="one of " + ", ".join(self.dynamic_node_types),
+            )
+
+    # -- grids and nodes --------------------------------------------------------------
+
+    def get_hr_to_lr_parent_index(self) -> Tensor:
+        """Return the coarse node of each fine cell. Shape ``(N_hr,)``, int64."""
+        return self._parent.clone()
+
+    def lr_grid_to_nodes(self, grid: Tensor, *, channel_last: bool = False) -> Tensor:
+        """Flatten ``(C, y, x)``, or ``(y, x, C)``, to ``(N_lr, C)``."""
+        return _grid_to_nodes(grid, self.lr_shape, channel_last=channel_last)
+
+    def hr_grid_to_nodes(self, grid: Tensor, *, channel_last: bool = False) -> Tensor:
+        """Flatten ``(C, Y, X)``, or ``(Y, X, C)``, to ``(N_hr, C)``."""
+        return _grid_to_nodes(grid, self.hr_shape, channel_last=channel_last)
+
+    def hr_nodes_to_grid(self, nodes: Tensor, *, channel_last: bool = False) -> Tensor:
+        """Unflatten ``(N_hr, C)`` to ``(C, Y, X)``, or ``(Y, X, C)``."""
+        check_shape("fine nodes", nodes, (self.num_nodes_hr, None))
+        grid = nodes.reshape(*self.hr_shape, nodes.shape[1])  # (Y, X, C)
+        return grid if channel_last else grid.permute(2, 0, 1)
+
+    def expand_lr_nodes_to_hr(self, lr_nodes: Tensor) -> Tensor:
+        """Give each fine cell its parent's features: ``(N_lr, C)`` -> ``(N_hr, C)``."""
+        check_shape("coarse nodes", lr_nodes, (self.num_nodes_lr, None))
+        return lr_nodes[self._parent.to(lr_nodes.device)]
+
+
+def _check_grid_shape(name: str, shape: Sequence[int]) -> tuple[int, int]:
+    values = tuple(int(size) for size in shape)
+    if len(values) != 2 or min(values) < 1:
+        raise ConfigError(
+            "a grid has two positive sizes",
+            variable=name,
+            found=values,
+            expected="(rows, columns)",
+        )
+    return values[0], values[1]
+
+
+def _check_levels(levels: Sequence[str] | None, include_mid_layer: bool) -> list[str]:
+    if levels is None:
+        return list(UPPER_LEVELS if include_mid_layer else UPPER_LEVELS[:1])
+    names = list(levels)
+    if not names or len(set(names)) != len(names) or STATIC_NODE in names:
+        raise ConfigError(
+            "levels are one or more different dynamic node types",
+            variable="levels",
+            found=names,
+            expected=f"distinct names other than {STATIC_NODE}, bottom-up",
+        )
+    return names
+
+
+def _grid_to_nodes(
+    grid: Tensor, shape: tuple[int, int], *, channel_last: bool
+) -> Tensor:
+    expected = (*shape, None) if channel_last else (None, *shape)
+    check_shape("grid", grid, expected)
+    last = grid if channel_last else grid.permute(1, 2, 0)
+    return last.reshape(shape[0] * shape[1], last.shape[2])

@@ -1,0 +1,424 @@
+"""Encoder of the intelligible variables: one graph convolution per meta-path.
+
+Nothing is summed across meta-paths: every variable is a tensor of its own, also where
+several share a target node type, or the learned graph between them would be arbitrary.
+A variable stands for its meta-path's source.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch_geometric.nn as pyg_nn
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+from torch_geometric.nn import SAGEConv
+
+from st_cdgm.errors import ConfigError, InputError, MissingVariableError
+from st_cdgm.models.stacked import pool_nodes
+
+__all__ = ["IntelligibleVariableConfig", "IntelligibleVariableEncoder"]
+
+EdgeType = tuple[str, str, str]
+POOLS = {"mean": "mean", "avg": "mean", "max": "max", "none": "none"}
+
+
+@dataclass(frozen=True)
+class IntelligibleVariableConfig:
+    """One intelligible variable.
+
+    Attributes
+    ----------
+    name : str
+        Unique name.
+    meta_path : tuple of str
+        Source node type, relation, target node type.
+    conv_class : type or str
+        A convolution of ``torch_geometric.nn``, or its name.
+    conv_kwargs : mapping, optional
+        Further arguments of the convolution.
+    pool : str, optional
+        ``mean`` (``avg``), ``max`` or ``none``; the encoder's default when absent.
+    """
+
+    name: str
+    meta_path: EdgeType
+    conv_class: type[nn.Module] | str = SAGEConv
+    conv_kwargs: Mapping[str, Any] | None = None
+    pool: str | None = None
+
+
+class IntelligibleVariableEncoder(nn.Module):
+    """Encode a heterogeneous graph as Q intelligible variables.
+
+    ``H_k = act(norm_k(conv_k(x_source, x_target, edges_k)))``
+
+    On a meta-path between two node types, a convolution that could also copy the
+    target's own features (``root_weight``) does not, unless asked to: the variable
+    stands for its source.
+
+    Parameters
+    ----------
+    configs : sequence of IntelligibleVariableConfig
+        The variables, in the order of Q.
+    hidden_dim : int
+        Width H.
+    activation : nn.Module, optional
+        ReLU when absent.
+    use_layer_norm : bool
+        Normalise each variable over H.
+    default_pool : str
+        Pooling of variables that name none.
+    conditioning_dim : int, optional
+        Width of a conditioning token; H when absent.
+    in_channels : mapping of str to int
+        Number of features of each node type.
+
+    Raises
+    ------
+    ConfigError
+        No variable, a repeated name, an unknown pool or convolution, or one that cannot
+        be built.
+    MissingVariableError
+        A meta-path names a node type without known features.
+
+    References
+    ----------
+    Hamilton, Ying & Leskovec, Inductive representation learning on large graphs,
+    arXiv:1706.02216 (SAGEConv).
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[IntelligibleVariableConfig],
+        hidden_dim: int,
+        *,
+        activation: nn.Module | None = None,
+        use_layer_norm: bool = True,
+        default_pool: str = "mean",
+        conditioning_dim: int | None = None,
+        in_channels: Mapping[str, int],
+    ) -> None:
+        super().__init__()
+        self.configs = list(configs)
+        self.hidden_dim = hidden_dim
+        self.conditioning_dim = conditioning_dim or hidden_dim
+        self.default_pool = _check_pool(default_pool)
+        self.pools = [_check_pool(c.pool or default_pool) for c in self.configs]
+        self._check_names()
+        self.convolutions = nn.ModuleList(
+            _build_convolution(config, hidden_dim, in_channels)
+            for config in self.configs
+        )
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(hidden_dim) if use_layer_norm else nn.Identity()
+            for _ in self.configs
+        )
+        self.activation = activation if activation is not None else nn.ReLU()
+        self.conditioning_projection = (
+            nn.Identity()
+            if self.conditioning_dim == hidden_dim
+            else nn.Linear(hidden_dim, self.conditioning_dim)
+        )
+
+    def _check_names(self) -> None:
+        names = self.names
+        if not names or len(set(names)) != len(names):
+            raise ConfigError(
+                "the encoder needs one or more variables with different names",
+                variable="configs",
+                found=names,
+                expected="at least one, all different",
+            )
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the variables, in the order of Q."""
+        return [config.name for config in self.configs]
+
+    @property
+    def sources(self) -> list[str]:
+        """Source node type of each variable: what it stands for."""
+        return [config.meta_path[0] for config in self.configs]
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew."""
+        for module in (*self.convolutions, *self.norms, self.conditioning_projection):
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+
+    def encode(
+        self, x: Mapping[str, Tensor], edge_index: Mapping[EdgeType, Tensor]
+    ) -> list[Tensor]:
+        """Return each variable on its target nodes, from plain mappings.
+
+        Parameters
+        ----------
+        x : mapping of str to Tensor
+            Node type -> features. Shape ``(B * N, F)``.
+        edge_index : mapping of tuple to Tensor
+            Meta-path -> edges, int64. Shape ``(2, E)``.
+
+        Returns
+        -------
+        list of Tensor
+            Shape ``(B * N_target, H)`` each.
+
+        Raises
+        ------
+        MissingVariableError
+            The graph lacks a node type or meta-path.
+        """
+        out = []
+        for config, conv, norm in zip(
+            self.configs, self.convolutions, self.norms, strict=True
+        ):
+            source, _, target = config.meta_path
+            _check_present(config, x, edge_index)
+            edges = edge_index[config.meta_path]
+            if source == target:
+                hidden = conv(x[source], edges)
+            else:
+                hidden = conv((x[source], x[target]), edges)
+            out.append(self.activation(norm(hidden)))
+        return out
+
+    def forward(self, data: HeteroData, *, pooled: bool = False) -> dict[str, Tensor]:
+        """Return each variable by name.
+
+        Parameters
+        ----------
+        data : HeteroData
+            Graph, or several side by side.
+        pooled : bool
+            Pool over the nodes of each graph; a variable of pool ``none`` stays as is.
+
+        Returns
+        -------
+        dict of str to Tensor
+            Shape ``(B * N_target, H)``, pooled ``(B, H)``.
+        """
+        states = self.encode(data.x_dict, data.edge_index_dict)
+        if pooled:
+            states = [
+                state if pool == "none" else self._pool(state, data, k, pool)
+                for k, (state, pool) in enumerate(zip(states, self.pools, strict=True))
+            ]
+        return dict(zip(self.names, states, strict=True))
+
+    def _pool(self, state: Tensor, data: HeteroData, k: int, pool: str) -> Tensor:
+        store = data[self.configs[k].meta_path[2]]
+        return pool_nodes(state, getattr(store, "batch", None), pool=pool)
+
+    def init_state(self, data: HeteroData) -> Tensor:
+        """Return H(0), the variables stacked. Shape ``(Q, B * N, H)``.
+
+        Raises
+        ------
+        InputError
+            The variables' target node types have different numbers of nodes.
+        """
+        states = self.encode(data.x_dict, data.edge_index_dict)
+        counts = {
+            f"{config.name} on {config.meta_path[2]}": state.shape[0]
+            for config, state in zip(self.configs, states, strict=True)
+        }
+        if len(set(counts.values())) > 1:
+            raise InputError(
+                "variables on different numbers of nodes make no common state",
+                found=", ".join(f"{name}: {count}" for name, count in counts.items()),
+                expected="targets with the same number of nodes",
+                remedy="choose target node types of one grid",
+            )
+        return torch.stack(states)  # (Q, B*N, H)
+
+    def pooled_state(self, data: HeteroData) -> Tensor:
+        """Return the pooled variables. Shape ``(B, Q, H)``.
+
+        Raises
+        ------
+        ConfigError
+            A variable has pool ``none``.
+        """
+        unpooled = [
+            name
+            for name, pool in zip(self.names, self.pools, strict=True)
+            if pool == "none"
+        ]
+        if unpooled:
+            raise ConfigError(
+                "a variable without pooling has no pooled state",
+                variable=", ".join(unpooled),
+                found="none",
+                expected="mean | max",
+            )
+        return torch.stack(list(self(data, pooled=True).values()), dim=1)
+
+    def project_conditioning(self, data: HeteroData) -> Tensor:
+        """Return conditioning tokens. Shape ``(B, Q, conditioning_dim)``."""
+        tokens: Tensor = self.conditioning_projection(self.pooled_state(data))
+        return tokens
+
+    def project_state_tensor(
+        self,
+        state: Tensor,
+        *,
+        batch_index: Tensor | None = None,
+        pool: str | None = None,
+    ) -> Tensor:
+        """Pool states over nodes and project them to conditioning tokens.
+
+        Parameters
+        ----------
+        state : Tensor
+            Shape ``(Q, N, H)`` or ``(B, Q, N, H)``.
+        batch_index : Tensor, optional
+            Graph of each node for a state ``(Q, N, H)``. Shape ``(N,)``, int64.
+        pool : str, optional
+            ``mean`` or ``max`` for all; each variable's own when absent (``none``
+            counts as the mean here, where a token is asked for).
+
+        Returns
+        -------
+        Tensor
+            Shape ``(B, Q, conditioning_dim)``.
+
+        Raises
+        ------
+        InputError
+            Another rank, or a batch index with a batched state.
+        """
+        if state.dim() not in (3, 4) or (state.dim() == 4 and batch_index is not None):
+            raise InputError(
+                "the state to project has the wrong rank",
+                found=tuple(state.shape),
+                expected="(Q, N, H), with or without batch_index, or (B, Q, N, H)",
+            )
+        if state.shape[-3] != len(self.configs):
+            raise InputError(
+                "the state has another number of variables than the encoder",
+                found=state.shape[-3],
+                expected=len(self.configs),
+            )
+        wanted = self.pools if pool is None else [_check_pool(pool)] * state.shape[-3]
+        methods = ["max" if p == "max" else "mean" for p in wanted]
+        if len(set(methods)) == 1:
+            pooled = pool_nodes(state, batch_index, pool=methods[0])  # (..., Q, G, H)
+        else:
+            parts = state.unbind(-3)
+            pooled = torch.stack(
+                [
+                    pool_nodes(s, batch_index, pool=m)
+                    for s, m in zip(parts, methods, strict=True)
+                ],
+                dim=-3,
+            )
+        grouped = pooled.squeeze(-2) if state.dim() == 4 else pooled.transpose(0, 1)
+        tokens: Tensor = self.conditioning_projection(grouped)
+        return tokens
+
+
+def _check_pool(pool: str) -> str:
+    if pool not in POOLS:
+        raise ConfigError(
+            "unknown pooling", variable="pool", found=pool, expected=" | ".join(POOLS)
+        )
+    return POOLS[pool]
+
+
+def _check_present(
+    config: IntelligibleVariableConfig,
+    x: Mapping[str, Tensor],
+    edge_index: Mapping[EdgeType, Tensor],
+) -> None:
+    source, _, target = config.meta_path
+    if config.meta_path in edge_index and source in x and target in x:
+        return
+    edges = ", ".join("/".join(edge) for edge in edge_index)
+    raise MissingVariableError(
+        f"the graph has no meta-path for variable {config.name!r}",
+        variable="/".join(config.meta_path),
+        found=f"node types with features {', '.join(x)}; meta-paths {edges}",
+        expected="its source and target with features, and its edges",
+        remedy="add the level to the graph, or correct the variable's meta-path",
+    )
+
+
+def _build_convolution(
+    config: IntelligibleVariableConfig, hidden_dim: int, in_channels: Mapping[str, int]
+) -> nn.Module:
+    """Build a convolution with explicit sizes: nothing is left to a first batch."""
+    source, _, target = config.meta_path
+    for node_type in (source, target):
+        if in_channels.get(node_type, 0) < 1:
+            known = {name: size for name, size in in_channels.items() if size > 0}
+            raise MissingVariableError(
+                f"variable {config.name!r} needs a node type without known features",
+                variable=node_type,
+                found=f"{in_channels.get(node_type, 0)} features",
+                expected="one of " + ", ".join(f"{n} ({f})" for n, f in known.items()),
+                remedy="correct the meta-path, or provide the level or static fields",
+            )
+    conv_class = _convolution_class(config)
+    accepted = inspect.signature(conv_class).parameters
+    kwargs = _convolution_kwargs(config, accepted, hidden_dim)
+    sizes = (in_channels[source], in_channels[target])
+    if "in_channels" in accepted:
+        kwargs.setdefault("in_channels", sizes[0] if source == target else sizes)
+    try:
+        return conv_class(**kwargs)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"the convolution of variable {config.name!r} cannot be built: {error}",
+            found=f"{conv_class.__name__}({kwargs})",
+            expected="arguments it accepts; between two node types, a convolution "
+            "for bipartite graphs",
+        ) from error
+
+
+def _convolution_class(config: IntelligibleVariableConfig) -> type[nn.Module]:
+    found: Any = config.conv_class
+    if isinstance(found, str):
+        found = getattr(pyg_nn, found, None)
+    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
+        raise ConfigError(
+            f"variable {config.name!r} names an unknown convolution",
+            variable="conv_class",
+            found=config.conv_class,
+            expected="a convolution of torch_geometric.nn",
+        )
+    return found
+
+
+def _convolution_kwargs(
+    config: IntelligibleVariableConfig, accepted: Mapping[str, Any], hidden_dim: int
+) -> dict[str, Any]:
+    kwargs = dict(config.conv_kwargs or {})
+    source, _, target = config.meta_path
+    if source != target:
+        if "root_weight" in accepted:
+            kwargs.setdefault("root_weight", False)
+        if "add_self_loops" in accepted and kwargs.setdefault("add_self_loops", False):
+            raise ConfigError(
+                f"variable {config.name!r}: self-loops have no meaning between two "
+                "node types",
+                variable="add_self_loops",
+                found=True,
+                expected=False,
+            )
+    heads = int(kwargs.get("heads", 1)) if kwargs.get("concat", True) else 1
+    if hidden_dim % heads:
+        raise ConfigError(
+            f"variable {config.name!r}: the heads do not share H evenly",
+            variable="heads",
+            found=heads,
+            expected=f"a divisor of {hidden_dim}, or concat: false",
+        )
+    if "out_channels" in accepted:
+        kwargs.setdefault("out_channels", hidden_dim // heads)
+    return kwargs

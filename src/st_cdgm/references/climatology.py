@@ -1,0 +1,65 @@
+"""The climatological ensemble: what happened at this time of the year."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from st_cdgm.data.fields import FieldArrays
+from st_cdgm.data.preprocessor import Preprocessor
+from st_cdgm.references.days import (
+    check_members,
+    draw_days,
+    season_distance,
+    season_pool,
+    training_days,
+)
+
+__all__ = ["ClimatologyReference"]
+
+
+@dataclass(kw_only=True, eq=False)
+class ClimatologyReference:
+    """Whole fields of training days of the same season, drawn at random.
+
+    Attributes
+    ----------
+    window : float
+        Half width of the season in days (10): training days of all years whose day of
+        the year is at most this far away. Where these are fewer than the members, the
+        days nearest in season serve.
+    """
+
+    name: ClassVar[str] = "climatology"
+
+    window: float = 10.0
+
+    def fit(self, train: FieldArrays, preprocessor: Preprocessor) -> Self:
+        """Keep the training fields and their seasons."""
+        days, self._truth = training_days(train, preprocessor)
+        self._season = days.season
+        return self
+
+    def predict(
+        self, days: FieldArrays, *, members: int, seed: int
+    ) -> NDArray[np.float32]:
+        """Draw M training days without replacement for each day.
+
+        Returns
+        -------
+        ndarray
+            Shape ``(T, M, C, Y, X)``, target units. Members 1-4 of 20 equal members 1-4
+            of 4.
+        """
+        check_members(members, len(self._truth))
+        shape = (len(days), members, *self._truth.shape[1:])
+        out = np.empty(shape, dtype=np.float32)
+        distance = season_distance(days.season, self._season)
+        for t, day in enumerate(days.day):
+            pool = season_pool(distance[t], self.window, members)
+            drawn = draw_days(pool, members=members, seed=seed, day=int(day))
+            out[t] = self._truth[drawn]
+        return out

@@ -1,0 +1,115 @@
+"""Training days as the references use them: complete fields and seasons."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from st_cdgm.data.fields import FieldArrays
+from st_cdgm.data.preprocessor import Preprocessor
+from st_cdgm.errors import InputError
+from st_cdgm.randomness import member_day_rng
+
+__all__ = [
+    "check_members",
+    "draw_days",
+    "mask_invalid",
+    "season_distance",
+    "season_pool",
+    "training_days",
+]
+
+DAYS_PER_YEAR = 365.25
+
+
+def training_days(
+    train: FieldArrays, preprocessor: Preprocessor
+) -> tuple[FieldArrays, NDArray[np.float32]]:
+    """Return the training days with truth, and that truth without holes.
+
+    On a cell that has truth on some training days a missing value is replaced by the
+    first guess of that day; days on which more than half of these cells are missing are
+    left out.
+
+    Returns
+    -------
+    days : FieldArrays
+        The days kept.
+    truth : ndarray
+        Finite on ``preprocessor.valid``, NaN elsewhere. Shape ``(T, C, Y, X)``.
+
+    Raises
+    ------
+    InputError
+        No truth at all.
+    """
+    if train.hr is None:
+        raise InputError("A reference needs training days with truth.", found="none")
+    valid = preprocessor.valid
+    missing = ~np.isfinite(train.hr) & valid
+    keep = np.flatnonzero(2 * missing.sum(axis=(1, 2, 3)) <= valid.sum())
+    if keep.size == 0 or not valid.any():
+        raise InputError(
+            "No training day has truth on half of the cells.",
+            found=f"{len(train)} days",
+        )
+    days = train.select(keep)
+    truth = np.where(missing[keep], days.baseline, train.hr[keep])
+    return days, np.where(valid, truth, np.nan).astype(np.float32)
+
+
+def check_members(members: int, available: int) -> None:
+    """Refuse an ensemble that cannot be drawn from the training days."""
+    if members < 1:
+        raise InputError("An ensemble needs a member.", found=members)
+    if members > available:
+        raise InputError(
+            "The ensemble is larger than the training set.",
+            found=f"{members} members, {available} training days",
+            remedy="ask for fewer members",
+        )
+
+
+def season_distance(
+    season: NDArray[np.floating], others: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Distance on the circle of the year, in days. Shape ``(T, T_others)``."""
+    difference = np.abs(season[:, None].astype(np.float64) - others[None])
+    return np.asarray(DAYS_PER_YEAR * np.minimum(difference, 1 - difference))
+
+
+def season_pool(
+    distance: NDArray[np.float64], window: float, members: int
+) -> NDArray[np.int64]:
+    """Positions of days within ``window`` days of the season.
+
+    Where these are fewer than ``members``, the ``members`` days nearest in season.
+
+    Parameters
+    ----------
+    distance : ndarray
+        One row of :func:`season_distance`. Shape ``(T,)``.
+    window : float
+        Half width in days.
+    members : int
+        Smallest size of the pool.
+    """
+    pool = np.flatnonzero(distance <= window + 0.5)
+    if pool.size < members:
+        pool = np.sort(np.argsort(distance, kind="stable")[:members])
+    return pool
+
+
+def draw_days(
+    pool: NDArray[np.int64], *, members: int, seed: int, day: int
+) -> NDArray[np.int64]:
+    """Draw days from a pool without replacement, the same first ones for any M."""
+    return member_day_rng(seed, 0, day).permutation(pool)[:members]
+
+
+def mask_invalid(
+    fields: NDArray[np.float32], preprocessor: Preprocessor
+) -> NDArray[np.float32]:
+    """Set cells that never had training truth to NaN, in place."""
+    fields[..., ~preprocessor.valid] = np.nan
+    return fields

@@ -1,0 +1,201 @@
+"""Ridge regression on principal components, with resampled residual days."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from st_cdgm.data.fields import FieldArrays
+from st_cdgm.data.preprocessor import Preprocessor
+from st_cdgm.references.components import PrincipalComponents
+from st_cdgm.references.days import (
+    check_members,
+    draw_days,
+    mask_invalid,
+    season_distance,
+    season_pool,
+    training_days,
+)
+
+__all__ = ["RidgeReference"]
+
+_LOGGER = logging.getLogger(__name__)
+
+Floats = NDArray[np.float64]
+
+# Penalties tried, as a share of the number of training days (features have variance 1).
+PENALTIES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+# The penalty is chosen on at most this many cells.
+PENALTY_CELLS = 2000
+FEWEST_YEARS = 3
+BLOCKS = 5
+BLOCK_BYTES = 64 * 2**20
+
+
+@dataclass(kw_only=True, eq=False)
+class RidgeReference:
+    """A linear regression in encoded target space plus whole residual fields.
+
+    Predictors are the leading principal components (scaled to unit variance) and
+    harmonics of the year. The penalty is chosen by leaving out one year at a time. A
+    member is the regression plus the residual field of a training day of the same
+    season, and that residual comes from a regression that had not seen the day's year.
+    Decoding keeps the guarantees of the codec (no negative rain, ordered temperatures).
+
+    Attributes
+    ----------
+    components : int
+        Number of principal components (40).
+    harmonics : int
+        Number of annual harmonics (2), each a sine and a cosine.
+    window : float
+        Half width of the season in days (45) from which residuals are drawn.
+    penalty : float
+        After :meth:`fit`: the penalty chosen, as a share of the number of days.
+    """
+
+    name: ClassVar[str] = "ridge"
+
+    components: int = 40
+    harmonics: int = 2
+    window: float = 45.0
+
+    def fit(self, train: FieldArrays, preprocessor: Preprocessor) -> Self:
+        """Choose the penalty, fit, and keep the cross-validated residuals."""
+        days, truth = training_days(train, preprocessor)
+        self._preprocessor = preprocessor
+        self._season = days.season
+        self._space = PrincipalComponents.fit(
+            days.lr, area=preprocessor.lr_grid.area_weights(), limit=self.components
+        )
+        self._width = self._space.transform(days.lr).std(axis=0)
+        X = self._features(days)  # (T, K), the intercept first
+        encoded = preprocessor.codec.encode(torch.from_numpy(truth)).numpy()
+        Y = encoded[:, preprocessor.valid]  # (T, P)
+        folds = year_folds(days.day)
+        self.penalty = choose_penalty(X, Y, folds)
+        _LOGGER.info("ridge: penalty %g of the number of days", self.penalty)
+        self._coefficients = solve_ridge(X.T @ X, X.T @ Y, self.penalty, len(X))
+        self._residual = held_out_residuals(X, Y, folds, self.penalty)
+        return self
+
+    def _features(self, days: FieldArrays) -> Floats:
+        angle = 2 * np.pi * days.season.astype(np.float64)
+        waves = [
+            f(k * angle) for k in range(1, self.harmonics + 1) for f in (np.sin, np.cos)
+        ]
+        scores = self._space.transform(days.lr) / self._width
+        return np.column_stack([np.ones(len(days)), *waves, scores])
+
+    def predict(
+        self, days: FieldArrays, *, members: int, seed: int
+    ) -> NDArray[np.float32]:
+        """Return the regression plus the residuals of M training days for each day.
+
+        Returns
+        -------
+        ndarray
+            Shape ``(T, M, C, Y, X)``, target units. Members 1-4 of 20 equal members 1-4
+            of 4.
+        """
+        check_members(members, len(self._residual))
+        valid, codec = self._preprocessor.valid, self._preprocessor.codec
+        mean = (self._features(days) @ self._coefficients).astype(np.float32)  # (T, P)
+        drawn = self._draw(days, members, seed)  # (T, M)
+        out = np.empty((len(days), members, *valid.shape), dtype=np.float32)
+        step = max(1, BLOCK_BYTES // (4 * members * valid.size))
+        for start in range(0, len(days), step):
+            part = slice(start, start + step)
+            encoded = np.zeros(out[part].shape, dtype=np.float32)
+            encoded[..., valid] = mean[part, None] + self._residual[drawn[part]]
+            out[part] = codec.decode(torch.from_numpy(encoded)).numpy()
+        return mask_invalid(out, self._preprocessor)
+
+    def _draw(self, days: FieldArrays, members: int, seed: int) -> NDArray[np.int64]:
+        distance = season_distance(days.season, self._season)
+        rows = [
+            draw_days(
+                season_pool(distance[t], self.window, members),
+                members=members,
+                seed=seed,
+                day=int(day),
+            )
+            for t, day in enumerate(days.day)
+        ]
+        return np.array(rows, dtype=np.int64).reshape(len(days), members)
+
+
+def year_folds(day: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Positions of each year; of five contiguous blocks where years are under three.
+
+    Parameters
+    ----------
+    day : ndarray
+        YYYYMMDD, increasing. Shape ``(T,)``.
+    """
+    year = day // 10000
+    years = np.unique(year)
+    if years.size >= FEWEST_YEARS:
+        return [np.flatnonzero(year == y) for y in years]
+    return [part for part in np.array_split(np.arange(day.size), BLOCKS) if part.size]
+
+
+def solve_ridge(gram: Floats, cross: Floats, penalty: float, days: int) -> Floats:
+    """Solve for the coefficients ``(K, P)``; the first feature (1) is not penalised.
+
+    Parameters
+    ----------
+    gram, cross : ndarray
+        ``X^T X`` and ``X^T Y``. Shapes ``(K, K)`` and ``(K, P)``.
+    penalty : float
+        As a share of ``days``.
+    days : int
+        Number of days summed in ``gram``.
+    """
+    diagonal = np.full(len(gram), penalty * days)
+    diagonal[0] = 0.0
+    return np.asarray(np.linalg.solve(gram + np.diag(diagonal), cross))
+
+
+def choose_penalty(
+    X: Floats, Y: NDArray[np.floating], folds: list[NDArray[np.int64]]
+) -> float:
+    """Return the penalty with the smallest held-out squared error.
+
+    Cells are standardised, so that all variables count alike.
+    """
+    cells = np.unique(np.linspace(0, Y.shape[1] - 1, PENALTY_CELLS).astype(int))
+    Y = Y[:, cells].astype(np.float64)
+    deviation = Y.std(axis=0)
+    Y = (Y - Y.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
+    errors = [
+        float((held_out_residuals(X, Y, folds, penalty) ** 2).mean())
+        for penalty in PENALTIES
+    ]
+    return PENALTIES[int(np.argmin(errors))]
+
+
+def held_out_residuals(
+    X: Floats, Y: NDArray[np.floating], folds: list[NDArray[np.int64]], penalty: float
+) -> NDArray[np.float32]:
+    """Truth minus the prediction of a regression that had not seen the fold.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(T, P)``, float32.
+    """
+    gram, cross = X.T @ X, X.T @ Y
+    out = np.empty(Y.shape, dtype=np.float32)
+    for fold in folds:
+        x, y = X[fold], Y[fold]
+        coefficients = solve_ridge(
+            gram - x.T @ x, cross - x.T @ y, penalty, len(X) - len(fold)
+        )
+        out[fold] = y - x @ coefficients
+    return out

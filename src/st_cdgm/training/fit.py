@@ -1,0 +1,201 @@
+"""Train the whole chain on a pipeline's training period."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from st_cdgm.data.batch import Batch
+from st_cdgm.data.datasets import WindowDataset
+from st_cdgm.data.pipeline import NetCDFDataPipeline
+from st_cdgm.models.config import ModelConfig
+from st_cdgm.models.st_cdgm import STCDGM
+from st_cdgm.randomness import seed_everything
+from st_cdgm.training.build import build_model
+from st_cdgm.training.callbacks import AveragedWeights, BestCheckpoint
+from st_cdgm.training.config import LossConfig, TrainingConfig
+from st_cdgm.training.lightning_module import STCDGMModule
+
+__all__ = ["TrainingResult", "train"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """Where the trained model is and how it got there."""
+
+    checkpoint: Path
+    best_loss: float
+    best_epoch: int
+    steps: int
+    seconds: float
+    parameters: int
+
+
+def _loader(
+    windows: WindowDataset, training: TrainingConfig, *, shuffle: bool, seed: int
+) -> DataLoader[Batch]:
+    return DataLoader(
+        windows,
+        batch_size=training.batch_size,
+        shuffle=shuffle,
+        drop_last=shuffle and len(windows) >= training.batch_size,
+        collate_fn=WindowDataset.collate,
+        num_workers=training.num_workers,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def _new_model(pipeline: NetCDFDataPipeline, config: ModelConfig) -> STCDGM:
+    """Build the model; the baseline's scale comes from the training period."""
+    preprocessor = pipeline.preprocessor
+    baseline = preprocessor.encode_baseline(pipeline.arrays("train").baseline)
+    return build_model(
+        preprocessor,
+        config,
+        baseline_mean=baseline.mean(dim=(0, 2, 3)),
+        baseline_std=baseline.std(dim=(0, 2, 3)).clamp(min=1e-6),
+    )
+
+
+def _loggers(run_dir: Path) -> list[Logger]:
+    loggers: list[Logger] = [CSVLogger(run_dir, name="logs", version="")]
+    try:
+        loggers.append(TensorBoardLogger(run_dir, name="logs", version="tensorboard"))
+    except ModuleNotFoundError:
+        logger.info("tensorboard is not installed; metrics go to logs/metrics.csv only")
+    return loggers
+
+
+def _callbacks(
+    training: TrainingConfig, run_dir: Path, extra: dict[str, Any]
+) -> tuple[list[Callback], BestCheckpoint]:
+    averaging = AveragedWeights(training.ema_decay) if training.ema_decay > 0 else None
+    best = BestCheckpoint(run_dir / "checkpoints", averaging, extra)
+    callbacks: list[Callback] = [best, LearningRateMonitor("epoch")]
+    if averaging is not None:
+        callbacks.append(averaging)
+    stopping = training.early_stopping
+    if stopping.enabled:
+        callbacks.append(
+            EarlyStopping(
+                "val_loss", patience=stopping.patience, min_delta=stopping.min_delta
+            )
+        )
+    return callbacks, best
+
+
+def train(
+    pipeline: NetCDFDataPipeline,
+    *,
+    model: ModelConfig,
+    loss: LossConfig,
+    training: TrainingConfig,
+    run_dir: Path,
+    seed: int = 0,
+    callbacks: Sequence[Callback] = (),
+    extra: dict[str, Any] | None = None,
+) -> TrainingResult:
+    """Train and leave ``checkpoints/best``, ``checkpoints/last`` and ``logs``.
+
+    Parameters
+    ----------
+    pipeline : NetCDFDataPipeline
+        With a train and a validation period.
+    model, loss, training : ModelConfig, LossConfig, TrainingConfig
+        Sizes, weights, optimisation.
+    run_dir : Path
+        Run directory.
+    seed : int
+        Of Python, NumPy, torch, shuffling and workers.
+    callbacks : sequence of Callback
+        Further Lightning callbacks, a progress bar for instance.
+    extra : dict
+        Added to the checkpoint's description.
+
+    Raises
+    ------
+    InputError
+        The training or the validation period holds no window of consecutive days.
+    FloatingPointError
+        The loss is not finite; the message names the days.
+    """
+    seed_everything(seed)
+    windows = pipeline.windows("train")
+    validation = pipeline.windows("validation", stride=training.validation_stride)
+    network = _new_model(pipeline, model)
+    loader = _loader(windows, training, shuffle=True, seed=seed)
+    total_steps = len(loader) * training.epochs
+    module = STCDGMModule(
+        network,
+        pipeline.preprocessor,
+        loss=loss,
+        training=training,
+        total_steps=total_steps,
+    )
+    parameters = sum(p.numel() for p in network.parameters())
+    logger.info(
+        "training: %d windows, %d validation windows, %d updates, %.2f M parameters, "
+        "variables %s",
+        len(windows),
+        len(validation),
+        total_steps,
+        parameters / 1e6,
+        ", ".join(network.names),
+    )
+    own, best = _callbacks(training, run_dir, extra or {})
+    trainer = _trainer(training, run_dir, [*own, *callbacks])
+    started = time.monotonic()
+    with warnings.catch_warnings():
+        # Windows are in memory: more loader processes would only copy them.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        trainer.fit(
+            module, loader, _loader(validation, training, shuffle=False, seed=seed)
+        )
+    checkpoints = run_dir / "checkpoints"
+    chosen = checkpoints / ("best" if (checkpoints / "best").exists() else "last")
+    return TrainingResult(
+        checkpoint=chosen,
+        best_loss=best.best,
+        best_epoch=best.best_epoch,
+        steps=trainer.global_step,
+        seconds=time.monotonic() - started,
+        parameters=parameters,
+    )
+
+
+def _trainer(
+    training: TrainingConfig, run_dir: Path, callbacks: list[Callback]
+) -> pl.Trainer:
+    minutes = training.max_minutes
+    return pl.Trainer(
+        accelerator=training.accelerator,
+        devices=training.devices,
+        precision=training.precision,  # type: ignore[arg-type]
+        max_epochs=training.epochs,
+        max_time=timedelta(minutes=minutes) if minutes else None,
+        gradient_clip_val=training.gradient_clipping or None,
+        check_val_every_n_epoch=training.validation_every,
+        num_sanity_val_steps=0,
+        callbacks=callbacks,
+        logger=_loggers(run_dir),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=run_dir,
+        log_every_n_steps=10,
+    )

@@ -1,0 +1,261 @@
+"""One training step of the whole chain, as a Lightning module."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from st_cdgm.data.batch import Batch
+from st_cdgm.data.preprocessor import Preprocessor
+from st_cdgm.models.acyclicity import (
+    acyclicity,
+    central_path,
+    keep_in_domain,
+    sparsity,
+)
+from st_cdgm.models.conditioning import Conditioning
+from st_cdgm.models.st_cdgm import STCDGM, CausalRollout
+from st_cdgm.training.config import LossConfig, TrainingConfig
+from st_cdgm.training.losses import masked_mean, multiscale_crps
+
+__all__ = ["STCDGMModule", "last_day_condition"]
+
+
+def last_day_condition(model: STCDGM, batch: Batch, rollout: CausalRollout) -> Conditioning:
+    """Conditioning of each window's last day, the day the generator makes."""
+    return model.condition(
+        rollout.state,
+        baseline=batch.baseline[:, -1],
+        season=batch.season[:, -1],
+        valid=batch.valid[:, -1],
+    )
+
+
+class STCDGMModule(pl.LightningModule):
+    """Objective, optimiser and validation of an :class:`STCDGM`.
+
+    The generator is trained on the last day of each window (days overlap between
+    windows, so every day is a last day once per epoch); the causal network on days 2..T.
+
+    Parameters
+    ----------
+    model : STCDGM
+        The model.
+    preprocessor : Preprocessor
+        Codec and scales of the targets.
+    loss, training : LossConfig, TrainingConfig
+        Weights and optimisation.
+    total_steps : int
+        Updates of the whole training, for the learning-rate schedule.
+    """
+
+    def __init__(
+        self,
+        model: STCDGM,
+        preprocessor: Preprocessor,
+        *,
+        loss: LossConfig,
+        training: TrainingConfig,
+        total_steps: int,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.preprocessor = preprocessor
+        self.loss_config, self.training_config = loss, training
+        self.total_steps = max(total_steps, 1)
+        weights = [loss.variable_weights.get(t.name, 1.0) for t in preprocessor.targets]
+        score_std = torch.as_tensor(preprocessor.score_std, dtype=torch.float32)
+        self.register_buffer("variable_weight", torch.tensor(weights))
+        self.register_buffer("score_std", score_std)
+        self._previous_dag: Tensor | None = None
+
+    # -- terms of the objective ---------------------------------------------------
+
+    def generator_loss(
+        self,
+        batch: Batch,
+        condition: Conditioning,
+        *,
+        members: int,
+        noise: Tensor | None = None,
+        sigma: Tensor | None = None,
+        per_day: bool = False,
+    ) -> Tensor:
+        """Loss per variable: fair CRPS (``one_step``) or denoising loss.
+
+        Given ``noise`` (and ``sigma``), it is a deterministic function of the weights.
+
+        Returns
+        -------
+        Tensor
+            Shape ``(C,)``, or ``(B, C)`` with ``per_day``.
+        """
+        decoder = self.model.decoder
+        assert batch.target is not None
+        target, valid = batch.target[:, -1], batch.valid[:, -1]
+        b = len(target)
+        if not decoder.config.one_step:
+            sigma = decoder.training_sigma(b, target.device) if sigma is None else sigma
+            noise = torch.randn_like(target) if noise is None else noise
+            error = decoder.denoising_error(target, condition, sigma=sigma, noise=noise)
+            return masked_mean(error, valid.to(error.dtype), per_day=per_day)
+        if noise is None:
+            noise = torch.randn(b * members, *decoder.noise_shape, device=target.device)
+        residual = decoder.generate_one_step(noise, condition.repeat(members)).float()
+        baseline = batch.baseline[:, -1]
+        scale = self.score_std.view(-1, 1, 1)
+        scored = self.preprocessor.scored(
+            residual.unflatten(0, (b, members)), baseline[:, None]
+        )
+        truth = self.preprocessor.scored(target, baseline)
+        return multiscale_crps(
+            scored / scale,
+            truth / scale,
+            valid,
+            decoder.config.pooling_scales,
+            per_day=per_day,
+        )
+
+    def reconstruction_loss(self, rollout: CausalRollout) -> Tensor:
+        """Mean squared error of the drivers predicted from the parents' past."""
+        if rollout.predicted is None:
+            return rollout.drivers.new_zeros(())
+        mask = self.model.gather_mask[None, :, None, :]  # (1, Q, 1, D)
+        error = (rollout.predicted - rollout.drivers[1:]) ** 2 * mask
+        count = mask.sum() * error.shape[0] * error.shape[2]
+        return error.sum() / count.clamp(min=1)
+
+    def dag_loss(self) -> Tensor:
+        """Acyclicity and sparsity of the effective matrix, once per step."""
+        dag = self.loss_config.dag
+        matrix = self.model.effective_dag()
+        penalty = acyclicity(matrix, constraint=dag.constraint, s=dag.s)
+        return penalty + dag.l1_weight * sparsity(matrix, self.model.sources)
+
+    def central_path(self) -> float:
+        """Weight mu of the data terms relative to the graph's, falling in stages."""
+        dag = self.loss_config.dag
+        return central_path(
+            self.global_step,
+            self.total_steps,
+            factor=dag.mu_factor,
+            stages=dag.mu_stages,
+        )
+
+    # -- Lightning hooks ----------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Weighted sum of the generator's, the causal network's and the graph's loss."""
+        cfg = self.loss_config
+        lr = batch.lr
+        if self.training_config.predictor_noise > 0:
+            lr = lr + self.training_config.predictor_noise * torch.randn_like(lr)
+        rollout = self.model.rollout(lr)
+        condition = last_day_condition(self.model, batch, rollout)
+        per_variable = self.generator_loss(
+            batch, condition, members=self.model.config.diffusion.train_members
+        )
+        weight = self.variable_weight
+        loss_gen = (per_variable * weight).sum() / weight.sum()
+        loss_rec, loss_dag = self.reconstruction_loss(rollout), self.dag_loss()
+        loss = cfg.lambda_gen * loss_gen + cfg.beta_rec * loss_rec
+        # Dividing the constraint by mu instead of scaling the data terms leaves the
+        # learning rate's meaning alone and has the same minimiser.
+        loss = loss + cfg.gamma_dag / self.central_path() * loss_dag
+        if not torch.isfinite(loss):
+            days = sorted({int(d) for d in batch.time.flatten()})
+            msg = (
+                f"the loss is {loss.item()} at step {self.global_step} in a batch with "
+                f"days {days[0]} to {days[-1]} (generator {loss_gen.item():.4g}, "
+                f"reconstruction {loss_rec.item():.4g}, graph {loss_dag.item():.4g}); "
+                "lower training.lr or look at those days"
+            )
+            raise FloatingPointError(msg)
+        self.log_dict(
+            {
+                "train_loss": loss,
+                "loss_gen": loss_gen,
+                "loss_rec": loss_rec,
+                "loss_dag": loss_dag,
+            },
+            on_step=False,
+            on_epoch=True,
+            batch_size=batch.batch_size,
+        )
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Generator's loss with the same noise at every validation."""
+        generator = torch.Generator(device="cpu").manual_seed(batch_idx)
+        decoder = self.model.decoder
+        members = self.training_config.validation_members
+        b, sigma = batch.batch_size, None
+        count = b * members if decoder.config.one_step else b
+        noise = torch.randn(count, *decoder.noise_shape, generator=generator)
+        if not decoder.config.one_step:
+            order = torch.randperm(b, generator=generator)
+            sigma = decoder.validation_sigma(b)[order].to(batch.lr.device)
+        rollout = self.model.rollout(batch.lr)
+        condition = last_day_condition(self.model, batch, rollout)
+        per_variable = self.generator_loss(
+            batch,
+            condition,
+            members=members,
+            noise=noise.to(batch.lr.device),
+            sigma=sigma,
+        )
+        weight = self.variable_weight
+        names = [t.name for t in self.preprocessor.targets]
+        logs = {
+            f"val_{name}": value for name, value in zip(names, per_variable, strict=True)
+        }
+        logs["val_loss"] = (per_variable * weight).sum() / weight.sum()
+        logs["val_rec"] = self.reconstruction_loss(rollout)
+        self.log_dict(logs, on_epoch=True, batch_size=b)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with linear warm-up and cosine decay, stepped per update."""
+        cfg = self.training_config
+        optimizer = torch.optim.AdamW(
+            list(self._parameter_groups()), lr=cfg.lr, betas=(0.9, 0.99)
+        )
+        warmup = min(cfg.warmup_steps, max(self.total_steps // 10, 1))
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            progress = min((step - warmup) / max(self.total_steps - warmup, 1), 1.0)
+            cosine = 0.5 * (1 + math.cos(math.pi * progress))
+            return cfg.lr_final + (1 - cfg.lr_final) * cosine
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _parameter_groups(self) -> Iterator[dict[str, Any]]:
+        """Decay matrices and kernels only; the causal matrix has its own penalty."""
+        decayed: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
+        for name, parameter in self.named_parameters():
+            free = parameter.ndim < 2 or name.endswith("A_dag")
+            (plain if free else decayed).append(parameter)
+        yield {"params": decayed, "weight_decay": self.training_config.weight_decay}
+        yield {"params": plain, "weight_decay": 0.0}
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Remember the last feasible causal matrix."""
+        self._previous_dag = self.model.cell.A_dag.detach().clone()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Step control: take back as much of the step as leaves DAGMA's domain."""
+        dag = self.loss_config.dag
+        if dag.constraint == "dagma" and self._previous_dag is not None:
+            parameter = self.model.cell.A_dag
+            parameter.data = keep_in_domain(parameter.data, self._previous_dag, dag.s)
