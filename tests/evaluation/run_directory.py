@@ -46,11 +46,12 @@ def write_run(
     members: int = 8,
     strategy: str = "lr_interp",
     model_error: float = 0.6,
+    variables: tuple[str, ...] = ("tasmin", "tasmax", "pr"),
     seed: int = 3,
 ) -> Path:
     """Write every file of a run directory but ``report.html``."""
     folder.mkdir(parents=True, exist_ok=True)
-    world = _World(shape, sea, days, seed)
+    world = _World(shape, sea, days, seed, variables)
     forecasts = {
         "st-cdgm": world.ensemble(members, error=model_error, smooth=1.0),
         "climatology": world.ensemble(members, error=1.4, smooth=2.5),
@@ -87,8 +88,14 @@ class _World:
     """Truth, and ensembles that miss it by a chosen amount."""
 
     def __init__(
-        self, shape: tuple[int, int], sea: bool, days: int, seed: int
+        self,
+        shape: tuple[int, int],
+        sea: bool,
+        days: int,
+        seed: int,
+        variables: tuple[str, ...],
     ) -> None:
+        self.variables = variables
         self.rng = np.random.default_rng(seed)
         self.shape, self.days = shape, days
         scale = min(shape) / 8
@@ -105,14 +112,12 @@ class _World:
 
     def ensemble(self, members: int, *, error: float, smooth: float) -> xr.Dataset:
         wide = min(self.shape) / 5
-        shape = (members, self.days)
         miss = np.stack(
             [[self.noise(wide) for _ in range(self.days)] for _ in range(members)]
         )
         fine = np.stack(
             [[self.noise(smooth) for _ in range(self.days)] for _ in range(members)]
         )
-        assert miss.shape[:2] == shape
         detail = np.sqrt(0.3) * self.detail + np.sqrt(0.7) * fine
         return self.dataset(self.weather[None] + error * miss, detail)
 
@@ -142,6 +147,7 @@ class _World:
                     {"units": units[name], "standard_name": names[name]},
                 )
                 for name, values in fields.items()
+                if name in self.variables
             },
             coords={
                 "time": xr.date_range(

@@ -355,11 +355,11 @@ def test_read_only_file_system_is_refused(tmp_path, monkeypatch):
 
 
 def test_failure_to_create_leaves_nothing(tmp_path, monkeypatch):
-    class Full(netCDF4.Dataset):
-        def set_auto_maskandscale(self, *_args):
-            raise OSError(28, "No space left on device")
+    def fail(_self, path, **_options):
+        Path(path).write_bytes(b"half a header")
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writer_module.netCDF4, "Dataset", Full)
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", fail)
     with pytest.raises(OutputError, match="No space left"):
         write(tmp_path / "out.nc", regular_grid())
     assert left(tmp_path) == []

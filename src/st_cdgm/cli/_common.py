@@ -46,7 +46,7 @@ ConfigOption = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace the file's."),
+    typer.Argument(metavar="KEY=VALUE", help="Values that replace the file's."),
 ]
 DryRunOption = Annotated[
     bool,
@@ -110,13 +110,8 @@ def start_logging(
 
     Calling it again replaces the handlers, so that a later call may add the file.
     """
-    from rich.logging import RichHandler
-
-    shown = session.log_level or ("WARNING" if session.quiet else level)
-    terminal = RichHandler(
-        console=error_console(), show_path=False, rich_tracebacks=False, markup=False
-    )
-    terminal.setLevel(shown)
+    terminal = _terminal_handler()
+    terminal.setLevel(session.log_level or ("WARNING" if session.quiet else level))
     handlers: list[logging.Handler] = [terminal]
     if run_dir is not None:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -130,9 +125,17 @@ def start_logging(
     _replace_handlers(logging.getLogger("st_cdgm"), handlers)
     _replace_handlers(logging.getLogger("py.warnings"), handlers)
     logging.captureWarnings(True)
-    # Lightning speaks through its own handler; its advice is not for this reader.
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"torch_geometric\.")
+
+
+def _terminal_handler() -> logging.Handler:
+    if not sys.stderr.isatty():
+        plain = logging.StreamHandler()
+        plain.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        return plain
+    from rich.logging import RichHandler
+
+    return RichHandler(console=error_console(), show_path=False, markup=False)
 
 
 def _replace_handlers(logger: logging.Logger, handlers: list[logging.Handler]) -> None:

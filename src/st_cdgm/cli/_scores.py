@@ -14,14 +14,17 @@ __all__ = ["scorecard_table"]
 
 
 def scorecard_table(scorecard: Scorecard, metric: str = "crps") -> Table:
-    """Return sources by variables; the best source of a variable is bold."""
+    """Return sources by variables; the best source of a variable is marked."""
     from rich import box
     from rich.table import Table
+
+    from st_cdgm.evaluation.scorecard import METRICS
 
     scores, best = scorecard.wide(metric), scorecard.best(metric)
     chosen = scorecard.rows[scorecard.rows["metric"] == metric]
     units = dict(zip(chosen["variable"], chosen["units"], strict=True))
-    table = Table(title=f"{metric} (lower is better)", box=box.SIMPLE_HEAD)
+    title = f"{METRICS[metric].title} (* best)"
+    table = Table(title=title, box=box.SIMPLE_HEAD)
     table.add_column("source")
     for variable in scores.columns:
         table.add_column(
@@ -33,6 +36,6 @@ def scorecard_table(scorecard: Scorecard, metric: str = "crps") -> Table:
             value = float(scores.loc[source, variable])
             text = "-" if math.isnan(value) else f"{value:.3f}"
             is_best = best.get(str(variable)) == source
-            cells.append(f"[bold]{text}[/bold]" if is_best else text)
+            cells.append(f"[bold]{text} *[/bold]" if is_best else f"{text}  ")
         table.add_row(str(source), *cells)
     return table

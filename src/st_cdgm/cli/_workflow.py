@@ -120,6 +120,8 @@ def train_model(
     from st_cdgm.cli._progress import TrainingProgress
     from st_cdgm.training.fit import train
 
+    # Lightning sets its own level when imported; its advice is not for this reader.
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     with progress(session, "Training") as advance:
         result = train(
             pipeline,

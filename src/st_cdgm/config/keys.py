@@ -56,11 +56,12 @@ def closest_key(key: str) -> str | None:
 
     ``los.beta_rec`` finds ``loss.beta_rec``; ``epochs`` finds ``training.epochs``.
     """
-    keys = all_keys()
-    if near := difflib.get_close_matches(key, keys, n=1, cutoff=0.8):
-        return near[0]
-    last = {k.rpartition(".")[2]: k for k in reversed(keys)}
-    if near := difflib.get_close_matches(key.rpartition(".")[2], last, n=1, cutoff=0.7):
-        return last[near[0]]
-    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.4)
-    return near[0] if near else None
+    keys, name = all_keys(), key.rpartition(".")[2]
+    alike = difflib.get_close_matches(key, keys, n=1, cutoff=0.8)
+    if not alike:
+        last = {k: k.rpartition(".")[2] for k in keys}
+        names = difflib.get_close_matches(name, set(last.values()), n=1, cutoff=0.7)
+        candidates = [k for k in keys if names and last[k] == names[0]]
+        alike = difflib.get_close_matches(key, candidates or keys, n=1, cutoff=0.4)
+        alike = alike or candidates
+    return alike[0] if alike else None

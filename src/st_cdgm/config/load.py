@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ __all__ = ["config_to_yaml", "load_config", "preset_names", "save_config"]
 logger = logging.getLogger(__name__)
 
 PRESETS = "st_cdgm.config.presets"
-SCHEMA = "schema"
+SCHEMA = "base"
 USER = "user_configuration"
 LIST = "`st-cdgm train --config NAME --dry-run` lists every key and its value"
 
@@ -50,7 +51,7 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Conf
     name_or_path : str or Path
         Name of a packaged preset, or a YAML file. A file may build on a preset
         (``defaults: [iberia, _self_]``) or on a file beside it; without a defaults
-        list it builds on the schema's default values.
+        list it builds on `base`, the default values of every section.
     overrides : sequence of str
         ``KEY=VALUE`` in Hydra's grammar, applied last.
 
@@ -67,14 +68,19 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Conf
     MissingFileError
         Neither a preset nor a readable file.
     """
-    store = ConfigStore.instance()
-    store.store(name=SCHEMA, node=Config)
+    _register_schema()
     with _named_source(name_or_path) as (name, search):
-        changes = [_checked_override(text) for text in overrides]
+        probe = OmegaConf.structured(Config) if overrides else None
+        changes = [_checked_override(text, probe) for text in overrides]
         composed = _compose(name, [*search, *changes], source=str(name_or_path))
     config = _instantiate(composed, source=str(name_or_path))
     config.check()
     return config
+
+
+@cache
+def _register_schema() -> None:
+    ConfigStore.instance().store(name=SCHEMA, node=Config)
 
 
 def config_to_yaml(config: Config) -> str:
@@ -153,8 +159,8 @@ def _check_sections(node: DictConfig, *, file: Path) -> None:
             raise _explained(error, key=str(section), file=file) from error
 
 
-def _checked_override(text: str) -> str:
-    """Return the override as Hydra needs it, or say what is wrong with it."""
+def _checked_override(text: str, probe: Any) -> str:
+    """Try an override on ``probe``; return it as Hydra needs it."""
     override = _parsed(text)
     key = override.key_or_group
     if override.is_delete() or override.is_sweep_override() or override.package:
@@ -163,7 +169,6 @@ def _checked_override(text: str) -> str:
             variable=key,
             expected="KEY=VALUE; a list is written KEY=[a,b]",
         )
-    probe = OmegaConf.structured(Config)
     try:
         OmegaConf.update(probe, key, override.value(), merge=True)
     except HYDRA_ERRORS as error:
@@ -204,9 +209,10 @@ def _compose(name: str, overrides: list[str], *, source: str) -> Any:
 def _instantiate(composed: Any, *, source: str) -> Config:
     """Turn the composed tree into dataclasses, so that their checks run."""
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), composed)
-        OmegaConf.resolve(merged)
-        config = OmegaConf.to_object(merged)
+        if OmegaConf.get_type(composed) is not Config:  # no preset and not `base`
+            composed = OmegaConf.merge(OmegaConf.structured(Config), composed)
+        OmegaConf.resolve(composed)
+        config = OmegaConf.to_object(composed)
     except InputError:
         raise  # a dataclass refused a value and said why
     except HYDRA_ERRORS as error:
@@ -240,11 +246,13 @@ def _explained(
 
 
 def _full_key(cause: BaseException, key: str | None) -> str | None:
-    """Return the dotted key at fault; inside a list OmegaConf gives only its tail."""
-    tail = getattr(cause, "full_key", None)
-    if not tail or not key:
-        return tail or key
-    return tail if tail.split(".")[0] == key.split(".")[0] else f"{key}.{tail}"
+    """Return the whole dotted key at fault; OmegaConf may know only a part of it."""
+    part = getattr(cause, "full_key", None)
+    if not part or not key:
+        return part or key
+    if f"{key}.".startswith(f"{part}."):  # it stopped at the first unknown name
+        return key
+    return part if part.startswith(f"{key}.") else f"{key}.{part}"
 
 
 def _omegaconf_cause(error: BaseException) -> BaseException:

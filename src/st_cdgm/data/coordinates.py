@@ -271,7 +271,10 @@ def select_region(
     if lat_range is not None:
         in_lat = (lat >= min(lat_range)) & (lat <= max(lat_range))
     if lon_range is not None:
-        in_lon = (lon - lon_range[0]) % 360.0 <= (lon_range[1] - lon_range[0]) % 360.0
+        width = lon_range[1] - lon_range[0]
+        width = 360.0 if abs(width) >= 360.0 else width % 360.0
+        # The edges belong to the box in spite of rounding.
+        in_lon = (lon - lon_range[0] + 1e-6) % 360.0 <= width + 2e-6
     inside = (in_lat & in_lon).transpose(*dict.fromkeys((*lat.dims, *lon.dims)))
     if not bool(inside.any()):
         raise InputError(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from st_cdgm.data.baselines import Baseline
@@ -22,8 +24,9 @@ from st_cdgm.data.normalization import (
 )
 from st_cdgm.data.preprocessor import Preprocessor, as_tensor, rooted
 from st_cdgm.data.transforms import TargetCodec, precipitation_channels
+from st_cdgm.errors import ConfigError, MissingVariableError
 
-__all__ = ["fit_preprocessor", "standardise_static"]
+__all__ = ["fit_preprocessor", "standardise_static", "with_given_statistics"]
 
 FloatArray = NDArray[np.float32]
 
@@ -165,3 +168,53 @@ def _with_residual_statistics(
 def _chunks(length: int) -> Iterator[slice]:
     for start in range(0, length, _DAYS_PER_CHUNK):
         yield slice(start, min(start + _DAYS_PER_CHUNK, length))
+
+
+def with_given_statistics(
+    fitted: Preprocessor, means: str | Path | None, stds: str | Path | None
+) -> Preprocessor:
+    """Return the preprocessor with predictor statistics read from files.
+
+    Parameters
+    ----------
+    fitted : Preprocessor
+        With predictors in canonical units.
+    means, stds : str or Path, optional
+        NetCDF with one number or field per channel; both or none.
+
+    Raises
+    ------
+    ConfigError
+        If only one is given.
+    MissingVariableError
+        If a file lacks a channel.
+    """
+    if means is None and stds is None:
+        return fitted
+    if means is None or stds is None:
+        raise ConfigError(
+            "statistics need both a file of means and one of standard deviations",
+            variable="means_path, stds_path",
+            found=f"{means}, {stds}",
+        )
+    mean, std = _statistics(means, fitted), _statistics(stds, fitted)
+    return replace(fitted, lr_mean=mean, lr_std=np.where(std > 0, std, 1), lr_fill=mean)
+
+
+def _statistics(path: str | Path, fitted: Preprocessor) -> FloatArray:
+    """Read one number or field per channel. Shape ``(C_lr, y, x)``."""
+    with xr.open_dataset(path) as ds:
+        missing = [c.name for c in fitted.channels if c.name not in ds]
+        if missing:
+            raise MissingVariableError(
+                "a statistics file lacks channels",
+                file=path,
+                variable=", ".join(missing),
+                found=", ".join(map(str, ds.data_vars)),
+                expected=", ".join(c.name for c in fitted.channels),
+            )
+        fields = [
+            np.broadcast_to(np.squeeze(ds[c.name].values), fitted.lr_grid.shape)
+            for c in fitted.channels
+        ]
+    return np.stack(fields).astype(np.float32)

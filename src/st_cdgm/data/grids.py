@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 
 from st_cdgm.data.coordinates import (
@@ -379,25 +380,29 @@ class Interpolation:
         Missing corners are left out and the other weights scaled up; a target cell is
         NaN only where all its corners with weight are.
         """
-        flat = np.asarray(field)
-        lead = flat.shape[:-2]
-        flat = flat.reshape(*lead, -1)
-        dtype = np.result_type(flat.dtype, np.float32)
+        given = np.asarray(field)
+        flat = given.reshape(-1, given.shape[-2] * given.shape[-1])
+        flat = flat.astype(np.result_type(flat.dtype, np.float32), copy=False)
+        matrix = self._matrix(flat.shape[1])
         missing = np.isnan(flat)
-        gaps = bool(missing.any())
-        known = np.where(missing, 0, flat) if gaps else flat
-        total = np.zeros((*lead, len(self.index)), dtype)
-        weights = np.zeros_like(total) if gaps else None
-        for k in range(self.index.shape[1]):
-            corner, weight = self.index[:, k], self.weight[:, k]
-            total += weight * known[..., corner]
-            if weights is not None:
-                weights += weight * ~missing[..., corner]
-        if weights is not None:
+        if missing.any():
+            total = matrix @ np.where(missing, 0, flat).T
+            weight = matrix @ (~missing).T.astype(flat.dtype)
             # Below this the corners left have no weight beyond rounding.
-            lost = weights <= 1e-6
-            total = np.where(lost, np.nan, total / np.where(lost, 1, weights))
-        return total.astype(dtype, copy=False).reshape(*lead, *self.target_shape)
+            lost = weight <= 1e-6
+            total = np.where(lost, np.nan, total / np.where(lost, 1, weight))
+        else:
+            total = matrix @ flat.T
+        out = np.ascontiguousarray(total.T, dtype=flat.dtype)
+        return out.reshape(*given.shape[:-2], *self.target_shape)
+
+    def _matrix(self, source_cells: int) -> Any:
+        """Weights as a sparse matrix of shape ``(Y*X, y*x)``."""
+        rows = np.repeat(np.arange(len(self.index)), self.index.shape[1])
+        return csr_array(
+            (self.weight.ravel(), (rows, self.index.ravel())),
+            shape=(len(self.index), source_cells),
+        )
 
 
 def interpolation(source: Grid, target: Grid) -> Interpolation:

@@ -349,7 +349,7 @@ def _by_synonym(every: Fields, name: str, *, file: str) -> Fields:
 
 
 def as_list(variables: Sequence[str]) -> list[str]:
-    """Return a list of names from any sequence (D13) or a single name."""
+    """Return a list of names from any sequence, or from a single name."""
     return [variables] if isinstance(variables, str) else [str(v) for v in variables]
 
 

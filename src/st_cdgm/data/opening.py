@@ -222,16 +222,25 @@ def _combine(
             join="exact",
             combine_attrs="override",
         )
-        return cast(xr.Dataset, combined)
     except (ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"the {role} files do not fit together",
-            file=_label(files),
-            found=str(error).splitlines()[0],
-            expected="the same grid and levels in all files, and periods that follow "
-            "each other without overlap",
-            remedy="pass only files of one grid; cut overlapping periods (cdo seldate)",
-        ) from error
+        found = str(error).splitlines()[0]
+        raise _misfit(found, files, role=role) from error
+    for name, index in combined.indexes.items():
+        if not index.is_unique:
+            twice = index[index.duplicated()][0]
+            raise _misfit(f"{name} {twice} is in two files", files, role=role)
+    return cast(xr.Dataset, combined)
+
+
+def _misfit(found: str, files: Sequence[Path], *, role: str) -> InputError:
+    return InputError(
+        f"the {role} files do not fit together",
+        file=_label(files),
+        found=found,
+        expected="the same grid and levels in all files, and periods that follow each "
+        "other without overlap",
+        remedy="pass only files of one grid; cut overlapping periods (cdo seldate)",
+    )
 
 
 def _check_one_calendar(parts: Sequence[xr.Dataset], files: Sequence[Path]) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from st_cdgm.data.baselines import build_baseline
@@ -19,7 +18,7 @@ from st_cdgm.data.calendars import CalendarDays
 from st_cdgm.data.data_config import DataConfig
 from st_cdgm.data.datasets import WindowDataset
 from st_cdgm.data.fields import FieldArrays, TargetVariable
-from st_cdgm.data.fitting import fit_preprocessor
+from st_cdgm.data.fitting import fit_preprocessor, with_given_statistics
 from st_cdgm.data.normalization import FillStrategy, Scope, check_choice
 from st_cdgm.data.preprocessor import Preprocessor
 from st_cdgm.data.readers import (
@@ -37,13 +36,11 @@ from st_cdgm.data.transforms import (
     build_codec,
 )
 from st_cdgm.data.views import GridMetadata, PipelineViews
-from st_cdgm.errors import ConfigError, InputError, MissingVariableError
+from st_cdgm.errors import ConfigError, InputError
 
 __all__ = ["DataConfig", "GridMetadata", "NetCDFDataPipeline"]
 
 _LOGGER = logging.getLogger(__name__)
-
-FloatArray = NDArray[np.float32]
 
 
 class NetCDFDataPipeline(PipelineViews):
@@ -187,7 +184,7 @@ class NetCDFDataPipeline(PipelineViews):
     def from_config(cls, config: DataConfig) -> NetCDFDataPipeline:
         """Build the pipeline from its configuration; see :class:`DataConfig`."""
         static = config.static_path
-        return cls(
+        made = cls(
             config.resolve(config.lr_path),
             config.resolve(config.hr_path),
             config.resolve(static) if static else None,
@@ -208,6 +205,23 @@ class NetCDFDataPipeline(PipelineViews):
             lr_precipitation_root=config.lr_precipitation_root,
             nan_fill_strategy=config.nan_fill_strategy,
         )
+        made.config.stride = config.stride
+        return made
+
+    @property
+    def baseline_strategy(self) -> str:
+        """Configured first guess."""
+        return self.config.baseline_strategy
+
+    @property
+    def baseline_factor(self) -> int:
+        """Block side of ``hr_smoothing``, cells."""
+        return self.config.baseline_factor
+
+    @property
+    def normalize(self) -> bool:
+        """Whether predictors are standardised."""
+        return self.config.normalize
 
     def arrays(self, split: str | None = None) -> FieldArrays:
         """Return the days of a split in memory, all days for None.
@@ -233,14 +247,22 @@ class NetCDFDataPipeline(PipelineViews):
         return self._arrays[split]
 
     def windows(
-        self, split: str | None = None, *, stride: int = 1, pad_start: bool = False
+        self,
+        split: str | None = None,
+        *,
+        stride: int | None = None,
+        pad_start: bool = False,
     ) -> WindowDataset:
-        """Return the windows of a split; none crosses a gap or the split's border."""
+        """Return the windows of a split; none crosses a gap or the split's border.
+
+        ``stride`` None takes the configured one; ``pad_start`` gives every day a
+        window, see :class:`WindowDataset`.
+        """
         return WindowDataset(
             self.arrays(split),
             self.preprocessor,
             seq_len=self.seq_len,
-            stride=stride,
+            stride=self.config.stride if stride is None else stride,
             pad_start=pad_start,
         )
 
@@ -386,7 +408,7 @@ class NetCDFDataPipeline(PipelineViews):
             lr_root=config.lr_precipitation_root,
             file=f"{lr.file}, {hr.file}",
         )
-        return _with_given_statistics(fitted, self.means_path, self.stds_path)
+        return with_given_statistics(fitted, self.means_path, self.stds_path)
 
 
 def _names(variables: Sequence[str] | None) -> list[str] | None:
@@ -421,38 +443,3 @@ def _check_calendars(lr: ChannelCube, hr: TargetCube) -> None:
             expected="one calendar, since days are paired",
             remedy="convert one file (xarray: Dataset.convert_calendar)",
         )
-
-
-def _with_given_statistics(
-    fitted: Preprocessor, means: str | Path | None, stds: str | Path | None
-) -> Preprocessor:
-    """Return the preprocessor with predictor statistics read from files."""
-    if means is None and stds is None:
-        return fitted
-    if means is None or stds is None:
-        raise ConfigError(
-            "statistics need both a file of means and one of standard deviations",
-            variable="means_path, stds_path",
-            found=f"{means}, {stds}",
-        )
-    mean, std = _statistics(means, fitted), _statistics(stds, fitted)
-    return replace(fitted, lr_mean=mean, lr_std=np.where(std > 0, std, 1), lr_fill=mean)
-
-
-def _statistics(path: str | Path, fitted: Preprocessor) -> FloatArray:
-    """Read one number or field per channel. Shape ``(C_lr, y, x)``."""
-    with xr.open_dataset(path) as ds:
-        missing = [c.name for c in fitted.channels if c.name not in ds]
-        if missing:
-            raise MissingVariableError(
-                "a statistics file lacks channels",
-                file=path,
-                variable=", ".join(missing),
-                found=", ".join(map(str, ds.data_vars)),
-                expected=", ".join(c.name for c in fitted.channels),
-            )
-        fields = [
-            np.broadcast_to(np.squeeze(ds[c.name].values), fitted.lr_grid.shape)
-            for c in fitted.channels
-        ]
-    return np.stack(fields).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -142,6 +143,9 @@ QUANTITIES = (
 )
 
 
+_LEVEL = re.compile(r"_?\d{1,4}(hpa|mb)?$")
+
+
 def quantity_of(name: str, attrs: Mapping[Any, Any]) -> Quantity | None:
     """Recognise a quantity by its variable name (``z`` first), then standard name.
 
@@ -151,7 +155,7 @@ def quantity_of(name: str, attrs: Mapping[Any, Any]) -> Quantity | None:
     an offset between units must not be applied to them.
     """
     standard_name = str(attrs.get("standard_name", "")).split(" ")[0]
-    base = name.lower().split("_")[0].rstrip("0123456789") or name.lower()
+    base = _LEVEL.sub("", name.lower())
     methods = str(attrs.get("cell_methods", ""))
     if any(word in methods for word in ("range", "deviation", "variance")):
         return None

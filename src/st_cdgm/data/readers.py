@@ -277,7 +277,7 @@ def _prepared(
     """One channel in canonical units with the dimensions ``(time, y, x)``."""
     da = _drop_single(da, (time, grid.y_name, grid.x_name), channel.name, file=file)
     da = da.transpose(time, grid.y_name, grid.x_name)
-    da = to_canonical(da, file=file, role=role, name=channel.variable)
+    da = to_canonical(da, file=file, role=role, name=channel.name)
     _check_some_values(da, channel, file=file)
     made = replace(
         channel,
@@ -313,7 +313,7 @@ def _check_some_values(da: xr.DataArray, channel: Channel, *, file: str) -> None
         values = _values(da, channel.name, file)
     if not np.isfinite(values).any():
         raise _all_missing(channel.name, file)
-    check_plausible(values, channel.variable, da.attrs, file=file)
+    check_plausible(values, channel.name, da.attrs, file=file)
 
 
 def _values(da: xr.DataArray, name: str, file: str) -> NDArray[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -83,10 +84,8 @@ def temperature_rank(target: TargetVariable) -> int | None:
     rank = _TEMPERATURE_RANKS.get(target.name.lower())
     if rank is not None or target.standard_name != "air_temperature":
         return rank
-    methods = (target.cell_methods or "").split()
-    return next(
-        (_METHOD_RANKS[word] for word in methods if word in _METHOD_RANKS), None
-    )
+    over_time = re.search(r"\btime: (\w+)", target.cell_methods or "")
+    return _METHOD_RANKS.get(over_time[1]) if over_time else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,7 +275,7 @@ class FunctionCodec(TargetCodec):
     """Encode with a pair of functions on data sets.
 
     It guarantees nothing, has no gradient and cannot be saved: a codec for experiments.
-    The functions see the dimensions ``sample``, ``y``, ``x``.
+    The functions see the dimensions ``sample``, ``row``, ``column``.
 
     Attributes
     ----------
@@ -311,7 +310,7 @@ class FunctionCodec(TargetCodec):
         import xarray as xr
 
         flat = _wide(fields).detach().cpu().reshape(-1, *fields.shape[-3:]).numpy()
-        dims = ("sample", "y", "x")
+        dims = ("sample", "row", "column")
         given = xr.Dataset({n: (dims, flat[:, c]) for c, n in enumerate(self.names)})
         result = function(given)
         if not isinstance(result, xr.Dataset):

@@ -28,12 +28,20 @@ from st_cdgm.evaluation.graph import (
 )
 
 __all__ = [
+    "CAVEAT",
     "compute_structural_hamming_distance",
     "export_dag",
     "export_dag_to_csv",
     "export_dag_to_json",
     "write_bytes",
 ]
+
+CAVEAT = (
+    "Edges are lagged predictive relations between groups of inputs, as this model "
+    "uses them. They are not proof of physical causes: a slow common driver that is "
+    "not among the inputs can make an edge, and groups that carry the same "
+    "information can hide one."
+)
 
 
 def export_dag_to_csv(
@@ -108,7 +116,7 @@ def export_dag(
     threshold: float = 0.0,
     cut: Sequence[Edge | Mapping[str, Any] | tuple[Any, Any]] | None = None,
     constraint: str = "none",
-    note: str = "",
+    note: str = CAVEAT,
 ) -> dict[str, Path]:
     """Write ``dag.json``, ``dag.csv`` and ``dag.png`` into a run directory.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from st_cdgm.errors import OutputError
@@ -34,5 +35,6 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
             remedy="check free space and permissions",
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return path

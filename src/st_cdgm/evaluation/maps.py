@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from st_cdgm.evaluation.plots import FIGURE_STYLE, new_figure
+from st_cdgm.evaluation.plots import FIGURE_STYLE, new_figure, pretty_units
 
 __all__ = ["DayFields", "MapGrid", "kind_of", "plot_day_maps"]
 
@@ -26,6 +26,7 @@ Kind = Literal["precipitation", "temperature", "other"]
 _RAIN_STEPS = (0.1, 1, 2, 5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200)
 _TEMPERATURE_UNITS = {"degc", "k", "celsius", "degree_celsius", "kelvin", "deg_c"}
 _NO_DATA = "#dcdcdc"
+SHOWN_MEMBERS = 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,73 +101,129 @@ def plot_day_maps(
         members, ensemble mean minus truth. Cells without data are grey.
     """
     with mpl.rc_context(FIGURE_STYLE):
-        ratio = _height_over_width(grid)
-        figure = new_figure(12.0, 2 * (2.65 * ratio + 0.35) + 0.9)
-        axes = figure.subplots(2, 4, sharex=True, sharey=True)
+        frame = _Frame(_height_over_width(grid))
+        figure = new_figure(_Frame.width, frame.height, constrained=False)
         colors, norm = _main_scale(fields, wet_threshold)
         shared = [
-            (axes[0, 0], "Truth", fields.truth),
-            (axes[0, 1], "Baseline (first guess)", fields.baseline),
-            (axes[0, 2], "Ensemble mean", fields.mean),
+            (0, 0, "Truth", fields.truth),
+            (0, 1, "Baseline (first guess)", fields.baseline),
+            (0, 2, "Ensemble mean", fields.mean),
         ]
-        for number in range(3):
+        for number in range(SHOWN_MEMBERS):
             stored = number < len(fields.members)
             member = fields.members[number] if stored else None
-            shared.append((axes[1, number], f"Member {number + 1}", member))
-        for panel, title, values in shared:
-            _draw_map(panel, title, values, grid, colors, norm)
-        figure.colorbar(
+            shared.append((1, number, f"Member {number + 1}", member))
+        for row, column, title, values in shared:
+            axes = frame.add_map(figure, row, column)
+            _draw_map(axes, title, values, grid, colors, norm)
+            axes.tick_params(labelbottom=row == 1, labelleft=column == 0)
+        bar = figure.colorbar(
             ScalarMappable(norm, colors),
-            ax=axes[:, :3],
+            cax=frame.add_wide_bar(figure),
             orientation="horizontal",
-            fraction=0.035,
-            pad=0.02,
-            aspect=50,
             # Below the first rain step is white, which the left arrow of the bar shows.
             extend="both",
-            label=f"{fields.variable} ({fields.units})",
+            label=f"{fields.variable} ({pretty_units(fields.units)})",
         )
-        _draw_own_scales(figure, axes, fields, grid)
-        figure.suptitle(f"{fields.variable}, {fields.day}", fontsize=12)
+        if isinstance(norm, BoundaryNorm):
+            steps = norm.boundaries.tolist()
+            bar.set_ticks(steps, labels=[f"{step:g}" for step in steps])
+        _draw_own_scales(figure, frame, fields, grid)
+        figure.suptitle(
+            f"{fields.variable}, {fields.day}",
+            x=_Frame.left / _Frame.width,
+            y=1 - 0.06 / frame.height,
+            ha="left",
+            va="top",
+            fontsize=11.5,
+            fontweight="bold",
+        )
     return figure
 
 
+@dataclass(frozen=True)
+class _Frame:
+    """Places of maps and colour bars in inches; all maps are of one size.
+
+    Attributes
+    ----------
+    ratio : float
+        Height over width of a map.
+    """
+
+    ratio: float
+
+    width = 12.0
+    left, right, top, bottom = 0.5, 0.95, 0.56, 0.55
+    gap, own_gap, row_gap = 0.12, 0.4, 0.34
+    bar, bar_gap = 0.13, 0.34
+    map_width = (width - left - right - 2 * gap - own_gap) / 4
+
+    @property
+    def map_height(self) -> float:
+        """Height of one map."""
+        return self.map_width * self.ratio
+
+    @property
+    def height(self) -> float:
+        """Height of the figure."""
+        maps = 2 * self.map_height + self.row_gap
+        return self.top + maps + self.bar_gap + self.bar + self.bottom
+
+    def add_map(self, figure: Figure, row: int, column: int) -> Axes:
+        """Add the axes of a map; row 0 is the upper one."""
+        x = self.left + column * (self.map_width + self.gap)
+        x += self.own_gap - self.gap if column == 3 else 0.0
+        y = self.bottom + self.bar + self.bar_gap
+        y += (1 - row) * (self.map_height + self.row_gap)
+        return self._add(figure, x, y, self.map_width, self.map_height)
+
+    def add_wide_bar(self, figure: Figure) -> Axes:
+        """Add the axes of the shared colour bar under the first three columns."""
+        wide = 3 * self.map_width + 2 * self.gap
+        return self._add(
+            figure, self.left + 0.1 * wide, self.bottom, 0.8 * wide, self.bar
+        )
+
+    def add_own_bar(self, figure: Figure, row: int) -> Axes:
+        """Add the axes of a colour bar to the right of the last column."""
+        x = self.width - self.right + 0.08
+        y = self.bottom + self.bar + self.bar_gap
+        y += (1 - row) * (self.map_height + self.row_gap)
+        return self._add(figure, x, y + 0.05, self.bar, self.map_height - 0.1)
+
+    def _add(self, figure: Figure, x: float, y: float, w: float, h: float) -> Axes:
+        wide, high = self.width, self.height
+        return figure.add_axes((x / wide, y / high, w / wide, h / high))
+
+
 def _draw_own_scales(
-    figure: Figure, axes: NDArray[Any], fields: DayFields, grid: MapGrid
+    figure: Figure, frame: _Frame, fields: DayFields, grid: MapGrid
 ) -> None:
     """Draw spread and error, each with a colour bar of its own."""
     error = None
     if fields.mean is not None and fields.truth is not None:
         error = fields.mean - fields.truth
+    top = _limit(fields.spread)
+    spread_norm, error_norm = Normalize(0.0, top), CenteredNorm(halfrange=_limit(error))
+    title = "Spread (standard deviation)"
     rows: list[tuple[str, NDArray[np.float64] | None, str, Normalize, str]] = [
-        (
-            "Spread (standard deviation)",
-            fields.spread,
-            "cividis",
-            Normalize(0.0, _limit(fields.spread)),
-            "max",
-        ),
-        (
-            "Ensemble mean minus truth",
-            error,
-            "PuOr_r",
-            CenteredNorm(halfrange=_limit(error)),
-            "both",
-        ),
+        (title, fields.spread, "cividis", spread_norm, "max"),
+        ("Ensemble mean minus truth", error, "PuOr_r", error_norm, "both"),
     ]
-    for panel, (title, values, colors, norm, extend) in zip(
-        axes[:, 3], rows, strict=True
-    ):
-        _draw_map(panel, title, values, grid, mpl.colormaps[colors], norm)
-        if values is not None:
-            figure.colorbar(
-                ScalarMappable(norm, colors),
-                ax=panel,
-                fraction=0.05,
-                pad=0.02,
-                extend=extend,
-                label=fields.units,
-            )
+    for row, (title, values, colors, norm, extend) in enumerate(rows):
+        axes = frame.add_map(figure, row, 3)
+        _draw_map(axes, title, values, grid, mpl.colormaps[colors], norm)
+        axes.tick_params(labelbottom=row == 1, labelleft=False)
+        if values is None:
+            continue
+        bar = figure.colorbar(
+            ScalarMappable(norm, colors),
+            cax=frame.add_own_bar(figure, row),
+            extend=extend,
+            label=pretty_units(fields.units),
+        )
+        bar.ax.tick_params(labelsize=8.5)
 
 
 def _main_scale(fields: DayFields, wet_threshold: float) -> tuple[Colormap, Normalize]:
@@ -184,8 +241,7 @@ def _main_scale(fields: DayFields, wet_threshold: float) -> tuple[Colormap, Norm
         used = [step for step in upper if step <= top]
         # At least three classes, and one step above the largest common value.
         count = min(max(len(used) + 1, 3), len(upper))
-        colors = mpl.colormaps["viridis_r"].copy()
-        colors.set_under("white")
+        colors = mpl.colormaps["viridis_r"].with_extremes(under="white")
         steps = [wet_threshold, *upper[:count]]
         return colors, BoundaryNorm(steps, colors.N, extend="max")
     low, high = np.percentile(values, [0.5, 99.5])
@@ -203,9 +259,11 @@ def _limit(values: NDArray[np.float64] | None) -> float:
 
 def _height_over_width(grid: MapGrid) -> float:
     """Return the shape of the maps, kept between a third and one and a half."""
-    height = float(np.ptp(grid.lat)) or 1.0
-    width = float(np.ptp(grid.lon)) * _cos_middle(grid) or 1.0
-    return min(max(height / width, 1 / 3), 1.5)
+    rows, columns = (max(n - 1, 1) for n in grid.lat.shape)
+    # From outer edge to outer edge, half a cell beyond the centres.
+    height = float(np.ptp(grid.lat)) * (1 + 1 / rows) or 1.0
+    width = float(np.ptp(grid.lon)) * (1 + 1 / columns) * _cos_middle(grid) or 1.0
+    return min(max(height / width, 1 / 3), 1.4)
 
 
 def _cos_middle(grid: MapGrid) -> float:

@@ -8,6 +8,7 @@ same for the same figure.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
 from st_cdgm.evaluation.dag import write_bytes
@@ -34,6 +36,7 @@ __all__ = [
     "plot_rank_histograms",
     "plot_spectra",
     "plot_training_curves",
+    "pretty_units",
 ]
 
 # Okabe and Ito's colour-blind-safe palette, each with a line style and a marker of its
@@ -47,6 +50,7 @@ SOURCE_STYLES: tuple[dict[str, Any], ...] = (
     {"color": "#56B4E9", "linestyle": (0, (3, 1)), "marker": "X"},
 )
 _TRUTH_STYLE: dict[str, Any] = {"color": "black", "linestyle": "-", "linewidth": 2.2}
+_SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 FIGURE_STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10.0,
@@ -72,11 +76,24 @@ def figure_svg(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float, *, constrained: bool = True) -> Figure:
     """Return an empty figure of so many inches that no window will show."""
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(width, height), facecolor="white")
+    if constrained:
+        figure.set_layout_engine("constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def pretty_units(units: str) -> str:
+    """Return units as print sets them, with raised powers and the degree sign."""
+    if units == "degC":
+        return "°C"
+    return re.sub(
+        r"(?<=[A-Za-z])-(\d)",
+        lambda power: "\N{SUPERSCRIPT MINUS}" + _SUPERSCRIPTS[int(power[1])],
+        units,
+    )
 
 
 def plot_dag_heatmap(
@@ -145,16 +162,18 @@ def _draw_heatmap(
         elif weight:
             # Dark cells at both ends of the map need light text.
             color = "white" if abs(weight) > 0.6 * limit else "black"
-            axes.text(j, i, f"{weight:.2g}", ha="center", va="center", color=color)
+            axes.text(
+                j, i, f"{weight:.2g}", ha="center", va="center", color=color, size=12
+            )
     ticks = range(len(names))
-    axes.set_xticks(ticks, labels=names, rotation=30, ha="right")
-    axes.set_yticks(ticks, labels=names)
+    axes.set_xticks(ticks, labels=names, rotation=30, ha="right", fontsize=12)
+    axes.set_yticks(ticks, labels=names, fontsize=12)
     axes.set_xticks(np.arange(0.5, len(names) - 1), minor=True)
     axes.set_yticks(np.arange(0.5, len(names) - 1), minor=True)
     axes.grid(which="minor", color="0.85", linewidth=0.8)
     axes.tick_params(which="both", length=0)
-    axes.set_xlabel("target j")
-    axes.set_ylabel("source i")
+    axes.set_xlabel("target j", fontsize=12)
+    axes.set_ylabel("source i", fontsize=12)
     axes.set_title("Edge weights $A_{ij}$ (row i acts on column j; blank: no edge)")
     bar = figure.colorbar(image, ax=axes, label="weight", shrink=0.85)
     if (weights >= 0).all():
@@ -191,7 +210,7 @@ def plot_dag_graph(
     Returns
     -------
     Figure
-        7 x 5.6 in.
+        7 x 4.9 in.
     """
     angles = np.pi / 2 - 2 * np.pi * np.arange(len(var_names)) / max(len(var_names), 1)
     places = {
@@ -199,7 +218,7 @@ def plot_dag_graph(
         for name, angle in zip(var_names, angles, strict=True)
     }
     with mpl.rc_context(FIGURE_STYLE):
-        figure = new_figure(7, 5.6)
+        figure = new_figure(7, 4.9)
         axes = figure.add_subplot()
         strongest = max((abs(edge.weight) for edge in [*edges, *cut]), default=1.0)
         for edge in cut:
@@ -208,8 +227,8 @@ def plot_dag_graph(
             _draw_arrow(axes, places, edge, strongest, cut=False)
         for name, (x, y) in places.items():
             _draw_node(axes, name, x, y)
-        axes.set_xlim(-2.1, 2.1)
-        axes.set_ylim(-1.35, 1.35)
+        axes.set_xlim(-1.95, 1.95)
+        axes.set_ylim(-1.5, 1.2)
         axes.set_aspect("equal")
         axes.axis("off")
         axes.plot([], [], color="#0072B2", linewidth=2.5, label="edge i \u2192 j")
@@ -217,13 +236,13 @@ def plot_dag_graph(
             axes.plot(
                 [], [], color="0.45", linestyle="--", label="cut to make it acyclic"
             )
-        axes.legend(loc="lower center", ncols=2, frameon=False)
+        axes.legend(loc="lower center", ncols=2, frameon=False, fontsize=10.5)
     return figure
 
 
 def _draw_node(axes: Axes, name: str, x: float, y: float) -> None:
     box = {"boxstyle": "round,pad=0.45", "facecolor": "white", "edgecolor": "black"}
-    axes.text(x, y, name, ha="center", va="center", bbox=box, zorder=5)
+    axes.text(x, y, name, ha="center", va="center", bbox=box, zorder=5, size=12)
 
 
 def _draw_arrow(
@@ -244,8 +263,8 @@ def _draw_arrow(
         connectionstyle="arc3,rad=0.14",
         arrowstyle="-|>",
         mutation_scale=16,
-        shrinkA=24,
-        shrinkB=26,
+        shrinkA=28,
+        shrinkB=30,
         linewidth=1.0 + 3.5 * strength,
         linestyle=(0, (4, 2)) if cut else "-",
         color=color,
@@ -260,7 +279,7 @@ def _draw_arrow(
         place[0],
         place[1],
         f"{edge.weight:.2g}",
-        fontsize=8.5,
+        fontsize=10.5,
         color="0.3" if cut else "#00446B",
         ha="center",
         va="center",
@@ -278,12 +297,14 @@ def plot_spectra(
     x_label: str = "wavelength (km)",
     y_label: str = "power",
 ) -> Figure:
-    """Draw power spectra of the sources against the truth, both axes logarithmic.
+    """Draw power spectra of the sources against the truth, and below their ratio to it.
+
+    All axes are logarithmic, long waves on the left.
 
     Parameters
     ----------
     wavelength : ndarray
-        Shape ``(K,)``, long to short on the axis; entries <= 0 are left out.
+        Shape ``(K,)``; entries that are not positive are left out.
     spectra : mapping of str to ndarray
         Shape ``(K,)`` per source; drawn with the styles of `SOURCE_STYLES` in order.
     truth : ndarray
@@ -291,31 +312,40 @@ def plot_spectra(
     title, x_label, y_label : str
         Texts.
     """
+    use = np.isfinite(wavelength) & (wavelength > 0)
+    waves, true = wavelength[use], _positive(truth[use])
     with mpl.rc_context(FIGURE_STYLE):
-        figure = new_figure(6.4, 4.2)
-        axes = figure.add_subplot()
-        use = np.isfinite(wavelength) & (wavelength > 0)
-        axes.loglog(
-            wavelength[use], _positive(truth[use]), **_TRUTH_STYLE, label="truth"
-        )
+        figure = new_figure(6.4, 5.2)
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[5, 3])
+        upper.loglog(waves, true, **_TRUTH_STYLE, label="truth")
+        lower.loglog(waves, np.ones_like(waves), **_TRUTH_STYLE)
         for number, (name, power) in enumerate(spectra.items()):
             style = SOURCE_STYLES[number % len(SOURCE_STYLES)]
-            axes.loglog(
-                wavelength[use],
-                _positive(power[use]),
-                **style,
-                markersize=4,
-                markevery=0.15,
-                linewidth=1.6,
-                label=name,
-            )
-        axes.invert_xaxis()
-        axes.grid(which="major", color="0.9")
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        axes.set_title(title)
-        axes.legend(frameon=False, fontsize=9, loc="lower left")
+            marks = {"markersize": 4, "markevery": 0.15, "linewidth": 1.6}
+            own = _positive(power[use])
+            upper.loglog(waves, own, **style, **marks, label=name)
+            lower.loglog(waves, own / true, **style, **marks)
+        lower.invert_xaxis()
+        ticks = [2.0**n for n in range(1, 12) if _inside(2.0**n, waves)]
+        lower.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+        lower.xaxis.set_minor_locator(NullLocator())
+        low, high = lower.get_ylim()
+        lower.set_ylim(min(low, 0.5), max(high, 2.0))
+        lower.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        lower.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        lower.yaxis.set_minor_formatter(NullFormatter())
+        for axes in (upper, lower):
+            axes.grid(which="major", color="0.9")
+        lower.set_xlabel(x_label)
+        upper.set_ylabel(y_label)
+        lower.set_ylabel("over truth")
+        upper.set_title(title)
+        upper.legend(frameon=False, fontsize=9, loc="lower left")
     return figure
+
+
+def _inside(value: float, range_of: NDArray[np.float64]) -> bool:
+    return bool(range_of.size and range_of.min() <= value <= range_of.max())
 
 
 def _positive(values: NDArray[Any]) -> NDArray[Any]:
@@ -338,8 +368,10 @@ def plot_rank_histograms(
     rows = -(-len(histograms) // columns) or 1
     with mpl.rc_context(FIGURE_STYLE):
         figure = new_figure(3.2 * columns, 0.5 + 2.3 * rows)
-        panels = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes, (name, counts) in zip(panels, histograms.items(), strict=False):
+        panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+        for number, (axes, (name, counts)) in enumerate(
+            zip(panels, histograms.items(), strict=False)
+        ):
             total = float(np.nansum(counts))
             shares = np.asarray(counts, dtype=float) / (total or 1.0)
             ranks = np.arange(len(shares))
@@ -349,7 +381,8 @@ def plot_rank_histograms(
             )
             axes.set_title(name, fontsize=10)
             axes.set_xlabel("rank of the truth")
-            axes.set_ylabel("share of cases")
+            if number % columns == 0:
+                axes.set_ylabel("share of cases")
         for axes in panels[len(histograms) :]:
             axes.axis("off")
         figure.suptitle(title, fontsize=11)

@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from st_cdgm._version import __version__
 from st_cdgm.evaluation.dag import write_bytes
 from st_cdgm.evaluation.graph import acyclicity_report
+from st_cdgm.evaluation.plots import pretty_units
 from st_cdgm.evaluation.report_figures import (
     Picture,
     day_pictures,
@@ -75,7 +76,7 @@ def build_report(run_dir: str | Path, *, title: str | None = None) -> Path:
     """
     folder = Path(run_dir)
     run = read_run(folder)
-    name = str(run.config.get("run", {}).get("name") or folder.resolve().name)
+    name = str(run.setting("run", "name") or folder.resolve().name)
     context: dict[str, Any] = {
         "title": title or f"Evaluation of {name}",
         "run_name": folder.resolve().name,
@@ -172,15 +173,15 @@ def _facts(scores: Scores, protocol: Mapping[str, Any]) -> Iterator[tuple[str, s
 
 def _warnings(run: RunFiles) -> Iterator[str]:
     """Yield what a reader must know before trusting the numbers."""
-    data = run.config.get("data")
-    strategy = data.get("baseline_strategy") if isinstance(data, Mapping) else None
-    if strategy == "hr_smoothing":
+    protocol = run.scorecard.protocol if run.scorecard is not None else {}
+    strategies = (run.setting("data", "baseline_strategy"), protocol.get("baseline"))
+    if "hr_smoothing" in strategies:
         yield (
             "The baseline of this run is made from the smoothed truth (an oracle). It "
             "does not exist when downscaling new data, so these scores say nothing "
             "about downscaling skill."
         )
-    if run.provenance is not None and run.provenance.get("git_dirty"):
+    if str((run.provenance or {}).get("git_commit", "")).endswith("-dirty"):
         yield "The code had uncommitted changes when this run was made."
 
 
@@ -193,7 +194,7 @@ def _diagnostic_context(run: RunFiles) -> dict[str, Any]:
     for case in found.cases:
         shown: list[Picture] = []
         for picture in day_pictures(
-            case, found.grid, wet_threshold=_wet_threshold(run.config)
+            case, found.grid, wet_threshold=_wet_threshold(run)
         ):
             if used + len(picture.uri) > MAP_BUDGET:
                 left_out += 1
@@ -201,8 +202,10 @@ def _diagnostic_context(run: RunFiles) -> dict[str, Any]:
             used += len(picture.uri)
             shown.append(picture)
         if shown:
-            why = f" \N{EN DASH} {case.why}" if case.why else ""
-            days.append((f"{case.day}, {case.label}{why}", shown))
+            why = case.why
+            for units in set(found.units.values()):
+                why = why.replace(f" {units}", f" {pretty_units(units)}")
+            days.append((f"{case.day}: {case.label}", why, shown))
     note = "" if days else "No day was stored in diagnostics.nc."
     if left_out:
         note = f"{left_out} more figures are left out to keep the page small."
@@ -214,9 +217,8 @@ def _diagnostic_context(run: RunFiles) -> dict[str, Any]:
     }
 
 
-def _wet_threshold(config: Mapping[str, Any]) -> float:
-    data = config.get("data")
-    value = data.get("wet_threshold") if isinstance(data, Mapping) else None
+def _wet_threshold(run: RunFiles) -> float:
+    value = run.setting("data", "wet_threshold")
     return float(value) if isinstance(value, int | float) and value > 0 else 0.1
 
 
@@ -245,11 +247,14 @@ def _graph_summary(graph: LearnedGraph) -> str:
         kept[i][j] = edge.weight
     report = acyclicity_report(kept, graph.variables)
     pairs = len(graph.variables) * (len(graph.variables) - 1)
+    above = len(graph.edges) + len(graph.cut)
     text = (
-        f"{len(graph.edges)} of {pairs} possible edges between "
-        f"{len(graph.variables)} variables have a weight above {graph.threshold:g}"
+        f"{above} of {pairs} possible edges between {len(graph.variables)} variables "
+        f"have a weight above {graph.threshold:g}"
     )
-    text += f", after {len(graph.cut)} were cut. " if graph.cut else ". "
+    if graph.cut:
+        text += f"; {len(graph.cut)} of them were cut, {len(graph.edges)} are kept"
+    text += ". "
     text += f"Acyclicity constraint in training: {graph.constraint or 'not stated'}. "
     if report.acyclic:
         return text + "The graph shown is acyclic."

@@ -20,6 +20,7 @@ from st_cdgm.evaluation.plots import (
     plot_rank_histograms,
     plot_spectra,
     plot_training_curves,
+    pretty_units,
 )
 from st_cdgm.evaluation.report_inputs import (
     Case,
@@ -89,8 +90,8 @@ def day_pictures(
         if fields.truth is None and fields.mean is None:
             continue
         caption = (
-            f"{fields.variable} ({fields.units}) on {fields.day}: truth, baseline, "
-            "ensemble mean, spread; three members, error of the mean."
+            f"{fields.variable} ({pretty_units(fields.units)}) on {fields.day}: truth, "
+            "baseline, ensemble mean, spread; three members, error of the mean."
         )
         pictures.append(
             _png(
@@ -133,14 +134,15 @@ def spectrum_pictures(diagnostics: Diagnostics) -> list[Picture]:
         truth = diagnostics.truth_spectrum[variable]
         if not np.isfinite(truth).any():
             continue
-        units = diagnostics.units[variable]
+        units = pretty_units(diagnostics.units[variable])
+        squared = f"({units})²" if " " in units else f"{units}²"
         figure = plot_spectra(
             wavelength,
             spectra,
             truth,
             title=variable,
             x_label="wavelength (grid cells)",
-            y_label=f"mean power per mode (({units})²)",
+            y_label=f"mean power per mode ({squared})",
         )
         shares = ", ".join(
             f"{name} {ratio:.2g}"
@@ -199,12 +201,14 @@ def graph_pictures(graph: LearnedGraph) -> list[Picture]:
             f"Cut: {_edge_text(graph.cut)}.",
             caption="Arrows run from source to target, wider for larger weights."
             + dashed,
+            min_width=460,
         ),
         _svg(
             plot_dag_heatmap(kept, graph.variables, show=False),
             alt=f"Heat map of the {len(graph.edges)} kept edge weights, "
             "rows are sources, columns are targets.",
-            caption="The same edges as a matrix; blank means no edge.",
+            caption="The kept edges as a matrix; blank means no edge.",
+            min_width=460,
         ),
     ]
 

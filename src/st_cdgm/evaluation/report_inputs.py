@@ -109,6 +109,11 @@ class RunFiles:
     provenance: dict[str, Any] | None = None
     missing: dict[str, str] = field(default_factory=dict)
 
+    def setting(self, section: str, key: str) -> Any:
+        """Return a value of ``config.yaml``, None where it is not stated."""
+        found = self.config.get(section)
+        return found.get(key) if isinstance(found, dict) else None
+
 
 def read_run(run_dir: Path) -> RunFiles:
     """Read what a run directory holds.
@@ -202,9 +207,10 @@ def _read_graph(path: Path) -> LearnedGraph:
 
 
 def _edge(entry: Mapping[str, Any]) -> Edge:
-    weight = entry.get("weight")
-    value = math.nan if weight is None else float(weight)
-    return Edge(str(entry["source"]), str(entry["target"]), value)
+    weight = float(entry["weight"])
+    if not math.isfinite(weight):
+        raise InputError("An edge has no finite weight", found=dict(entry))
+    return Edge(str(entry["source"]), str(entry["target"]), weight)
 
 
 def _read_training(path: Path) -> TrainingLog:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from st_cdgm.evaluation.plots import pretty_units
 from st_cdgm.evaluation.scorecard import METRICS, Scorecard
 
 __all__ = [
@@ -32,6 +33,17 @@ MAIN_METRICS = (
     "p99_bias",
     "spectrum_distance",
 )
+# Column heads of the main table; the full table spells the scores out.
+_SHORT = {
+    "crps": "fair CRPS",
+    "rmse": "RMSE",
+    "bias": "bias",
+    "correlation": "correlation",
+    "spread_skill": "spread / skill",
+    "rank_histogram_distance": "rank histogram distance",
+    "p99_bias": "99th percentile bias",
+    "spectrum_distance": "spectrum distance",
+}
 # Differences smaller than this share are called equal, they round away anyway.
 _TIE = 5e-4
 
@@ -135,7 +147,7 @@ class Comparison:
         """The comparison in words, with both values."""
         if self.outcome == "unknown":
             return "cannot be compared: a score is missing"
-        units = f" {self.units}" if self.units not in ("", "1") else ""
+        units = f" {pretty_units(self.units)}" if self.units not in ("", "1") else ""
         against = (
             f"{self.model:.3g}{units} against {self.reference:.3g}{units} of "
             f"{self.reference_name}, the best reference"
@@ -151,13 +163,8 @@ class Comparison:
 def percent(gain: float) -> str:
     """Return the size of a relative difference with two significant digits at most."""
     size = 100 * abs(gain)
-    return (
-        f"{size:.2f} %"
-        if size < 1
-        else f"{size:.1f} %"
-        if size < 10
-        else f"{size:.0f} %"
-    )
+    digits = 2 if size < 0.995 else 1 if size < 9.95 else 0
+    return f"{size:.{digits}f} %"
 
 
 def compare(scores: Scores) -> list[Comparison]:
@@ -291,7 +298,10 @@ def score_tables(scores: Scores, *, full: bool = False) -> list[ScoreTable]:
             cells = [(_number(value), source in best[m]) for m, value in values]
             rows.append((source, number == 0, cells))
         columns = [
-            (metric_label(m), _note(m, scores.units.get((variable, m), "")))
+            (
+                metric_label(m) if full else _SHORT.get(m, metric_label(m)),
+                _note(m, scores.units.get((variable, m), "")),
+            )
             for m in metrics
         ]
         tables.append(ScoreTable(variable=variable, columns=columns, rows=rows))
@@ -317,7 +327,7 @@ def _note(metric: str, units: str) -> str:
         side = "lower is better"
     else:
         side = f"ideal {goal:g}"
-    shown = "" if units in ("", "1") else units
+    shown = "" if units in ("", "1") else pretty_units(units)
     return ", ".join(part for part in (shown, side) if part)
 
 
@@ -328,6 +338,8 @@ def _number(value: float) -> str:
     if value == 0:
         return "0"
     if abs(value) >= 1e5 or abs(value) < 1e-3:
-        return f"{value:.2e}"
-    digits = max(0, 3 - math.floor(math.log10(abs(value))))
-    return f"{value:.{min(digits, 3)}f}"
+        text = f"{value:.2e}"
+    else:
+        digits = max(0, 3 - math.floor(math.log10(abs(value))))
+        text = f"{value:.{min(digits, 3)}f}"
+    return text.replace("-", "\N{MINUS SIGN}")

@@ -15,8 +15,9 @@ layer by 100 would satisfy any penalty on A for free. Every linear map on the wa
 ``n(H_i)`` to the reconstruction is therefore a direction of fixed Frobenius norm
 (weight normalisation without its gain): the parent and own-lag blocks of f_k's input
 layer, f_k's output layer (root of H each, so that a typical direction keeps the
-root-mean-square) and the rows of the decoder (1 each). What they do not carry, A must.
-The GRU cannot undo a rescaled Hhat either, for it passes ``z * Hhat`` on unchanged.
+root-mean-square) and the rows of the decoder (1 each). What they do not carry, A must:
+``|d x_k / d n(H_i)| <= H |A[i, k]|`` whatever the weights. The GRU cannot undo a
+rescaled Hhat either, for it passes ``z * Hhat`` on unchanged.
 
 References
 ----------

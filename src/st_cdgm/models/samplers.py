@@ -263,6 +263,7 @@ def sample(
 
 
 # --- the algorithms: (D, x at sigmas[0], sigmas, draw) -> x at sigmas[-1] -------------
+# lerp(x0, x, w) is x0 + w (x - x0).
 
 
 def _walk_euler(D: Denoiser, x: Tensor, sigmas: list[float], draw: Noise) -> Tensor:
@@ -270,7 +271,7 @@ def _walk_euler(D: Denoiser, x: Tensor, sigmas: list[float], draw: Noise) -> Ten
     del draw
     for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
         x0 = D(x, x.new_tensor(sigma))
-        x = x0 + (following / sigma) * (x - x0)
+        x = torch.lerp(x0, x, following / sigma)
     return x
 
 
@@ -296,10 +297,10 @@ def _walk_ddpm(D: Denoiser, x: Tensor, sigmas: list[float], draw: Noise) -> Tens
     """
     for i, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
         x0 = D(x, x.new_tensor(sigma))
-        x = x0 + (following / sigma) ** 2 * (x - x0)
+        x = torch.lerp(x0, x, (following / sigma) ** 2)
         if following > 0:
             spread = (sigma**2 - following**2) * (1 + following**2) / (1 + sigma**2)
-            x = x + math.sqrt(spread) * draw(i + 1)
+            x = torch.add(x, draw(i + 1), alpha=math.sqrt(spread))
     return x
 
 
@@ -313,7 +314,7 @@ def _walk_dpm(D: Denoiser, x: Tensor, sigmas: list[float], draw: Noise) -> Tenso
     estimates = _extrapolated(D, sigmas)
     for i, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
         x0 = estimates(i, x)
-        x = x0 + (following / sigma) * (x - x0)
+        x = torch.lerp(x0, x, following / sigma)
     return x
 
 
@@ -323,9 +324,9 @@ def _walk_dpm_sde(D: Denoiser, x: Tensor, sigmas: list[float], draw: Noise) -> T
     for i, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
         x0 = estimates(i, x)
         ratio = (following / sigma) ** 2  # exp(-2 h)
-        x = x0 + ratio * (x - x0)
+        x = torch.lerp(x0, x, ratio)
         if following > 0:
-            x = x + following * math.sqrt(1 - ratio) * draw(i + 1)
+            x = torch.add(x, draw(i + 1), alpha=following * math.sqrt(1 - ratio))
     return x
 
 

@@ -58,7 +58,7 @@ def save_checkpoint(
         for key, value in model.state_dict().items()
     }
     tensors |= {
-        f"data.{key}": torch.from_numpy(np.ascontiguousarray(value))
+        f"data.{key}": torch.from_numpy(np.array(value, order="C"))
         for key, value in arrays.items()
     }
     meta = {

@@ -1,1 +1,1 @@
-"""Packaged configurations: one YAML file each, built on the schema."""
+"""Packaged configurations; `base` stands for the default values of the schema."""

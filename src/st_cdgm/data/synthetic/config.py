@@ -409,7 +409,7 @@ def _shape_ok(shape: list[int], least: int) -> bool:
 
 def _finer(config: SyntheticConfig) -> bool:
     lr, hr = config.lr_shape, config.hr_shape
-    return _shape_ok(hr, 4) and hr[0] >= lr[0] and hr[1] >= lr[1]
+    return _shape_ok(hr, 4) and all(n >= m for n, m in zip(hr, lr, strict=False))
 
 
 def _range_ok(bounds: list[float], low: float, high: float) -> bool:

@@ -31,7 +31,7 @@ F32 = NDArray[np.float32]
 BLOCK_VALUES = 2_000_000  # fine values per field held at once
 
 TAU_SURF, TAU_850 = 2.3, 2.8  # K per standard deviation
-RAIN_SCALE = 6.2  # mm day-1 at unit ascent
+RAIN_SCALE = 6.6  # mm day-1 at unit ascent
 RAIN_POWER = 1.6  # of the ascent; above 1 makes the tail heavy
 WET = 0.1  # mm day-1; less counts as none
 MOIST_850 = 0.0055  # kg kg-1, typical humidity of rain-bearing air

@@ -32,6 +32,7 @@ from st_cdgm.data.synthetic.config import (
     Intervention,
     SyntheticConfig,
 )
+from st_cdgm.errors import ConfigError
 
 __all__ = ["FlowFields", "Plane", "random_stream", "run_flow"]
 
@@ -44,6 +45,7 @@ DEFORMATION_RADIUS = 1.0e6  # m
 MEAN_WIND = np.array([18.0, 11.0, 6.0, 3.0])  # m s-1, 250 hPa ... surface
 PSI_SD = np.array([8.5e6, 6.0e6, 4.0e6, 5.0e6])  # m2 s-1
 MARGIN = 4  # flow cells kept around the region, for interpolation to the fine grid
+RUNAWAY = 1000.0  # standard deviations; weather stays below 10
 BLOCK = 64  # days of noise drawn at once
 
 STREAMS = {
@@ -316,6 +318,17 @@ class _Flow:
         return acted
 
 
+def _check_bounded(state: Array) -> None:
+    largest = float(np.abs(state).max())
+    if not largest < RUNAWAY:
+        raise ConfigError(
+            "The levels of the synthetic climate grow without bound.",
+            variable="edges",
+            found=f"an anomaly of {largest:.3g} standard deviations",
+            remedy="Weaken the links that form a cycle, or shorten the memory.",
+        )
+
+
 def run_flow(
     config: SyntheticConfig, days: int, intervention: Intervention | None = None
 ) -> FlowFields:
@@ -323,6 +336,11 @@ def run_flow(
 
     The noise depends on the seed alone, so a run with an intervention differs from
     one without by the response and by nothing else.
+
+    Raises
+    ------
+    ConfigError
+        If the edges make the levels grow without bound.
     """
     plane = Plane.from_config(config)
     ys, xs = plane.window(config.lr_shape)
@@ -337,6 +355,7 @@ def run_flow(
     forcing = np.full((days, len(VARIABLES)), np.nan, np.float32)
     first = -config.spin_up_days
     for block in range(first, days, BLOCK):
+        _check_bounded(flow.state)
         psi_noise, scalar_noise = flow.ops.noise(rng, BLOCK)
         for k in range(min(BLOCK, days - block)):
             day = block + k
@@ -348,4 +367,5 @@ def run_flow(
             state[day] = flow.state[:, ys, xs]
             wind[day] = (flow.derived[1:3] * PSI_SD[:, None, None])[..., ys, xs]
             vorticity[day] = (flow.derived[3] * flow.ops.vorticity_scale)[:, ys, xs]
+    _check_bounded(flow.state)
     return FlowFields(state=state, wind=wind, vorticity=vorticity, forcing=forcing)

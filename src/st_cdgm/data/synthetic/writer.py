@@ -272,6 +272,7 @@ def _save(dataset: xr.Dataset, climate: SyntheticClimate, path: Path) -> None:
         "title": TITLE,
         "institution": "ST-CDGM",
         "source": f"st_cdgm.data.synthetic, seed {climate.config.seed}",
+        "history": "made by st_cdgm.data.synthetic",
         "references": "truth.json beside this file gives the true causal graph",
         "comment": "Every value is simulated; no real place or date is meant.",
     }
@@ -295,7 +296,6 @@ def _save(dataset: xr.Dataset, climate: SyntheticClimate, path: Path) -> None:
 
 
 def _with_time(dataset: xr.Dataset, climate: SyntheticClimate) -> xr.Dataset:
-    time = climate.time
     attrs = {
         "standard_name": "time",
         "long_name": "time",
@@ -304,6 +304,7 @@ def _with_time(dataset: xr.Dataset, climate: SyntheticClimate) -> xr.Dataset:
         "calendar": climate.calendar,
         "bounds": "time_bnds",
     }
+    time = climate.time.astype(np.int32)  # CF 1.8 has no 64-bit integers
     dataset = dataset.assign_coords(time=("time", time, attrs))
     dataset["time_bnds"] = (("time", "bnds"), np.stack([time, time + 1], axis=1))
     return dataset

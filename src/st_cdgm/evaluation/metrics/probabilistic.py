@@ -107,13 +107,16 @@ class EnergyScore:
         """Take in a block of days."""
         total = block.weight.sum(axis=(1, 2))  # (t,)
         days = total > 0
-        weight = block.weight[days] / total[days, None, None]
-        member, truth = block.forecast[days], block.reference[days]
-        M = member.shape[1]
-        skill = _distance(member - truth[:, None], weight).mean(axis=1)  # (t,)
-        pairs = np.zeros_like(skill)
-        for m in range(M - 1):
-            pairs += _distance(member[:, m + 1 :] - member[:, m : m + 1], weight).sum(1)
+        root = np.sqrt(block.weight[days] / total[days, None, None])[:, None]
+        error = block.forecast[days] - block.reference[days, None]
+        t, M = error.shape[:2]
+        vectors = (root * error).reshape(t, M, -1)
+        # All distances between members from their inner products, one matrix a day.
+        inner = vectors @ vectors.transpose(0, 2, 1)  # (t, M, M)
+        square = np.diagonal(inner, axis1=1, axis2=2)  # (t, M)
+        apart = square[:, :, None] + square[:, None, :] - 2 * inner
+        skill = np.sqrt(square).mean(axis=1)  # (t,)
+        pairs = np.triu(np.sqrt(apart.clip(min=0)), 1).sum(axis=(1, 2))
         # Each unordered pair stands for two ordered ones.
         scale = M * (M - 1) if self.fair else M * M
         spread = pairs / scale if M > 1 else pairs
@@ -124,14 +127,6 @@ class EnergyScore:
     def value(self) -> float:
         """The score in the units of the variable."""
         return ratio(self._sum, self._days)
-
-
-def _distance(
-    difference: NDArray[np.float64], weight: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    # difference (t, m, Y, X), weight (t, Y, X) with sum 1 per day -> (t, m)
-    squares = np.einsum("tmyx,tmyx,tyx->tm", difference, difference, weight)
-    return np.asarray(np.sqrt(squares))
 
 
 def energy_score(
@@ -238,7 +233,7 @@ class RankHistogram:
         up = np.bincount(lower, share, minlength=M + 2)
         down = np.bincount(lower + equal + 1, share, minlength=M + 2)
         before = np.zeros(M + 2) if self._steps is None else self._steps
-        self._steps = before + up - down
+        self._steps = np.asarray(before + up - down, dtype=np.float64)
 
     @property
     def value(self) -> NDArray[np.float64]:

@@ -1,0 +1,246 @@
+"""First guesses: right by hand, without NaN, without truth unless they say so."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from small_task import HR_LAT, HR_LON, LR_LAT, LR_LON
+
+from st_cdgm.data.baselines import (
+    Baseline,
+    ClimatologyBaseline,
+    SmoothingBaseline,
+    build_baseline,
+    counterparts,
+)
+from st_cdgm.data.fields import Channel, TargetVariable
+from st_cdgm.data.grids import Grid
+from st_cdgm.errors import ConfigError, InputError, MissingVariableError
+
+NAN = np.nan
+LR = Grid(lat=LR_LAT, lon=LR_LON, y_name="lat", x_name="lon")
+HR = Grid(lat=HR_LAT, lon=HR_LON, y_name="latitude", x_name="longitude")
+CHANNELS = (
+    Channel(
+        name="t_850",
+        variable="t",
+        level=850.0,
+        units="K",
+        standard_name="air_temperature",
+    ),
+    Channel(
+        name="tas",
+        variable="tas",
+        level=None,
+        units="K",
+        standard_name="air_temperature",
+    ),
+    Channel(name="pr", variable="pr", level=None, units="mm day-1"),
+)
+PR = TargetVariable(name="pr", units="mm day-1")
+TASMIN = TargetVariable(name="tasmin", units="degC", standard_name="air_temperature")
+TASMAX = TargetVariable(name="tasmax", units="degC", standard_name="air_temperature")
+WIND = TargetVariable(name="sfcWind", units="m s-1")
+
+
+def _season(days=400):
+    return ((np.arange(days) % 365) / 365).astype(np.float32)
+
+
+def _truth(targets, days=400, seed=0):
+    shape = (days, len(targets), *HR.shape)
+    return np.random.default_rng(seed).gamma(1, 3, shape).astype(np.float32)
+
+
+def _build(strategy="auto", targets=(PR, TASMAX, TASMIN), truth=None, **options):
+    truth = _truth(targets) if truth is None else truth
+    return build_baseline(
+        strategy,
+        targets=targets,
+        channels=CHANNELS,
+        lr_grid=LR,
+        hr_grid=HR,
+        truth=truth,
+        season=_season(len(truth)),
+        **options,
+    )
+
+
+def _plane(grid):
+    """A field that bilinear interpolation reproduces exactly inside the coarse grid."""
+    return 2 * grid.lat2d - 0.5 * grid.lon2d
+
+
+def test_lr_interp_reproduces_a_plane_by_coordinates_and_converts_units():
+    # D1, D2: other variable names and other dimension names on the two grids.
+    lr = np.zeros((2, 3, *LR.shape), dtype=np.float32)
+    lr[:, 1] = 273.15 + _plane(LR)
+    lr[:, 2] = _plane(LR)
+    guess = _build("lr_interp").predict(lr, _season(2))
+    assert guess.shape == (2, 3, *HR.shape)
+    for channel in range(3):
+        assert guess[0, channel] == pytest.approx(_plane(HR), abs=1e-3)
+
+
+def test_lr_interp_has_no_missing_frame():
+    # D3: the fine grid here reaches beyond the coarse cell centres.
+    wide = Grid(
+        lat=np.arange(30.0, 50.0),
+        lon=np.arange(-20.0, 10.0),
+        y_name="lat",
+        x_name="lon",
+    )
+    lr = np.full((1, 3, *LR.shape), 280.0, dtype=np.float32)
+    made = build_baseline(
+        "lr_interp",
+        targets=(TASMIN,),
+        channels=CHANNELS,
+        lr_grid=LR,
+        hr_grid=wide,
+        truth=np.zeros((40, 1, *wide.shape), np.float32),
+        season=_season(40),
+    )
+    assert made.predict(lr, _season(1)) == pytest.approx(6.85, abs=1e-4)
+
+
+def test_the_map_decides_then_the_name_then_the_only_surface_standard_name():
+    found = counterparts((PR, TASMIN, TASMAX, WIND), CHANNELS, {"tasmin": "t_850"})
+    assert found == {"pr": 2, "tasmin": 0, "tasmax": 1}
+
+
+@pytest.mark.parametrize("mapping", [{"tas": "tas"}, {"tasmin": "tos"}])
+def test_a_map_with_unknown_names_is_an_error_that_lists_the_known_ones(mapping):
+    with pytest.raises(MissingVariableError, match="tas"):
+        counterparts((TASMIN,), CHANNELS, mapping)
+
+
+def test_lr_interp_without_counterpart_is_a_key_error():
+    with pytest.raises(KeyError, match="sfcWind"):
+        _build("lr_interp", targets=(PR, WIND))
+
+
+def test_units_that_do_not_convert_are_an_error():
+    with pytest.raises(InputError, match="do not convert"):
+        _build("lr_interp", targets=(PR,), mapping={"pr": "tas"})
+
+
+def test_auto_uses_climatology_where_there_is_no_counterpart_and_keeps_the_order():
+    targets = (WIND, PR, TASMIN)
+    made = _build("auto", targets)
+    assert (made.strategy, made.oracle) == ("auto", False)
+    lr = np.full((5, 3, *LR.shape), 280.0, dtype=np.float32)
+    guess = made.predict(lr, _season(5))
+    assert guess[:, 1] == pytest.approx(280.0)
+    assert guess[:, 2] == pytest.approx(6.85, abs=1e-4)
+    alone = _build("climatology", targets).predict(lr, _season(5))
+    assert guess[:, 0] == pytest.approx(alone[:, 0])
+
+
+def test_climatology_recovers_harmonics_and_ignores_the_predictors():
+    season = _season(3650)
+    angle = 2 * np.pi * season
+    wave = 3 + 2 * np.cos(angle) - np.sin(2 * angle) + 0.5 * np.cos(3 * angle)
+    truth = np.broadcast_to(wave[:, None, None, None], (3650, 1, 2, 3)).copy()
+    truth = truth.astype(np.float32)
+    truth[::2, 0, 0, 0] = NAN
+    fitted = ClimatologyBaseline.fit(truth, season, ["x"])
+    lr = np.full((3650, 1, 2, 2), NAN, dtype=np.float32)
+    guess = fitted.predict(lr, season)
+    expected = np.broadcast_to(wave[:, None, None, None], guess.shape)
+    assert guess == pytest.approx(expected, abs=2e-3)
+
+
+def test_climatology_is_finite_in_cells_that_never_have_truth():
+    truth = np.ones((100, 1, 3, 3), dtype=np.float32)
+    truth[:, 0, 0] = NAN
+    truth[5:, 0, 2, 2] = NAN
+    truth[:, 0, 1] = 4
+    fitted = ClimatologyBaseline.fit(truth, _season(100), ["x"])
+    guess = fitted.predict(truth, _season(10))
+    assert guess[:, 0, 0] == pytest.approx(4, abs=1e-3)
+    assert np.isfinite(guess).all()
+
+
+def test_climatology_of_winters_stays_within_reason():
+    season = _season(3650)
+    season = season[(season < 0.16) | (season > 0.92)]
+    rng = np.random.default_rng(4)
+    truth = rng.normal(5, 2, (len(season), 1, 2, 2)).astype(np.float32)
+    fitted = ClimatologyBaseline.fit(truth, season, ["x"])
+    guess = fitted.predict(truth, season)
+    assert np.abs(guess - 5).max() < 1.0
+
+
+def test_climatology_without_any_truth_names_the_variable():
+    truth = np.full((50, 1, 2, 2), NAN, dtype=np.float32)
+    with pytest.raises(InputError, match="sfcWind"):
+        ClimatologyBaseline.fit(truth, _season(50), ["sfcWind"])
+
+
+def test_guesses_are_admissible():
+    rng = np.random.default_rng(5)
+    truth = rng.normal(0, 5, (60, 3, *HR.shape)).astype(np.float32)
+    guess = _build("climatology", truth=truth).predict(truth, _season(60))
+    assert (guess[:, 0] >= 0).all()
+    assert (guess[:, 2] <= guess[:, 1]).all()
+
+
+def test_smoothing_by_hand_with_uneven_blocks():
+    # Blocks {0, 1}, {2, 3}, {4}: means 1, 5, 20 at centres 0.5, 2.5, 4.
+    row = np.array([0, 2, 4, 6, 20], dtype=np.float32)
+    truth = np.broadcast_to(row, (1, 1, 2, 5)).copy()
+    guess = SmoothingBaseline(2).predict(truth, _season(1), truth)
+    assert guess[0, 0, 0] == pytest.approx([1, 2, 4, 10, 20])
+
+
+@pytest.mark.parametrize("shape", [(172, 179), (16, 28), (7, 5), (3, 2)])
+def test_smoothing_leaves_no_missing_frame(shape):
+    # D3: also where the size is no multiple of the factor, and beside the sea.
+    truth = np.random.default_rng(6).random((1, 1, *shape)).astype(np.float32)
+    truth[..., : shape[0] // 3, :] = NAN
+    guess = SmoothingBaseline(4).predict(truth, _season(1), truth)
+    assert guess.shape == truth.shape
+    assert np.isfinite(guess).all()
+
+
+def test_smoothing_with_factor_one_is_the_truth():
+    truth = np.random.default_rng(7).random((2, 1, 4, 5)).astype(np.float32)
+    guess = SmoothingBaseline(1).predict(truth, _season(2), truth)
+    assert guess == pytest.approx(truth, abs=1e-6)
+
+
+def test_smoothing_is_an_oracle_and_refuses_to_guess_without_truth():
+    # D4: the only baseline that says so, and it is never what auto gives.
+    made = _build("hr_smoothing")
+    assert (made.strategy, made.oracle) == ("hr_smoothing", True)
+    assert not _build("auto").oracle
+    with pytest.raises(InputError, match="needs the fine truth"):
+        made.predict(np.zeros((1, 3, *LR.shape), np.float32), _season(1))
+
+
+def test_unknown_strategy_is_refused():
+    with pytest.raises(ConfigError, match="auto, lr_interp, climatology, hr_smoothing"):
+        _build("median")
+
+
+@pytest.mark.parametrize(
+    "strategy", ["auto", "lr_interp", "climatology", "hr_smoothing"]
+)
+def test_state_is_json_and_arrays_and_rebuilds_the_baseline(strategy):
+    targets = (PR, TASMIN) if strategy == "lr_interp" else (WIND, PR, TASMIN)
+    made = _build(strategy, targets)
+    meta, arrays = made.to_state()
+    again = Baseline.from_state(json.loads(json.dumps(meta)), arrays)
+    rng = np.random.default_rng(8)
+    lr = rng.normal(280, 3, (4, 3, *LR.shape)).astype(np.float32)
+    truth = _truth(targets, days=4)
+    assert (again.strategy, again.oracle) == (made.strategy, made.oracle)
+    same = again.predict(lr, _season(4), truth) == made.predict(lr, _season(4), truth)
+    assert same.all()
+
+
+def test_an_unknown_kind_in_a_state_is_refused():
+    with pytest.raises(InputError, match="unknown baseline"):
+        Baseline.from_state({"kind": "oracle_of_delphi"}, {})

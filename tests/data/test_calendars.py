@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import cftime
+import numpy as np
+import pytest
+import xarray as xr
+from climate_files import times
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from st_cdgm.data.calendars import canonical_calendar, day_keys
+from st_cdgm.data.opening import open_dataset, time_bounds
+from st_cdgm.errors import InputError
+
+CALENDARS = [
+    "standard",
+    "proleptic_gregorian",
+    "noleap",
+    "all_leap",
+    "360_day",
+    "julian",
+]
+
+
+def axis(stamps) -> xr.DataArray:
+    return xr.DataArray(np.asarray(stamps), dims="time", name="time")
+
+
+@pytest.mark.parametrize(
+    ("calendar", "expected"),
+    [
+        ("standard", [20000228, 20000229, 20000301]),
+        ("noleap", [20010228, 20010301, 20010302]),
+        ("360_day", [20000228, 20000229, 20000230]),
+    ],
+)
+def test_d12_days_at_the_end_of_february(calendar, expected):
+    """The 30 February of a 360-day year is a day like any other."""
+    year = str(expected[0])[:4]
+    days = day_keys(axis(times(3, calendar=calendar, start=f"{year}-02-28")))
+    assert days.day.tolist() == expected
+    assert days.day.dtype == np.int64
+    assert np.diff(days.ordinal).tolist() == [1, 1]
+    assert days.calendar == calendar
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    calendar=st.sampled_from(CALENDARS),
+    start=st.integers(0, 150_000),
+    count=st.integers(2, 800),
+)
+def test_consecutive_days_differ_by_one_in_every_calendar(calendar, start, count):
+    origin = "days since 1700-01-01"
+    stamps = cftime.num2date(start + np.arange(count), origin, calendar=calendar)
+    days = day_keys(axis(stamps))
+    assert (np.diff(days.ordinal) == 1).all()
+    assert (np.diff(days.day) > 0).all()
+    assert days.season.min() >= 0.0
+    assert days.season.max() < 1.0
+    new_year = days.day % 10000 == 101
+    assert (days.season[new_year] == 0.0).all()
+    assert days.gaps() == []
+
+
+def test_d12_the_hour_does_not_matter():
+    midnight, noon = times(3), times(3, start="2001-01-01T12:00:00")
+    a, b = day_keys(axis(midnight)), day_keys(axis(noon))
+    assert a.day.tolist() == b.day.tolist() == [20010101, 20010102, 20010103]
+    assert a.ordinal.tolist() == b.ordinal.tolist()
+
+
+def test_season_is_the_share_of_the_own_year():
+    days = day_keys(axis(times(366, start="2000-01-01")))
+    np.testing.assert_allclose(days.season, np.arange(366) / 366, rtol=1e-6)
+    thirty = day_keys(axis(times(360, calendar="360_day", start="2001-01-01")))
+    np.testing.assert_allclose(thirty.season, np.arange(360) / 360, rtol=1e-6)
+
+
+def test_datetime64_is_read_like_cftime():
+    stamps = xr.date_range("2001-01-01", periods=3, use_cftime=False)
+    days = day_keys(axis(stamps.to_numpy()))
+    assert days.calendar == "standard"
+    assert days.ordinal.tolist() == day_keys(axis(times(3))).ordinal.tolist()
+
+
+def test_gregorian_calendars_are_one_from_1582():
+    assert (
+        day_keys(axis(times(2, calendar="proleptic_gregorian"))).calendar == "standard"
+    )
+    early = times(2, calendar="proleptic_gregorian", start="1500-01-01")
+    assert day_keys(axis(early)).calendar == "proleptic_gregorian"
+    assert canonical_calendar("gregorian") == "standard"
+    assert canonical_calendar("365_day") == "noleap"
+
+
+def test_gaps_and_period():
+    stamps = times(10)[[0, 1, 4, 5, 9]]
+    days = day_keys(axis(stamps))
+    assert days.gaps() == [("2001-01-02", "2001-01-05"), ("2001-01-06", "2001-01-10")]
+    assert days.period() == "2001-01-01..2001-01-10"
+    assert days.select(slice(1, 3)).period() == "2001-01-02..2001-01-05"
+    assert len(days.select(np.array([0, 4]))) == 2
+
+
+@pytest.mark.parametrize(
+    ("stamps", "problem", "found"),
+    [
+        (times(3)[[0, 1, 1]], "several time stamps fall on one day", "2001-01-02"),
+        (times(3)[[1, 0, 2]], "not in order", "2001-01-02 00:00:00 followed by"),
+        (times(3)[[0, 1, 0]], "several time stamps", "2001-01-01"),
+        (times(0), "empty", "0 time stamps"),
+        (np.arange(3), "cannot be read as dates", "units 'none'"),
+    ],
+)
+def test_d12_unusable_axes(stamps, problem, found):
+    with pytest.raises(InputError, match=problem) as caught:
+        day_keys(axis(stamps), file="a.nc")
+    facts = caught.value.facts
+    assert facts["file"] == "a.nc"
+    assert facts["variable"] == "time"
+    assert found in facts["found"]
+    assert facts["expected"]
+    assert facts["remedy"]
+
+
+def test_twelve_hourly_stamps_are_several_per_day():
+    stamps = xr.date_range("2001-01-01", periods=4, freq="12h", use_cftime=True)
+    with pytest.raises(InputError, match="several time stamps") as caught:
+        day_keys(axis(stamps))
+    assert "daymean" in caught.value.facts["remedy"]
+
+
+def test_a_day_stamped_at_its_end_is_the_day_that_began():
+    stamps = times(4)
+    bounds = xr.DataArray(np.stack([stamps[:-1], stamps[1:]], axis=1))
+    ends = axis(stamps[1:])
+    assert day_keys(ends).day[0] == 20010102
+    assert day_keys(ends, bounds=bounds).day.tolist() == [20010101, 20010102, 20010103]
+    # A stamp at the beginning, or a longer step, is left alone.
+    assert day_keys(axis(stamps[:-1]), bounds=bounds).day[0] == 20010101
+    wide = xr.DataArray(np.stack([stamps[[0, 0]], stamps[[2, 3]]], axis=1))
+    assert day_keys(axis(stamps[2:]), bounds=wide).day[0] == 20010103
+
+
+@pytest.mark.parametrize(
+    ("name", "calendar", "period"),
+    [
+        ("tasmin_day_HadGEM3*.nc", "360_day", "1960-11-01..1960-12-30"),
+        ("pr_NAM-22*.nc", "noleap", "2051-01-01..2055-12-31"),
+        ("pr_day_EC-Earth3*.nc", "standard", "1961-11-01..1961-12-31"),
+    ],
+)
+def test_real_calendars(real_data, name, calendar, period):
+    ds = open_dataset(real_data / "edge_cases" / name, role="lr")
+    days = day_keys(ds.time, bounds=time_bounds(ds, "time"))
+    assert (days.calendar, days.period(), days.gaps()) == (calendar, period, [])
+
+
+def test_winters_have_their_gaps(real_data):
+    path = real_data / "iberia_winter_025" / "targets_eobs_025.nc"
+    days = day_keys(open_dataset(path, role="hr").time)
+    assert len(days.gaps()) == 9
+    assert days.gaps()[1] == ("1992-02-29", "1992-12-01")

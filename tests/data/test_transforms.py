@@ -1,0 +1,283 @@
+"""Target codecs: inverse on admissible fields, guarantees on any numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from st_cdgm.data.fields import TargetVariable
+from st_cdgm.data.transforms import (
+    MAX_PRECIPITATION,
+    FunctionCodec,
+    TargetCodec,
+    build_codec,
+    temperature_rank,
+)
+from st_cdgm.errors import ConfigError, OutputError
+
+PR = TargetVariable(name="pr", units="mm day-1")
+TASMIN = TargetVariable(name="tasmin", units="degC")
+TAS = TargetVariable(name="tas", units="degC")
+TASMAX = TargetVariable(name="tasmax", units="degC")
+WIND = TargetVariable(name="sfcWind", units="m s-1")
+TRANSFORMS = ["sqrt", "log1p", "identity"]
+
+any_float = hnp.arrays(
+    np.float32,
+    (4, 3, 2),
+    elements=st.floats(width=32, allow_nan=False, allow_infinity=False),
+)
+amounts = hnp.arrays(
+    np.float32,
+    (1, 3, 2),
+    elements=st.one_of(st.just(0.0), st.floats(0.125, 1500, width=32)),
+)
+temperatures = hnp.arrays(np.float32, (1, 3, 2), elements=st.floats(-60, 55, width=32))
+steps = hnp.arrays(np.float32, (2, 3, 2), elements=st.floats(0.03125, 45, width=32))
+
+
+def _codec(transform="sqrt", **options):
+    # The channel order is on purpose not the order of the temperatures.
+    return build_codec((TASMAX, PR, TASMIN, TAS), precipitation=transform, **options)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@given(cold=temperatures, rise=steps, pr=amounts)
+@settings(max_examples=30, deadline=None)
+def test_decode_inverts_encode_on_admissible_fields(transform, cold, rise, pr):
+    tas, tasmax = cold + rise[:1], cold + rise[:1] + rise[1:]
+    fields = torch.from_numpy(np.concatenate([tasmax, pr, cold, tas]))
+    codec = _codec(transform)
+    back = codec.decode(codec.encode(fields))
+    assert torch.allclose(back, fields, rtol=3e-5, atol=3e-5)
+    assert torch.equal(back[1] == 0, fields[1] == 0)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@given(encoded=any_float)
+@settings(max_examples=50, deadline=None)
+def test_any_numbers_decode_to_ordered_temperatures_and_rain_with_exact_zeros(
+    transform, encoded
+):
+    tasmax, pr, tasmin, tas = _codec(transform).decode(torch.from_numpy(encoded))
+    assert (tasmin <= tas).all()
+    assert (tas <= tasmax).all()
+    assert ((pr == 0) | (pr >= np.float32(0.1))).all()
+    assert torch.isfinite(pr).all()
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@given(encoded=hnp.arrays(np.float32, (4, 3, 2), elements=st.floats(-9, 9, width=32)))
+@settings(max_examples=30, deadline=None)
+def test_encode_inverts_decode_where_it_is_wet_and_steps_are_not_tiny(
+    transform, encoded
+):
+    encoded[[0, 3]] = np.maximum(encoded[[0, 3]], -2)
+    codec = _codec(transform)
+    u = torch.from_numpy(encoded)
+    again = codec.encode(codec.decode(u))
+    assert torch.allclose(again[[0, 2, 3]], u[[0, 2, 3]], atol=2e-3)
+    wet = codec.decode(u)[1] > 0.11
+    assert torch.allclose(again[1][wet], u[1][wet], atol=2e-3)
+
+
+def test_temperature_triple_by_hand():
+    codec = build_codec((TASMIN, TAS, TASMAX))
+    # softplus(log(e^y - 1)) = y
+    fields = torch.tensor([3.0, 5.0, 5.5]).reshape(3, 1, 1)
+    encoded = codec.encode(fields).flatten().tolist()
+    expected = [3.0, math.log(math.expm1(2.0)), math.log(math.expm1(0.5))]
+    assert encoded == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("transform", "encoded"),
+    [("sqrt", 3.0), ("log1p", math.log(901)), ("identity", 9.0)],
+)
+def test_precipitation_by_hand(transform, encoded):
+    codec = build_codec((PR,), precipitation=transform)
+    field = torch.full((1, 1, 1), 9.0)
+    assert codec.encode(field).item() == pytest.approx(encoded, rel=1e-6)
+    assert codec.decode(codec.encode(field)).item() == pytest.approx(9.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_amounts_at_the_wet_threshold_stay_wet_and_lesser_ones_are_dry(transform):
+    codec = build_codec((PR,), precipitation=transform, wet_threshold=0.1)
+    field = torch.tensor([-1e-9, 0.0, 0.05, 0.1, 0.11]).reshape(1, 5, 1)
+    encoded = codec.encode(field)
+    # What standardising and its inverse do to a number in float32.
+    rounded = (encoded - 0.123) / 0.77 * 0.77 + 0.123
+    decoded = codec.decode(rounded).flatten()
+    assert decoded[:3].tolist() == [0.0, 0.0, 0.0]
+    assert decoded[3:].numpy() == pytest.approx([0.1, 0.11], rel=1e-5)
+
+
+def test_a_threshold_of_zero_still_gives_exact_zeros():
+    codec = build_codec((PR,), wet_threshold=0.0)
+    u = torch.tensor([-2.0, 0.0, 0.5]).reshape(1, 3, 1)
+    assert codec.decode(u).flatten().tolist() == [0.0, 0.0, 0.25]
+    assert torch.isfinite(codec.scored(u)).all()
+
+
+def test_observed_tasmax_below_tasmin_is_floored_and_never_fails():
+    codec = build_codec((TASMIN, TASMAX))
+    fields = torch.tensor([4.0, 3.2]).reshape(2, 1, 1)
+    encoded = codec.encode(fields)
+    assert torch.isfinite(encoded).all()
+    assert codec.decode(encoded).flatten().tolist() == pytest.approx([4.0, 4.01])
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_nan_stays_nan_in_its_own_channel(transform):
+    fields = torch.tensor([[20.0, 20.0], [1.0, math.nan], [9.0, 9.0], [12.0, 12.0]])
+    codec = _codec(transform)
+    fields = fields[:, :, None]
+    encoded = codec.encode(fields)
+    assert torch.equal(encoded.isnan(), fields.isnan())
+    assert torch.equal(codec.decode(encoded).isnan(), fields.isnan())
+    assert torch.equal(codec.scored(encoded).isnan(), fields.isnan())
+
+
+def test_nan_in_the_colder_temperature_hides_the_increment_only_upwards():
+    codec = build_codec((TASMIN, TAS, TASMAX))
+    fields = torch.tensor([1.0, math.nan, 9.0]).reshape(3, 1, 1)
+    assert codec.encode(fields).flatten().isnan().tolist() == [False, True, True]
+
+
+def test_leading_axes_and_other_variables_pass():
+    codec = build_codec((WIND, PR))
+    fields = torch.rand(2, 3, 5, 2, 4, 6) + 0.2
+    decoded = codec.decode(codec.encode(fields))
+    assert decoded.shape == fields.shape
+    assert torch.equal(decoded[..., 0, :, :], fields[..., 0, :, :])
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_scored_is_the_root_of_rain_and_nearly_flat_where_dry(transform):
+    codec = build_codec((PR, TASMIN), precipitation=transform)
+    amounts_mm = torch.tensor([0.1, 0.5, 30.0])
+    fields = torch.stack([amounts_mm, torch.full((3,), 4.0)])[..., None]
+    scored = codec.scored(codec.encode(fields))
+    assert torch.allclose(scored[0, :, 0], amounts_mm.sqrt(), rtol=1e-4)
+    assert torch.equal(scored[1], fields[1])
+    edge = codec.encode(fields)[0, 0, 0].item()
+    near = torch.tensor([edge - 0.02, edge - 0.01, edge, edge + 0.01])
+    values = codec.scored(torch.stack([near, near])[..., None])[0, :, 0].double()
+    slopes = (values.diff() / 0.01).tolist()
+    assert slopes[0] == pytest.approx(slopes[1], rel=0.02)
+    assert slopes[1] == pytest.approx(0.1 * slopes[2], rel=0.15)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_scored_has_a_finite_gradient_everywhere_also_where_it_is_dry(transform):
+    encoded = torch.linspace(-30, 30, 400).reshape(4, 10, 10).requires_grad_()
+    codec = _codec(transform)
+    codec.scored(encoded).sum().backward()
+    assert torch.isfinite(encoded.grad).all()
+    assert (encoded.grad[1][encoded[1] < 0] > 0).all()
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_decode_has_a_finite_gradient(transform):
+    encoded = torch.linspace(-30, 60, 400).reshape(4, 10, 10).requires_grad_()
+    _codec(transform).decode(encoded).sum().backward()
+    assert torch.isfinite(encoded.grad).all()
+
+
+def test_half_precision_is_widened():
+    codec = build_codec((TASMIN, TASMAX))
+    encoded = torch.tensor([15.03, -3.0], dtype=torch.bfloat16).reshape(2, 1, 1)
+    decoded = codec.decode(encoded)
+    assert decoded.dtype == torch.float32
+    assert decoded[1] > decoded[0]
+
+
+def test_rain_has_a_ceiling_so_that_log1p_does_not_blow_up():
+    codec = build_codec((PR,), precipitation="log1p")
+    decoded = codec.decode(torch.full((1, 1, 1), 200.0))
+    assert decoded.item() == pytest.approx(MAX_PRECIPITATION, rel=1e-5)
+
+
+def test_state_is_json_and_rebuilds_the_codec():
+    codec = _codec("log1p", precipitation_delta=0.02, wet_threshold=0.5)
+    assert TargetCodec.from_dict(json.loads(json.dumps(codec.to_dict()))) == codec
+
+
+def test_guarantees_are_said_in_words():
+    assert _codec().guarantees() == [
+        "tasmin <= tas <= tasmax",
+        "pr >= 0, exactly 0 below 0.1 mm day-1",
+    ]
+    assert build_codec((WIND,)).guarantees() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "standard_name", "cell_methods", "rank"),
+    [
+        ("tasmin", None, None, 0),
+        ("tx", None, None, 2),
+        ("t2m", "air_temperature", "time: mean", 1),
+        ("t2m_low", "air_temperature", "area: mean time: minimum", 0),
+        ("t2m_low", "air_temperature", "time: minimum", 0),
+        ("t2m", "air_temperature", None, None),
+        ("sfcWind", "wind_speed", "time: maximum", None),
+    ],
+)
+def test_temperatures_are_known_by_name_or_by_cf_attributes(
+    name, standard_name, cell_methods, rank
+):
+    target = TargetVariable(
+        name=name, units="degC", standard_name=standard_name, cell_methods=cell_methods
+    )
+    assert temperature_rank(target) == rank
+
+
+def test_temperatures_of_different_units_are_not_ordered():
+    kelvin = TargetVariable(name="tasmax", units="K")
+    assert build_codec((TASMIN, kelvin)).ordered == ()
+
+
+def test_precipitation_is_known_by_its_standard_name():
+    odd = TargetVariable(name="x", units="mm", standard_name="precipitation_flux")
+    assert build_codec((odd,)).precipitation == (0,)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"precipitation": "cube"},
+        {"precipitation_delta": 0.0},
+        {"precipitation_delta": math.nan},
+        {"wet_threshold": -0.1},
+    ],
+)
+def test_options_out_of_range_are_refused(options):
+    with pytest.raises(ConfigError):
+        build_codec((PR,), **options)
+
+
+def test_functions_on_data_sets_encode_and_decode_but_cannot_be_saved():
+    codec = FunctionCodec(
+        names=("pr", "x"), forward=lambda d: d * 2, inverse=lambda d: d / 2
+    )
+    fields = torch.rand(3, 5, 2, 4, 6)
+    assert torch.equal(codec.encode(fields), fields * 2)
+    assert torch.equal(codec.decode(codec.encode(fields)), fields)
+    with pytest.raises(OutputError, match="cannot be saved"):
+        codec.to_dict()
+
+
+def test_a_transform_that_gives_no_data_set_is_a_type_error():
+    codec = FunctionCodec(names=("pr",), forward=lambda d: d["pr"], inverse=lambda d: d)
+    with pytest.raises(TypeError, match="DataArray"):
+        codec.encode(torch.rand(1, 2, 2))
+    assert isinstance(codec.inverse(xr.Dataset()), xr.Dataset)

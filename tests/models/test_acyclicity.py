@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from dagma.linear import DagmaLinear
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from st_cdgm.errors import ConfigError, InputError
+from st_cdgm.models.acyclicity import (
+    Edge,
+    acyclic_threshold,
+    acyclicity,
+    central_path,
+    dagma,
+    in_dagma_domain,
+    is_acyclic,
+    keep_in_domain,
+    notears,
+    sparsity,
+)
+
+TWO_CYCLE = torch.tensor([[0.0, 0.5], [0.5, 0.0]])
+seeds = st.integers(0, 2**32 - 1)
+
+
+def random_matrix(seed, q, scale=1.0):
+    values = np.random.default_rng(seed).normal(0.0, scale, (q, q))
+    np.fill_diagonal(values, 0.0)
+    return torch.from_numpy(values)
+
+
+def random_dag(seed, q, scale=1.0):
+    """Strictly triangular in a random order of the variables."""
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(q))
+    return random_matrix(seed, q, scale).triu(1)[order][:, order]
+
+
+def spectral_radius(A):
+    return float(np.abs(np.linalg.eigvals((A * A).numpy())).max())
+
+
+def feasible(seed, q, share):
+    """A cyclic matrix with the spectral radius of A * A at ``share``."""
+    A = random_matrix(seed, q)
+    return A * math.sqrt(share / spectral_radius(A))
+
+
+class TestPenalties:
+    def test_two_cycle_of_one_half(self):
+        # det [[1, -1/4], [-1/4, 1]] = 15/16; tr exp = 2 cosh 1/4.
+        assert dagma(TWO_CYCLE).item() == pytest.approx(-math.log(15 / 16), rel=1e-6)
+        assert dagma(TWO_CYCLE).item() == pytest.approx(0.0645, abs=5e-5)
+        assert notears(TWO_CYCLE).item() == pytest.approx(2 * math.cosh(0.25) - 2)
+
+    @pytest.mark.parametrize("s", [0.7, 1.0, 2.5])
+    @pytest.mark.parametrize("q", [2, 5, 11])
+    def test_dagma_equals_the_reference_library(self, q, s):
+        A = feasible(q, q, 0.8 * s).requires_grad_()
+        reference = DagmaLinear(loss_type="l2")
+        reference.d, reference.Id = q, np.eye(q)
+        value, gradient = reference._h(A.detach().numpy(), s)
+        h = dagma(A, s)
+        h.backward()
+        assert h.item() == pytest.approx(value, rel=1e-12)
+        np.testing.assert_allclose(A.grad.numpy(), gradient, rtol=1e-10, atol=1e-14)
+
+    @pytest.mark.parametrize("penalty", [dagma, notears])
+    def test_gradient_equals_finite_differences(self, penalty):
+        A = feasible(3, 4, 0.6).requires_grad_()
+        assert torch.autograd.gradcheck(penalty, (A,))
+
+    @given(seed=seeds, q=st.integers(1, 8))
+    @settings(max_examples=30, deadline=None)
+    def test_zero_for_a_dag_of_any_size_of_weights(self, seed, q):
+        A = random_dag(seed, q, scale=3.0)
+        assert dagma(A).item() == pytest.approx(0.0, abs=1e-9)
+        small = random_dag(seed, q)
+        assert notears(small).item() == pytest.approx(0.0, abs=1e-9)
+
+    @given(seed=seeds, q=st.integers(2, 8), share=st.floats(0.01, 0.95))
+    @settings(max_examples=30, deadline=None)
+    def test_positive_with_a_cycle(self, seed, q, share):
+        A = feasible(seed, q, share)
+        assert dagma(A) > 0
+        assert notears(A) > 0
+
+    def test_gradient_vanishes_at_a_dag(self):
+        A = random_dag(5, 6).requires_grad_()
+        dagma(A).backward()
+        # d h / d A_ik = 2 A_ik inv(M)_ki, and k does not reach i where A_ik is not 0.
+        assert A.grad.abs().max() < 1e-12
+
+    def test_single_precision_near_a_dag(self):
+        # 1e-3 both ways: h = 1e-12, far below the rounding of a float32 determinant.
+        A = TWO_CYCLE * 2e-3
+        assert A.dtype == torch.float32
+        assert dagma(A).dtype == torch.float32
+        assert dagma(A).item() == pytest.approx(1e-12, rel=1e-3)
+
+    def test_choice_of_constraint(self):
+        assert acyclicity(TWO_CYCLE) == dagma(TWO_CYCLE)
+        assert acyclicity(TWO_CYCLE, s=2.0) == dagma(TWO_CYCLE, 2.0)
+        assert acyclicity(TWO_CYCLE, constraint="notears") == notears(TWO_CYCLE)
+        assert acyclicity(TWO_CYCLE, constraint="none") == 0.0
+        with pytest.raises(ConfigError, match="no_tears"):
+            acyclicity(TWO_CYCLE, constraint="no_tears")
+
+    @pytest.mark.parametrize("constraint", ["dagma", "notears", "none"])
+    def test_d61_one_matrix_not_one_per_time_step(self, constraint):
+        per_step = TWO_CYCLE.expand(6, 2, 2)
+        with pytest.raises(InputError, match="once per step"):
+            acyclicity(per_step, constraint=constraint)
+
+
+class TestDomain:
+    @given(seed=seeds, q=st.integers(1, 9), scale=st.floats(0.05, 1.5))
+    @settings(max_examples=60, deadline=None)
+    def test_equals_the_spectral_radius(self, seed, q, scale):
+        A = random_matrix(seed, q, scale)
+        radius = spectral_radius(A)
+        if abs(radius - 1) > 1e-6:
+            assert in_dagma_domain(A) == (radius < 1)
+
+    def test_d62_the_largest_entry_is_not_the_spectral_radius(self):
+        # Entries of 0.6: A * A has 0.36 everywhere, spectral radius 3 * 0.36 > 1.
+        dense = 0.6 * (1 - torch.eye(4))
+        assert spectral_radius(dense) == pytest.approx(1.08)
+        assert not in_dagma_domain(dense)
+        # A chain of entries of 50 is acyclic, hence inside.
+        chain = torch.diag(torch.full((5,), 50.0), 1)
+        assert in_dagma_domain(chain)
+        assert dagma(chain).item() == pytest.approx(0.0, abs=1e-12)
+
+    def test_border_and_values_that_are_not_finite(self):
+        assert not in_dagma_domain(2 * TWO_CYCLE)
+        assert in_dagma_domain(2 * TWO_CYCLE, s=1.001)
+        assert not in_dagma_domain(TWO_CYCLE * math.nan)
+        assert not in_dagma_domain(TWO_CYCLE * math.inf)
+        with pytest.raises(ConfigError, match="positive"):
+            in_dagma_domain(TWO_CYCLE, s=0.0)
+
+    def test_d62_outside_the_domain_is_an_error_not_another_function(self):
+        with pytest.raises(InputError, match="keep_in_domain"):
+            dagma(3 * TWO_CYCLE)
+
+    @given(seed=seeds, q=st.integers(2, 7), length=st.floats(0.1, 1e4))
+    @settings(max_examples=40, deadline=None)
+    def test_d62_a_step_is_shortened_not_clamped(self, seed, q, length):
+        old = feasible(seed, q, 0.7)
+        step = length * random_matrix(seed + 1, q)
+        kept = keep_in_domain(old + step, old)
+        assert in_dagma_domain(kept)
+        share = ((kept - old) * step).sum() / step.square().sum()
+        torch.testing.assert_close(kept, old + share * step, atol=1e-8, rtol=1e-8)
+        assert 0 <= share <= 1 + 1e-12
+        if not in_dagma_domain(old + step):
+            # The first halving that fits was taken.
+            assert not in_dagma_domain(old + 2 * share * step)
+
+    def test_a_feasible_step_is_taken_whole(self):
+        new = torch.nn.Parameter(TWO_CYCLE * 1.5)
+        kept = keep_in_domain(new, TWO_CYCLE)
+        assert torch.equal(kept, new.detach())
+        assert not kept.requires_grad
+
+    def test_a_step_that_never_fits_is_refused(self):
+        kept = keep_in_domain(TWO_CYCLE * math.nan, TWO_CYCLE)
+        assert torch.equal(kept, TWO_CYCLE)
+
+    def test_no_feasible_start(self):
+        with pytest.raises(InputError, match="step back"):
+            keep_in_domain(4 * TWO_CYCLE, 3 * TWO_CYCLE)
+
+    def test_descent_along_the_path_reaches_a_dag(self):
+        # Two variables, the stronger direction wins; every iterate stays feasible.
+        target = torch.tensor([[0.0, 1.2], [0.4, 0.0]], dtype=torch.float64)
+        A = torch.full((2, 2), 0.1, dtype=torch.float64).fill_diagonal_(0)
+        A.requires_grad_()
+        for epoch in range(600):
+            mu = central_path(epoch, 600, stages=4)
+            score = (A - target).square().sum()
+            (gradient,) = torch.autograd.grad(score + dagma(A) / mu, A)
+            old = A.detach()
+            A = keep_in_domain(old - 0.02 * min(1, 30 * mu) * gradient, old)
+            A.requires_grad_()
+        assert A[0, 1] > 1.1
+        assert A[1, 0].abs() < 0.02
+        assert dagma(A) < 1e-3
+
+
+def test_central_path():
+    assert [central_path(e, 8, start=2.0, factor=0.5, stages=4) for e in range(8)] == [
+        2.0,
+        2.0,
+        1.0,
+        1.0,
+        0.5,
+        0.5,
+        0.25,
+        0.25,
+    ]
+    assert central_path(99, 8, stages=3) == pytest.approx(0.01)
+    assert central_path(0, 1) == 1.0
+
+
+@pytest.mark.parametrize(
+    "options", [{"start": 0.0}, {"factor": 1.5}, {"factor": 0.0}, {"stages": 0}]
+)
+def test_central_path_must_decrease(options):
+    with pytest.raises(ConfigError, match="central path"):
+        central_path(0, 10, **options)
+
+
+class TestSparsity:
+    A = torch.tensor([[9.0, 1.0, -2.0], [3.0, 9.0, 4.0], [0.0, -5.0, 9.0]])
+
+    def test_l1_without_own_lags(self):
+        assert sparsity(self.A).item() == 1 + 2 + 3 + 4 + 5
+
+    def test_groups_by_hand(self):
+        # Variables 0 and 1 share a source: 1 + 3 inside; blocks (-2, 4) and (0, -5).
+        expected = 1 + 3 + math.sqrt(2) * (math.sqrt(20) + 5)
+        value = sparsity(self.A, groups=["low", "low", "high"])
+        assert value.item() == pytest.approx(expected)
+
+    def test_groups_of_one_are_l1(self):
+        value = sparsity(self.A, groups=["a", "b", "c"])
+        assert value.item() == pytest.approx(sparsity(self.A).item())
+
+    def test_gradient_is_finite_at_an_absent_block(self):
+        A = torch.zeros(3, 3, requires_grad=True)
+        sparsity(A, groups=["low", "low", "high"]).backward()
+        assert A.grad.abs().max() == 0.0
+        B = self.A.clone().requires_grad_()
+        sparsity(B, groups=["low", "low", "high"]).backward()
+        assert torch.isfinite(B.grad).all()
+        assert B.grad[0, 2].item() == pytest.approx(-2 * math.sqrt(2 / 20))
+        assert B.grad.diagonal().abs().max() == 0.0
+
+    def test_wrong_groups(self):
+        with pytest.raises(InputError, match="one group per variable"):
+            sparsity(self.A, groups=["a"])
+
+
+def has_cycle(adjacency):
+    """Does any power of the adjacency matrix return to its start?"""
+    reach = np.eye(len(adjacency), dtype=int)
+    for _ in range(len(adjacency)):
+        reach = (reach @ adjacency.astype(int) > 0).astype(int)
+        if np.trace(reach):
+            return True
+    return False
+
+
+class TestExport:
+    def test_by_hand(self):
+        # 0 -> 1 -> 2 -> 0 and the reverse of its first edge.
+        A = np.array([[7.0, 0.9, 0.0], [-0.2, 7.0, 0.8], [0.3, 0.0, 7.0]])
+        export = acyclic_threshold(A)
+        assert export.threshold == 0.3
+        assert export.edges == (Edge(0, 1, 0.9), Edge(1, 2, 0.8))
+        assert export.cut == (Edge(2, 0, 0.3), Edge(1, 0, -0.2))
+        assert export.matrix.tolist() == [[0, 0.9, 0], [0, 0, 0.8], [0, 0, 0]]
+
+    def test_a_dag_is_exported_whole(self):
+        A = random_dag(1, 6)
+        export = acyclic_threshold(A.requires_grad_())
+        assert export.threshold == 0.0
+        assert export.cut == ()
+        assert np.array_equal(export.matrix, A.detach().numpy())
+        assert len(export.edges) == 15
+
+    def test_no_edges(self):
+        export = acyclic_threshold(torch.zeros(3, 3))
+        assert (export.threshold, export.edges, export.cut) == (0.0, (), ())
+
+    def test_a_symmetric_matrix_loses_both_directions(self):
+        export = acyclic_threshold(TWO_CYCLE)
+        assert export.threshold == 0.5
+        assert export.edges == ()
+        assert len(export.cut) == 2
+
+    @given(seed=seeds, q=st.integers(1, 7))
+    @settings(max_examples=40, deadline=None)
+    def test_smallest_threshold_without_a_cycle(self, seed, q):
+        A = random_matrix(seed, q).numpy()
+        export = acyclic_threshold(A)
+        strength = np.abs(A)
+        candidates = [0.0, *np.sort(strength[strength > 0])]
+        best = next(t for t in candidates if not has_cycle(strength > t))
+        assert export.threshold == best
+        assert not has_cycle(export.matrix != 0)
+        count = np.count_nonzero(A)
+        assert len(export.edges) + len(export.cut) == count
+        weights = [abs(edge.weight) for edge in export.edges]
+        assert weights == sorted(weights, reverse=True)
+        assert all(w > export.threshold for w in weights)
+        assert all(abs(edge.weight) <= export.threshold for edge in export.cut)
+
+    def test_minimum_weight(self):
+        A = np.array([[0.0, 0.9], [0.0, 0.0]])
+        assert acyclic_threshold(A, minimum=0.5).edges == (Edge(0, 1, 0.9),)
+        weak = acyclic_threshold(A, minimum=0.95)
+        assert weak.threshold == 0.95
+        assert weak.cut == (Edge(0, 1, 0.9),)
+
+    @pytest.mark.parametrize(
+        "A", [np.zeros((2, 3)), np.zeros((2, 2, 2)), np.full((2, 2), np.nan)]
+    )
+    def test_not_a_matrix(self, A):
+        with pytest.raises(InputError):
+            acyclic_threshold(A)
+
+    def test_is_acyclic_on_all_graphs_of_three_nodes(self):
+        off = [(i, k) for i in range(3) for k in range(3) if i != k]
+        for bits in itertools.product([False, True], repeat=6):
+            graph = np.zeros((3, 3), dtype=bool)
+            for (i, k), bit in zip(off, bits, strict=True):
+                graph[i, k] = bit
+            assert is_acyclic(graph) != has_cycle(graph)

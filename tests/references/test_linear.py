@@ -1,0 +1,108 @@
+"""Ridge regression: penalty, folds, held-out residuals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from st_cdgm.references import linear
+from st_cdgm.references.base import build_reference
+from st_cdgm.references.linear import (
+    PENALTIES,
+    choose_penalty,
+    held_out_residuals,
+    solve_ridge,
+    year_folds,
+)
+
+
+def problem(T=120, K=6, P=4, noise=0.1, seed=0):
+    rng = np.random.default_rng(seed)
+    X = np.column_stack([np.ones(T), rng.normal(size=(T, K - 1))])
+    Y = X @ rng.normal(size=(K, P)) + noise * rng.normal(size=(T, P))
+    return X, Y
+
+
+def test_ridge_solves_the_penalised_problem():
+    X, Y = problem()
+    beta = solve_ridge(X.T @ X, X.T @ Y, 0.05, len(X))
+    penalty = np.diag([0.0] + [0.05 * len(X)] * 5)
+    gradient = X.T @ (X @ beta - Y) + penalty @ beta
+    np.testing.assert_allclose(gradient, 0, atol=1e-9)
+    # the intercept is free: the mean error is 0 however strong the penalty
+    strong = solve_ridge(X.T @ X, X.T @ Y, 1e6, len(X))
+    np.testing.assert_allclose((Y - X @ strong).mean(axis=0), 0, atol=1e-9)
+
+
+def test_folds_are_years_or_blocks():
+    day = np.array([19990101, 19991231, 20000615, 20010101, 20010102])
+    assert [f.tolist() for f in year_folds(day)] == [[0, 1], [2], [3, 4]]
+    short = year_folds(20010101 + np.arange(12))
+    assert [len(f) for f in short] == [3, 3, 2, 2, 2]
+    np.testing.assert_array_equal(np.concatenate(short), np.arange(12))
+    assert len(year_folds(np.array([20010101, 20010102]))) == 2
+
+
+def test_residuals_come_from_fits_that_had_not_seen_the_fold():
+    X, Y = problem()
+    folds = np.array_split(np.arange(120), 4)
+    residual = held_out_residuals(X, Y, folds, 0.01)
+    rest = np.setdiff1d(np.arange(120), folds[2])
+    beta = solve_ridge(X[rest].T @ X[rest], X[rest].T @ Y[rest], 0.01, len(rest))
+    np.testing.assert_allclose(
+        residual[folds[2]], Y[folds[2]] - X[folds[2]] @ beta, atol=1e-5
+    )
+    changed = Y.copy()
+    changed[folds[2]] += 100  # the fold's own truth moves its residual by just that
+    moved = held_out_residuals(X, changed, folds, 0.01)
+    np.testing.assert_allclose(moved[folds[2]], residual[folds[2]] + 100, atol=1e-3)
+
+
+def test_penalty_grows_with_the_noise():
+    folds = np.array_split(np.arange(60), 5)
+    X, Y = problem(T=60, K=40, noise=0.01)
+    assert choose_penalty(X, Y, folds) == min(PENALTIES)
+    rng = np.random.default_rng(0)
+    assert choose_penalty(X, rng.normal(size=Y.shape), folds) >= 0.3
+
+
+def test_penalty_is_chosen_on_some_cells_only(monkeypatch):
+    X, Y = problem(P=50)
+    folds = np.array_split(np.arange(120), 4)
+    monkeypatch.setattr(linear, "PENALTY_CELLS", 2)  # the first and the last
+    chosen = choose_penalty(X, Y, folds)
+    assert chosen == choose_penalty(X, Y[:, [0, -1]], folds)
+    Y[:, 1:-1] = np.random.default_rng(0).normal(size=(120, 48))
+    assert choose_penalty(X, Y, folds) == chosen
+    Y[:, 0] = 7.0  # a constant cell divides by nothing
+    assert choose_penalty(X, Y, folds) in PENALTIES
+
+
+def test_members_scatter_about_the_regression(world):
+    reference = build_reference("ridge").fit(world.train, world.preprocessor)
+    assert reference.penalty in PENALTIES
+    fields = reference.predict(world.test, members=30, seed=0)
+    truth, valid = world.test.hr, world.preprocessor.valid
+    error = fields.mean(axis=1) - truth
+    spread = fields.std(axis=1, ddof=1)
+    for c in range(2):
+        rmse = np.sqrt(np.mean(error[:, c][:, valid[c]] ** 2))
+        width = np.sqrt(np.mean(spread[:, c][:, valid[c]] ** 2))
+        assert 0.8 < width / rmse < 1.25
+
+
+def test_prediction_in_blocks_is_the_same(world, monkeypatch):
+    reference = build_reference("ridge").fit(world.train, world.preprocessor)
+    whole = reference.predict(world.test, members=4, seed=0)
+    monkeypatch.setattr(linear, "BLOCK_BYTES", 1)
+    np.testing.assert_array_equal(
+        reference.predict(world.test, members=4, seed=0), whole
+    )
+
+
+@pytest.mark.parametrize("harmonics", [0, 1, 3])
+def test_number_of_harmonics(world, harmonics):
+    reference = linear.RidgeReference(harmonics=harmonics, components=3)
+    reference.fit(world.train, world.preprocessor)
+    fields = reference.predict(world.test, members=2, seed=0)
+    assert np.isfinite(fields[..., 1:, :]).all()

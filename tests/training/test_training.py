@@ -1,0 +1,179 @@
+"""Training, checkpoints and the shuffle test on the toy climate."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from st_cdgm.data.pipeline import NetCDFDataPipeline
+from st_cdgm.errors import InputError, MissingFileError
+from st_cdgm.training.checkpoint import load_checkpoint, save_checkpoint
+from st_cdgm.training.config import DagConfig, LossConfig, TrainingConfig
+from st_cdgm.training.fit import TrainingResult, _new_model, train
+from st_cdgm.training.lightning_module import STCDGMModule, last_day_condition
+from st_cdgm.training.shuffle_test import shuffle_test
+from tests.toy import tiny_model
+
+
+def module(pipeline: NetCDFDataPipeline, kind: str = "one_step", **kwargs):
+    torch.manual_seed(0)
+    return STCDGMModule(
+        _new_model(pipeline, tiny_model(kind)),
+        pipeline.preprocessor,
+        loss=kwargs.get("loss", LossConfig()),
+        training=kwargs.get("training", TrainingConfig()),
+        total_steps=100,
+    )
+
+
+def test_training_lowers_the_validation_loss_and_logs(trained: TrainingResult):
+    logs = pd.read_csv(trained.checkpoint.parents[1] / "logs" / "metrics.csv")
+    losses = logs["val_loss"].dropna()
+    assert losses.iloc[-1] < 0.9 * losses.iloc[0]
+    assert trained.best_loss == pytest.approx(losses.min())
+    assert {"epoch", "step", "train_loss", "loss_gen", "loss_rec"} <= set(logs)
+
+
+def test_same_seed_same_weights(tiny_pipeline, tmp_path):
+    runs = []
+    for name in ("a", "b"):
+        result = train(
+            tiny_pipeline,
+            model=tiny_model(),
+            loss=LossConfig(),
+            training=TrainingConfig(epochs=1, batch_size=16),
+            run_dir=tmp_path / name,
+            seed=5,
+        )
+        runs.append(load_checkpoint(result.checkpoint).model.state_dict())
+    for key, value in runs[0].items():
+        torch.testing.assert_close(value, runs[1][key], rtol=0, atol=0)
+
+
+def test_a_checkpoint_gives_back_the_model(tiny_pipeline, tmp_path):
+    model = _new_model(tiny_pipeline, tiny_model("edm")).eval()
+    path = save_checkpoint(
+        tmp_path / "point", model, tiny_pipeline.preprocessor, extra={"epoch": 4}
+    )
+    assert sorted(p.name for p in path.iterdir()) == ["meta.json", "model.safetensors"]
+    assert [p.name for p in tmp_path.iterdir()] == ["point"]
+    again = load_checkpoint(path)
+    assert again.meta["epoch"] == 4
+    assert again.model.config == model.config
+    batch = tiny_pipeline.windows("validation").batch([0, 5])
+    outputs = [
+        last_day_condition(m, batch, m.rollout(batch.lr)).maps()
+        for m in (model, again.model)
+    ]
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=0)
+
+
+def test_damaged_checkpoints_are_refused_with_the_file(trained, tmp_path):
+    with pytest.raises(MissingFileError, match="not a checkpoint"):
+        load_checkpoint(tmp_path / "nowhere")
+    copy = Path(shutil.copytree(trained.checkpoint, tmp_path / "copy"))
+    meta = json.loads((copy / "meta.json").read_text())
+    (copy / "meta.json").write_text(json.dumps({**meta, "format_version": 99}))
+    with pytest.raises(InputError, match="format_version 99"):
+        load_checkpoint(copy)
+    (copy / "meta.json").write_text(json.dumps(meta))
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"model\.safetensors"):
+        load_checkpoint(copy)
+
+
+def test_a_nan_loss_stops_and_names_the_days(tiny_pipeline):
+    """D66: no batch is skipped in silence."""
+    batch = tiny_pipeline.windows("train").batch([4, 9])
+    batch.target[1, -1, 0, 7, 9] = float("nan")
+    assert bool(batch.valid[1, -1, 0, 7, 9])
+    with pytest.raises(FloatingPointError, match="20010105 to 20010112"):
+        module(tiny_pipeline).training_step(batch, 0)
+
+
+def test_sea_cells_do_not_reach_the_loss(tiny_pipeline):
+    batch = tiny_pipeline.windows("train").batch([0, 1])
+    net = module(tiny_pipeline).eval()
+    condition = last_day_condition(net.model, batch, net.model.rollout(batch.lr))
+    noise = torch.randn(6, *net.model.decoder.noise_shape)
+    before = net.generator_loss(batch, condition, members=3, noise=noise)
+    batch.target[..., :3, :4] = 77.0
+    after = net.generator_loss(batch, condition, members=3, noise=noise)
+    torch.testing.assert_close(before, after)
+
+
+def test_the_graph_penalty_counts_once_and_only_where_asked(tiny_pipeline):
+    """D58, D61: a step's penalty is that of one matrix, whatever the window's length."""
+    on = module(tiny_pipeline)
+    with torch.no_grad():
+        on.model.cell.A_dag[0, 1] = on.model.cell.A_dag[1, 0] = 0.5
+        for i in range(4):
+            for k in range(4):
+                if {i, k} != {0, 1}:
+                    on.model.cell.A_dag[i, k] = 0.0
+    on.loss_config = LossConfig(dag=DagConfig(l1_weight=0.0))
+    assert on.dag_loss().item() == pytest.approx(0.0645, abs=1e-4)
+    on.loss_config = LossConfig(dag=DagConfig(constraint="none", l1_weight=0.1))
+    assert on.dag_loss().item() == pytest.approx(0.1 * 1.0, rel=1e-5)
+
+
+def test_the_causal_matrix_never_leaves_the_domain(tiny_pipeline):
+    """A step of size 50 is shortened, not clamped."""
+    net = module(tiny_pipeline)
+    net.on_before_optimizer_step(None)
+    with torch.no_grad():
+        net.model.cell.A_dag += 50.0
+    net.on_train_batch_end(None, None, 0)
+    assert torch.isfinite(net.dag_loss())
+    assert net.model.cell.A_dag.max() > 0.1
+
+
+@pytest.mark.parametrize("kind", ["one_step", "edm"])
+def test_the_loss_is_a_function_of_the_noise(tiny_pipeline, kind):
+    batch = tiny_pipeline.windows("validation").batch([0, 1, 2])
+    net = module(tiny_pipeline, kind).eval()
+    condition = last_day_condition(net.model, batch, net.model.rollout(batch.lr))
+    count = 12 if kind == "one_step" else 3
+    noise = torch.randn(count, *net.model.decoder.noise_shape)
+    given = {"noise": noise, "sigma": torch.tensor([0.1, 1.0, 5.0])}
+    days = net.generator_loss(batch, condition, members=4, per_day=True, **given)
+    total = net.generator_loss(batch, condition, members=4, **given)
+    assert days.shape == (3, 3)
+    torch.testing.assert_close(days.mean(dim=0), total)
+
+
+def test_shuffled_states_make_the_loss_worse(trained, tiny_pipeline):
+    """D44: the generator uses the causal states, in every variable."""
+    checkpoint = load_checkpoint(trained.checkpoint)
+    results = shuffle_test(
+        checkpoint.model,
+        checkpoint.preprocessor,
+        tiny_pipeline.windows("validation"),
+        resamples=500,
+    )
+    assert [r.variable for r in results] == ["tasmin", "tasmax", "pr"]
+    for result in results:
+        assert result.days == 36
+        assert result.low > 0, result
+
+
+def test_shuffling_an_unconditional_generator_changes_nothing(tiny_pipeline):
+    """The test can fail: without a path from the states there is no increase."""
+    net = _new_model(tiny_pipeline, tiny_model()).eval()
+    with torch.no_grad():
+        maps = net.config.diffusion.spatial_channels
+        noise = net.config.diffusion.noise_channels
+        net.decoder.unet.conv_in.weight[:, noise : noise + maps] = 0.0
+        for name, parameter in net.decoder.unet.named_parameters():
+            if "attn2.to_v" in name:
+                parameter.zero_()
+    results = shuffle_test(
+        net, tiny_pipeline.preprocessor, tiny_pipeline.windows("validation")
+    )
+    assert [r.increase for r in results] == pytest.approx([0.0] * 3, abs=1e-6)
