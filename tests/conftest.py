@@ -48,7 +48,11 @@ def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     coarse = xr.Dataset(
         {
             "q_850": (("time", "lat", "lon"), humidity, {"units": "kg kg-1"}),
-            "z_500": (("time", "lat", "lon"), smooth(300.0) + 55000, {"units": "m2 s-2"}),
+            "z_500": (
+                ("time", "lat", "lon"),
+                smooth(300.0) + 55000,
+                {"units": "m2 s-2"},
+            ),
             "tas": (("time", "lat", "lon"), warmth, {"units": "K"}),
         },
         coords={"time": days, "lat": lat, "lon": lon},
@@ -56,9 +60,7 @@ def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     coarse["q_850"].attrs["standard_name"] = "specific_humidity"
     coarse["z_500"].attrs["standard_name"] = "geopotential"
     coarse["tas"].attrs["standard_name"] = "air_temperature"
-    near = coarse.interp(
-        lat=np.clip(fine_lat, 40, 46), lon=np.clip(fine_lon, 0, 8)
-    )
+    near = coarse.interp(lat=np.clip(fine_lat, 40, 46), lon=np.clip(fine_lon, 0, 8))
     pattern = np.sin(fine_lat)[:, None] * np.cos(fine_lon)[None, :]
     wet = (near.q_850.values - 0.006) / 0.001
     middle = near.tas.values - 273.15 + pattern * (3 + wet)

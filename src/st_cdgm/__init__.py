@@ -7,17 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from st_cdgm._lazy import load
+from st_cdgm._lazy import import_name
 from st_cdgm._version import __version__
 
 if TYPE_CHECKING:
     from st_cdgm.data.datasets import ResDiffIterableDataset
     from st_cdgm.data.pipeline import NetCDFDataPipeline
     from st_cdgm.models.causal_rcn import RCNCell, RCNSequenceRunner
-    from st_cdgm.models.diffusion_decoder import (
-        CausalDiffusionDecoder,
-        DiffusionOutput,
-    )
+    from st_cdgm.models.diffusion_decoder import CausalDiffusionDecoder
     from st_cdgm.models.graph_builder import HeteroGraphBuilder
     from st_cdgm.models.intelligible_encoder import (
         IntelligibleVariableConfig,
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CausalDiffusionDecoder",
-    "DiffusionOutput",
     "HeteroGraphBuilder",
     "IntelligibleVariableConfig",
     "IntelligibleVariableEncoder",
@@ -39,7 +35,6 @@ __all__ = [
 
 _HOME = {
     "CausalDiffusionDecoder": "st_cdgm.models.diffusion_decoder",
-    "DiffusionOutput": "st_cdgm.models.diffusion_decoder",
     "HeteroGraphBuilder": "st_cdgm.models.graph_builder",
     "IntelligibleVariableConfig": "st_cdgm.models.intelligible_encoder",
     "IntelligibleVariableEncoder": "st_cdgm.models.intelligible_encoder",
@@ -51,7 +46,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    return load(__name__, name, _HOME)
+    return import_name(__name__, name, _HOME)
 
 
 def __dir__() -> list[str]:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-__all__ = ["load"]
+__all__ = ["import_name"]
 
 
-def load(package: str, name: str, home: Mapping[str, str]) -> Any:
+def import_name(package: str, name: str, home: Mapping[str, str]) -> Any:
     """Import ``name`` from the module that defines it and keep it in ``package``.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Errors a user can act on: each says what was found, what was expected and what to do."""
+"""Errors a user can act on: what was found, what was expected, what to do."""
 
 from __future__ import annotations
 
@@ -51,7 +51,11 @@ class InputError(ValueError):
 
     def __str__(self) -> str:
         lines = [self.problem]
-        lines += [f"  {key}: {value}" for key, value in self.facts.items() if value is not None]
+        lines += [
+            f"  {key}: {value}"
+            for key, value in self.facts.items()
+            if value is not None
+        ]
         return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Random numbers: one seed for a run, and one independent stream per (seed, member, day)."""
+"""Random numbers: one seed per run, and one stream per (seed, member, day)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def seed_everything(seed: int) -> None:
 def member_day_rng(seed: int, member: int, day: int) -> np.random.Generator:
     """Return the generator of one ensemble member on one day.
 
-    The stream depends on nothing but the three numbers, so members 1-4 of 20 equal members 1-4 of
-    4 whatever the batching, the period asked for or the number of processes.
+    The stream depends on nothing but the three numbers, so members 1-4 of 20 equal
+    members 1-4 of 4 whatever the batching, the period asked for or the number of
+    processes.
 
     Parameters
     ----------
@@ -32,7 +33,9 @@ def member_day_rng(seed: int, member: int, day: int) -> np.random.Generator:
     day : int
         Calendar day as the integer YYYYMMDD.
     """
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, member, day])))
+    return np.random.Generator(
+        np.random.Philox(np.random.SeedSequence([seed, member, day]))
+    )
 
 
 def member_day_noise(
@@ -43,8 +46,8 @@ def member_day_noise(
     Returns
     -------
     Tensor
-        Shape ``(draws, len(days), len(members), *shape)``, float32. Draw ``i`` of a stream does not
-        depend on how many draws follow it.
+        Shape ``(draws, len(days), len(members), *shape)``, float32. Draw ``i`` of a
+        stream does not depend on how many draws follow it.
     """
     out = np.empty((draws, len(days), len(members), *shape), dtype=np.float32)
     for d, day in enumerate(days):

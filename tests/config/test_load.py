@@ -153,7 +153,7 @@ def test_wrong_type_names_key_and_type(override, key, expected):
         "data.root=~/x",
         "training@other=3",
         "hydra.run.dir=x",
-        "encoder.metapaths=[{nam: a}]",
+        "encoder.metapaths=[{nme: a}]",
         "encoder.metapaths=[{name: a}]",
         "run.dir=${run.nothing}",
         "run.log_level=LOUD",
@@ -213,7 +213,7 @@ def test_without_preset_the_default_values_hold(write, head):
     ("text", "facts"),
     [
         ("training: {epoch: 3}\n", ["training.epoch", "training.epochs"]),
-        ("trainin: {epochs: 3}\n", ["trainin", "training"]),
+        ("trainings: {epochs: 3}\n", ["trainings", "training (the closest"]),
         ("training: {epochs: x}\n", ["training.epochs", "int"]),
         ("training: 3\n", ["training"]),
         ("training: [3\n", ["not valid YAML"]),

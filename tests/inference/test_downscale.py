@@ -40,7 +40,13 @@ def test_the_output_covers_every_day_of_the_input_on_the_fine_grid(
 ):
     """Also the first days, whose history is short: the first day is repeated."""
     fine = xr.open_dataset(tiny_files / "hr.nc", decode_times=False)
-    assert ensemble.sizes == {"time": 240, "realization": 4, "lat": 8, "lon": 10, "bnds": 2}
+    assert ensemble.sizes == {
+        "time": 240,
+        "realization": 4,
+        "lat": 8,
+        "lon": 10,
+        "bnds": 2,
+    }
     np.testing.assert_array_equal(ensemble.lat, fine.lat)
     np.testing.assert_array_equal(ensemble.lon, fine.lon)
     assert ensemble.time.dt.calendar == "noleap"
@@ -116,9 +122,7 @@ def test_another_seed_gives_another_ensemble(
     assert float(abs(difference).mean()) > 0.05
 
 
-def test_no_truth_is_needed(
-    trained: TrainingResult, tiny_files: Path, tmp_path: Path
-):
+def test_no_truth_is_needed(trained: TrainingResult, tiny_files: Path, tmp_path: Path):
     """D4: the checkpoint and the predictors are all that is read."""
     checkpoint = shutil.copytree(trained.checkpoint, tmp_path / "moved")
     shutil.copy(tiny_files / "lr.nc", tmp_path / "new.nc")
@@ -175,9 +179,7 @@ def test_bad_predictors_are_refused_and_leave_nothing(
     assert [p.name for p in tmp_path.iterdir()] == ["new.nc"]
 
 
-def test_other_bad_requests(
-    trained: TrainingResult, tiny_files: Path, tmp_path: Path
-):
+def test_other_bad_requests(trained: TrainingResult, tiny_files: Path, tmp_path: Path):
     lr, out = tiny_files / "lr.nc", tmp_path / "out.nc"
     with pytest.raises(MissingFileError, match=r"nothing\.nc"):
         downscale(trained.checkpoint, tmp_path / "nothing.nc", out)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -12,13 +11,10 @@ from hypothesis import strategies as st
 
 from st_cdgm.errors import ConfigError, InputError
 from st_cdgm.models.acyclicity import (
-    Edge,
-    acyclic_threshold,
     acyclicity,
     central_path,
     dagma,
     in_dagma_domain,
-    is_acyclic,
     keep_in_domain,
     notears,
     sparsity,
@@ -245,81 +241,3 @@ class TestSparsity:
     def test_wrong_groups(self):
         with pytest.raises(InputError, match="one group per variable"):
             sparsity(self.A, groups=["a"])
-
-
-def has_cycle(adjacency):
-    """Does any power of the adjacency matrix return to its start?"""
-    reach = np.eye(len(adjacency), dtype=int)
-    for _ in range(len(adjacency)):
-        reach = (reach @ adjacency.astype(int) > 0).astype(int)
-        if np.trace(reach):
-            return True
-    return False
-
-
-class TestExport:
-    def test_by_hand(self):
-        # 0 -> 1 -> 2 -> 0 and the reverse of its first edge.
-        A = np.array([[7.0, 0.9, 0.0], [-0.2, 7.0, 0.8], [0.3, 0.0, 7.0]])
-        export = acyclic_threshold(A)
-        assert export.threshold == 0.3
-        assert export.edges == (Edge(0, 1, 0.9), Edge(1, 2, 0.8))
-        assert export.cut == (Edge(2, 0, 0.3), Edge(1, 0, -0.2))
-        assert export.matrix.tolist() == [[0, 0.9, 0], [0, 0, 0.8], [0, 0, 0]]
-
-    def test_a_dag_is_exported_whole(self):
-        A = random_dag(1, 6)
-        export = acyclic_threshold(A.requires_grad_())
-        assert export.threshold == 0.0
-        assert export.cut == ()
-        assert np.array_equal(export.matrix, A.detach().numpy())
-        assert len(export.edges) == 15
-
-    def test_no_edges(self):
-        export = acyclic_threshold(torch.zeros(3, 3))
-        assert (export.threshold, export.edges, export.cut) == (0.0, (), ())
-
-    def test_a_symmetric_matrix_loses_both_directions(self):
-        export = acyclic_threshold(TWO_CYCLE)
-        assert export.threshold == 0.5
-        assert export.edges == ()
-        assert len(export.cut) == 2
-
-    @given(seed=seeds, q=st.integers(1, 7))
-    @settings(max_examples=40, deadline=None)
-    def test_smallest_threshold_without_a_cycle(self, seed, q):
-        A = random_matrix(seed, q).numpy()
-        export = acyclic_threshold(A)
-        strength = np.abs(A)
-        candidates = [0.0, *np.sort(strength[strength > 0])]
-        best = next(t for t in candidates if not has_cycle(strength > t))
-        assert export.threshold == best
-        assert not has_cycle(export.matrix != 0)
-        count = np.count_nonzero(A)
-        assert len(export.edges) + len(export.cut) == count
-        weights = [abs(edge.weight) for edge in export.edges]
-        assert weights == sorted(weights, reverse=True)
-        assert all(w > export.threshold for w in weights)
-        assert all(abs(edge.weight) <= export.threshold for edge in export.cut)
-
-    def test_minimum_weight(self):
-        A = np.array([[0.0, 0.9], [0.0, 0.0]])
-        assert acyclic_threshold(A, minimum=0.5).edges == (Edge(0, 1, 0.9),)
-        weak = acyclic_threshold(A, minimum=0.95)
-        assert weak.threshold == 0.95
-        assert weak.cut == (Edge(0, 1, 0.9),)
-
-    @pytest.mark.parametrize(
-        "A", [np.zeros((2, 3)), np.zeros((2, 2, 2)), np.full((2, 2), np.nan)]
-    )
-    def test_not_a_matrix(self, A):
-        with pytest.raises(InputError):
-            acyclic_threshold(A)
-
-    def test_is_acyclic_on_all_graphs_of_three_nodes(self):
-        off = [(i, k) for i in range(3) for k in range(3) if i != k]
-        for bits in itertools.product([False, True], repeat=6):
-            graph = np.zeros((3, 3), dtype=bool)
-            for (i, k), bit in zip(off, bits, strict=True):
-                graph[i, k] = bit
-            assert is_acyclic(graph) != has_cycle(graph)

@@ -55,7 +55,7 @@ def test_a_perfect_network_denoises_perfectly(kind):
 
 
 def test_min_snr_weights_are_not_inverted():
-    """D45: of the eps error, weight min(SNR, 5) / SNR: 1 at high noise, small at low."""
+    """D45: of the eps error, min(SNR, 5) / SNR: 1 at high noise, small at low."""
     c = precondition("eps", SIGMA, vp_sigmas(1000))
     of_eps_error = c.weight * SIGMA**2  # |D - x0|^2 = sigma^2 |eps error|^2
     snr = 1 / SIGMA**2
@@ -130,9 +130,7 @@ def test_multiscale_noise_blocks_and_variance():
     assert (z[:, 1, 0, 0] != z[:, 1, 0, 2]).all()
     assert (z[:, 2] == z[:, 2, :1, :1]).all()
     # Unit variance in every cell; 4 standard errors at 20 000 draws.
-    torch.testing.assert_close(
-        z.var(dim=0), torch.ones(3, 5, 6), atol=0.04, rtol=0
-    )
+    torch.testing.assert_close(z.var(dim=0), torch.ones(3, 5, 6), atol=0.04, rtol=0)
 
 
 def test_validation_noise_levels_follow_the_training_distribution():

@@ -61,7 +61,7 @@ def test_pool_valid_averages_valid_cells_only():
 
 
 def test_multiscale_crps_sees_wrong_dependence_between_cells():
-    """Independent cells where the truth is coherent: right per cell, wrong per block."""
+    """Independent cells, coherent truth: right per cell, wrong per block."""
     generator = torch.Generator().manual_seed(1)
     shape = (4_000, 2, 1, 4, 4)
     coherent = torch.randn(4_000, 2, 1, 1, 1, generator=generator).expand(shape)

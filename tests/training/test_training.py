@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from tests.toy import tiny_model
 
 from st_cdgm.data.pipeline import NetCDFDataPipeline
 from st_cdgm.errors import InputError, MissingFileError
@@ -17,7 +18,6 @@ from st_cdgm.training.config import DagConfig, LossConfig, TrainingConfig
 from st_cdgm.training.fit import TrainingResult, _new_model, train
 from st_cdgm.training.lightning_module import STCDGMModule, last_day_condition
 from st_cdgm.training.shuffle_test import shuffle_test
-from tests.toy import tiny_model
 
 
 def module(pipeline: NetCDFDataPipeline, kind: str = "one_step", **kwargs):
@@ -109,7 +109,7 @@ def test_sea_cells_do_not_reach_the_loss(tiny_pipeline):
 
 
 def test_the_graph_penalty_counts_once_and_only_where_asked(tiny_pipeline):
-    """D58, D61: a step's penalty is that of one matrix, whatever the window's length."""
+    """D58, D61: a step's penalty is that of one matrix, for any window length."""
     on = module(tiny_pipeline)
     with torch.no_grad():
         on.model.cell.A_dag[0, 1] = on.model.cell.A_dag[1, 0] = 0.5

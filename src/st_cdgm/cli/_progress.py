@@ -12,7 +12,7 @@ from st_cdgm.cli._common import Advance
 __all__ = ["TrainingProgress"]
 
 
-class TrainingProgress(Callback):  # type: ignore[misc]
+class TrainingProgress(Callback):
     """Advance a bar by one for every update."""
 
     def __init__(self, advance: Advance) -> None:

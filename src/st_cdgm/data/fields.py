@@ -1,4 +1,4 @@
-"""Named arrays between xarray and tensors: what a channel is, and a period in memory."""
+"""Named arrays between xarray and tensors: channels, and a period in memory."""
 
 from __future__ import annotations
 

@@ -1,1 +1,48 @@
-"""TODO."""
+"""Scores, the learned graph and the report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from st_cdgm._lazy import import_name
+
+if TYPE_CHECKING:
+    from st_cdgm.evaluation.dag import (
+        compute_structural_hamming_distance,
+        export_dag,
+        export_dag_to_csv,
+        export_dag_to_json,
+    )
+    from st_cdgm.evaluation.plots import plot_dag_heatmap
+    from st_cdgm.evaluation.report import build_report
+    from st_cdgm.evaluation.scorecard import Scorecard, evaluate_ensembles
+
+__all__ = [
+    "Scorecard",
+    "build_report",
+    "compute_structural_hamming_distance",
+    "evaluate_ensembles",
+    "export_dag",
+    "export_dag_to_csv",
+    "export_dag_to_json",
+    "plot_dag_heatmap",
+]
+
+_HOME = {
+    "Scorecard": "st_cdgm.evaluation.scorecard",
+    "build_report": "st_cdgm.evaluation.report",
+    "compute_structural_hamming_distance": "st_cdgm.evaluation.dag",
+    "evaluate_ensembles": "st_cdgm.evaluation.scorecard",
+    "export_dag": "st_cdgm.evaluation.dag",
+    "export_dag_to_csv": "st_cdgm.evaluation.dag",
+    "export_dag_to_json": "st_cdgm.evaluation.dag",
+    "plot_dag_heatmap": "st_cdgm.evaluation.plots",
+}
+
+
+def __getattr__(name: str) -> Any:
+    return import_name(__name__, name, _HOME)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

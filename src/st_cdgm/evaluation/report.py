@@ -208,7 +208,7 @@ def _diagnostic_context(run: RunFiles) -> dict[str, Any]:
             days.append((f"{case.day}: {case.label}", why, shown))
     note = "" if days else "No day was stored in diagnostics.nc."
     if left_out:
-        note = f"{left_out} more figures are left out to keep the page small."
+        note = f"Left out to keep the page small: {left_out} of the figures."
     return {
         "days": days,
         "spectra": spectrum_pictures(found),

@@ -149,7 +149,7 @@ class Comparison:
             return "cannot be compared: a score is missing"
         units = f" {pretty_units(self.units)}" if self.units not in ("", "1") else ""
         against = (
-            f"{self.model:.3g}{units} against {self.reference:.3g}{units} of "
+            f"{_number(self.model)}{units} against {_number(self.reference)}{units} of "
             f"{self.reference_name}, the best reference"
         )
         words = {

@@ -101,7 +101,7 @@ def generate(
     wanted = np.flatnonzero(np.asarray(windows.ends) >= first)
     for start in range(0, len(wanted), batch_days):
         index = wanted[start : start + batch_days]
-        batch = windows.batch(index).to(device)
+        batch = windows.batch(index.tolist()).to(device)
         fields = generate_batch(
             model,
             preprocessor,
@@ -118,7 +118,7 @@ def generate(
 
 def downscale(
     checkpoint: Checkpoint | str | Path,
-    lr: str | Path | list[str],
+    lr: str | Path | list[str | Path],
     output: str | Path,
     *,
     members: int = 20,

@@ -1,4 +1,4 @@
-"""Acyclicity of a weighted graph: penalties, their domain, sparsity, and the export.
+"""Acyclicity of a weighted graph: penalties, their domain, sparsity.
 
 ``A[i, k]`` is the weight of the edge i -> k. All functions take one matrix: the penalty
 belongs to the matrix, so it is counted once per optimiser step however many time steps
@@ -18,26 +18,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from st_cdgm.errors import ConfigError, InputError
 
 __all__ = [
     "CONSTRAINTS",
-    "AcyclicExport",
-    "Edge",
-    "acyclic_threshold",
     "acyclicity",
     "central_path",
     "dagma",
     "in_dagma_domain",
-    "is_acyclic",
     "keep_in_domain",
     "notears",
     "sparsity",
@@ -257,99 +250,6 @@ def sparsity(A: Tensor, groups: Sequence[str] | None = None) -> Tensor:
     # The root's gradient is infinite at 0: absent blocks get the subgradient 0.
     length = torch.where(between, square, 1.0).sqrt() * between
     return internal + (size.sqrt() * length).sum()
-
-
-class Edge(NamedTuple):
-    """One edge ``source -> target`` by index, with its signed weight."""
-
-    source: int
-    target: int
-    weight: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class AcyclicExport:
-    """An acyclic graph and what was cut to get it.
-
-    Attributes
-    ----------
-    threshold : float
-        Edges with ``|weight| <= threshold`` were cut.
-    edges, cut : tuple of Edge
-        Kept edges and cut edges, strongest first.
-    matrix : ndarray
-        The kept weights, ``matrix[i, k]``: i -> k. Shape ``(q, q)``.
-    """
-
-    threshold: float
-    edges: tuple[Edge, ...]
-    cut: tuple[Edge, ...]
-    matrix: NDArray[np.float64]
-
-
-def acyclic_threshold(
-    A: Tensor | NDArray[np.floating], *, minimum: float = 0.0
-) -> AcyclicExport:
-    """Cut the weakest edges until the graph is acyclic, and say which.
-
-    Parameters
-    ----------
-    A : Tensor or ndarray
-        Shape ``(q, q)``; the diagonal (own lags) does not count as edges.
-    minimum : float
-        Edges up to this weight are cut in any case.
-
-    Returns
-    -------
-    AcyclicExport
-        At the smallest threshold, not below ``minimum``, that leaves no cycle.
-
-    Raises
-    ------
-    InputError
-        Not a finite square matrix.
-    """
-    values = A.detach().cpu().numpy() if isinstance(A, Tensor) else np.asarray(A)
-    matrix = np.array(values, dtype=np.float64)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise InputError("not one square matrix", found=matrix.shape, expected="(q, q)")
-    if not np.isfinite(matrix).all():
-        raise InputError("the matrix has values that are not finite", variable="A")
-    np.fill_diagonal(matrix, 0.0)
-    strength = np.abs(matrix)
-    # Fewer edges never make a new cycle, so the answer is found by bisection.
-    steps = np.unique(np.concatenate([[minimum], strength[strength > minimum]]))
-    low, high = 0, len(steps) - 1
-    while low < high:
-        middle = (low + high) // 2
-        if is_acyclic(strength > steps[middle]):
-            high = middle
-        else:
-            low = middle + 1
-    threshold = float(steps[low])
-    kept = strength > threshold
-    return AcyclicExport(
-        threshold=threshold,
-        edges=_edges(matrix, kept),
-        cut=_edges(matrix, ~kept & (strength > 0)),
-        matrix=np.where(kept, matrix, 0.0),
-    )
-
-
-def is_acyclic(adjacency: NDArray[np.bool_]) -> bool:
-    """Say whether a directed graph has no cycle, by taking roots away."""
-    left = np.asarray(adjacency, dtype=bool)
-    while len(left):
-        inner = left.any(axis=0)  # has a parent
-        if inner.all():
-            return False
-        left = left[np.ix_(inner, inner)]
-    return True
-
-
-def _edges(matrix: NDArray[np.float64], chosen: NDArray[np.bool_]) -> tuple[Edge, ...]:
-    found = [Edge(int(i), int(k), float(matrix[i, k])) for i, k in np.argwhere(chosen)]
-    return tuple(sorted(found, key=lambda edge: -abs(edge.weight)))
 
 
 def _check_square(A: Tensor) -> None:

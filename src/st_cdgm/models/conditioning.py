@@ -53,9 +53,7 @@ class Conditioning:
 
         Whatever is lost by this is what the generator takes from the causal states.
         """
-        return Conditioning(
-            self.tokens[order], self.state_maps[order], self.context
-        )
+        return Conditioning(self.tokens[order], self.state_maps[order], self.context)
 
 
 class SpatialConditioner(nn.Module):
@@ -98,9 +96,13 @@ class SpatialConditioner(nn.Module):
         # gradients around it, also from coarse cells outside the fine domain.
         self.spread = nn.Sequential(
             nn.SiLU(),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1, padding_mode="replicate"),
+            nn.Conv2d(
+                out_channels, out_channels, 3, padding=1, padding_mode="replicate"
+            ),
             nn.SiLU(),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1, padding_mode="replicate"),
+            nn.Conv2d(
+                out_channels, out_channels, 3, padding=1, padding_mode="replicate"
+            ),
         )
 
     def forward(self, state: Tensor) -> Tensor:
@@ -117,7 +119,7 @@ class SpatialConditioner(nn.Module):
         """Interpolate ``(B, C, y, x)`` to the fine grid by coordinates."""
         corners = coarse.flatten(2)[:, :, self.index]  # (B, C, Y*X, K)
         fine = torch.einsum("bcpk,pk->bcp", corners, self.weight.to(coarse.dtype))
-        return fine.unflatten(2, self.hr_shape)  # (B, C, Y, X)
+        return fine.reshape(*fine.shape[:2], *self.hr_shape)  # (B, C, Y, X)
 
 
 def context_maps(

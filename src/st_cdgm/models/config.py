@@ -191,9 +191,7 @@ class DiffusionConfig:
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
-        _check_choice(
-            "diffusion.scheduler_type", self.scheduler_type, SCHEDULER_TYPES
-        )
+        _check_choice("diffusion.scheduler_type", self.scheduler_type, SCHEDULER_TYPES)
         _check_choice(
             "diffusion.parameterisation", self.parameterisation, ("edm", "eps", "v")
         )

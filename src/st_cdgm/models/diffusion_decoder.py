@@ -1,7 +1,7 @@
-"""Conditional generator of the fine-scale residual: diffusion model or one-step ensemble.
+"""Conditional generator of the fine-scale residual: diffusion or one-step ensemble.
 
-Both are the same U-Net. The diffusion model denoises; the one-step generator turns noise
-into a member in a single pass and is trained by a proper score of its ensemble.
+Both are the same U-Net. The diffusion model denoises; the one-step generator turns
+noise into a member in one pass and is trained by a proper score of its ensemble.
 
 References
 ----------
@@ -37,7 +37,7 @@ def vp_sigmas(steps: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Preconditioning:
-    """Coefficients of D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), each ``(B,)``."""
+    """Coefficients of D(x; sigma) = c_skip x + c_out F(c_in x; c_noise): ``(B,)``."""
 
     c_skip: Tensor
     c_out: Tensor
@@ -73,9 +73,7 @@ def precondition(kind: str, sigma: Tensor, grid: Tensor) -> Preconditioning:
         return Preconditioning(
             torch.ones_like(sigma), -sigma, c_in, timestep.to(sigma), min_snr
         )
-    return Preconditioning(
-        1 / total, -sigma * c_in, c_in, timestep.to(sigma), min_snr
-    )
+    return Preconditioning(1 / total, -sigma * c_in, c_in, timestep.to(sigma), min_snr)
 
 
 def multiscale_noise(noise: Tensor, scales: list[int]) -> Tensor:
@@ -109,13 +107,14 @@ def _unet(
 ) -> nn.Module:
     from diffusers import UNet2DConditionModel
 
-    return UNet2DConditionModel(
+    network: nn.Module = UNet2DConditionModel(
         sample_size=sample_size,
         in_channels=in_channels,
         out_channels=out_channels,
         cross_attention_dim=cross_attention_dim,
         **kwargs,
     )
+    return network
 
 
 def unet_kwargs(config: UNetConfig) -> dict[str, Any]:
@@ -128,8 +127,7 @@ def unet_kwargs(config: UNetConfig) -> dict[str, Any]:
         "layers_per_block": config.layers_per_block,
         "down_block_types": ("DownBlock2D",) * plain
         + ("CrossAttnDownBlock2D",) * attention,
-        "up_block_types": ("CrossAttnUpBlock2D",) * attention
-        + ("UpBlock2D",) * plain,
+        "up_block_types": ("CrossAttnUpBlock2D",) * attention + ("UpBlock2D",) * plain,
         "attention_head_dim": config.attention_head_dim,
         "norm_num_groups": config.norm_num_groups,
         "dropout": config.dropout,
@@ -181,9 +179,7 @@ class CausalDiffusionDecoder(nn.Module):
         )
         if self.config.use_gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()  # type: ignore[operator]
-        self.register_buffer(
-            "vp_grid", vp_sigmas(self.config.steps), persistent=False
-        )
+        self.register_buffer("vp_grid", vp_sigmas(self.config.steps), persistent=False)
 
     @property
     def noise_shape(self) -> tuple[int, int, int]:
@@ -193,7 +189,9 @@ class CausalDiffusionDecoder(nn.Module):
         )
         return (channels, self.height, self.width)
 
-    def forward(self, noisy: Tensor, timestep: Tensor, condition: Conditioning) -> Tensor:
+    def forward(
+        self, noisy: Tensor, timestep: Tensor, condition: Conditioning
+    ) -> Tensor:
         """Run the U-Net on ``(B, C, Y, X)``; pads to its multiple and crops back."""
         if condition.tokens.ndim != 3:
             msg = (
@@ -205,19 +203,21 @@ class CausalDiffusionDecoder(nn.Module):
         pad_y, pad_x = (-self.height) % self.multiple, (-self.width) % self.multiple
         if pad_y or pad_x:
             inputs = F.pad(inputs, (0, pad_x, 0, pad_y), mode="replicate")
-        output = self.unet(inputs, timestep, condition.tokens.to(noisy.dtype)).sample
+        output: Tensor = self.unet(
+            inputs, timestep, condition.tokens.to(noisy.dtype)
+        ).sample
         return output[..., : self.height, : self.width]
 
     def generate_one_step(self, noise: Tensor, condition: Conditioning) -> Tensor:
         """Turn noise ``(B, C_z, Y, X)`` into residuals ``(B, C, Y, X)`` in one pass."""
         z = multiscale_noise(noise, self.config.noise_scales)
-        return self(z, torch.zeros(len(z), device=z.device), condition)
+        return self.forward(z, torch.zeros(len(z), device=z.device), condition)
 
     def denoise(self, x: Tensor, sigma: Tensor, condition: Conditioning) -> Tensor:
         """Estimate x0 from ``x = x0 + sigma * noise``; ``sigma`` has shape ``(B,)``."""
         c = precondition(self.config.parameterisation, sigma, self.vp_grid)
         expand = (slice(None), None, None, None)
-        raw = self(c.c_in[expand] * x, c.c_noise, condition)
+        raw = self.forward(c.c_in[expand] * x, c.c_noise, condition)
         return c.c_skip[expand] * x + c.c_out[expand] * raw
 
     def training_sigma(self, batch: int, device: torch.device) -> Tensor:
@@ -238,9 +238,7 @@ class CausalDiffusionDecoder(nn.Module):
         """
         x = target + sigma[:, None, None, None] * noise
         estimate = self.denoise(x, sigma, condition)
-        weight = precondition(
-            self.config.parameterisation, sigma, self.vp_grid
-        ).weight
+        weight = precondition(self.config.parameterisation, sigma, self.vp_grid).weight
         return weight[:, None, None, None] * (estimate - target) ** 2
 
     def validation_sigma(self, batch: int) -> Tensor:

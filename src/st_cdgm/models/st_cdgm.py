@@ -1,4 +1,4 @@
-"""The assembled model: predictors -> graph -> causal states -> conditioned generator."""
+"""The assembled model: predictors -> graph -> causal states -> generator."""
 
 from __future__ import annotations
 
@@ -248,6 +248,10 @@ class STCDGM(nn.Module):
             reconstruction_dim=self.driver_dim,
             dropout=rcn.dropout,
         )
+        # Nothing in the atmosphere causes a field that does not change.
+        keep = torch.ones(self.num_vars, self.num_vars, dtype=torch.bool)
+        keep[:, [source == STATIC_NODE for source in self.sources]] = False
+        self.cell.restrict_edges(keep)
 
     def _build_generator(self, inputs: ModelInputs) -> None:
         enc, diffusion = self.config.encoder, self.config.diffusion
@@ -370,7 +374,7 @@ class STCDGM(nn.Module):
                 sigma_max=cfg.sigma_max,
                 denoiser_dtype=noise.dtype,
             ).to(noise.dtype)
-        return out.unflatten(0, (b, m))
+        return out.reshape(b, m, *out.shape[1:])
 
     def draws_needed(self, sampler: str | None = None, steps: int | None = None) -> int:
         """Noise fields one member needs on one day."""
@@ -378,9 +382,7 @@ class STCDGM(nn.Module):
         if cfg.one_step:
             return 1
         return int(
-            draws_needed(
-                sampler or cfg.scheduler_type, steps or cfg.num_sampling_steps
-            )
+            draws_needed(sampler or cfg.scheduler_type, steps or cfg.num_sampling_steps)
         )
 
     def effective_dag(self) -> Tensor:

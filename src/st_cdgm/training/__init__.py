@@ -1,1 +1,35 @@
-"""TODO."""
+"""Losses, the training loop and checkpoints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from st_cdgm._lazy import import_name
+
+if TYPE_CHECKING:
+    from st_cdgm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from st_cdgm.training.fit import TrainingResult, train
+
+__all__ = [
+    "Checkpoint",
+    "TrainingResult",
+    "load_checkpoint",
+    "save_checkpoint",
+    "train",
+]
+
+_HOME = {
+    "Checkpoint": "st_cdgm.training.checkpoint",
+    "TrainingResult": "st_cdgm.training.fit",
+    "load_checkpoint": "st_cdgm.training.checkpoint",
+    "save_checkpoint": "st_cdgm.training.checkpoint",
+    "train": "st_cdgm.training.fit",
+}
+
+
+def __getattr__(name: str) -> Any:
+    return import_name(__name__, name, _HOME)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -36,9 +36,11 @@ class AveragedWeights(WeightAveraging):
 
     def averaged(self, module: pl.LightningModule) -> STCDGM:
         """Return the model with averaged weights."""
-        if self._average_model is None:
-            return module.model  # type: ignore[no-any-return]
-        return self._average_model.module.model  # type: ignore[no-any-return]
+        average = self._average_model
+        source = module if average is None else average.module
+        model = source.model
+        assert isinstance(model, STCDGM)
+        return model
 
 
 class BestCheckpoint(Callback):

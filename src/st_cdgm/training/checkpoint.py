@@ -71,7 +71,9 @@ def save_checkpoint(
         "baseline_std": model.baseline_std.flatten().tolist(),
         **(extra or {}),
     }
-    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    temporary = Path(
+        tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent)
+    )
     try:
         save_file(tensors, temporary / WEIGHTS)
         (temporary / META).write_text(json.dumps(meta, indent=2), encoding="utf-8")

@@ -53,7 +53,8 @@ def _loader(
         batch_size=training.batch_size,
         shuffle=shuffle,
         drop_last=shuffle and len(windows) >= training.batch_size,
-        collate_fn=WindowDataset.collate,
+        # The data set makes whole batches itself.
+        collate_fn=WindowDataset.collate,  # type: ignore[arg-type]
         num_workers=training.num_workers,
         generator=torch.Generator().manual_seed(seed),
     )

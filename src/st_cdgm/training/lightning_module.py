@@ -26,7 +26,9 @@ from st_cdgm.training.losses import masked_mean, multiscale_crps
 __all__ = ["STCDGMModule", "last_day_condition"]
 
 
-def last_day_condition(model: STCDGM, batch: Batch, rollout: CausalRollout) -> Conditioning:
+def last_day_condition(
+    model: STCDGM, batch: Batch, rollout: CausalRollout
+) -> Conditioning:
     """Conditioning of each window's last day, the day the generator makes."""
     return model.condition(
         rollout.state,
@@ -40,7 +42,7 @@ class STCDGMModule(pl.LightningModule):
     """Objective, optimiser and validation of an :class:`STCDGM`.
 
     The generator is trained on the last day of each window (days overlap between
-    windows, so every day is a last day once per epoch); the causal network on days 2..T.
+    windows: every day is a last day once per epoch), the causal network on days 2..T.
 
     Parameters
     ----------
@@ -53,6 +55,10 @@ class STCDGMModule(pl.LightningModule):
     total_steps : int
         Updates of the whole training, for the learning-rate schedule.
     """
+
+    model: STCDGM
+    variable_weight: Tensor
+    score_std: Tensor
 
     def __init__(
         self,
@@ -110,7 +116,7 @@ class STCDGMModule(pl.LightningModule):
         baseline = batch.baseline[:, -1]
         scale = self.score_std.view(-1, 1, 1)
         scored = self.preprocessor.scored(
-            residual.unflatten(0, (b, members)), baseline[:, None]
+            residual.reshape(b, members, *residual.shape[1:]), baseline[:, None]
         )
         truth = self.preprocessor.scored(target, baseline)
         return multiscale_crps(
@@ -150,7 +156,7 @@ class STCDGMModule(pl.LightningModule):
     # -- Lightning hooks ----------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Weighted sum of the generator's, the causal network's and the graph's loss."""
+        """Return the weighted sum of generator, causal network and graph losses."""
         cfg = self.loss_config
         lr = batch.lr
         if self.training_config.predictor_noise > 0:
@@ -190,7 +196,7 @@ class STCDGMModule(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Generator's loss with the same noise at every validation."""
+        """Log the generator's loss, with the same noise at every validation."""
         generator = torch.Generator(device="cpu").manual_seed(batch_idx)
         decoder = self.model.decoder
         members = self.training_config.validation_members
@@ -212,7 +218,8 @@ class STCDGMModule(pl.LightningModule):
         weight = self.variable_weight
         names = [t.name for t in self.preprocessor.targets]
         logs = {
-            f"val_{name}": value for name, value in zip(names, per_variable, strict=True)
+            f"val_{name}": value
+            for name, value in zip(names, per_variable, strict=True)
         }
         logs["val_loss"] = (per_variable * weight).sum() / weight.sum()
         logs["val_rec"] = self.reconstruction_loss(rollout)

@@ -58,7 +58,9 @@ def fair_crps(members: Tensor, truth: Tensor) -> Tensor:
         raise ValueError(msg)
     skill = (members - truth[:, None]).abs().mean(dim=1)
     # sum_{i<j} |x_i - x_j| = sum_k (2k - M - 1) x_(k) over the sorted members.
-    rank = 2 * torch.arange(1, m + 1, device=members.device, dtype=members.dtype) - m - 1
+    rank = (
+        2 * torch.arange(1, m + 1, device=members.device, dtype=members.dtype) - m - 1
+    )
     ordered = members.sort(dim=1).values
     shape = (1, m) + (1,) * (truth.ndim - 1)
     spread = (ordered * rank.view(shape)).sum(dim=1) / (m * (m - 1))

@@ -1,8 +1,8 @@
 """Does the generator use the causal states? Give it another day's and see.
 
-The states (tokens and maps) are exchanged between validation days while baseline, static
-fields, season and validity stay. If the loss does not rise, the causal part of the model
-is decoration.
+The states (tokens and maps) are exchanged between validation days while baseline,
+static fields, season and validity stay. If the loss does not rise, the causal part of
+the model is decoration.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from st_cdgm.data.datasets import WindowDataset
 from st_cdgm.data.preprocessor import Preprocessor
@@ -89,9 +90,10 @@ def shuffle_test(
     generator = torch.Generator().manual_seed(seed)
     order = _derangement(len(windows), generator)
     conditions = _conditions(model, windows, batch_size)
-    own, other = [], []
+    own: list[Tensor] = []
+    other: list[Tensor] = []
     for start in range(0, len(windows), batch_size):
-        index = np.arange(start, min(start + batch_size, len(windows)))
+        index = torch.arange(start, min(start + batch_size, len(windows)))
         batch = windows.batch(index)
         per_member = members if model.decoder.config.one_step else 1
         noise = torch.randn(
@@ -99,7 +101,7 @@ def shuffle_test(
         )
         levels = model.decoder.validation_sigma(len(index))
         sigma = levels[torch.randperm(len(index), generator=generator)]
-        right = _take(conditions, torch.from_numpy(index))
+        right = _take(conditions, index)
         wrong = _take(conditions, order[index])
         for condition, losses in (
             (right, own),
@@ -129,12 +131,10 @@ def _derangement(count: int, generator: torch.Generator) -> torch.Tensor:
     return order
 
 
-def _conditions(
-    model: STCDGM, windows: WindowDataset, batch_size: int
-) -> Conditioning:
+def _conditions(model: STCDGM, windows: WindowDataset, batch_size: int) -> Conditioning:
     parts: list[Conditioning] = []
     for start in range(0, len(windows), batch_size):
-        batch = windows.batch(np.arange(start, min(start + batch_size, len(windows))))
+        batch = windows.batch(range(start, min(start + batch_size, len(windows))))
         parts.append(last_day_condition(model, batch, model.rollout(batch.lr)))
     return Conditioning(
         torch.cat([p.tokens for p in parts]),

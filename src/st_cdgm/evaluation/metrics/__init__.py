@@ -1,1 +1,1 @@
-"""TODO."""
+"""Scores, one module per family."""
