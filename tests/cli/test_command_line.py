@@ -280,8 +280,8 @@ def test_inspect_prints_plain_text_and_json(monkeypatch):
             return {
                 "period": {"start": "2001-01-01", "days": 3},
                 "levels": [850.0, 500.0],
-                "gaps": [],
-                "variables": [{"name": "pr", "max": 12.345678, "units": None}],
+                "gaps": (),
+                "variables": ({"name": "pr", "max": 12.345678, "units": None},),
             }
 
     monkeypatch.setattr("st_cdgm.data.inspection.inspect_file", lambda path: Report())
@@ -290,7 +290,7 @@ def test_inspect_prints_plain_text_and_json(monkeypatch):
         "  period:",
         "    start: 2001-01-01",
         "    days: 3",
-        "  levels: 850.0, 500.0",
+        "  levels: 850 500",
         "  gaps: none",
         "  variables:",
         "    - name: pr, max: 12.3457, units: none",

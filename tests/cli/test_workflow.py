@@ -61,6 +61,19 @@ def test_a_finished_run_is_not_mixed_with_another(config):
         _workflow.prepare_run(config, Session())
 
 
+def test_demo_refuses_before_it_writes(tmp_path):
+    from typer.testing import CliRunner
+
+    from st_cdgm.cli.main import app
+
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.yaml").write_text("run: {seed: 9}\n", encoding="utf-8")
+    result = CliRunner().invoke(app, ["demo", "--quick", "--out", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "another configuration" in result.stderr
+    assert not (tmp_path / "data").exists()
+
+
 def test_checksum_of_a_directory_and_of_a_pattern(tmp_path):
     store = tmp_path / "a.zarr"
     store.mkdir()

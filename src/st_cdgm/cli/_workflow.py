@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from st_cdgm.evaluation.scorecard import Scorecard
 
 __all__ = [
+    "check_run_directory",
     "downscale_files",
     "downscale_test",
     "export_graph",
@@ -68,41 +69,49 @@ def run_workflow(config: Config, session: Session) -> Path:
     return report
 
 
+def check_run_directory(config: Config) -> Path:
+    """Return the run directory unless it belongs to another run.
+
+    Raises
+    ------
+    ConfigError
+        The directory holds the checkpoints of a run with another configuration.
+    """
+    run_dir = Path(config.run.dir).expanduser()
+    stored = run_dir / "config.yaml"
+    if stored.is_file() and (run_dir / "checkpoints").is_dir():
+        try:
+            same = load_config(stored) == config
+        except ConfigError:  # written by another version
+            same = False
+        if not same:
+            raise ConfigError(
+                "the run directory holds a run with another configuration",
+                file=run_dir,
+                remedy="choose another run directory, or remove this one",
+            )
+    return run_dir
+
+
 def prepare_run(config: Config, session: Session) -> Path:
     """Make the run directory, start its log, write config.yaml and provenance.json.
 
     Raises
     ------
     ConfigError
-        The directory holds the checkpoints of a run with another configuration.
+        See :func:`check_run_directory`.
     MissingFileError
         A data file does not exist; nothing is written then.
     """
-    run_dir = Path(config.run.dir).expanduser()
-    stored = run_dir / "config.yaml"
-    if stored.is_file() and (run_dir / "checkpoints").is_dir():
-        _check_same_run(config, stored)
+    run_dir = check_run_directory(config)
     data = config.data
     named = [data.lr_path, data.hr_path, data.static_path]
     origin = provenance([data.resolve(p) for p in named if p], seed=config.run.seed)
     start_logging(session, level=config.run.log_level, run_dir=run_dir)
-    save_config(config, stored)
+    save_config(config, run_dir / "config.yaml")
     text = json.dumps(origin, indent=2) + "\n"
     (run_dir / "provenance.json").write_text(text, encoding="utf-8")
     return run_dir
-
-
-def _check_same_run(config: Config, stored: Path) -> None:
-    try:
-        same = load_config(stored) == config
-    except ConfigError:  # written by another version
-        same = False
-    if not same:
-        raise ConfigError(
-            "the run directory holds a run with another configuration",
-            file=stored.parent,
-            remedy="choose another run.dir, or remove this directory",
-        )
 
 
 def open_data(config: Config) -> NetCDFDataPipeline:

@@ -25,10 +25,15 @@ def demo(
 
     Example: st-cdgm demo --quick --out runs/demo
     """
-    from st_cdgm.cli._workflow import make_climate, run_workflow
+    from st_cdgm.cli._workflow import (
+        check_run_directory,
+        make_climate,
+        run_workflow,
+    )
 
     data = out / "data"
     settings = load("demo_quick" if quick else "demo", None)
     settings.run.dir, settings.data.root = str(out), str(data)
+    check_run_directory(settings)
     make_climate(settings, data, overwrite=True)
     run_workflow(settings, session(ctx))

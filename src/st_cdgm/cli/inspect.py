@@ -45,19 +45,21 @@ def _lines(content: dict[str, Any], indent: int) -> list[str]:
     for key, value in content.items():
         if isinstance(value, dict):
             lines += [f"{pad}{key}:", *_lines(value, indent + 2)]
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            lines.append(f"{pad}{key}:")
-            for entry in value:
-                lines.append(
-                    f"{pad}  - " + ", ".join(_pair(k, v) for k, v in entry.items())
-                )
+        elif isinstance(value, list | tuple) and value and isinstance(value[0], dict):
+            entries = (", ".join(map(_pair, entry.items())) for entry in value)
+            lines += [f"{pad}{key}:", *(f"{pad}  - {entry}" for entry in entries)]
         else:
-            lines.append(pad + _pair(key, value))
+            lines.append(pad + _pair((key, value)))
     return lines
 
 
-def _pair(key: str, value: Any) -> str:
-    shown = f"{value:.6g}" if isinstance(value, float) else value
-    if isinstance(value, list):
-        shown = ", ".join(str(item) for item in value) or "none"
-    return f"{key}: {'none' if shown is None else shown}"
+def _pair(item: tuple[str, Any]) -> str:
+    return f"{item[0]}: {_shown(item[1])}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return " ".join(map(_shown, value)) or "none"
+    return "none" if value is None else str(value)
