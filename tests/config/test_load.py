@@ -40,22 +40,17 @@ def test_presets_are_packaged_and_valid():
         assert set(config.data.splits.periods()) == {"train", "validation", "test"}
 
 
-def test_iberia_uses_the_fixed_periods(monkeypatch):
-    monkeypatch.delenv("ST_CDGM_DATA", raising=False)
-    config = load_config("iberia")
-    assert config.data.root is None
+def test_iberia_uses_the_fixed_periods():
+    config = load_config("iberia", ["data.root=/data/iberia"])
+    assert config.data.resolve(config.data.lr_path) == (
+        "/data/iberia/predictors_ncep_r1.nc"
+    )
     assert config.run.dir == "runs/iberia"
     assert config.data.splits.periods() == {
         "train": ["1991-01-01", "1999-12-21"],
         "validation": ["2001-01-11", "2002-12-21"],
         "test": ["2003-01-01", "2005-12-31"],
     }
-
-
-def test_data_root_comes_from_the_environment(monkeypatch):
-    monkeypatch.setenv("ST_CDGM_DATA", "/data")
-    config = load_config("iberia")
-    assert config.data.resolve(config.data.lr_path).startswith("/data/iberia/")
 
 
 def test_preset_inherits_from_preset():

@@ -432,3 +432,15 @@ def test_protocol_is_printed_flat(tmp_path: Path):
     text = Page(build_report(tmp_path).read_text("utf-8")).text
     assert "splits.train 1991, 1999" in text
     assert "checkpoint not stated" in text
+
+
+def test_conditioning_is_shown_where_it_was_measured(run_dir, tmp_path):
+    copy = Path(shutil.copytree(run_dir, tmp_path / "run"))
+    row = {"variable": "tasmin", "increase": 0.42, "low": 0.31, "high": 0.55, "days": 9}
+    period = ["2001-01-11", "2002-12-21"]
+    document = {"period": period, "results": [row]}
+    (copy / "conditioning.json").write_text(json.dumps(document))
+    text = build_report(copy).read_text("utf-8")
+    assert "+42 %" in text
+    assert "+31 to +55 %" in text
+    assert "2001-01-11 to 2002-12-21" in text

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from st_cdgm.evaluation.scorecard import Scorecard
 
 __all__ = [
+    "check_conditioning",
     "check_run_directory",
     "downscale_files",
     "downscale_test",
@@ -62,6 +63,7 @@ def run_workflow(config: Config, session: Session) -> Path:
         config, pipeline, {MODEL: ensemble, **references}, run_dir, session
     )
     export_graph(config, checkpoint, run_dir)
+    check_conditioning(config, checkpoint, pipeline, run_dir, session)
     report = build_report(run_dir, title=config.run.name)
     out = console()
     out.print(scorecard_table(scorecard))
@@ -321,6 +323,48 @@ def export_graph(config: Config, checkpoint: Path, run_dir: Path) -> None:
         model.names,
         constraint=config.loss.dag.constraint,
     )
+
+
+def check_conditioning(
+    config: Config,
+    checkpoint: Path,
+    pipeline: NetCDFDataPipeline,
+    run_dir: Path,
+    session: Session,
+) -> Path:
+    """Measure what the generator takes from the causal states; write conditioning.json.
+
+    The states are shuffled across validation days; see ``training.shuffle_test``.
+    """
+    from st_cdgm.training.checkpoint import load_checkpoint
+    from st_cdgm.training.shuffle_test import shuffle_test
+
+    loaded = load_checkpoint(checkpoint)
+    windows = pipeline.windows("validation", stride=config.training.validation_stride)
+    with progress(session, "Conditioning"):
+        results = shuffle_test(
+            loaded.model,
+            loaded.preprocessor,
+            windows,
+            members=config.training.validation_members,
+            batch_size=config.training.batch_size,
+            seed=config.run.seed,
+        )
+    for result in results:
+        logger.info(
+            "shuffled causal states: %s loss %+.0f %% (95 %% interval %+.0f to %+.0f)",
+            result.variable,
+            100 * result.increase,
+            100 * result.low,
+            100 * result.high,
+        )
+    path = run_dir / "conditioning.json"
+    document = {
+        "period": config.data.splits.periods()["validation"],
+        "results": [result.to_dict() for result in results],
+    }
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return path
 
 
 def score_files(

@@ -235,8 +235,25 @@ def _model_context(run: RunFiles) -> dict[str, Any]:
         }
     return {
         "graph": graph,
+        "conditioning": _conditioning(run.conditioning),
         "training": training_picture(run.training) if run.training else None,
     }
+
+
+def _conditioning(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return how much the loss rises when the causal states are shuffled."""
+    if not found or not found.get("results"):
+        return None
+    rows = [
+        (
+            str(row["variable"]),
+            f"{100 * row['increase']:+.0f} %",
+            f"{100 * row['low']:+.0f} to {100 * row['high']:+.0f} %",
+        )
+        for row in found["results"]
+    ]
+    period = " to ".join(found.get("period", []))
+    return {"rows": rows, "period": period, "days": found["results"][0].get("days")}
 
 
 def _graph_summary(graph: LearnedGraph) -> str:

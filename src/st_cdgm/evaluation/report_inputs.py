@@ -107,6 +107,7 @@ class RunFiles:
     config_text: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] | None = None
+    conditioning: dict[str, Any] | None = None
     missing: dict[str, str] = field(default_factory=dict)
 
     def setting(self, section: str, key: str) -> Any:
@@ -140,6 +141,8 @@ def read_run(run_dir: Path) -> RunFiles:
     run.config_text = _try(run, run_dir, "config.yaml", lambda p: p.read_text("utf-8"))
     if run.config_text is not None:
         run.config = _parse_yaml(run.config_text)
+    if (run_dir / "conditioning.json").is_file():
+        run.conditioning = _try(run, run_dir, "conditioning.json", _read_json)
     if len(run.missing) == 6:
         raise InputError(
             "The run directory holds nothing to report on",
