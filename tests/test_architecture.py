@@ -12,7 +12,7 @@ SRC = Path(__file__).parents[1] / "src"
 FILES = sorted((SRC / "st_cdgm").rglob("*.py"))
 
 # What each layer may import. A dotted name allows that module alone.
-SHARED = {"errors", "randomness", "_version", "_lazy"}
+SHARED = {"errors", "outputs", "randomness", "_version", "_lazy"}
 ALLOWED = {
     "data": set(),
     "models": set(),

@@ -20,7 +20,7 @@ from st_cdgm.errors import InputError, MissingFileError, MissingVariableError
 
 def test_missing_file_names_its_neighbours(tmp_path):
     write(predictors(), tmp_path / "here.nc")
-    with pytest.raises(MissingFileError, match="lr file does not exist") as caught:
+    with pytest.raises(MissingFileError, match="predictor file does not exist") as caught:
         open_dataset(tmp_path / "there.nc", role="lr")
     assert caught.value.facts["file"] == tmp_path / "there.nc"
     assert "here.nc" in caught.value.facts["found"]
@@ -34,7 +34,7 @@ def test_pattern_without_match(tmp_path, pattern):
 
 
 def test_no_path_at_all():
-    with pytest.raises(MissingFileError, match="no hr file is named"):
+    with pytest.raises(MissingFileError, match="no target file is named"):
         open_dataset([], role="hr")
 
 
@@ -53,7 +53,7 @@ def test_no_path_at_all():
 def test_files_that_are_not_netcdf(tmp_path, content, found):
     path = tmp_path / "a.nc"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="hr file cannot be read") as caught:
+    with pytest.raises(InputError, match="target file cannot be read") as caught:
         open_dataset(path, role="hr")
     assert found in caught.value.facts["found"]
     assert caught.value.facts["file"] == path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 
 import cftime
@@ -17,6 +18,7 @@ from st_cdgm.errors import (
     MissingVariableError,
     OutputError,
 )
+from st_cdgm.evaluation.metrics.distribution import quantile_change
 from st_cdgm.evaluation.metrics.probabilistic import crps
 from st_cdgm.evaluation.scorecard import COLUMNS, Scorecard, evaluate_ensembles
 
@@ -94,6 +96,11 @@ def test_scores_are_area_weighted_and_masked(truth, tmp_path):
     )
     found = value(card, "model", "pr", "wet_day_frequency_truth")
     assert found == pytest.approx(wet, rel=1e-6)
+    tail = quantile_change(
+        values["pr"].astype(np.float32), truth["pr"].values, weights=weights, q=0.99
+    )
+    found = value(card, "model", "pr", "p99_bias")
+    assert found == pytest.approx(tail.difference, rel=1e-6)
 
 
 def test_rows_name_metric_and_units(truth, tmp_path):
@@ -107,6 +114,21 @@ def test_rows_name_metric_and_units(truth, tmp_path):
     # wet days and a ratio of quantiles have no meaning for degC
     assert ("tasmin", "p99_ratio") not in units.index
     assert ("tasmin", "wet_day_frequency") not in units.index
+
+
+def test_days_stamped_at_their_end_meet_their_forecast(truth, tmp_path):
+    """As in training, the bounds say on which day a stamp of 24:00 counts."""
+    values = sample()
+    expected = evaluate({"model": dataset(values)}, truth, tmp_path)
+    begin = truth["time"].values
+    end = begin + datetime.timedelta(days=1)
+    late = truth.assign_coords(
+        time=("time", end, {"bounds": "time_bnds"}),
+        time_bnds=(("time", "bnds"), np.stack([begin, end], axis=1)),
+    )
+    card = evaluate({"model": dataset(values)}, late, tmp_path)
+    assert card.protocol["scored"] == expected.protocol["scored"]
+    pd.testing.assert_frame_equal(card.rows, expected.rows)
 
 
 def test_all_sources_are_scored_on_the_days_they_share(truth, tmp_path):

@@ -12,10 +12,11 @@ from st_cdgm.models.diffusion_decoder import (
     CausalDiffusionDecoder,
     multiscale_noise,
     precondition,
-    vp_sigmas,
 )
+from st_cdgm.models.samplers import vp_sigmas
 
 SIGMA = torch.tensor([0.05, 0.5, 1.0, 5.0, 60.0])
+GRID = vp_sigmas(1000).flip(0)  # ascending
 SMALL = UNetConfig(block_out_channels=[8, 16], norm_num_groups=4, attention_head_dim=4)
 
 
@@ -47,7 +48,7 @@ def test_a_perfect_network_denoises_perfectly(kind):
         "eps": noise,
         "v": alpha * noise - spread * x0,
     }[kind]
-    c = precondition(kind, SIGMA, vp_sigmas(1000))
+    c = precondition(kind, SIGMA, GRID)
     estimate = c.c_skip[:, None] * x + c.c_out[:, None] * target
     torch.testing.assert_close(estimate, x0, atol=2e-5, rtol=1e-4)
     # The network's input has unit variance at every noise level.
@@ -56,7 +57,7 @@ def test_a_perfect_network_denoises_perfectly(kind):
 
 def test_min_snr_weights_are_not_inverted():
     """D45: of the eps error, min(SNR, 5) / SNR: 1 at high noise, small at low."""
-    c = precondition("eps", SIGMA, vp_sigmas(1000))
+    c = precondition("eps", SIGMA, GRID)
     of_eps_error = c.weight * SIGMA**2  # |D - x0|^2 = sigma^2 |eps error|^2
     snr = 1 / SIGMA**2
     torch.testing.assert_close(of_eps_error, snr.clamp(max=5) / snr)
@@ -66,16 +67,26 @@ def test_min_snr_weights_are_not_inverted():
 
 def test_edm_weight_makes_the_network_error_uniform():
     """Karras et al. 2022, table 1: weight * c_out^2 = 1."""
-    c = precondition("edm", SIGMA, vp_sigmas(1000))
+    c = precondition("edm", SIGMA, GRID)
     torch.testing.assert_close(c.weight * c.c_out**2, torch.ones(5))
 
 
 def test_vp_timestep_matches_the_grid():
     """D48: a noise level of the grid is handed to the network as its own index."""
-    grid = vp_sigmas(1000)
     index = torch.tensor([0, 1, 499, 999])
-    c = precondition("eps", grid[index], grid)
+    c = precondition("eps", GRID[index], GRID)
     assert c.c_noise.tolist() == index.tolist()
+
+
+def test_few_training_levels_still_span_what_the_samplers_visit():
+    """With a schedule of its own, 100 levels would end at a sigma of about 1.3."""
+    grid = decoder(parameterisation="eps", steps=100).vp_grid
+    assert len(grid) == 100
+    assert (grid.diff() > 0).all()
+    torch.testing.assert_close(grid[[0, -1]], GRID[[0, -1]])
+    for steps in (1, 1001):
+        with pytest.raises(ConfigError, match="levels of the VP schedule"):
+            decoder(steps=steps)
 
 
 @pytest.mark.parametrize("kind", ["one_step", "edm"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -34,12 +36,18 @@ def test_ridge_solves_the_penalised_problem():
     np.testing.assert_allclose((Y - X @ strong).mean(axis=0), 0, atol=1e-9)
 
 
-def test_folds_are_years_or_blocks():
+def test_folds_are_years_or_spells_dealt_out():
     day = np.array([19990101, 19991231, 20000615, 20010101, 20010102])
     assert [f.tolist() for f in year_folds(day)] == [[0, 1], [2], [3, 4]]
     short = year_folds(20010101 + np.arange(12))
-    assert [len(f) for f in short] == [3, 3, 2, 2, 2]
-    np.testing.assert_array_equal(np.concatenate(short), np.arange(12))
+    expected = [[0, 5, 10], [1, 6, 11], [2, 7], [3, 8], [4, 9]]
+    assert [f.tolist() for f in short] == expected
+    # A year: no fold takes a season away, neighbours mostly stay together.
+    folds = year_folds(np.full(365, 20010101))
+    np.testing.assert_array_equal(np.sort(np.concatenate(folds)), np.arange(365))
+    for fold in folds:
+        assert np.diff(fold).max() == 41
+        assert (np.diff(fold) == 1).mean() > 0.85
     assert len(year_folds(np.array([20010101, 20010102]))) == 2
 
 
@@ -89,6 +97,38 @@ def test_members_scatter_about_the_regression(world):
         rmse = np.sqrt(np.mean(error[:, c][:, valid[c]] ** 2))
         width = np.sqrt(np.mean(spread[:, c][:, valid[c]] ** 2))
         assert 0.8 < width / rmse < 1.25
+
+
+def test_members_are_as_wide_as_errors_on_days_never_seen(world, monkeypatch):
+    """29 coefficients from 90 days: the fit's own residuals would be a third short."""
+    monkeypatch.setattr(linear, "choose_penalty", lambda *_: 1e-4)
+    few = world.train.select(slice(0, 90))
+    reference = linear.RidgeReference(components=24, window=400)
+    fields = reference.fit(few, world.preprocessor).predict(
+        world.test, members=30, seed=0
+    )
+    valid = world.preprocessor.valid[0]
+    error = (fields.mean(axis=1) - world.test.hr)[:, 0][:, valid]
+    width = fields.std(axis=1, ddof=1)[:, 0][:, valid]
+    ratio = np.sqrt(np.mean(width**2) / np.mean(error**2))
+    assert 0.9 < ratio < 1.25
+
+
+def test_a_cell_with_truth_in_one_temperature_only(world):
+    """tasmax is encoded from tasmin, which has no truth on this cell."""
+    hr, valid = world.train.hr.copy(), world.preprocessor.valid.copy()
+    hr[:, 0, 3, 3], valid[0, 3, 3] = np.nan, False
+    reference = build_reference("ridge").fit(
+        replace(world.train, hr=hr), replace(world.preprocessor, valid=valid)
+    )
+    fields = reference.predict(world.test, members=4, seed=0)
+    np.testing.assert_array_equal(
+        np.isfinite(fields), np.broadcast_to(valid, fields.shape)
+    )
+    error = fields[:, :, 1, 3, 3].mean(axis=1) - world.test.hr[:, 1, 3, 3]
+    assert np.sqrt(np.mean(error**2)) < world.test.hr[:, 1, 3, 3].std() / 3
+    whole = build_reference("ridge").fit(world.train, world.preprocessor)
+    assert reference.penalty == whole.penalty
 
 
 def test_prediction_in_blocks_is_the_same(world, monkeypatch):

@@ -289,9 +289,22 @@ def score_test(
             opened,
             _as_dataset(days.hr, days, pipeline),
             baseline=_as_dataset(days.baseline, days, pipeline),
+            land=_land_fraction(config, pipeline),
             protocol=protocol,
             output=run_dir,
         )
+
+
+def _land_fraction(config: Config, pipeline: NetCDFDataPipeline) -> Any:
+    """Return the land area fraction (Y, X) of the static file, None without it."""
+    from st_cdgm.data.readers import read_static
+
+    data, preprocessor = config.data, pipeline.preprocessor
+    if data.static_path is None or "sftlf" not in preprocessor.static_names:
+        return None
+    path = data.resolve(data.static_path)
+    _, values = read_static(path, variables=["sftlf"], grid=preprocessor.hr_grid)
+    return values[0]
 
 
 def _as_dataset(

@@ -166,6 +166,15 @@ def _day_begun(
 ) -> xr.DataArray:
     if bounds is None or bounds.shape != (time.size, 2) or bounds.dtype != object:
         return time
+    if bounds.dt.calendar != time.dt.calendar:  # a conversion forgot the bounds
+        logger.warning(
+            "%s: the bounds of %s are not used: their calendar is %s, not %s",
+            file,
+            time.name,
+            bounds.dt.calendar,
+            time.dt.calendar,
+        )
+        return time
     begin, end = bounds.values[:, 0], bounds.values[:, 1]
     one_day = datetime.timedelta(days=1)
     if not all(

@@ -25,6 +25,14 @@ from st_cdgm.data.coordinates import (
     required_coordinates,
     row_and_column,
 )
+from st_cdgm.data.sphere import (
+    degrees_to_chord,
+    is_global,
+    periodic,
+    unit_vectors,
+    widest_spacing,
+    wrap_near,
+)
 from st_cdgm.errors import GridMismatchError
 
 __all__ = [
@@ -209,7 +217,7 @@ class Grid:
         if self.regular or min(self.shape) < 2:
             area = np.cos(np.deg2rad(self.lat2d))
         else:
-            xyz = _unit_vectors(self.lat, self.lon)  # (Y, X, 3)
+            xyz = unit_vectors(self.lat, self.lon)  # (Y, X, 3)
             along_y, along_x = np.gradient(xyz, axis=0), np.gradient(xyz, axis=1)
             area = np.linalg.norm(np.cross(along_y, along_x), axis=-1)
         area = np.clip(area, 0.0, None)
@@ -223,17 +231,17 @@ class Grid:
         widest spacing plus ``tolerance_deg``.
         """
         if self.regular:
-            lon = _wrap_near(other.lon2d, self.lon)
+            lon = wrap_near(other.lon2d, self.lon)
             inside_lat = (other.lat2d >= self.lat.min() - tolerance_deg) & (
                 other.lat2d <= self.lat.max() + tolerance_deg
             )
             inside_lon = (lon >= self.lon.min() - tolerance_deg) & (
                 lon <= self.lon.max() + tolerance_deg
             )
-            inside_lon |= _is_global(self.lon)
+            inside_lon |= is_global(self.lon)
             return bool((inside_lat & inside_lon).all())
         distance, _ = _tree(self).query(_points(other))
-        limit = _degrees_to_chord(_widest_spacing(self) + tolerance_deg)
+        limit = degrees_to_chord(widest_spacing(self.lat2d, self.lon2d) + tolerance_deg)
         return bool((distance <= limit).all())
 
     def check_same(
@@ -306,20 +314,6 @@ def _optional_axis(arrays: Mapping[str, NDArray[Any]], name: str) -> Floats | No
 # -- Distances -------------------------------------------------------------------------
 
 
-def _wrap_near(lon: Floats, reference: Floats) -> Floats:
-    """Longitudes shifted by whole turns to lie around the middle of the reference."""
-    middle = 0.5 * (reference.min() + reference.max())
-    return cast(Floats, middle + (lon - middle + 180.0) % 360.0 - 180.0)
-
-
-def _is_global(lon: Floats) -> bool:
-    """Whether a 1-D longitude closes the circle, last cell beside the first."""
-    if len(lon) < 3:
-        return False
-    step = float(np.abs(np.diff(lon)).mean())
-    return bool(abs(abs(lon[-1] - lon[0]) + step - 360.0) < 0.01 * step)
-
-
 def _same_cells(grid: Grid, lat: Floats, lon: Floats) -> bool:
     off_lon = (lon - grid.lon2d + 180.0) % 360.0 - 180.0
     return bool(
@@ -328,29 +322,12 @@ def _same_cells(grid: Grid, lat: Floats, lon: Floats) -> bool:
     )
 
 
-def _unit_vectors(lat: Floats, lon: Floats) -> Floats:
-    phi, lam = np.deg2rad(lat), np.deg2rad(lon)
-    xyz = (np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi))
-    return np.stack(xyz, axis=-1)
-
-
 def _points(grid: Grid) -> Floats:
-    return _unit_vectors(grid.lat2d, grid.lon2d).reshape(-1, 3)  # (Y*X, 3)
+    return unit_vectors(grid.lat2d, grid.lon2d).reshape(-1, 3)  # (Y*X, 3)
 
 
 def _tree(grid: Grid) -> Any:
     return cKDTree(_points(grid))
-
-
-def _degrees_to_chord(degrees: float) -> float:
-    return float(2.0 * np.sin(np.deg2rad(min(degrees, 180.0)) / 2.0))
-
-
-def _widest_spacing(grid: Grid) -> float:
-    xyz = _unit_vectors(grid.lat2d, grid.lon2d)
-    chords = [np.linalg.norm(np.diff(xyz, axis=a), axis=-1) for a in (0, 1)]
-    widest = max((float(c.max()) for c in chords if c.size), default=0.0)
-    return float(np.rad2deg(2.0 * np.arcsin(min(widest / 2.0, 1.0))))
 
 
 # -- Between grids ---------------------------------------------------------------------
@@ -416,9 +393,9 @@ def interpolation(source: Grid, target: Grid) -> Interpolation:
     if not source.regular:
         return _inverse_distance(source, target)
     lat, lon = target.lat2d.ravel(), target.lon2d.ravel()
-    lon = _wrap_near(lon, source.lon)
+    lon = wrap_near(lon, source.lon)
     row, up = _bracket(source.lat, np.arange(len(source.lat)), lat)
-    column, right = _bracket(*_periodic(source.lon), lon)
+    column, right = _bracket(*periodic(source.lon), lon)
     index = row[:, :, None] * len(source.lon) + column[:, None, :]
     weight = up[:, :, None] * right[:, None, :]
     return Interpolation(
@@ -426,16 +403,6 @@ def interpolation(source: Grid, target: Grid) -> Interpolation:
         weight=weight.reshape(-1, NEIGHBOURS).astype(np.float32),
         target_shape=target.shape,
     )
-
-
-def _periodic(lon: Floats) -> tuple[Floats, NDArray[np.int64]]:
-    """Longitudes with their column numbers, closed at both ends if they are global."""
-    column = np.arange(len(lon))
-    if not _is_global(lon):
-        return lon, column
-    turn = np.copysign(360.0, lon[-1] - lon[0])
-    closed = np.concatenate([[lon[-1] - turn], lon, [lon[0] + turn]])
-    return closed, np.concatenate([column[-1:], column, column[:1]])
 
 
 def _bracket(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import warnings
 from collections.abc import Hashable, Sequence
@@ -29,7 +30,11 @@ logger = logging.getLogger(__name__)
 
 Paths = str | Path | Sequence[str | Path]
 
+SHOWN = 8  # file names in a message
 SAME_COORDINATE = 1e-3  # coordinates of two files closer than this are the same
+
+# What readers call the short names of roles.
+_ROLES = {"lr": "predictor", "hr": "target", "inspected": "data"}
 
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zmetadata")
 _SIGNATURES = {
@@ -62,6 +67,7 @@ def open_dataset(paths: Paths, *, role: str) -> xr.Dataset:
         If a file is not NetCDF or Zarr, is damaged, has undecodable time units, or the
         files do not fit together.
     """
+    role = _ROLES.get(role, role)
     files = resolve_paths(paths, role=role)
     parts = [_open_one(file, role=role) for file in files]
     ds = parts[0] if len(parts) == 1 else _combine(parts, files, role=role)
@@ -82,6 +88,7 @@ def resolve_paths(paths: Paths, *, role: str = "input") -> list[Path]:
     MissingFileError
         If a path or pattern matches nothing, or the list is empty.
     """
+    role = _ROLES.get(role, role)
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     if not given:
         raise MissingFileError(
@@ -102,16 +109,24 @@ def _expand(path: Path, *, role: str) -> list[Path]:
         found = _matches(path)
     if found:
         return found
-    nearby = (
-        sorted(p.name for p in path.parent.glob("*")) if path.parent.is_dir() else []
-    )
     raise MissingFileError(
         f"the {role} file does not exist",
         file=path,
-        found=f"in {path.parent}: {', '.join(nearby[:8]) or 'nothing'}",
+        found=_nearby(path),
         expected="a NetCDF file, a Zarr directory, or a pattern that matches some",
         remedy="check the path (a relative one starts at the current folder)",
     )
+
+
+def _nearby(path: Path) -> str:
+    """What lies where the file should be, the most similar names first."""
+    if not path.parent.is_dir():
+        return f"no folder {path.parent}"
+    names = sorted(p.name for p in path.parent.iterdir() if p.name[:1] != ".")
+    alike = difflib.get_close_matches(path.name, names, n=3)
+    shown = [*alike, *(name for name in names if name not in alike)]
+    more = ", ..." if len(shown) > SHOWN else ""
+    return f"in {path.parent}: {', '.join(shown[:SHOWN]) or 'nothing'}{more}"
 
 
 def _matches(pattern: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from st_cdgm.errors import ConfigError, InputError
 if TYPE_CHECKING:
     from st_cdgm.data.calendars import CalendarDays
 
-__all__ = ["SPLITS", "SplitConfig", "period_days", "split_days"]
+__all__ = ["SPLITS", "SplitConfig", "check_period", "period_days", "split_days"]
 
 SPLITS = ("train", "validation", "test")
 Indices = NDArray[np.int64]
@@ -74,6 +74,27 @@ class SplitConfig:
         return {name: period for name, period in named.items() if period}
 
 
+def check_period(start: str | None, end: str | None) -> tuple[int, int]:
+    """Return ``[start, end]`` as YYYYMMDD; None leaves a side open.
+
+    Raises
+    ------
+    ConfigError
+        If a bound is no date, or the period ends before it starts.
+    """
+    first = 0 if start is None else _key(start, "start", last=False)
+    last = 99999999 if end is None else _key(end, "end", last=True)
+    if last < first:
+        raise ConfigError(
+            "the period ends before it starts",
+            variable="start, end",
+            found=f"start {start}, end {end}",
+            expected="start on or before end",
+            remedy="exchange the two dates",
+        )
+    return first, last
+
+
 def period_days(
     day: Indices, start: str | None, end: str | None, *, file: str | None = None
 ) -> Indices:
@@ -89,11 +110,12 @@ def period_days(
 
     Raises
     ------
+    ConfigError
+        If a bound is no date, or the period ends before it starts.
     InputError
         If no day lies in the period; it says which period the file covers.
     """
-    first = 0 if start is None else _key(start, "period", last=False)
-    last = 99999999 if end is None else _key(end, "period", last=True)
+    first, last = check_period(start, end)
     index = np.flatnonzero((day >= first) & (day <= last)).astype(np.int64)
     if not len(index):
         raise InputError(
@@ -175,7 +197,8 @@ def _bounds(name: str, period: list[str]) -> tuple[int, int]:
             found=period,
             expected="[start, end]",
         )
-    start, end = _key(period[0], name, last=False), _key(period[1], name, last=True)
+    key = f"data.splits.{name}"
+    start, end = _key(period[0], key, last=False), _key(period[1], key, last=True)
     if end < start:
         raise ConfigError(
             "a period ends before it starts",
@@ -186,16 +209,16 @@ def _bounds(name: str, period: list[str]) -> tuple[int, int]:
     return start, end
 
 
-def _key(text: str, name: str, *, last: bool) -> int:
+def _key(text: str, variable: str, *, last: bool) -> int:
     """Return a date as YYYYMMDD; a missing month or day means the first or last."""
     match = _DATE.fullmatch(str(text).strip())
     year, month, day = match.groups() if match else (None, None, None)
     if year is None or not (1 <= int(month or 1) <= 12 and 1 <= int(day or 1) <= 31):
         raise ConfigError(
             "not a date",
-            variable=f"data.splits.{name}",
+            variable=variable,
             found=text,
-            expected="YYYY-MM-DD",
+            expected="YYYY-MM-DD, such as 2003-12-31",
         )
     month = month or ("12" if last else "01")
     return int(year) * 10000 + int(month) * 100 + int(day or ("31" if last else "01"))

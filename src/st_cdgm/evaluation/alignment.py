@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from st_cdgm.data.calendars import CalendarDays, day_keys
 from st_cdgm.data.fields import TargetVariable
 from st_cdgm.data.grids import Grid
-from st_cdgm.data.opening import data_variables, time_name
+from st_cdgm.data.opening import data_variables, time_bounds, time_name
 from st_cdgm.data.units import to_canonical
 from st_cdgm.errors import InputError, MissingVariableError
 from st_cdgm.evaluation.metrics.blocks import Pair
@@ -170,7 +170,7 @@ def open_source(name: str, dataset: xr.Dataset, variables: Sequence[str]) -> Sou
         _LOGGER.warning("%s is not scored in %s: absent", name, ", ".join(missing))
     grid = Grid.from_dataset(dataset, file=name, variable=present[0])
     time = time_name(dataset)
-    days = day_keys(dataset[time], file=name)
+    days = day_keys(dataset[time], bounds=time_bounds(dataset, time), file=name)
     fields = {}
     for variable in present:
         field = to_canonical(dataset[variable], file=name, role="hr")

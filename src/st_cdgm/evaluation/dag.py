@@ -38,9 +38,10 @@ __all__ = [
 
 CAVEAT = (
     "Edges are lagged predictive relations between groups of inputs, as this model "
-    "uses them. They are not proof of physical causes: a slow common driver that is "
-    "not among the inputs can make an edge, and groups that carry the same "
-    "information can hide one."
+    "uses them. They are not proof of physical causes: a slow common driver, such as "
+    "the annual cycle, which is not removed, or one that is not among the inputs, can "
+    "make an edge, and groups that carry the same information can hide one. Weights "
+    "are relative to this training and carry no test of significance."
 )
 
 

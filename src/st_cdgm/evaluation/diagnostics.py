@@ -12,6 +12,7 @@ variable                  dimensions                                      units
 ``baseline`` (optional)   case, variable, y, x                            variable's
 ``mean``, ``spread``      source, case, variable, y, x                    variable's
 ``members``               source, member, case, variable, y, x            variable's
+``sftlf`` (optional)      y, x                                            1
 ========================  ==============================================  =============
 
 Coordinates: ``source`` (names, the model first), ``variable`` (names), ``units``
@@ -126,12 +127,18 @@ def build_diagnostics(
     spectra: Mapping[Key, Spectrum],
     histograms: Mapping[Key, NDArray[np.float64]],
     baseline: Source | None = None,
+    land: NDArray[np.float32] | None = None,
 ) -> xr.Dataset:
     """Assemble the data set described at the top of this module."""
     means = {t.name: _area_mean(aligned, t.name) for t in aligned.targets}
     cases = choose_cases(means, aligned.targets)
+    fields = _fields(aligned, cases, baseline)
+    if land is not None:
+        grid = aligned.truth.grid
+        about = {"standard_name": "land_area_fraction", "units": "1"}
+        fields["sftlf"] = ((grid.y_name, grid.x_name), land, about)
     return xr.Dataset(
-        _summaries(aligned, spectra, histograms) | _fields(aligned, cases, baseline),
+        _summaries(aligned, spectra, histograms) | fields,
         coords=_coordinates(aligned, cases, spectra),
         attrs={
             "title": "Evaluation diagnostics",

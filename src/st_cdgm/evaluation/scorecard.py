@@ -67,7 +67,9 @@ METRICS: dict[str, Metric] = {
     "rmse": Metric("RMSE of the ensemble mean", 0.0),
     "mae": Metric("mean absolute error of the ensemble mean", 0.0),
     "bias": Metric("bias of the ensemble mean", 0.0),
-    "correlation": Metric("correlation in time of the ensemble mean", 1.0, "1"),
+    "correlation": Metric(
+        "correlation in time of the ensemble mean, annual cycle included", 1.0, "1"
+    ),
     "spread_skill": Metric("spread-skill ratio", 1.0, "1"),
     "rank_histogram_distance": Metric(
         "distance of the rank histogram from flat", 0.0, "1"
@@ -257,6 +259,7 @@ def evaluate_ensembles(
     protocol: Mapping[str, Any],
     output: Path,
     baseline: xr.Dataset | None = None,
+    land: NDArray[np.float32] | None = None,
 ) -> Scorecard:
     """Score ensembles against the truth and write the results.
 
@@ -279,6 +282,8 @@ def evaluate_ensembles(
         Directory for ``scorecard.json``, ``scorecard.csv`` and ``diagnostics.nc``.
     baseline : Dataset, optional
         The model's first guess, shown in the diagnostics but not scored.
+    land : ndarray, optional
+        Land area fraction, kept in the diagnostics for maps. Shape ``(Y, X)``.
 
     Raises
     ------
@@ -322,6 +327,7 @@ def evaluate_ensembles(
         spectra={key: value.spectrum for key, value in scores.items()},
         histograms={key: value.histogram for key, value in scores.items()},
         baseline=first_guess,
+        land=land,
     )
     write_diagnostics(diagnostics, Path(output) / "diagnostics.nc")
     card.to_csv(Path(output) / "scorecard.csv")

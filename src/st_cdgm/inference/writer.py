@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +34,7 @@ from st_cdgm.inference.cf_layout import (
     encoding,
     layout,
 )
+from st_cdgm.outputs import check_output_path, temporary_name
 
 __all__ = [
     "FILL_VALUE",
@@ -112,43 +112,6 @@ def ensemble_dataset(
     return decoded
 
 
-def check_output_path(path: str | Path) -> Path:
-    """Return the path, or say why no file can be written there.
-
-    To be called before any costly work; `EnsembleWriter` does so too.
-
-    Raises
-    ------
-    OutputError
-        The directory is missing or not writable, or the path is no regular file.
-    """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise OutputError(
-            "The output directory does not exist.",
-            file=path,
-            found=f"no directory {path.parent}",
-            remedy="create it, or choose another output path",
-        )
-    if path.exists() and not path.is_file():
-        raise OutputError(
-            "The output path exists and is not a regular file.",
-            file=path,
-            remedy="choose another output path",
-        )
-    probe = _temporary(path)
-    try:
-        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        probe.unlink()
-    except OSError as error:
-        raise OutputError(
-            f"The output directory is not writable ({error.strerror}).",
-            file=path,
-            remedy="choose another output path or change the rights of the directory",
-        ) from error
-    return path
-
-
 class EnsembleWriter:
     """Write an ensemble to NetCDF day by day, in constant memory.
 
@@ -221,7 +184,7 @@ class EnsembleWriter:
             members=members,
             attrs=attrs,
         )
-        self._temporary = _temporary(self.path)
+        self._temporary = temporary_name(self.path)
         self._file: netCDF4.Dataset | None = None
         self._last_day: int | None = None
         self._broken = False
@@ -347,11 +310,6 @@ class EnsembleWriter:
             file=self.path,
             remedy="check the free space and the rights of its directory",
         )
-
-
-def _temporary(path: Path) -> Path:
-    """Return an unused hidden name beside the output."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
 
 
 def _fsync(path: Path, flags: int) -> None:

@@ -16,6 +16,8 @@ __all__ = [
     "UNetConfig",
 ]
 
+VP_STEPS = 1000  # noise levels of the variance-preserving schedule
+
 SCHEDULER_TYPES = (
     "one_step",
     "ddpm",
@@ -154,7 +156,8 @@ class DiffusionConfig:
     parameterisation : str
         ``edm``, ``eps`` or ``v``; unused by ``one_step``.
     steps : int
-        Noise levels of the discrete VP schedule (``eps``, ``v``, ``ddpm``, ``ddim``).
+        Noise levels that ``eps`` and ``v`` are trained on, evenly taken from the 1 000
+        of the VP schedule, whose ends are always among them.
     num_sampling_steps : int
         Solver steps at sampling.
     sigma_min, sigma_max : float
@@ -195,6 +198,13 @@ class DiffusionConfig:
         _check_choice(
             "diffusion.parameterisation", self.parameterisation, ("edm", "eps", "v")
         )
+        if not 2 <= self.steps <= VP_STEPS:
+            raise ConfigError(
+                "diffusion.steps is not a number of levels of the VP schedule",
+                variable="diffusion.steps",
+                found=self.steps,
+                expected=f"2 to {VP_STEPS}",
+            )
         if self.train_members < 2:
             raise ConfigError(
                 "the fair CRPS needs at least two members",

@@ -22,17 +22,11 @@ from torch.nn import functional as F
 
 from st_cdgm.models.conditioning import Conditioning
 from st_cdgm.models.config import DiffusionConfig, UNetConfig
+from st_cdgm.models.samplers import vp_sigmas
 
-__all__ = ["CausalDiffusionDecoder", "Preconditioning", "multiscale_noise", "vp_sigmas"]
+__all__ = ["CausalDiffusionDecoder", "Preconditioning", "multiscale_noise"]
 
 MIN_SNR_GAMMA = 5.0
-
-
-def vp_sigmas(steps: int) -> Tensor:
-    """Noise levels sqrt((1 - abar) / abar) of the linear-beta VP grid, float64."""
-    betas = torch.linspace(1e-4, 0.02, steps, dtype=torch.float64)
-    abar = torch.cumprod(1 - betas, dim=0)
-    return ((1 - abar) / abar).sqrt()
 
 
 @dataclass(frozen=True)
@@ -179,7 +173,9 @@ class CausalDiffusionDecoder(nn.Module):
         )
         if self.config.use_gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()  # type: ignore[operator]
-        self.register_buffer("vp_grid", vp_sigmas(self.config.steps), persistent=False)
+        # Ascending, as searchsorted needs it; trained on the levels the samplers walk.
+        grid = vp_sigmas(self.config.steps).flip(0)
+        self.register_buffer("vp_grid", grid, persistent=False)
 
     @property
     def noise_shape(self) -> tuple[int, int, int]:

@@ -38,6 +38,7 @@ import torch
 from torch import Tensor, nn
 
 from st_cdgm.errors import ConfigError
+from st_cdgm.models.config import VP_STEPS
 
 __all__ = [
     "DEFAULT_STEPS",
@@ -70,7 +71,6 @@ ALIASES: dict[str, str] = {"edm": "heun", "dpm_solver": "dpm_solver++"}
 # than in [0.002, 80].
 UNIT_VARIANCE_SIGMA_RANGE: tuple[float, float] = (0.01, 20.0)
 
-VP_STEPS = 1000
 VP_BETA_RANGE = (1e-4, 0.02)
 
 

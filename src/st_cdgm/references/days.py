@@ -28,8 +28,8 @@ def training_days(
     """Return the training days with truth, and that truth without holes.
 
     On a cell that has truth on some training days a missing value is replaced by the
-    first guess of that day; days on which more than half of these cells are missing are
-    left out.
+    first guess of that day, less its mean error on the cell; days on which more than
+    half of these cells are missing are left out.
 
     Returns
     -------
@@ -54,8 +54,23 @@ def training_days(
             found=f"{len(train)} days",
         )
     days = train.select(keep)
-    truth = np.where(missing[keep], days.baseline, train.hr[keep])
+    guess = days.baseline - _mean_error(train.baseline, train.hr)
+    rain = list(preprocessor.codec.precipitation)
+    guess[:, rain] = np.maximum(guess[:, rain], 0.0)
+    truth = np.where(missing[keep], guess, train.hr[keep])
     return days, np.where(valid, truth, np.nan).astype(np.float32)
+
+
+def _mean_error(
+    baseline: NDArray[np.float32], truth: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Mean of baseline minus truth over days with truth, else 0. Shape ``(C, Y, X)``.
+
+    A first guess may be far off: a coarse daily mean stands in for a maximum.
+    """
+    known = np.isfinite(truth)
+    error = np.where(known, baseline - truth, 0.0).sum(axis=0, dtype=np.float64)
+    return np.asarray(error / np.maximum(known.sum(axis=0), 1))
 
 
 def check_members(members: int, available: int) -> None:

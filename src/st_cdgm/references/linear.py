@@ -33,7 +33,8 @@ PENALTIES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 # The penalty is chosen on at most this many cells.
 PENALTY_CELLS = 2000
 FEWEST_YEARS = 3
-BLOCKS = 5
+FOLDS = 5
+SPELL_DAYS = 10
 BLOCK_BYTES = 64 * 2**20
 
 
@@ -75,8 +76,13 @@ class RidgeReference:
         )
         self._width = self._space.transform(days.lr).std(axis=0)
         X = self._features(days)  # (T, K), the intercept first
-        encoded = preprocessor.codec.encode(torch.from_numpy(truth)).numpy()
-        Y = encoded[:, preprocessor.valid]  # (T, P)
+        valid = preprocessor.valid
+        # A temperature is encoded as a step from its colder neighbour: where a cell has
+        # truth in one variable, all are needed, and the first guess fills the others.
+        self._cells = np.broadcast_to(valid.any(axis=0), valid.shape)
+        whole = np.where(valid, truth, days.baseline)
+        encoded = preprocessor.codec.encode(torch.from_numpy(whole)).numpy()
+        Y = encoded[:, self._cells]  # (T, P)
         folds = year_folds(days.day)
         self.penalty = choose_penalty(X, Y, folds)
         _LOGGER.info("ridge: penalty %g of the number of days", self.penalty)
@@ -104,15 +110,15 @@ class RidgeReference:
             of 4.
         """
         check_members(members, len(self._residual))
-        valid, codec = self._preprocessor.valid, self._preprocessor.codec
+        cells, codec = self._cells, self._preprocessor.codec
         mean = (self._features(days) @ self._coefficients).astype(np.float32)  # (T, P)
         drawn = self._draw(days, members, seed)  # (T, M)
-        out = np.empty((len(days), members, *valid.shape), dtype=np.float32)
-        step = max(1, BLOCK_BYTES // (4 * members * valid.size))
+        out = np.empty((len(days), members, *cells.shape), dtype=np.float32)
+        step = max(1, BLOCK_BYTES // (4 * members * cells.size))
         for start in range(0, len(days), step):
             part = slice(start, start + step)
             encoded = np.zeros(out[part].shape, dtype=np.float32)
-            encoded[..., valid] = mean[part, None] + self._residual[drawn[part]]
+            encoded[..., cells] = mean[part, None] + self._residual[drawn[part]]
             out[part] = codec.decode(torch.from_numpy(encoded)).numpy()
         return mask_invalid(out, self._preprocessor)
 
@@ -131,7 +137,10 @@ class RidgeReference:
 
 
 def year_folds(day: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Positions of each year; of five contiguous blocks where years are under three.
+    """Positions of each year; where years are under three, of five folds dealt out.
+
+    A fold of a short record is every fifth spell of ten days: to leave out a whole
+    season would ask the regression for a season it has never seen.
 
     Parameters
     ----------
@@ -142,7 +151,9 @@ def year_folds(day: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     years = np.unique(year)
     if years.size >= FEWEST_YEARS:
         return [np.flatnonzero(year == y) for y in years]
-    return [part for part in np.array_split(np.arange(day.size), BLOCKS) if part.size]
+    spell = max(1, min(SPELL_DAYS, day.size // (2 * FOLDS)))
+    fold = np.arange(day.size) // spell % FOLDS
+    return [np.flatnonzero(fold == k) for k in range(FOLDS) if (fold == k).any()]
 
 
 def solve_ridge(gram: Floats, cross: Floats, penalty: float, days: int) -> Floats:

@@ -18,7 +18,7 @@ class DagConfig:
     s : float
         Domain parameter of DAGMA: the spectral radius of A*A stays below it.
     mu_factor, mu_stages : float, int
-        Central path: the weight of everything but the graph's terms falls by the factor
+        Central path: the weight of everything but the acyclicity falls by the factor
         from one to the next of so many equal stages.
     l1_weight : float
         Sparsity of the edge weights.
@@ -42,7 +42,7 @@ class LossConfig:
     beta_rec : float
         Prediction of each variable's drivers from its parents' past.
     gamma_dag : float
-        Acyclicity.
+        Acyclicity and sparsity of the graph together.
     variable_weights : dict of str to float
         Weight of a target variable in the generator's loss (default 1 each).
     """

@@ -137,14 +137,20 @@ class STCDGMModule(pl.LightningModule):
         return error.sum() / count.clamp(min=1)
 
     def dag_loss(self) -> Tensor:
-        """Acyclicity and sparsity of the effective matrix, once per step."""
+        """Acyclicity and sparsity of the effective matrix, once per step.
+
+        DAGMA minimises mu * (score + l1 * |A|) + h(A) along falling mu; here everything
+        is divided by mu, which leaves the learning rate's meaning alone and has the
+        same minimiser.
+        """
         dag = self.loss_config.dag
         matrix = self.model.effective_dag()
         penalty = acyclicity(matrix, constraint=dag.constraint, s=dag.s)
-        return penalty + dag.l1_weight * sparsity(matrix, self.model.sources)
+        sparse = sparsity(matrix, self.model.sources)
+        return penalty / self.central_path() + dag.l1_weight * sparse
 
     def central_path(self) -> float:
-        """Weight mu of the data terms relative to the graph's, falling in stages."""
+        """Weight mu of score and sparsity against acyclicity, falling in stages."""
         dag = self.loss_config.dag
         return central_path(
             self.global_step,
@@ -170,9 +176,7 @@ class STCDGMModule(pl.LightningModule):
         loss_gen = (per_variable * weight).sum() / weight.sum()
         loss_rec, loss_dag = self.reconstruction_loss(rollout), self.dag_loss()
         loss = cfg.lambda_gen * loss_gen + cfg.beta_rec * loss_rec
-        # Dividing the constraint by mu instead of scaling the data terms leaves the
-        # learning rate's meaning alone and has the same minimiser.
-        loss = loss + cfg.gamma_dag / self.central_path() * loss_dag
+        loss = loss + cfg.gamma_dag * loss_dag
         if not torch.isfinite(loss):
             days = sorted({int(d) for d in batch.time.flatten()})
             msg = (
