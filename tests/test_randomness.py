@@ -12,7 +12,8 @@ DAYS = np.array([20010228, 20010301, 20010302])
 
 
 def draw(seed=1, members=range(5), days=DAYS, draws=2):
-    return member_day_noise(seed, members, days, (2, 3), draws)
+    source = member_day_noise(seed, members, days, (2, 3))
+    return torch.stack([source() for _ in range(draws)])
 
 
 def test_a_stream_belongs_to_the_number_of_its_member_and_day():
@@ -30,7 +31,7 @@ def test_no_two_streams_are_the_same():
 
 
 def test_noise_is_standard_normal():
-    noise = member_day_noise(0, range(20), DAYS, (40, 50))
+    noise = member_day_noise(0, range(20), DAYS, (40, 50))()
     assert noise.mean().item() == pytest.approx(0, abs=0.01)
     assert noise.std().item() == pytest.approx(1, abs=0.01)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -39,20 +40,25 @@ def member_day_rng(seed: int, member: int, day: int) -> np.random.Generator:
 
 
 def member_day_noise(
-    seed: int, members: range, days: np.ndarray, shape: tuple[int, ...], draws: int = 1
-) -> torch.Tensor:
-    """Draw standard normal noise for every (day, member).
+    seed: int, members: range, days: np.ndarray, shape: tuple[int, ...]
+) -> Callable[[], torch.Tensor]:
+    """Return the source of standard normal noise of every (day, member).
+
+    Each call draws the next numbers of every stream, so a sampler of a thousand steps
+    holds one draw at a time, and draw i does not depend on how many follow.
 
     Returns
     -------
-    Tensor
-        Shape ``(draws, len(days), len(members), *shape)``, float32. Draw ``i`` of a
-        stream does not depend on how many draws follow it.
+    callable
+        Each call returns shape ``(len(days), len(members), *shape)``, float32.
     """
-    out = np.empty((draws, len(days), len(members), *shape), dtype=np.float32)
-    for d, day in enumerate(days):
-        for m, member in enumerate(members):
-            rng = member_day_rng(seed, member, int(day))
-            for i in range(draws):
-                out[i, d, m] = rng.standard_normal(shape, dtype=np.float32)
-    return torch.from_numpy(out)
+    streams = [[member_day_rng(seed, m, int(day)) for m in members] for day in days]
+
+    def draw() -> torch.Tensor:
+        out = np.empty((len(days), len(members), *shape), dtype=np.float32)
+        for d, row in enumerate(streams):
+            for m, rng in enumerate(row):
+                out[d, m] = rng.standard_normal(shape, dtype=np.float32)
+        return torch.from_numpy(out)
+
+    return draw

@@ -197,7 +197,7 @@ def test_debug_shows_the_traceback(monkeypatch):
 
 
 def test_failure_during_a_run_leaves_its_traceback_in_the_log(monkeypatch, tmp_path):
-    from st_cdgm.cli import _workflow
+    from st_cdgm.cli import _checks, _workflow
     from st_cdgm.cli._common import start_logging
 
     def fail(config, session):
@@ -205,6 +205,7 @@ def test_failure_during_a_run_leaves_its_traceback_in_the_log(monkeypatch, tmp_p
         raise RuntimeError("disk on fire")
 
     monkeypatch.setattr(_workflow, "run_workflow", fail)
+    monkeypatch.setattr(_checks, "check_before_training", lambda *_, **__: None)
     result = call("run", "--config", "demo")
     assert result.exit_code == EXIT_FAILED
     log = tmp_path / "run" / "run.log"

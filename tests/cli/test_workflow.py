@@ -134,7 +134,6 @@ def test_the_whole_way(tmp_path):
             "data.stride=8",
             "training.epochs=1",
             "inference.members=3",
-            "evaluation.members=3",
             "evaluation.stride=10",
         ],
     )

@@ -20,7 +20,9 @@ from st_cdgm.errors import InputError, MissingFileError, MissingVariableError
 
 def test_missing_file_names_its_neighbours(tmp_path):
     write(predictors(), tmp_path / "here.nc")
-    with pytest.raises(MissingFileError, match="predictor file does not exist") as caught:
+    with pytest.raises(
+        MissingFileError, match="predictor file does not exist"
+    ) as caught:
         open_dataset(tmp_path / "there.nc", role="lr")
     assert caught.value.facts["file"] == tmp_path / "there.nc"
     assert "here.nc" in caught.value.facts["found"]

@@ -8,6 +8,7 @@ import xarray as xr
 
 from st_cdgm.data.fields import TargetVariable
 from st_cdgm.evaluation.diagnostics import choose_cases
+from st_cdgm.evaluation.metrics.probabilistic import crps
 from st_cdgm.evaluation.scorecard import evaluate_ensembles
 
 TASMIN = TargetVariable(name="tasmin", units="degC", standard_name="air_temperature")
@@ -109,6 +110,23 @@ def test_a_deterministic_source_leaves_spread_and_members_open(written):
     assert np.isnan(interp["spread"]).all()
     assert np.isfinite(interp["members"].isel(member=0)).all()
     assert np.isnan(interp["members"].isel(member=slice(1, None))).all()
+
+
+def test_daily_crps_of_every_source(written):
+    stored, truth, ensemble, _ = written
+    daily = stored["crps_daily"].isel(variable=0)
+    assert daily.dims == ("source", "time")
+    assert list(stored["scored_day"].values) == list(range(20010701, 20010710))
+    assert str(stored["time"].values[4])[:10] == "2001-07-05"
+    weights = np.repeat(np.cos(np.deg2rad(np.arange(40.0, 44.0)))[:, None], 5, axis=1)
+    for t in (0, 4):
+        expected = crps(
+            ensemble[t].astype(np.float32),
+            truth[t].astype(np.float32),
+            weights=weights,
+        )
+        found = daily.sel(source="model").values[t]
+        assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_summaries_and_coordinates(written):

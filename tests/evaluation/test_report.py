@@ -17,6 +17,7 @@ from run_directory import CONFIG, GRAPH_NAMES, NOTE, write_run
 
 from st_cdgm.errors import InputError, MissingFileError, OutputError
 from st_cdgm.evaluation import report as report_module
+from st_cdgm.evaluation.gains import Gain
 from st_cdgm.evaluation.report import build_report
 from st_cdgm.evaluation.report_inputs import read_run
 from st_cdgm.evaluation.report_scores import Scores, compare, score_tables, verdict
@@ -300,7 +301,7 @@ def card(values: dict[tuple[str, str], float], metric: str = "crps") -> Scores:
         (
             {("m", "pr"): 1.0, ("m", "tas"): 2.0, ("a", "pr"): 0.8, ("a", "tas"): 1.0},
             "Judged by fair CRPS, m beats the best reference in none of the 2 "
-            "variables; it loses in pr by 25 % (a), tas by 100 % (a).",
+            "variables; it loses in 2: pr by 25 % (a), tas by 100 % (a).",
         ),
         (
             {
@@ -313,12 +314,12 @@ def card(values: dict[tuple[str, str], float], metric: str = "crps") -> Scores:
                 ("a", "hus"): 1.0001,
             },
             "Judged by fair CRPS, m beats the best reference in 1 of 3 variables: pr "
-            "by 10 % (a); it equals it in hus; it loses in tas by 100 % (a).",
+            "by 10 % (a); it equals it in 1: hus; it loses in 1: tas by 100 % (a).",
         ),
         (
             {("m", "pr"): 0.5, ("m", "tas"): math.nan, ("a", "pr"): 1, ("a", "tas"): 1},
             "Judged by fair CRPS, m beats the best reference in 1 of 2 variables: pr "
-            "by 50 % (a); scores are missing for tas.",
+            "by 50 % (a); scores are missing for 1: tas.",
         ),
         (
             {("m", "pr"): 0.5},
@@ -338,9 +339,77 @@ def test_verdict_on_the_page_of_a_losing_model(tmp_path: Path):
     made.to_json(tmp_path / "scorecard.json")
     text = Page(build_report(tmp_path).read_text("utf-8")).text
     assert (
-        "m beats the best reference in no variable; it loses in pr by 20 % (a)" in text
+        "m beats the best reference in no variable; it loses in 1: pr by 20 % (a)"
+        in text
     )
+    assert "This scorecard was written without intervals" in text
     assert "pr : 20 % worse: 1.200 mm day⁻¹ against 1.000 mm day⁻¹ of a" in text
+
+
+def measured(variable: str, gain: float, low: float, high: float) -> Gain:
+    return Gain(
+        variable=variable,
+        reference="a",
+        gain=gain,
+        low=low,
+        high=high,
+        days=120,
+        block=3,
+    )
+
+
+def test_headline_with_intervals_counts_wins_unclear_and_losses(tmp_path: Path):
+    own = {"pr": 0.993, "tasmin": 0.79, "tasmax": 1.05, "hus": 0.5}
+    rows = [("m", v, "crps", value, "degC") for v, value in own.items()]
+    rows += [("a", v, "crps", 1.0, "degC") for v in own]
+    gains = [
+        measured("pr", 0.007, -0.008, 0.021),
+        measured("tasmin", 0.21, 0.17, 0.25),
+        measured("tasmax", -0.05, -0.12, -0.02),
+        measured("hus", 0.5, math.nan, math.nan),
+    ]
+    made = Scorecard(rows=pd.DataFrame(rows, columns=COLUMNS), gains=gains)
+    made.to_json(tmp_path / "scorecard.json")
+    text = Page(build_report(tmp_path).read_text("utf-8")).text
+    assert (
+        "Judged by fair CRPS, m beats the best reference in 1 of 4 variables: tasmin "
+        "by 21 % (a; 95 % interval 17 to 25 %); no clear difference in 2: pr, hus; it "
+        "loses in 1: tasmax by 5.0 % (a; 95 % interval 2.0 to 12 %)."
+    ) in text
+    assert "tasmin : 21 % better (95 % interval 17 to 25 %): 0.790 °C against" in text
+    assert "pr : no clear difference (0.70 % better; 95 % interval 0.80 % worse" in text
+    assert "hus : no clear difference (50 % better; 120 scored days are too" in text
+    assert "moving-block bootstrap over the 120 scored days" in text
+    assert "blocks of 3 scored days, about 10 days" in text
+    assert "without" not in text
+
+
+def test_a_gain_over_another_reference_or_score_is_not_used():
+    rows = [("m", "pr", "crps", 1.0, "mm"), ("b", "pr", "crps", 2.0, "mm")]
+    gains = [measured("pr", 0.1, 0.05, 0.15)]
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    (pair,) = compare(Scores.from_scorecard(Scorecard(rows=frame, gains=gains)))
+    assert (pair.gain, pair.measured, pair.outcome) == (0.5, None, "wins")
+
+
+def test_possible_edges_are_those_the_model_allows(run_dir: Path, tmp_path: Path):
+    folder = part_of(run_dir, tmp_path / "run", "dag.json")
+    content = json.loads((folder / "dag.json").read_text())
+    (folder / "dag.json").write_text(json.dumps({**content, "possible": 16}))
+    assert "7 of 16 possible edges" in Page(build_report(folder).read_text()).text
+    (folder / "dag.json").write_text(json.dumps({**content, "possible": None}))
+    assert "7 of 20 possible edges" in Page(build_report(folder).read_text()).text
+
+
+def test_tables_show_the_tail_ratio_and_the_wet_days_of_precipitation(run_dir: Path):
+    card = Scorecard.from_json(run_dir / "scorecard.json")
+    tasmax, pr = score_tables(Scores.from_scorecard(card))
+    assert ("99th percentile ratio", "ideal 1") in pr.columns
+    assert ("wet-day frequency difference", "ideal 0") in pr.columns
+    assert "99th percentile bias" not in dict(pr.columns)
+    assert "99th percentile bias" in dict(tasmax.columns)
+    full = score_tables(Scores.from_scorecard(card), full=True)[1]
+    assert "bias of the 99th percentile" in dict(full.columns)
 
 
 def test_compare_uses_the_best_reference_that_has_a_score():
@@ -434,13 +503,17 @@ def test_protocol_is_printed_flat(tmp_path: Path):
     assert "checkpoint not stated" in text
 
 
-def test_conditioning_is_shown_where_it_was_measured(run_dir, tmp_path):
+def test_ablations_are_shown_where_they_were_measured(run_dir, tmp_path):
     copy = Path(shutil.copytree(run_dir, tmp_path / "run"))
     row = {"variable": "tasmin", "increase": 0.42, "low": 0.31, "high": 0.55, "days": 9}
-    period = ["2001-01-11", "2002-12-21"]
-    document = {"period": period, "results": [row]}
+    edges = {**row, "variable": "drivers", "increase": 0.004}
+    document = {
+        "period": ["2001-01-11", "2002-12-21"],
+        "shuffled": [row],
+        "without_edges": [edges],
+    }
     (copy / "conditioning.json").write_text(json.dumps(document))
-    text = build_report(copy).read_text("utf-8")
-    assert "+42 %" in text
-    assert "+31 to +55 %" in text
+    text = Page(build_report(copy).read_text("utf-8")).text
+    assert "states of another day tasmin +42.0 % +31.0 to +55.0 %" in text
+    assert "all edges removed drivers +0.4 %" in text
     assert "2001-01-11 to 2002-12-21" in text

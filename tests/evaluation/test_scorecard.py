@@ -279,6 +279,54 @@ def test_files_come_back_as_they_were(truth, tmp_path):
     pd.testing.assert_frame_equal(table, card.rows, check_exact=False)
 
 
+def test_gains_come_with_intervals_and_survive_the_file(truth, tmp_path):
+    far = {name: field + 5 for name, field in sample(seed=1).items()}
+    nine = {name: np.concatenate([field] * 9) for name, field in sample().items()}
+    far = {name: np.concatenate([field] * 9) for name, field in far.items()}
+    long = dataset({n: np.concatenate([truth[n].values] * 9) for n in ("tasmin", "pr")})
+    card = evaluate({"model": dataset(nine), "far": dataset(far)}, long, tmp_path)
+    assert [g.variable for g in card.gains] == ["tasmin", "pr"]
+    skill = card.skill("far").loc["model"]
+    for gain in card.gains:
+        assert (gain.reference, gain.days, gain.block) == ("far", 54, 10)
+        assert gain.gain == pytest.approx(skill[gain.variable])
+        assert gain.low <= gain.gain <= gain.high
+        assert gain.outcome == "wins"
+    assert Scorecard.from_json(tmp_path / "scorecard.json").gains == card.gains
+    sparse = evaluate(
+        {"model": dataset(nine), "far": dataset(far)},
+        long.isel(time=slice(None, None, 3)),
+        tmp_path,
+    )
+    assert [(g.days, g.block) for g in sparse.gains] == [(18, 3)] * 2
+
+
+def test_few_days_give_null_bounds_and_older_files_have_no_gains(truth, tmp_path):
+    sources = {"model": dataset(sample()), "other": dataset(sample(seed=1))}
+    evaluate(sources, truth, tmp_path)
+    path = tmp_path / "scorecard.json"
+    stored = json.loads(path.read_text())
+    assert set(stored["gains"][0]) == {
+        "variable",
+        "reference",
+        "gain",
+        "low",
+        "high",
+        "days",
+        "block",
+    }
+    assert [(g["low"], g["high"]) for g in stored["gains"]] == [(None, None)] * 2
+    assert not any(g.has_interval for g in Scorecard.from_json(path).gains)
+    del stored["gains"]
+    path.write_text(json.dumps(stored))
+    older = Scorecard.from_json(path)
+    assert older.gains == []
+    assert len(older.rows) == len(stored["rows"])
+    path.write_text(json.dumps({**stored, "gains": [{"variable": "pr"}]}))
+    with pytest.raises(InputError, match="not a scorecard"):
+        Scorecard.from_json(path)
+
+
 def test_json_holds_any_protocol(tmp_path):
     rows = pd.DataFrame([("m", "pr", "crps", np.nan, "mm")], columns=COLUMNS)
     protocol = {

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -13,11 +14,15 @@ from tests.toy import tiny_model
 
 from st_cdgm.data.pipeline import NetCDFDataPipeline
 from st_cdgm.errors import InputError, MissingFileError
+from st_cdgm.training.ablation import (
+    _shuffle_within_months,
+    edge_test,
+    shuffle_test,
+)
 from st_cdgm.training.checkpoint import load_checkpoint, save_checkpoint
 from st_cdgm.training.config import DagConfig, LossConfig, TrainingConfig
 from st_cdgm.training.fit import TrainingResult, _new_model, train
 from st_cdgm.training.lightning_module import STCDGMModule, last_day_condition
-from st_cdgm.training.shuffle_test import shuffle_test
 
 
 def module(pipeline: NetCDFDataPipeline, kind: str = "one_step", **kwargs):
@@ -160,6 +165,7 @@ def test_shuffled_states_make_the_loss_worse(trained, tiny_pipeline):
     assert [r.variable for r in results] == ["tasmin", "tasmax", "pr"]
     for result in results:
         assert result.days == 36
+        assert result.low < result.increase < result.high
         assert result.low > 0, result
 
 
@@ -177,3 +183,35 @@ def test_shuffling_an_unconditional_generator_changes_nothing(tiny_pipeline):
         net, tiny_pipeline.preprocessor, tiny_pipeline.windows("validation")
     )
     assert [r.increase for r in results] == pytest.approx([0.0] * 3, abs=1e-6)
+
+
+def test_states_are_exchanged_within_a_month():
+    days = np.array([20010101, 20010102, 20010201, 20010202, 20010203, 20020103])
+    days = np.append(days, 20010501)
+    order = _shuffle_within_months(days, seed=0).numpy()
+    assert sorted(order) == list(range(7))
+    np.testing.assert_array_equal(days[order] // 100 % 100, days // 100 % 100)
+    assert (order[:6] != np.arange(6)).all()
+    assert order[6] == 6
+
+
+def test_removing_the_edges_is_seen_and_undone(tiny_pipeline):
+    """Strong edges: their removal changes the losses; the graph comes back."""
+    torch.manual_seed(0)
+    net = _new_model(tiny_pipeline, tiny_model()).eval()
+    with torch.no_grad():
+        net.cell.A_dag.fill_(0.5)
+    before = net.effective_dag().clone()
+    windows = tiny_pipeline.windows("validation")
+    results = edge_test(net, tiny_pipeline.preprocessor, windows, resamples=50)
+    assert [r.variable for r in results] == ["tasmin", "tasmax", "pr", "drivers"]
+    assert abs(results[-1].increase) > 1e-3
+    torch.testing.assert_close(net.effective_dag(), before, rtol=0, atol=0)
+
+
+def test_a_model_without_edges_loses_nothing_with_them(tiny_pipeline):
+    net = _new_model(tiny_pipeline, tiny_model()).eval()
+    net.cell.restrict_edges(torch.zeros_like(net.cell.edge_mask))
+    windows = tiny_pipeline.windows("validation")
+    results = edge_test(net, tiny_pipeline.preprocessor, windows, resamples=50)
+    assert [r.increase for r in results] == [0.0] * 4

@@ -10,8 +10,11 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from st_cdgm._version import __version__
 from st_cdgm.cli._common import Session, console, progress, start_logging
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from st_cdgm.evaluation.scorecard import Scorecard
 
 __all__ = [
-    "check_conditioning",
+    "ablate",
     "check_run_directory",
     "downscale_files",
     "downscale_test",
@@ -56,14 +59,16 @@ def run_workflow(config: Config, session: Session) -> Path:
 
     run_dir = prepare_run(config, session)
     pipeline = open_data(config)
+    # The references need seconds and nothing from the model: what is wrong with the
+    # test period or with them is known before the long part.
+    references = run_references(config, pipeline, run_dir, session)
     checkpoint = train_model(config, pipeline, run_dir, session)
     ensemble = downscale_test(config, checkpoint, run_dir, session)
-    references = run_references(config, pipeline, run_dir, session)
     scorecard = score_test(
         config, pipeline, {MODEL: ensemble, **references}, run_dir, session
     )
     export_graph(config, checkpoint, run_dir)
-    check_conditioning(config, checkpoint, pipeline, run_dir, session)
+    ablate(config, checkpoint, pipeline, run_dir, session)
     report = build_report(run_dir, title=config.run.name)
     out = console()
     out.print(scorecard_table(scorecard))
@@ -214,14 +219,16 @@ def run_references(
     """Fit the reference methods on the training days; write their test ensembles."""
     from st_cdgm.references.base import build_reference
 
-    training, test = pipeline.arrays("train"), scored_days(config, pipeline)
+    training = pipeline.arrays("train")
+    # Without the truth: a reference could not look at it if it wanted to.
+    test = replace(scored_days(config, pipeline), hr=None)
     written = {}
     names = config.evaluation.references
     with progress(session, "References", len(names)) as advance:
         for name in names:
             reference = build_reference(name).fit(training, pipeline.preprocessor)
             fields = reference.predict(
-                test, members=config.evaluation.members, seed=config.run.seed
+                test, members=config.inference.members, seed=config.run.seed
             )
             path = run_dir / "references" / f"{name}.nc"
             _write_fields(path, fields, test, pipeline, title=f"Reference {name}")
@@ -270,16 +277,26 @@ def score_test(
     from st_cdgm.evaluation.scorecard import evaluate_ensembles
 
     days = scored_days(config, pipeline)
+    assert days.hr is not None
     start, end = test_period(config)
-    protocol = {
+    protocol: dict[str, Any] = {
         "run": config.run.name,
         "seed": config.run.seed,
         "splits": config.data.splits.periods(),
         "test": [start, end],
         "stride": config.evaluation.stride,
-        "baseline": config.data.baseline_strategy,
+        "baseline": pipeline.preprocessor.baseline.strategy,
+        "history": f"model {config.data.seq_len} days of predictors, references 1",
         "version": __version__,
     }
+    # A cell without training truth has no prediction, so it cannot be scored.
+    cells = np.asarray(pipeline.preprocessor.valid)
+    truth = np.where(cells, days.hr, np.nan)
+    unscored = int((np.isfinite(days.hr).any(axis=0) & ~cells).sum())
+    if unscored:
+        protocol["cells_left_out"] = (
+            f"{unscored}, with test truth but no training truth"
+        )
     with ExitStack() as stack, progress(session, "Scoring"):
         opened = {
             name: stack.enter_context(open_dataset(path, role="forecast"))
@@ -287,7 +304,7 @@ def score_test(
         }
         return evaluate_ensembles(
             opened,
-            _as_dataset(days.hr, days, pipeline),
+            _as_dataset(truth, days, pipeline),
             baseline=_as_dataset(days.baseline, days, pipeline),
             land=_land_fraction(config, pipeline),
             protocol=protocol,
@@ -335,47 +352,50 @@ def export_graph(config: Config, checkpoint: Path, run_dir: Path) -> None:
         model.effective_dag().detach().cpu().numpy(),
         model.names,
         constraint=config.loss.dag.constraint,
+        possible=model.possible_edges,
     )
 
 
-def check_conditioning(
+def ablate(
     config: Config,
     checkpoint: Path,
     pipeline: NetCDFDataPipeline,
     run_dir: Path,
     session: Session,
 ) -> Path:
-    """Measure what the generator takes from the causal states; write conditioning.json.
+    """Measure what the model takes from its causal part; write conditioning.json.
 
-    The states are shuffled across validation days; see ``training.shuffle_test``.
+    On validation days: the states shuffled, and every edge of the graph removed; see
+    ``training.ablation``.
     """
+    from st_cdgm.training.ablation import edge_test, shuffle_test
     from st_cdgm.training.checkpoint import load_checkpoint
-    from st_cdgm.training.shuffle_test import shuffle_test
 
     loaded = load_checkpoint(checkpoint)
     windows = pipeline.windows("validation", stride=config.training.validation_stride)
-    with progress(session, "Conditioning"):
-        results = shuffle_test(
-            loaded.model,
-            loaded.preprocessor,
-            windows,
-            members=config.training.validation_members,
-            batch_size=config.training.batch_size,
-            seed=config.run.seed,
-        )
-    for result in results:
-        logger.info(
-            "shuffled causal states: %s loss %+.0f %% (95 %% interval %+.0f to %+.0f)",
-            result.variable,
-            100 * result.increase,
-            100 * result.low,
-            100 * result.high,
-        )
+    document: dict[str, Any] = {"period": config.data.splits.periods()["validation"]}
+    with progress(session, "Ablations", 2) as advance:
+        for name, test in (("shuffled", shuffle_test), ("without_edges", edge_test)):
+            results = test(
+                loaded.model,
+                loaded.preprocessor,
+                windows,
+                members=config.training.validation_members,
+                batch_size=config.training.batch_size,
+                seed=config.run.seed,
+            )
+            document[name] = [result.to_dict() for result in results]
+            for result in results:
+                logger.info(
+                    "%s: loss of %s %+.1f %% (95 %% interval %+.1f to %+.1f)",
+                    name.replace("_", " "),
+                    result.variable,
+                    100 * result.increase,
+                    100 * result.low,
+                    100 * result.high,
+                )
+            advance(1, None)
     path = run_dir / "conditioning.json"
-    document = {
-        "period": config.data.splits.periods()["validation"],
-        "results": [result.to_dict() for result in results],
-    }
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return path
 

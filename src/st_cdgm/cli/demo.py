@@ -30,10 +30,11 @@ def demo(
         make_climate,
         run_workflow,
     )
+    from st_cdgm.outputs import check_output_directory
 
     data = out / "data"
     settings = load("demo_quick" if quick else "demo", None)
     settings.run.dir, settings.data.root = str(out), str(data)
-    check_run_directory(settings)
+    check_output_directory(check_run_directory(settings))
     make_climate(settings, data, overwrite=True)
     run_workflow(settings, session(ctx))

@@ -11,6 +11,8 @@ from st_cdgm.cli._common import console, session, start_logging
 
 __all__ = ["evaluate"]
 
+MODEL = "st-cdgm"  # the name of --prediction among the sources
+
 
 def evaluate(
     ctx: typer.Context,
@@ -33,17 +35,32 @@ def evaluate(
     Example: st-cdgm evaluate --prediction OUT.nc --truth HR.nc --output scores
     --reference analogs=ANALOGS.nc
     """
+    references = _references(reference or [])
     from st_cdgm.cli._scores import scorecard_table
     from st_cdgm.cli._workflow import score_files
+    from st_cdgm.outputs import check_output_directory
 
     current = session(ctx)
     start_logging(current)
-    references = dict(_named_file(text) for text in reference or [])
+    check_output_directory(output)
     scorecard = score_files(
         prediction, truth, output, references=references, session=current
     )
     console().print(scorecard_table(scorecard))
     typer.echo(f"Scores: {output / 'scorecard.json'}")
+
+
+def _references(texts: list[str]) -> dict[str, Path]:
+    """Read the references; each needs a name of its own."""
+    references: dict[str, Path] = {}
+    for name, file in map(_named_file, texts):
+        if name == MODEL or name in references:
+            raise typer.BadParameter(
+                f"the name {name} is taken; choose another: OTHER_NAME={file}",
+                param_hint="--reference",
+            )
+        references[name] = file
+    return references
 
 
 def _named_file(text: str) -> tuple[str, Path]:

@@ -12,6 +12,8 @@ from st_cdgm.cli._common import session, start_logging
 
 __all__ = ["inspect"]
 
+SHOWN_GAPS = 3
+
 
 def inspect(
     ctx: typer.Context,
@@ -33,7 +35,7 @@ def inspect(
         typer.echo(json.dumps(reports, indent=2))
         return
     for file, report in reports.items():
-        typer.echo(file)
+        typer.echo(report.pop("file", file))
         for line in _lines(report, indent=2):
             typer.echo(line)
 
@@ -48,6 +50,12 @@ def _lines(content: dict[str, Any], indent: int) -> list[str]:
         elif isinstance(value, list | tuple) and value and isinstance(value[0], dict):
             entries = (", ".join(map(_pair, entry.items())) for entry in value)
             lines += [f"{pad}{key}:", *(f"{pad}  - {entry}" for entry in entries)]
+        elif key == "gaps" and value:
+            gaps = [f"{before} to {after}" for before, after in value[:SHOWN_GAPS]]
+            more = ["..."] if len(value) > SHOWN_GAPS else []
+            lines.append(f"{pad}{key}: {len(value)} ({', '.join([*gaps, *more])})")
+        elif key == "problems" and value:
+            lines += [f"{pad}{key}:", *(f"{pad}  - {problem}" for problem in value)]
         else:
             lines.append(pad + _pair((key, value)))
     return lines

@@ -29,10 +29,11 @@ from st_cdgm.cli._common import (
 )
 from st_cdgm.errors import InputError
 
-__all__ = ["EXIT_FAILED", "EXIT_INPUT", "app", "main"]
+__all__ = ["EXIT_FAILED", "EXIT_INPUT", "EXIT_INTERRUPTED", "app", "main"]
 
 EXIT_FAILED = 1
 EXIT_INPUT = 2
+EXIT_INTERRUPTED = 130
 
 
 class LogLevel(StrEnum):
@@ -47,8 +48,8 @@ class LogLevel(StrEnum):
 class ReadableErrors(TyperGroup):
     """Turn exceptions into one readable message and an exit code.
 
-    2 for what the user can mend (an :class:`~st_cdgm.errors.InputError`), 1 for the
-    rest. Usage errors are typer's own and exit with 2.
+    2 for what the user can mend (an :class:`~st_cdgm.errors.InputError`), 130 for
+    Ctrl-C, 1 for the rest. Usage errors are typer's own and exit with 2.
     """
 
     def invoke(self, ctx: Any) -> Any:
@@ -58,6 +59,12 @@ class ReadableErrors(TyperGroup):
         except InputError as error:
             _show("Error", str(error))
             raise typer.Exit(EXIT_INPUT) from error
+        except KeyboardInterrupt as error:
+            raise _interrupted(ctx) from error
+        except SystemExit as error:  # how Lightning ends a training after Ctrl-C
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise _interrupted(ctx) from error
+            raise
         except Exception as error:
             if _is_control_flow(error):
                 raise
@@ -74,6 +81,16 @@ def _show(label: str, message: str) -> None:
     from rich.text import Text
 
     error_console().print(Text.assemble((f"{label}: ", "bold red"), message))
+
+
+def _interrupted(ctx: typer.Context) -> typer.Exit:
+    """Say what a stopped command leaves behind; return the exit."""
+    log = session(ctx).log_file
+    kept = "no unfinished file is left"
+    if log is not None and (log.parent / "checkpoints").is_dir():
+        kept += f"; the checkpoints so far are in {log.parent / 'checkpoints'}"
+    _show("Interrupted", kept)
+    return typer.Exit(EXIT_INTERRUPTED)
 
 
 def _fail(ctx: typer.Context, error: Exception) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 from st_cdgm.cli._common import ConfigOption, DryRunOption, Overrides, load, session
@@ -25,6 +27,9 @@ def run(
 
         typer.echo(config_to_yaml(settings), nl=False)
         return
+    from st_cdgm.cli._checks import check_before_training, nothing_left_behind
     from st_cdgm.cli._workflow import run_workflow
 
-    run_workflow(settings, session(ctx))
+    check_before_training(settings, to_the_end=True)
+    with nothing_left_behind(Path(settings.run.dir)):
+        run_workflow(settings, session(ctx))

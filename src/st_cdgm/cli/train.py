@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 from st_cdgm.cli._common import ConfigOption, DryRunOption, Overrides, load, session
@@ -25,9 +27,12 @@ def train(
 
         typer.echo(config_to_yaml(settings), nl=False)
         return
+    from st_cdgm.cli._checks import check_before_training, nothing_left_behind
     from st_cdgm.cli._workflow import open_data, prepare_run, train_model
 
     current = session(ctx)
-    run_dir = prepare_run(settings, current)
-    checkpoint = train_model(settings, open_data(settings), run_dir, current)
+    check_before_training(settings, to_the_end=False)
+    with nothing_left_behind(Path(settings.run.dir)):
+        run_dir = prepare_run(settings, current)
+        checkpoint = train_model(settings, open_data(settings), run_dir, current)
     typer.echo(f"Checkpoint: {checkpoint}")

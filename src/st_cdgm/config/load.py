@@ -125,7 +125,14 @@ def _user_node(path: Path) -> DictConfig:
     """Read a user's file; its keys and types are checked here, with its name."""
     try:
         node = OmegaConf.load(path)
-    except (YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            "the configuration is not a text file",
+            file=path,
+            expected=" | ".join(preset_names()) + " | a YAML file",
+            remedy="give the configuration here; data files belong in data.lr_path ...",
+        ) from error
+    except YAMLError as error:
         raise ConfigError(
             "the configuration is not valid YAML",
             file=path,

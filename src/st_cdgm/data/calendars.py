@@ -166,7 +166,7 @@ def _day_begun(
 ) -> xr.DataArray:
     if bounds is None or bounds.shape != (time.size, 2) or bounds.dtype != object:
         return time
-    if bounds.dt.calendar != time.dt.calendar:  # a conversion forgot the bounds
+    if _folded(bounds) != _folded(time):  # a conversion forgot the bounds
         logger.warning(
             "%s: the bounds of %s are not used: their calendar is %s, not %s",
             file,
@@ -178,12 +178,18 @@ def _day_begun(
     begin, end = bounds.values[:, 0], bounds.values[:, 1]
     one_day = datetime.timedelta(days=1)
     if not all(
-        stamp == last and last - first == one_day
+        stamp.isoformat() == last.isoformat() and last - first == one_day
         for stamp, first, last in zip(time.values, begin, end, strict=True)
     ):
         return time
     logger.info("%s: days are stamped at their end; the day they began counts", file)
     return time.copy(data=begin)
+
+
+def _folded(time: xr.DataArray) -> str:
+    """Return the calendar, one name for all Gregorian ones."""
+    calendar = canonical_calendar(str(time.dt.calendar))
+    return "standard" if calendar == "proleptic_gregorian" else calendar
 
 
 def _ordinal(

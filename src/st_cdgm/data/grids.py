@@ -258,10 +258,10 @@ class Grid:
         problem = remedy = None
         if self.shape != other.shape:
             problem = f"the {role} grid has another shape"
-            remedy = "regrid the file, or use the file's own grid for training"
+            remedy = "regrid the file to the expected grid (cdo remapbil, remapcon)"
         elif not _same_cells(self, other.lat2d, other.lon2d):
             problem = f"the {role} grid has other cell centres"
-            remedy = "regrid the file, or use the file's own grid for training"
+            remedy = "regrid the file to the expected grid (cdo remapbil, remapcon)"
             if _same_cells(self, other.lat2d[::-1], other.lon2d[::-1]):
                 problem = f"the {role} grid has the opposite latitude order"
                 remedy = "turn the latitudes, for example: cdo invertlat in.nc out.nc"

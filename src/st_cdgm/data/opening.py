@@ -119,14 +119,14 @@ def _expand(path: Path, *, role: str) -> list[Path]:
 
 
 def _nearby(path: Path) -> str:
-    """What lies where the file should be, the most similar names first."""
+    """Describe what lies beside an absent file, the most similar names first."""
     if not path.parent.is_dir():
         return f"no folder {path.parent}"
     names = sorted(p.name for p in path.parent.iterdir() if p.name[:1] != ".")
     alike = difflib.get_close_matches(path.name, names, n=3)
     shown = [*alike, *(name for name in names if name not in alike)]
     more = ", ..." if len(shown) > SHOWN else ""
-    return f"in {path.parent}: {', '.join(shown[:SHOWN]) or 'nothing'}{more}"
+    return f"in {path.parent.absolute()}: {', '.join(shown[:SHOWN]) or 'nothing'}{more}"
 
 
 def _matches(pattern: Path) -> list[Path]:

@@ -19,6 +19,7 @@ from st_cdgm.data.data_config import DataConfig
 from st_cdgm.data.datasets import WindowDataset
 from st_cdgm.data.fields import FieldArrays, TargetVariable
 from st_cdgm.data.fitting import fit_preprocessor, with_given_statistics
+from st_cdgm.data.grids import Grid
 from st_cdgm.data.normalization import FillStrategy, Scope, check_choice
 from st_cdgm.data.preprocessor import Preprocessor
 from st_cdgm.data.readers import (
@@ -338,7 +339,7 @@ class NetCDFDataPipeline(PipelineViews):
                 expected="overlapping periods",
                 remedy="give files of the same period",
             )
-        if not lr.grid.contains(hr.grid):
+        if not lr.grid.contains(hr.grid, _half_cell(lr.grid)):
             _LOGGER.warning(
                 "the coarse grid (%s) does not enclose the fine grid (%s): "
                 "its edge values are used beyond",
@@ -432,6 +433,16 @@ def _chunked(cube: Any, chunks: Mapping[str, int] | None) -> Any:
     if not chunks or "time" not in chunks:
         return cube
     return replace(cube, values=cube.values.chunk({"time": int(chunks["time"])}))
+
+
+def _half_cell(grid: Grid) -> float:
+    """Return how far a regular grid's outermost cells reach beyond their centres."""
+    if not grid.regular:
+        return 0.0
+    steps = [
+        float(np.abs(np.diff(axis)).max(initial=0.0)) for axis in (grid.lat, grid.lon)
+    ]
+    return 0.5 * max(steps)
 
 
 def _check_calendars(lr: ChannelCube, hr: TargetCube) -> None:

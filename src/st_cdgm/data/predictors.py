@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from st_cdgm.data.splits import period_days
 from st_cdgm.errors import InputError
 
 __all__ = ["load_predictors"]
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def load_predictors(
@@ -62,6 +65,7 @@ def load_predictors(
     history = _history(cube.days.ordinal, int(wanted[0]), preprocessor.seq_len - 1)
     index = np.concatenate([history, wanted])
     raw, days = cube.load(index), cube.days.select(index)
+    _warn_of_missing(raw, cube)
     arrays = FieldArrays(
         day=days.day,
         ordinal=days.ordinal,
@@ -96,6 +100,20 @@ def _check_units(preprocessor: Preprocessor, cube: ChannelCube) -> None:
                 expected=known.units,
                 remedy="convert the file, or correct its units attribute",
             )
+
+
+def _warn_of_missing(raw: NDArray[np.float32], cube: ChannelCube) -> None:
+    """Say which channels have holes; they will be filled as in training."""
+    share = (~np.isfinite(raw)).mean(axis=(0, 2, 3))  # (C_lr,)
+    if share.any():
+        named = (
+            f"{name} {s:.2g}" for name, s in zip(cube.names, share, strict=True) if s
+        )
+        _LOGGER.warning(
+            "%s: missing values are filled (share missing: %s)",
+            cube.file,
+            ", ".join(named),
+        )
 
 
 def _history(ordinal: NDArray[np.int64], first: int, length: int) -> NDArray[np.int64]:

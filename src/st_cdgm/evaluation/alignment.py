@@ -33,6 +33,8 @@ class Source:
     ----------
     name : str
         ``truth``, or the key of the forecast.
+    file : str
+        Where it came from (its name if it came from no file), for messages.
     fields : dict
         Variable name to an array (time, realization, y, x) in canonical units.
     days : CalendarDays
@@ -44,6 +46,7 @@ class Source:
     """
 
     name: str
+    file: str
     fields: dict[str, xr.DataArray]
     days: CalendarDays
     grid: Grid
@@ -127,12 +130,13 @@ def align(forecasts: Mapping[str, xr.Dataset], truth: xr.Dataset) -> Aligned:
     opened = []
     for name, dataset in forecasts.items():
         source = open_source(name, dataset, names)
-        reference.grid.check_same(source.grid, file=name, role="forecast")
+        reference.grid.check_same(source.grid, file=source.file, role="forecast")
         _check_calendar(source, reference)
         _check_units(source, reference)
         opened.append(source)
     keys = _common_days(reference, opened)
     sources = [_restrict(source, keys) for source in (reference, *opened)]
+    _check_truth(sources[0])
     return Aligned(
         truth=sources[0],
         sources=tuple(sources[1:]),
@@ -146,11 +150,16 @@ def _scored_variables(model: xr.Dataset, truth: xr.Dataset) -> list[str]:
     absent = [name for name in names if name not in known]
     if absent or not names:
         raise MissingVariableError(
-            "The truth lacks a variable of the forecast.",
+            "The truth lacks a variable of the forecast."
+            if names
+            else "The forecast has no field to score.",
+            file=_label("truth", truth) if names else _label("forecast", model),
             variable=", ".join(absent) or None,
-            found=", ".join(known) or "no variable",
+            found=", ".join(known if names else names) or "no variable",
             expected=", ".join(names) or "at least one variable",
-            remedy="name the variables alike in forecast and truth",
+            remedy="name the variables alike in forecast and truth"
+            if names
+            else "give a file that st-cdgm downscale wrote",
         )
     return names
 
@@ -158,34 +167,61 @@ def _scored_variables(model: xr.Dataset, truth: xr.Dataset) -> list[str]:
 def open_source(name: str, dataset: xr.Dataset, variables: Sequence[str]) -> Source:
     """Check one data set and put its variables in the order (time, member, y, x)."""
     present = [variable for variable in variables if variable in dataset]
+    file = _label(name, dataset)
     if not present:
         raise MissingVariableError(
             "A source has none of the scored variables.",
-            file=name,
+            file=file,
             found=", ".join(data_variables(dataset)),
             expected=", ".join(variables),
         )
     if len(present) < len(variables):
         missing = sorted(set(variables) - set(present))
         _LOGGER.warning("%s is not scored in %s: absent", name, ", ".join(missing))
-    grid = Grid.from_dataset(dataset, file=name, variable=present[0])
+    grid = Grid.from_dataset(dataset, file=file, variable=present[0])
     time = time_name(dataset)
-    days = day_keys(dataset[time], bounds=time_bounds(dataset, time), file=name)
+    days = day_keys(dataset[time], bounds=time_bounds(dataset, time), file=file)
     fields = {}
     for variable in present:
-        field = to_canonical(dataset[variable], file=name, role="hr")
+        field = to_canonical(dataset[variable], file=file, role="hr")
         if MEMBER not in field.dims:
             field = field.expand_dims(MEMBER)
         fields[variable] = field.transpose(time, MEMBER, grid.y_name, grid.x_name)
     index = np.arange(len(days))
-    return Source(name=name, fields=fields, days=days, grid=grid, index=index)
+    return Source(
+        name=name, file=file, fields=fields, days=days, grid=grid, index=index
+    )
+
+
+def _label(name: str, dataset: xr.Dataset) -> str:
+    """Return the file behind a data set, or its name."""
+    return str(dataset.encoding.get("source", name))
+
+
+def _check_truth(truth: Source) -> None:
+    """Refuse a truth without any value on the scored days, before any score."""
+    days = len(truth.index)
+    for variable in truth.fields:
+        probe = truth.read(variable, np.unique([0, days // 2, days - 1]))
+        if np.isfinite(probe).any():
+            continue
+        blocks = (slice(start, start + 64) for start in range(0, days, 64))
+        if not any(np.isfinite(truth.read(variable, b)).any() for b in blocks):
+            raise InputError(
+                "The truth has no values on the scored days.",
+                file=truth.file,
+                variable=variable,
+                found="missing everywhere",
+                expected="finite values on some cells",
+                remedy="check fill value, mask and period of the truth file",
+            )
 
 
 def _check_calendar(source: Source, truth: Source) -> None:
     if source.days.calendar != truth.days.calendar:
         raise InputError(
             "A forecast has another calendar than the truth.",
-            file=source.name,
+            file=source.file,
             found=source.days.calendar,
             expected=truth.days.calendar,
             remedy="bring both to one calendar (xarray: ds.convert_calendar) first",
@@ -199,7 +235,7 @@ def _check_units(source: Source, truth: Source) -> None:
         if found != expected:
             raise InputError(
                 "A forecast has other units than the truth.",
-                file=source.name,
+                file=source.file,
                 variable=name,
                 found=found,
                 expected=expected,
@@ -213,7 +249,7 @@ def _common_days(truth: Source, sources: Sequence[Source]) -> NDArray[np.int64]:
         if common.size == 0:
             raise InputError(
                 "Forecast and truth have no day in common.",
-                file=source.name,
+                file=source.file,
                 found=f"{source.name}: {source.days.period()}",
                 expected=f"truth (and earlier sources): {truth.days.period()}",
                 remedy="evaluate on a period that both cover",
@@ -229,6 +265,7 @@ def _restrict(source: Source, keys: NDArray[np.int64]) -> Source:
     index = np.flatnonzero(np.isin(source.days.day, keys))
     return Source(
         name=source.name,
+        file=source.file,
         fields=source.fields,
         days=source.days,
         grid=source.grid,

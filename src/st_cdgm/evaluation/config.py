@@ -20,8 +20,6 @@ class EvaluationConfig:
     references : list of str
         Methods fitted on the same training period and scored on the same days:
         ``lr_interp`` (the baseline alone), ``climatology``, ``analogs``, ``ridge``.
-    members : int
-        Ensemble size of the references that draw members.
     stride : int
         Every so many test days are scored; 1 is every day.
     """
@@ -29,7 +27,6 @@ class EvaluationConfig:
     references: list[str] = field(
         default_factory=lambda: ["climatology", "analogs", "ridge"]
     )
-    members: int = 20
     stride: int = 1
 
     def check(self) -> None:
@@ -41,10 +38,7 @@ class EvaluationConfig:
                     found=name,
                     expected=" | ".join(REFERENCES),
                 )
-        for key in ("members", "stride"):
-            if getattr(self, key) < 1:
-                raise ConfigError(
-                    f"evaluation.{key} is too small",
-                    found=getattr(self, key),
-                    expected=">= 1",
-                )
+        if self.stride < 1:
+            raise ConfigError(
+                "evaluation.stride is too small", found=self.stride, expected=">= 1"
+            )

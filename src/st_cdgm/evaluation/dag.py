@@ -118,6 +118,8 @@ def export_dag(
     cut: Sequence[Edge | Mapping[str, Any] | tuple[Any, Any]] | None = None,
     constraint: str = "none",
     note: str = CAVEAT,
+    *,
+    possible: int | None = None,
 ) -> dict[str, Path]:
     """Write ``dag.json``, ``dag.csv`` and ``dag.png`` into a run directory.
 
@@ -139,6 +141,8 @@ def export_dag(
         Acyclicity constraint used in training, ``dagma``, ``no_tears`` or ``none``.
     note : str
         Caveat shown beside the graph.
+    possible : int, optional
+        Edges that the model allows; None: all between two different variables.
 
     Returns
     -------
@@ -166,6 +170,7 @@ def export_dag(
         "variables": labels,
         "matrix": check_matrix(matrix).tolist(),
         "threshold": float(threshold),
+        "possible": len(labels) * (len(labels) - 1) if possible is None else possible,
         "edges": [edge.to_dict() for edge in graph_edges(graph, labels)],
         "cut": [
             Edge(labels[i], labels[j], float(weights[i, j])).to_dict()

@@ -8,6 +8,7 @@ variable                  dimensions                                      units
 ``spectra``               source, variable, wavenumber                    squared
 ``truth_spectrum``        variable, wavenumber                            squared
 ``rank_histogram``        source, variable, rank                          1 (sum 1)
+``crps_daily``            source, variable, time                          variable's
 ``truth``                 case, variable, y, x                            variable's
 ``baseline`` (optional)   case, variable, y, x                            variable's
 ``mean``, ``spread``      source, case, variable, y, x                    variable's
@@ -19,9 +20,10 @@ Coordinates: ``source`` (names, the model first), ``variable`` (names), ``units`
 (variable), ``ensemble_size`` (source), ``wavenumber`` (cycles per grid cell), ``case``
 (``wettest``, ``coldest`` ...), ``day`` (case; YYYYMMDD), ``why`` (case; the rule that
 chose the day and its value), ``member`` (0, 1, 2) and those of the grid, whose
-dimensions keep their names (``lat``, ``lon``, or ``rlat``, ``rlon`` ...). A rank
-histogram of M members fills the first M + 1 ranks. ``spread`` is the standard deviation
-(with M - 1).
+dimensions keep their names (``lat``, ``lon``, or ``rlat``, ``rlon`` ...); of the scored
+days ``time`` and ``scored_day`` (time; YYYYMMDD). A rank histogram of M members fills
+the first M + 1 ranks. ``spread`` is the standard deviation (with M - 1). ``crps_daily``
+is the area mean of the fair CRPS.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from st_cdgm.data.calendars import ORIGIN
 from st_cdgm.data.fields import TargetVariable
 from st_cdgm.data.transforms import is_precipitation, temperature_rank
 from st_cdgm.evaluation.alignment import Aligned, Source
@@ -126,6 +129,7 @@ def build_diagnostics(
     *,
     spectra: Mapping[Key, Spectrum],
     histograms: Mapping[Key, NDArray[np.float64]],
+    daily: Mapping[Key, NDArray[np.float64]],
     baseline: Source | None = None,
     land: NDArray[np.float32] | None = None,
 ) -> xr.Dataset:
@@ -138,7 +142,9 @@ def build_diagnostics(
         about = {"standard_name": "land_area_fraction", "units": "1"}
         fields["sftlf"] = ((grid.y_name, grid.x_name), land, about)
     return xr.Dataset(
-        _summaries(aligned, spectra, histograms) | fields,
+        _summaries(aligned, spectra, histograms)
+        | {"crps_daily": _daily(aligned, daily)}
+        | fields,
         coords=_coordinates(aligned, cases, spectra),
         attrs={
             "title": "Evaluation diagnostics",
@@ -164,6 +170,7 @@ def _area_mean(aligned: Aligned, variable: str) -> NDArray[np.float64]:
 def _coordinates(
     aligned: Aligned, cases: Sequence[Case], spectra: Mapping[Key, Spectrum]
 ) -> dict[str, tuple[object, ...]]:
+    days = aligned.days
     wavenumber = next(iter(spectra.values())).wavenumber
     wave_attrs = {"units": "1", "long_name": "cycles per grid cell"}
     index = np.array([case.index for case in cases], dtype=np.int64)
@@ -175,8 +182,14 @@ def _coordinates(
         "wavenumber": ("wavenumber", wavenumber, wave_attrs),
         "case": ("case", [case.label for case in cases]),
         "why": ("case", [case.why for case in cases]),
-        "day": ("case", aligned.days.day[index], {"long_name": "day as YYYYMMDD"}),
+        "day": ("case", days.day[index], {"long_name": "day as YYYYMMDD"}),
         "member": ("member", np.arange(SHOWN_MEMBERS)),
+        "time": (
+            "time",
+            days.ordinal,
+            {"standard_name": "time", "units": ORIGIN, "calendar": days.calendar},
+        ),
+        "scored_day": ("time", days.day, {"long_name": "day as YYYYMMDD"}),
     }
     return coords | dict(aligned.truth.grid.coords())
 
@@ -212,6 +225,21 @@ def _summaries(
             {"long_name": "relative frequency of the rank of the truth", "units": "1"},
         ),
     }
+
+
+def _daily(
+    aligned: Aligned, daily: Mapping[Key, NDArray[np.float64]]
+) -> tuple[object, ...]:
+    sources = [s.name for s in aligned.sources]
+    names = [t.name for t in aligned.targets]
+    out = np.full((len(sources), len(names), len(aligned.days)), np.nan)
+    for (source, name), series in daily.items():
+        out[sources.index(source), names.index(name)] = series
+    note = {
+        "long_name": "area mean of the fair CRPS per day",
+        "units": "units of the variable",
+    }
+    return ("source", "variable", "time"), out, note
 
 
 def _fields(

@@ -282,7 +282,7 @@ def _draw_map(
     axes.set_title(title, fontsize=10)
     axes.set_facecolor(_NO_DATA)
     axes.set_aspect(1.0 / _cos_middle(grid))
-    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_locator(MaxNLocator(5, prune="both"))
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(FuncFormatter(_longitude))
     axes.yaxis.set_major_formatter(FuncFormatter(_latitude))

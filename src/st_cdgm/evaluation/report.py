@@ -23,7 +23,14 @@ from st_cdgm.evaluation.report_figures import (
     training_picture,
 )
 from st_cdgm.evaluation.report_inputs import LearnedGraph, RunFiles, read_run
-from st_cdgm.evaluation.report_scores import Scores, compare, score_tables, verdict
+from st_cdgm.evaluation.report_scores import (
+    Scores,
+    compare,
+    interval_note,
+    score_tables,
+    verdict,
+)
+from st_cdgm.outputs import check_output_path
 
 __all__ = ["build_report"]
 
@@ -76,6 +83,7 @@ def build_report(run_dir: str | Path, *, title: str | None = None) -> Path:
     """
     folder = Path(run_dir)
     run = read_run(folder)
+    check_output_path(folder / "report.html")
     name = str(run.setting("run", "name") or folder.resolve().name)
     context: dict[str, Any] = {
         "title": title or f"Evaluation of {name}",
@@ -120,6 +128,7 @@ def _score_context(run: RunFiles) -> dict[str, Any]:
             "verdict": "No verdict: " + run.missing["scorecard.json"],
             "subtitle": "Climate downscaling ensemble",
             "comparisons": [],
+            "interval_note": "",
             "facts": [],
             "warnings": warnings,
             "tables": [],
@@ -135,6 +144,7 @@ def _score_context(run: RunFiles) -> dict[str, Any]:
         "verdict": verdict(scores),
         "subtitle": ", ".join(scores.variables) + (f"; {period}" if period else ""),
         "comparisons": compare(scores),
+        "interval_note": interval_note(scores),
         "facts": facts,
         "warnings": warnings,
         "tables": tables,
@@ -240,20 +250,27 @@ def _model_context(run: RunFiles) -> dict[str, Any]:
     }
 
 
+_ABLATIONS = {
+    "shuffled": "states of another day",
+    "without_edges": "all edges removed",
+}
+
+
 def _conditioning(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return how much the loss rises when the causal states are shuffled."""
-    if not found or not found.get("results"):
+    """Return how much the losses rise without the causal states or edges."""
+    if not found:
         return None
     rows = [
         (
+            text,
             str(row["variable"]),
-            f"{100 * row['increase']:+.0f} %",
-            f"{100 * row['low']:+.0f} to {100 * row['high']:+.0f} %",
+            f"{100 * row['increase']:+.1f} %",
+            f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f} %",
         )
-        for row in found["results"]
+        for name, text in _ABLATIONS.items()
+        for row in found.get(name, [])
     ]
-    period = " to ".join(found.get("period", []))
-    return {"rows": rows, "period": period, "days": found["results"][0].get("days")}
+    return {"rows": rows, "period": " to ".join(found.get("period", []))}
 
 
 def _graph_summary(graph: LearnedGraph) -> str:
@@ -263,7 +280,9 @@ def _graph_summary(graph: LearnedGraph) -> str:
         i, j = graph.variables.index(edge.source), graph.variables.index(edge.target)
         kept[i][j] = edge.weight
     report = acyclicity_report(kept, graph.variables)
-    pairs = len(graph.variables) * (len(graph.variables) - 1)
+    pairs = graph.possible
+    if pairs is None:
+        pairs = len(graph.variables) * (len(graph.variables) - 1)
     above = len(graph.edges) + len(graph.cut)
     text = (
         f"{above} of {pairs} possible edges between {len(graph.variables)} variables "

@@ -71,7 +71,10 @@ class Diagnostics:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LearnedGraph:
-    """The content of ``dag.json``; ``matrix[i, j]`` is the weight of i -> j."""
+    """The content of ``dag.json``; ``matrix[i, j]`` is the weight of i -> j.
+
+    ``possible`` is the number of edges the model allows, None where it is not stated.
+    """
 
     variables: list[str]
     matrix: NDArray[np.float64]
@@ -80,6 +83,7 @@ class LearnedGraph:
     cut: list[Edge]
     constraint: str
     note: str
+    possible: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,6 +134,8 @@ def read_run(run_dir: Path) -> RunFiles:
         raise MissingFileError(
             "There is no such run directory",
             file=run_dir,
+            found="a file" if run_dir.exists() else "nothing of that name",
+            expected="a directory",
             remedy="give the directory that st-cdgm train or run wrote",
         )
     run = RunFiles()
@@ -147,9 +153,11 @@ def read_run(run_dir: Path) -> RunFiles:
         raise InputError(
             "The run directory holds nothing to report on",
             file=run_dir,
-            found="; ".join(run.missing.values()),
+            found="; ".join(reason.rstrip(".") for reason in run.missing.values())
+            if any(run_dir.iterdir())
+            else "an empty directory",
             expected="at least one of " + ", ".join(run.missing),
-            remedy="run st-cdgm train and st-cdgm evaluate first",
+            remedy="give the directory that st-cdgm run or st-cdgm evaluate wrote",
         )
     return run
 
@@ -197,6 +205,7 @@ def _read_graph(path: Path) -> LearnedGraph:
         cut=[_edge(entry) for entry in content.get("cut", [])],
         constraint=str(content.get("constraint", "")),
         note=str(content.get("note", "")),
+        possible=None if content.get("possible") is None else int(content["possible"]),
     )
     for edge in [*graph.edges, *graph.cut]:
         if not {edge.source, edge.target} <= set(names):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from st_cdgm.evaluation.gains import BLOCK_DAYS, RESAMPLES, Gain, percent
 from st_cdgm.evaluation.plots import pretty_units
 from st_cdgm.evaluation.scorecard import METRICS, Scorecard
 
@@ -16,6 +17,7 @@ __all__ = [
     "ScoreTable",
     "compare",
     "goal_of",
+    "interval_note",
     "score_tables",
     "verdict",
 ]
@@ -31,8 +33,12 @@ MAIN_METRICS = (
     "spread_skill",
     "rank_histogram_distance",
     "p99_bias",
+    "p99_ratio",
+    "wet_day_frequency_bias",
     "spectrum_distance",
 )
+# Where the first is given, the second need not be in the main table.
+_REPLACES = {"p99_ratio": "p99_bias"}
 # Column heads of the main table; the full table spells the scores out.
 _SHORT = {
     "crps": "fair CRPS",
@@ -42,6 +48,8 @@ _SHORT = {
     "spread_skill": "spread / skill",
     "rank_histogram_distance": "rank histogram distance",
     "p99_bias": "99th percentile bias",
+    "p99_ratio": "99th percentile ratio",
+    "wet_day_frequency_bias": "wet-day frequency difference",
     "spectrum_distance": "spectrum distance",
 }
 # Differences smaller than this share are called equal, they round away anyway.
@@ -72,6 +80,8 @@ class Scores:
         ``(source, variable, metric)`` to value.
     units : dict
         ``(variable, metric)`` to units; ``"1"`` and ``""`` are dimensionless.
+    gains : dict
+        Variable to the gain in CRPS with its interval; empty where none was stored.
     """
 
     sources: list[str]
@@ -79,6 +89,7 @@ class Scores:
     metrics: list[str]
     values: dict[tuple[str, str, str], float]
     units: dict[tuple[str, str], str]
+    gains: dict[str, Gain] = field(default_factory=dict)
 
     @classmethod
     def from_scorecard(cls, card: Scorecard) -> Scores:
@@ -98,6 +109,7 @@ class Scores:
             units={
                 (row["variable"], row["metric"]): row["units"] or "" for row in rows
             },
+            gains={gain.variable: gain for gain in card.gains},
         )
 
     def get(self, source: str, variable: str, metric: str) -> float:
@@ -123,6 +135,8 @@ class Comparison:
     ----------
     gain : float
         ``1 - model / reference``: positive where the model is better. NaN without one.
+    measured : Gain, optional
+        The same gain with its interval over days.
     """
 
     variable: str
@@ -132,12 +146,19 @@ class Comparison:
     reference: float
     reference_name: str
     gain: float
+    measured: Gain | None = None
 
     @property
     def outcome(self) -> str:
-        """``wins``, ``loses``, ``ties`` or ``unknown``."""
+        """``wins``, ``loses``, ``unknown``, or one of two that decide nothing.
+
+        ``unclear``: the interval contains 0, or there are too few days for one.
+        ``ties``: equal numbers, on a scorecard without intervals.
+        """
         if not math.isfinite(self.gain):
             return "unknown"
+        if self.measured is not None:
+            return self.measured.outcome
         if abs(self.gain) < _TIE:
             return "ties"
         return "wins" if self.gain > 0 else "loses"
@@ -152,19 +173,14 @@ class Comparison:
             f"{_number(self.model)}{units} against {_number(self.reference)}{units} of "
             f"{self.reference_name}, the best reference"
         )
+        if self.measured is not None:
+            return f"{self.measured.words}: {against}"
         words = {
             "wins": f"{percent(self.gain)} better",
             "loses": f"{percent(self.gain)} worse",
             "ties": "equal",
         }
         return f"{words[self.outcome]}: {against}"
-
-
-def percent(gain: float) -> str:
-    """Return the size of a relative difference with two significant digits at most."""
-    size = 100 * abs(gain)
-    digits = 2 if size < 0.995 else 1 if size < 9.95 else 0
-    return f"{size:.{digits}f} %"
 
 
 def compare(scores: Scores) -> list[Comparison]:
@@ -189,6 +205,9 @@ def compare(scores: Scores) -> list[Comparison]:
         best = min(values, key=lambda name: values[name], default="")
         own = scores.get(model, variable, metric)
         reference = values.get(best, math.nan)
+        measured = scores.gains.get(variable) if metric == "crps" else None
+        if measured is not None and measured.reference != best:
+            measured = None
         found.append(
             Comparison(
                 variable=variable,
@@ -198,6 +217,7 @@ def compare(scores: Scores) -> list[Comparison]:
                 reference=reference,
                 reference_name=best,
                 gain=1.0 - own / reference if reference > 0 else math.nan,
+                measured=measured,
             )
         )
     return found
@@ -229,19 +249,22 @@ def verdict(scores: Scores) -> str:
         )
     groups = {
         outcome: [pair for pair in pairs if pair.outcome == outcome]
-        for outcome in ("wins", "ties", "loses", "unknown")
+        for outcome in ("wins", "ties", "unclear", "loses", "unknown")
     }
     metrics = " / ".join(dict.fromkeys(metric_label(pair.metric) for pair in pairs))
     share = _count(len(groups["wins"]), len(pairs))
     parts = [f"Judged by {metrics}, {model} beats the best reference in {share}"]
     if groups["wins"]:
-        parts[0] += f": {_listing(groups['wins'], 'by')}"
+        parts[0] += f": {_listing(groups['wins'])}"
     if groups["ties"]:
-        parts.append(f"it equals it in {_names(groups['ties'])}")
+        parts.append(f"it equals it in {_counted(groups['ties'])}")
+    if groups["unclear"]:
+        parts.append(f"no clear difference in {_counted(groups['unclear'])}")
     if groups["loses"]:
-        parts.append(f"it loses in {_listing(groups['loses'], 'by')}")
+        losses = groups["loses"]
+        parts.append(f"it loses in {len(losses)}: {_listing(losses)}")
     if groups["unknown"]:
-        parts.append(f"scores are missing for {_names(groups['unknown'])}")
+        parts.append(f"scores are missing for {_counted(groups['unknown'])}")
     return "; ".join(parts) + "."
 
 
@@ -254,15 +277,36 @@ def _count(part: int, total: int) -> str:
     return f"{part} of {total} {noun}" if part else f"none of the {total} {noun}"
 
 
-def _listing(pairs: Sequence[Comparison], word: str) -> str:
+def _listing(pairs: Sequence[Comparison]) -> str:
     return ", ".join(
-        f"{pair.variable} {word} {percent(pair.gain)} ({pair.reference_name})"
+        f"{pair.variable} by {percent(pair.gain)} ({pair.reference_name}"
+        + (f"; {pair.measured.interval})" if pair.measured else ")")
         for pair in pairs
     )
 
 
-def _names(pairs: Sequence[Comparison]) -> str:
-    return ", ".join(pair.variable for pair in pairs)
+def _counted(pairs: Sequence[Comparison]) -> str:
+    return f"{len(pairs)}: " + ", ".join(pair.variable for pair in pairs)
+
+
+def interval_note(scores: Scores) -> str:
+    """Say what the intervals of the headline are, or that there are none."""
+    measured = [pair.measured for pair in compare(scores) if pair.measured]
+    if not measured:
+        return (
+            "This scorecard was written without intervals: a small difference, or one "
+            "from few days, may be chance. Evaluate again to get them."
+        )
+    gain = measured[0]
+    size = f"{gain.block} scored day{'s' if gain.block > 1 else ''}"
+    return (
+        f"Intervals: 95 %, from a moving-block bootstrap over the {gain.days} scored "
+        f"days (blocks of {size}, about {BLOCK_DAYS} days; {RESAMPLES} resamples; the "
+        "same days for the model and the reference, which stays the best one over all "
+        "days). They cover the choice of days, not another training run. Where an "
+        "interval contains 0, or too few days were scored for one, there is no clear "
+        "difference."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,7 +359,8 @@ def _columns_of(scores: Scores, variable: str, *, full: bool) -> list[str]:
         for metric in scores.metrics
         if any(math.isfinite(scores.get(s, variable, metric)) for s in scores.sources)
     ]
-    main = [metric for metric in MAIN_METRICS if metric in present]
+    dropped = {old for new, old in _REPLACES.items() if new in present}
+    main = [m for m in MAIN_METRICS if m in present and m not in dropped]
     return present if full or not main else main
 
 

@@ -21,6 +21,7 @@ from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.evaluation.alignment import Aligned, align, open_source
 from st_cdgm.evaluation.diagnostics import build_diagnostics, write_diagnostics
 from st_cdgm.evaluation.files import write_atomically
+from st_cdgm.evaluation.gains import DailyScore, Gain, block_length, gains_of
 from st_cdgm.evaluation.metrics.blocks import Pair, accumulate
 from st_cdgm.evaluation.metrics.deterministic import CorrelationScore, MeanErrorScore
 from st_cdgm.evaluation.metrics.distribution import WetDayScore, quantile_change_of
@@ -32,6 +33,7 @@ from st_cdgm.evaluation.metrics.probabilistic import (
     reliability_index,
 )
 from st_cdgm.evaluation.metrics.spectra import Spectrum, SpectrumScore
+from st_cdgm.outputs import check_output_directory
 
 __all__ = ["METRICS", "Metric", "Scorecard", "evaluate_ensembles"]
 
@@ -93,10 +95,14 @@ class Scorecard:
         Columns source, variable, metric, value, units.
     protocol : dict
         What was compared on which days; only what JSON can hold.
+    gains : list of Gain
+        Per variable, the relative gain of the first source over the best of the others
+        with its interval; empty with one source, and in files of earlier versions.
     """
 
     rows: pd.DataFrame
     protocol: dict[str, Any] = field(default_factory=dict)
+    gains: list[Gain] = field(default_factory=list)
 
     def to_json(self, path: Path) -> Path:
         """Write valid JSON (a missing value is null)."""
@@ -104,11 +110,13 @@ class Scorecard:
             {**row, "value": row["value"] if math.isfinite(row["value"]) else None}
             for row in self.rows.to_dict(orient="records")
         ]
-        text = json.dumps(
-            {"format": 1, "protocol": _plain(self.protocol), "rows": rows},
-            indent=1,
-            allow_nan=False,
-        )
+        content = {
+            "format": 1,
+            "protocol": _plain(self.protocol),
+            "gains": _plain([gain.to_dict() for gain in self.gains]),
+            "rows": rows,
+        }
+        text = json.dumps(content, indent=1, allow_nan=False)
         return write_atomically(path, lambda p: p.write_text(text + "\n", "utf-8"))
 
     def to_csv(self, path: Path) -> Path:
@@ -130,12 +138,13 @@ class Scorecard:
             stored = json.loads(path.read_text("utf-8"))
             rows = pd.DataFrame(stored["rows"], columns=COLUMNS)
             protocol = dict(stored["protocol"])
+            gains = [Gain.from_dict(row) for row in stored.get("gains", [])]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 "The file is not a scorecard.", file=path, found=str(error)
             ) from error
         rows["value"] = rows["value"].astype(float)
-        return cls(rows=rows, protocol=protocol)
+        return cls(rows=rows, protocol=protocol, gains=gains)
 
     def wide(self, metric: str = "crps") -> pd.DataFrame:
         """Return a table of sources by variables, in the order of the scorecard."""
@@ -204,11 +213,14 @@ class PairScores:
         Spectra of the members and the truth.
     histogram : ndarray
         Rank histogram. Shape ``(M + 1,)``.
+    daily : DailyScore
+        Fair CRPS per day.
     """
 
     values: dict[str, float]
     spectrum: Spectrum
     histogram: NDArray[np.float64]
+    daily: DailyScore
 
 
 def score_pair(pair: Pair, target: TargetVariable) -> PairScores:
@@ -240,7 +252,12 @@ def score_pair(pair: Pair, target: TargetVariable) -> PairScores:
             "wet_day_frequency_truth": wet.value.reference,
             "wet_day_frequency_bias": wet.value.difference,
         }
-    return PairScores(values=values, spectrum=spectrum.value, histogram=ranks.value)
+    return PairScores(
+        values=values,
+        spectrum=spectrum.value,
+        histogram=ranks.value,
+        daily=DailyScore(value=crps.daily, weight=crps.daily_weight),
+    )
 
 
 def _rows(
@@ -266,7 +283,8 @@ def evaluate_ensembles(
     Every source is scored on the days that the truth and all sources have in common,
     with cell-area weights, on the cells where the truth exists. Metrics: ``METRICS``,
     each defined in :mod:`st_cdgm.evaluation.metrics`; the tail ratio and the wet days
-    (at least 1 mm/day) only for precipitation.
+    (at least 1 mm/day) only for precipitation. The CRPS of the first source is compared
+    with that of the best other one, with an interval over days.
 
     Parameters
     ----------
@@ -297,6 +315,7 @@ def evaluate_ensembles(
     OutputError
         The results cannot be written.
     """
+    check_output_directory(output)
     aligned = align(forecasts, truth)
     rows: list[tuple[str, str, str, float, str]] = []
     scores: dict[tuple[str, str], PairScores] = {}
@@ -313,6 +332,12 @@ def evaluate_ensembles(
     card = Scorecard(
         rows=pd.DataFrame(rows, columns=COLUMNS),
         protocol={**protocol, "scored": _scored(aligned)},
+        gains=gains_of(
+            {key: value.daily for key, value in scores.items()},
+            [source.name for source in aligned.sources],
+            [target.name for target in aligned.targets],
+            block=block_length(aligned.days.ordinal),
+        ),
     )
     first_guess = None
     if baseline is not None:
@@ -326,6 +351,7 @@ def evaluate_ensembles(
         aligned,
         spectra={key: value.spectrum for key, value in scores.items()},
         histograms={key: value.histogram for key, value in scores.items()},
+        daily={key: value.daily.value for key, value in scores.items()},
         baseline=first_guess,
         land=land,
     )

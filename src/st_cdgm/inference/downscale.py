@@ -15,11 +15,15 @@ from st_cdgm._version import __version__
 from st_cdgm.data.batch import Batch
 from st_cdgm.data.datasets import WindowDataset
 from st_cdgm.data.fields import FieldArrays
+from st_cdgm.data.opening import resolve_paths
 from st_cdgm.data.predictors import load_predictors
 from st_cdgm.data.preprocessor import Preprocessor
-from st_cdgm.errors import ConfigError
+from st_cdgm.data.splits import check_period
+from st_cdgm.errors import ConfigError, OutputError
+from st_cdgm.inference.config import check_sampler
 from st_cdgm.inference.writer import EnsembleWriter
 from st_cdgm.models.st_cdgm import STCDGM
+from st_cdgm.outputs import check_output_path
 from st_cdgm.randomness import member_day_noise
 from st_cdgm.training.checkpoint import Checkpoint, load_checkpoint
 
@@ -59,8 +63,7 @@ def generate_batch(
         members,
         batch.time[:, -1].cpu().numpy(),
         model.decoder.noise_shape,
-        draws=model.draws_needed(sampler, steps),
-    ).to(baseline.device)
+    )
     residual = model.sample_residual(condition, noise, sampler=sampler, steps=steps)
     fields = preprocessor.decode(residual.float(), baseline[:, None]).cpu().numpy()
     fields[..., ~np.asarray(preprocessor.valid)] = np.nan
@@ -156,22 +159,28 @@ def downscale(
     ------
     InputError
         Missing file or variable, wrong grid, no day in the period, all-NaN channel.
+    ConfigError
+        No member, dates that are none or in the wrong order, an unknown sampler.
     OutputError
-        The output cannot be written.
+        The output cannot be written, or would replace an input.
     """
     if members < 1:
         raise ConfigError("no members asked for", found=members, expected=">= 1")
+    check_period(start, end)
+    check_output_path(output)
+    _check_inputs(lr, Path(output))
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = load_checkpoint(checkpoint, device=device)
+    scheduler = checkpoint.model.config.diffusion.scheduler_type
+    check_sampler(sampler, steps, scheduler=scheduler)
     preprocessor = checkpoint.preprocessor
     arrays, first = load_predictors(preprocessor, lr, start=start, end=end)
     total = len(arrays) - first
     if on_total is not None:
         on_total(total)
-    generator = checkpoint.model.config.diffusion.scheduler_type
     about = {
         "title": "Downscaled ensemble",
-        "source": f"st-cdgm {__version__}, generator {sampler or generator}",
+        "source": f"st-cdgm {__version__}, generator {sampler or scheduler}",
         "seed": seed,
         **(attrs or {}),
     }
@@ -198,3 +207,14 @@ def downscale(
             writer.append(days, fields)
     logger.info("wrote %s: %d days, %d members", output, total, members)
     return Path(output)
+
+
+def _check_inputs(lr: str | Path | list[str | Path], output: Path) -> None:
+    """Raise unless all predictor files exist and none of them is the output."""
+    for file in resolve_paths(lr, role="lr"):
+        if output.exists() and file.samefile(output):
+            raise OutputError(
+                "The output would replace the predictor file.",
+                file=output,
+                remedy="choose another output path",
+            )

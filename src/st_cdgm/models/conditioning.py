@@ -48,6 +48,12 @@ class Conditioning:
             )
         )
 
+    def take(self, index: Tensor) -> Conditioning:
+        """Return the days at ``index``."""
+        return Conditioning(
+            self.tokens[index], self.state_maps[index], self.context[index]
+        )
+
     def shuffled(self, order: Tensor) -> Conditioning:
         """Give each day another day's causal states; its own context stays.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 from st_cdgm.errors import ConfigError
@@ -15,6 +16,8 @@ __all__ = [
     "RCNConfig",
     "UNetConfig",
 ]
+
+_LOGGER = logging.getLogger(__name__)
 
 VP_STEPS = 1000  # noise levels of the variance-preserving schedule
 
@@ -158,8 +161,8 @@ class DiffusionConfig:
     steps : int
         Noise levels that ``eps`` and ``v`` are trained on, evenly taken from the 1 000
         of the VP schedule, whose ends are always among them.
-    num_sampling_steps : int
-        Solver steps at sampling.
+    num_sampling_steps : int or None
+        Solver steps at sampling; None: the sampler's own default.
     sigma_min, sigma_max : float
         Noise range of the sampler, for unit-variance residuals.
     p_mean, p_std : float
@@ -179,7 +182,7 @@ class DiffusionConfig:
     scheduler_type: str = "one_step"
     parameterisation: str = "edm"
     steps: int = 1000
-    num_sampling_steps: int = 18
+    num_sampling_steps: int | None = None
     sigma_min: float = 0.01
     sigma_max: float = 20.0
     p_mean: float = -0.5
@@ -204,6 +207,12 @@ class DiffusionConfig:
                 variable="diffusion.steps",
                 found=self.steps,
                 expected=f"2 to {VP_STEPS}",
+            )
+        if self.parameterisation == "edm" and self.scheduler_type in ("ddpm", "ddim"):
+            _LOGGER.warning(
+                "diffusion.scheduler_type %s starts at a noise level of 157, which "
+                "parameterisation edm hardly trains; eps and v do",
+                self.scheduler_type,
             )
         if self.train_members < 2:
             raise ConfigError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,7 @@ from st_cdgm.models.intelligible_encoder import (
     IntelligibleVariableConfig,
     IntelligibleVariableEncoder,
 )
-from st_cdgm.models.samplers import draws_needed, sample
+from st_cdgm.models.samplers import sample
 
 __all__ = ["STCDGM", "CausalRollout", "ModelInputs", "default_metapaths"]
 
@@ -78,7 +78,7 @@ class CausalRollout:
     state : Tensor
         After the last day. Shape ``(Q, B*N, H)``.
     predicted : Tensor or None
-        Drivers of days 2..T as predicted from the parents' past.
+        Drivers of days 2..T as predicted from a variable's own and its parents' past.
         Shape ``(T-1, Q, B*N, D)``; None for windows of one day.
     drivers : Tensor
         The drivers themselves. Shape ``(T, Q, B*N, D)``.
@@ -338,7 +338,7 @@ class STCDGM(nn.Module):
     def sample_residual(
         self,
         condition: Conditioning,
-        noise: Tensor,
+        noise: Callable[[], Tensor],
         *,
         sampler: str | None = None,
         steps: int | None = None,
@@ -349,41 +349,43 @@ class STCDGM(nn.Module):
         ----------
         condition : Conditioning
             Of B days.
-        noise : Tensor
-            Standard normal numbers. Shape ``(draws, B, M, C_z, Y, X)``.
+        noise : callable
+            Each call returns further standard normal numbers. Shape
+            ``(B, M, C_z, Y, X)``.
+        sampler, steps : optional
+            Instead of the configured ones.
 
         Returns
         -------
         Tensor
             Shape ``(B, M, C, Y, X)``.
         """
-        draws, b, m = noise.shape[:3]
-        flat = noise.reshape(draws, b * m, *noise.shape[3:])
+        device = condition.tokens.device
+        start = noise().to(device)
+        b, m = start.shape[:2]
         repeated = condition.repeat(m)
         cfg = self.config.diffusion
         if cfg.one_step:
-            out = self.decoder.generate_one_step(flat[0], repeated)
+            out = self.decoder.generate_one_step(start.flatten(0, 1), repeated)
         else:
             out = sample(
                 lambda x, sigma: self.decoder.denoise(x, sigma, repeated),
-                tuple(flat.shape[1:]),
+                tuple(start.flatten(0, 1).shape),
                 sampler=sampler or cfg.scheduler_type,
                 steps=steps or cfg.num_sampling_steps,
-                noise=flat,
+                noise=lambda i: (start if i == 0 else noise().to(device)).flatten(0, 1),
                 sigma_min=cfg.sigma_min,
                 sigma_max=cfg.sigma_max,
-                denoiser_dtype=noise.dtype,
-            ).to(noise.dtype)
+                denoiser_dtype=start.dtype,
+                device=device,
+            ).to(start.dtype)
         return out.reshape(b, m, *out.shape[1:])
 
-    def draws_needed(self, sampler: str | None = None, steps: int | None = None) -> int:
-        """Noise fields one member needs on one day."""
-        cfg = self.config.diffusion
-        if cfg.one_step:
-            return 1
-        return int(
-            draws_needed(sampler or cfg.scheduler_type, steps or cfg.num_sampling_steps)
-        )
+    @property
+    def possible_edges(self) -> int:
+        """Number of edges the graph may have."""
+        allowed = self.cell.edge_mask.clone().fill_diagonal_(False)
+        return int(allowed.sum())
 
     def effective_dag(self) -> Tensor:
         """Return the learned matrix, ``A[i, k]``: i -> k. Shape ``(Q, Q)``."""

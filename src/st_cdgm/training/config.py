@@ -40,7 +40,7 @@ class LossConfig:
     lambda_gen : float
         Generator: denoising loss, or the fair CRPS of ``one_step``.
     beta_rec : float
-        Prediction of each variable's drivers from its parents' past.
+        Prediction of each variable's drivers from its own and its parents' past.
     gamma_dag : float
         Acyclicity and sparsity of the graph together.
     variable_weights : dict of str to float

@@ -128,7 +128,7 @@ class STCDGMModule(pl.LightningModule):
         )
 
     def reconstruction_loss(self, rollout: CausalRollout) -> Tensor:
-        """Mean squared error of the drivers predicted from the parents' past."""
+        """Mean squared error of the drivers predicted from own and parents' past."""
         if rollout.predicted is None:
             return rollout.drivers.new_zeros(())
         mask = self.model.gather_mask[None, :, None, :]  # (1, Q, 1, D)

@@ -29,7 +29,8 @@ class CrpsScore:
 
     def __init__(self, *, fair: bool = True) -> None:
         self.fair = fair
-        self._sum = self._weight = 0.0
+        self._sums: list[NDArray[np.float64]] = []
+        self._weights: list[NDArray[np.float64]] = []
 
     def update(self, block: Block) -> None:
         """Take in a block of days."""
@@ -46,13 +47,32 @@ class CrpsScore:
                 estimator="pwm" if self.fair else "qd",
                 backend="numpy",
             )
-        self._sum += float((block.weight * field).sum())
-        self._weight += float(block.weight.sum())
+        self._sums.append((block.weight * field).sum(axis=(1, 2)))
+        self._weights.append(block.weight.sum(axis=(1, 2)))
 
     @property
     def value(self) -> float:
         """The score in the units of the variable."""
-        return ratio(self._sum, self._weight)
+        return ratio(
+            float(_joined(self._sums).sum()), float(_joined(self._weights).sum())
+        )
+
+    @property
+    def daily(self) -> NDArray[np.float64]:
+        """Area mean per day, NaN where nothing is counted. Shape ``(T,)``."""
+        total, weight = _joined(self._sums), _joined(self._weights)
+        counted = weight > 0
+        mean = total / np.where(counted, weight, 1.0)
+        return np.where(counted, mean, np.nan)
+
+    @property
+    def daily_weight(self) -> NDArray[np.float64]:
+        """Sum of the counted cell weights per day. Shape ``(T,)``."""
+        return _joined(self._weights)
+
+
+def _joined(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.concatenate([np.empty(0), *parts])
 
 
 def crps(

@@ -1,0 +1,145 @@
+"""What is bound to fail, found out before any costly work; nothing left if it does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from st_cdgm.errors import ConfigError, InputError, MissingFileError, OutputError
+
+if TYPE_CHECKING:
+    from st_cdgm.config.schema import Config
+
+__all__ = ["check_before_training", "nothing_left_behind"]
+
+ROLES = {"lr_path": "predictor", "hr_path": "target", "static_path": "static"}
+# What a run directory holds before anything was computed.
+RECORDS = {"config.yaml", "provenance.json", "run.log"}
+ORACLE = "hr_smoothing"
+
+
+def check_before_training(config: Config, *, to_the_end: bool) -> None:
+    """Check what can be checked without reading the data.
+
+    Parameters
+    ----------
+    config : Config
+        Settings of the run.
+    to_the_end : bool
+        Whether the test period is to be downscaled and evaluated as well.
+
+    Raises
+    ------
+    ConfigError
+        A period, a path or an option is missing or makes no sense.
+    MissingFileError
+        A data file does not exist.
+    OutputError
+        The run directory cannot be written.
+    """
+    from st_cdgm.cli._workflow import check_run_directory, test_period
+    from st_cdgm.outputs import check_output_directory
+
+    for key, role in ROLES.items():
+        _check_file(config, key, role)
+    if "validation" not in config.data.splits.periods():
+        raise ConfigError(
+            "there is no validation period: the best state could not be chosen",
+            variable="data.splits.validation",
+            expected="[start, end], such as [2001-01-01, 2001-12-31]",
+        )
+    if to_the_end:
+        test_period(config)
+        _check_inference(config)
+    try:
+        check_output_directory(check_run_directory(config))
+    except OutputError as error:
+        raise OutputError(
+            "the run directory cannot be written",
+            file=config.run.dir,
+            variable="run.dir",
+            found=error.facts["found"],
+            expected="a directory that exists or can be created",
+            remedy="choose another run directory: run.dir=DIR",
+        ) from error
+
+
+def _check_file(config: Config, key: str, role: str) -> None:
+    from st_cdgm.data.opening import resolve_paths
+
+    data = config.data
+    path = getattr(data, key)
+    if path is None:
+        return
+    if not path:
+        raise ConfigError(
+            f"no {role} file is named",
+            variable=f"data.{key}",
+            expected="a path, relative to data.root or absolute",
+            remedy=f"add data.{key}=FILE",
+        )
+    try:
+        resolve_paths(data.resolve(path), role=role)
+    except MissingFileError as error:
+        root = data.root or "not set, so the current folder"
+        raise MissingFileError(
+            error.problem,
+            file=error.facts["file"],
+            variable=f"data.{key}",
+            found=error.facts["found"],
+            expected=error.facts["expected"],
+            remedy=f"correct data.{key}, or set data.root to the folder that holds the "
+            f"files (it is {root})",
+        ) from error
+
+
+def _check_inference(config: Config) -> None:
+    from st_cdgm.inference.config import check_sampler
+
+    check_sampler(
+        config.inference.sampler,
+        config.inference.steps,
+        scheduler=config.diffusion.scheduler_type,
+        section="inference.",
+    )
+    if config.data.baseline_strategy == ORACLE:
+        raise ConfigError(
+            "the first guess would be made from the fine truth, which the test period "
+            "may not use",
+            variable="data.baseline_strategy",
+            found=ORACLE,
+            expected="auto | lr_interp | climatology",
+            remedy="choose one of these, or only train: st-cdgm train",
+        )
+
+
+@contextmanager
+def nothing_left_behind(run_dir: Path) -> Iterator[None]:
+    """Remove a new run directory again if bad input kept it from becoming a run."""
+    run_dir = run_dir.expanduser().absolute()
+    new = [path for path in (run_dir, *run_dir.parents) if not path.exists()]
+    try:
+        yield
+    except InputError:
+        if run_dir in new and run_dir.is_dir():
+            _remove(run_dir, new)
+        raise
+
+
+def _remove(run_dir: Path, new: list[Path]) -> None:
+    """Remove the records of a run and the directories that were made for it."""
+    left = {path.name for path in run_dir.iterdir()}
+    if not left <= RECORDS:
+        return
+    logger = logging.getLogger("st_cdgm")
+    for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
+        logger.removeHandler(handler)
+        handler.close()
+    for name in left:
+        (run_dir / name).unlink()
+    with suppress(OSError):  # something else came to lie there
+        for path in new:
+            path.rmdir()
