@@ -137,7 +137,7 @@ def test_the_whole_way(tmp_path):
             "evaluation.stride=10",
         ],
     )
-    _workflow.make_climate(config, tmp_path / "data")
+    _workflow.make_climate(config, tmp_path / "data", Session())
     report = _workflow.run_workflow(config, Session())
     run_dir = tmp_path / "run"
     assert report == run_dir / "report.html"

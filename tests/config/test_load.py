@@ -139,13 +139,21 @@ def test_wrong_type_names_key_and_type(override, key, expected):
 
 
 @pytest.mark.parametrize(
+    "path", ["~/x", "été/my run (1)", "o'neil data", "a=b", "'quoted'", "plain/dir"]
+)
+def test_paths_are_taken_as_they_are(path):
+    """The shell removes the quotes that Hydra's grammar would need."""
+    found = load_config("demo", [f"data.root={path}"]).data.root
+    assert found == path.strip("'")
+
+
+@pytest.mark.parametrize(
     "override",
     [
         "training",
         "=3",
         "training.epochs=1,2",
         "~training.epochs",
-        "data.root=~/x",
         "training@other=3",
         "hydra.run.dir=x",
         "encoder.metapaths=[{nme: a}]",

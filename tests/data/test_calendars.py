@@ -143,6 +143,27 @@ def test_a_day_stamped_at_its_end_is_the_day_that_began():
     assert day_keys(axis(stamps[2:]), bounds=wide).day[0] == 20010103
 
 
+def test_bounds_of_another_calendar_are_left_alone(caplog):
+    """A converted file may keep the bounds of its old calendar."""
+    stamps = times(4, calendar="360_day")
+    old = times(4)
+    bounds = xr.DataArray(np.stack([old[:-1], old[1:]], axis=1))
+    days = day_keys(axis(stamps[1:]), bounds=bounds, file="a.nc")
+    assert days.day.tolist() == [20010102, 20010103, 20010104]
+    assert "their calendar is standard, not 360_day" in caplog.text
+
+
+def test_gregorian_bounds_fit_all_gregorian_stamps(caplog):
+    stamps = times(3, calendar="proleptic_gregorian")
+    old = times(3)
+    bounds = xr.DataArray(np.stack([old[:-1], old[1:]], axis=1))
+    assert day_keys(axis(stamps[1:]), bounds=bounds).day.tolist() == [
+        20010101,
+        20010102,
+    ]
+    assert "not used" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("name", "calendar", "period"),
     [

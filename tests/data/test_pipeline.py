@@ -157,6 +157,16 @@ def test_no_common_day_names_both_periods(tmp_path):
     assert "2001-01-30" in str(error.value)
 
 
+@pytest.mark.parametrize(("rows", "warned"), [(3, False), (2, True)])
+def test_a_coarse_grid_reaches_half_a_cell_beyond_its_centres(
+    tmp_path, caplog, rows, warned
+):
+    """Fine rows up to 41.9; coarse centres up to 41 or 38.5, cells 2.5 wide."""
+    lr = predictors(stamps()).isel(lat=slice(0, rows))
+    NetCDFDataPipeline.from_config(config(write(tmp_path, lr=lr)))
+    assert ("does not enclose" in caplog.text) is warned
+
+
 def test_variables_come_as_any_sequence(folder):
     # D13: list, tuple, OmegaConf list, one name.
     chosen = OmegaConf.create(["tas", "pr"])

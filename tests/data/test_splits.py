@@ -9,7 +9,12 @@ import xarray as xr
 from omegaconf import OmegaConf
 
 from st_cdgm.data.calendars import day_keys
-from st_cdgm.data.splits import SplitConfig, period_days, split_days
+from st_cdgm.data.splits import (
+    SplitConfig,
+    check_period,
+    period_days,
+    split_days,
+)
 from st_cdgm.errors import ConfigError, InputError
 
 
@@ -98,6 +103,25 @@ def test_a_period_outside_the_record_names_the_record():
     with pytest.raises(InputError, match="2001-01-01 to 2001-03-01") as error:
         split_days(_days(), _config(test=["2003-01-01", "2003-02-01"]), file="hr.nc")
     assert "hr.nc" in str(error.value)
+
+
+def test_a_period_in_a_gap_names_the_days_around_it():
+    day = np.array([19991231, 20010101, 20010102])
+    with pytest.raises(InputError, match="no day lies") as error:
+        period_days(day, "2000-02-01", "2000-02-03")
+    assert error.value.facts["found"] == (
+        "days from 1999-12-31 to 2001-01-02, but none between 1999-12-31 and 2001-01-01"
+    )
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "variable"),
+    [("2001-02-02", "2001-02-01", "start, end"), ("soon", None, "start")],
+)
+def test_a_period_that_is_none(start, end, variable):
+    with pytest.raises(ConfigError) as error:
+        check_period(start, end)
+    assert error.value.facts["variable"] == variable
 
 
 def test_an_embargo_that_leaves_nothing_is_an_error():

@@ -87,7 +87,7 @@ def _check_file(config: Config, key: str, role: str) -> None:
         root = data.root or "not set, so the current folder"
         raise MissingFileError(
             error.problem,
-            file=error.facts["file"],
+            file=str(error.facts["file"]),
             variable=f"data.{key}",
             found=error.facts["found"],
             expected=error.facts["expected"],
@@ -97,7 +97,7 @@ def _check_file(config: Config, key: str, role: str) -> None:
 
 
 def _check_inference(config: Config) -> None:
-    from st_cdgm.inference.config import check_sampler
+    from st_cdgm.inference.checks import check_sampler
 
     check_sampler(
         config.inference.sampler,

@@ -58,7 +58,7 @@ def run_workflow(config: Config, session: Session) -> Path:
     from st_cdgm.evaluation.report import build_report
 
     run_dir = prepare_run(config, session)
-    pipeline = open_data(config)
+    pipeline = open_data(config, session)
     # The references need seconds and nothing from the model: what is wrong with the
     # test period or with them is known before the long part.
     references = run_references(config, pipeline, run_dir, session)
@@ -69,7 +69,8 @@ def run_workflow(config: Config, session: Session) -> Path:
     )
     export_graph(config, checkpoint, run_dir)
     ablate(config, checkpoint, pipeline, run_dir, session)
-    report = build_report(run_dir, title=config.run.name)
+    with progress(session, "Report"):
+        report = build_report(run_dir, title=config.run.name)
     out = console()
     out.print(scorecard_table(scorecard))
     out.print(f"Report: {report}", markup=False)
@@ -121,12 +122,13 @@ def prepare_run(config: Config, session: Session) -> Path:
     return run_dir
 
 
-def open_data(config: Config) -> NetCDFDataPipeline:
+def open_data(config: Config, session: Session) -> NetCDFDataPipeline:
     """Read, align, split and prepare the data."""
     from st_cdgm.data.pipeline import NetCDFDataPipeline
 
     logger.info("reading %s", config.data.resolve(config.data.lr_path))
-    return NetCDFDataPipeline.from_config(config.data)
+    with progress(session, "Reading"):
+        return NetCDFDataPipeline.from_config(config.data)
 
 
 def train_model(
@@ -428,9 +430,10 @@ def score_files(
 
 
 def make_climate(
-    config: Config, directory: Path, *, overwrite: bool = False
+    config: Config, directory: Path, session: Session, *, overwrite: bool = False
 ) -> SyntheticPaths:
     """Simulate the synthetic climate and write its files."""
     from st_cdgm.data.synthetic import write_synthetic
 
-    return write_synthetic(config.synthetic, directory, overwrite=overwrite)
+    with progress(session, "Simulating"):
+        return write_synthetic(config.synthetic, directory, overwrite=overwrite)

@@ -36,5 +36,6 @@ def demo(
     settings = load("demo_quick" if quick else "demo", None)
     settings.run.dir, settings.data.root = str(out), str(data)
     check_output_directory(check_run_directory(settings))
-    make_climate(settings, data, overwrite=True)
-    run_workflow(settings, session(ctx))
+    current = session(ctx)
+    make_climate(settings, data, current, overwrite=True)
+    run_workflow(settings, current)

@@ -27,6 +27,6 @@ def synthesize(
 
     settings = load("demo", overrides)
     start_logging(session(ctx), level=settings.run.log_level)
-    written = make_climate(settings, output)
+    written = make_climate(settings, output, session(ctx))
     for path in (written.lr, written.hr, written.static, written.truth_json):
         typer.echo(str(path))

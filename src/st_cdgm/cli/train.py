@@ -34,5 +34,6 @@ def train(
     check_before_training(settings, to_the_end=False)
     with nothing_left_behind(Path(settings.run.dir)):
         run_dir = prepare_run(settings, current)
-        checkpoint = train_model(settings, open_data(settings), run_dir, current)
+        pipeline = open_data(settings, current)
+        checkpoint = train_model(settings, pipeline, run_dir, current)
     typer.echo(f"Checkpoint: {checkpoint}")

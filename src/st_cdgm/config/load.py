@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -169,6 +169,7 @@ def _check_sections(node: DictConfig, *, file: Path) -> None:
 def _checked_override(text: str, probe: Any) -> str:
     """Try an override on ``probe``; return it as Hydra needs it."""
     override = _parsed(text)
+    text = str(override.input_line)
     key = override.key_or_group
     if override.is_delete() or override.is_sweep_override() or override.package:
         raise ConfigError(
@@ -186,11 +187,16 @@ def _checked_override(text: str, probe: Any) -> str:
 
 def _parsed(text: str) -> Override:
     key, equals, value = text.partition("=")
+    parse = OverridesParser.create().parse_override
     try:
         if not equals or not key.strip("+"):
             raise ValueError(text)  # noqa: TRY301 - same message as a parse failure
-        return OverridesParser.create().parse_override(text)
+        return parse(text)
     except HYDRA_ERRORS as error:
+        if equals and type_name(key.lstrip("+")) == "str":
+            # A path with blanks or accents; the shell took the user's quotes away.
+            with suppress(*HYDRA_ERRORS):
+                return parse("{}='{}'".format(key, value.replace("'", r"\'")))
         raise ConfigError(
             f"cannot read the override: {text}",
             expected="KEY=VALUE, such as training.epochs=5",

@@ -292,9 +292,12 @@ def select_channels(
             expected="names of variables or channels, or none at all to take every one",
             remedy=f"choose from: {', '.join(available)}",
         )
-    chosen: Fields = []
-    for name in wanted:
-        chosen += _matching(ds, available, name, file=file)
+    matches = {name: _matching(ds, available, name, file=file) for name in wanted}
+    absent = [name for name, found in matches.items() if not found]
+    if absent:
+        shown = [channel.name for channel, _ in _splittable(ds, available)]
+        check_available(absent, (), shown, file=file)
+    chosen: Fields = [pair for name in wanted for pair in matches[name]]
     _check_unique([channel.name for channel, _ in chosen], file=file)
     return chosen
 
@@ -307,10 +310,7 @@ def _matching(
     every = _splittable(ds, available)
     found = [pair for pair in every if pair[0].name == name]
     found = found or [pair for pair in every if pair[0].variable == name]
-    found = found or _by_synonym(every, name, file=file)
-    if not found:
-        check_available([name], (), [c.name for c, _ in every], file=file)
-    return found
+    return found or _by_synonym(every, name, file=file)
 
 
 def _splittable(ds: xr.Dataset, available: Sequence[str]) -> Fields:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from st_cdgm.data.fields import FieldArrays
 from st_cdgm.data.preprocessor import Preprocessor
 from st_cdgm.data.readers import ChannelCube, read_channels
-from st_cdgm.data.splits import period_days
+from st_cdgm.data.splits import check_period, period_days
 from st_cdgm.errors import InputError
 
 __all__ = ["load_predictors"]
@@ -62,6 +62,7 @@ def load_predictors(
     preprocessor.lr_grid.check_same(cube.grid, file=cube.file, role="predictor")
     _check_units(preprocessor, cube)
     wanted = period_days(cube.days.day, start, end, file=cube.file)
+    _warn_of_shortfall(cube, start, end)
     history = _history(cube.days.ordinal, int(wanted[0]), preprocessor.seq_len - 1)
     index = np.concatenate([history, wanted])
     raw, days = cube.load(index), cube.days.select(index)
@@ -100,6 +101,21 @@ def _check_units(preprocessor: Preprocessor, cube: ChannelCube) -> None:
                 expected=known.units,
                 remedy="convert the file, or correct its units attribute",
             )
+
+
+def _warn_of_shortfall(cube: ChannelCube, start: str | None, end: str | None) -> None:
+    """Say that the record does not reach as far as the period asked for."""
+    first, last = check_period(start, end)
+    day = cube.days.day
+    last -= max(last % 100 - 28, 0)  # not every month has the 29th to the 31st
+    if (start is not None and first < day[0]) or (end is not None and last > day[-1]):
+        _LOGGER.warning(
+            "%s covers %s only, less than %s to %s",
+            cube.file,
+            cube.days.period(),
+            start or "the beginning",
+            end or "the end",
+        )
 
 
 def _warn_of_missing(raw: NDArray[np.float32], cube: ChannelCube) -> None:

@@ -121,13 +121,22 @@ def period_days(
         raise InputError(
             "no day lies in the period asked for",
             file=file,
-            found=f"days from {_iso(day[0])} to {_iso(day[-1])}"
-            if len(day)
-            else "no day",
+            found=_record(day, first, last),
             expected=f"days from {start or 'the beginning'} to {end or 'the end'}",
-            remedy="choose a period inside the record",
+            remedy="choose a period of which the file has days",
         )
     return index
+
+
+def _record(day: Indices, first: int, last: int) -> str:
+    """Describe a record without a day in ``[first, last]``."""
+    if not len(day):
+        return "no day"
+    before, after = day[day < first], day[day > last]
+    text = f"days from {_iso(day[0])} to {_iso(day[-1])}"
+    if len(before) and len(after):
+        text += f", but none between {_iso(before[-1])} and {_iso(after[0])}"
+    return text
 
 
 def split_days(

@@ -173,8 +173,8 @@ def _try(
     try:
         return read(path)
     except (InputError, OSError, ValueError, KeyError, TypeError) as error:
-        _LOGGER.warning("%s cannot be read: %s", path, error)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        _LOGGER.warning("%s cannot be read: %s", path, reason)
         run.missing[name] = f"{name} cannot be read: {reason}"
         return None
 

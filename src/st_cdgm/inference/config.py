@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 from st_cdgm.errors import ConfigError
 
-__all__ = ["InferenceConfig", "check_sampler"]
-
-ONE_STEP = "one_step"
+__all__ = ["InferenceConfig"]
 
 
 @dataclass(kw_only=True)
@@ -43,32 +41,3 @@ class InferenceConfig:
                     found=value,
                     expected=">= 1",
                 )
-
-
-def check_sampler(
-    sampler: str | None, steps: int | None, *, scheduler: str, section: str = ""
-) -> None:
-    """Raise ConfigError unless a model can be sampled this way.
-
-    Parameters
-    ----------
-    sampler, steps : str and int, optional
-        What replaces the model's own choice.
-    scheduler : str
-        ``diffusion.scheduler_type`` of the model.
-    section : str
-        Put before the names in messages, ``inference.`` for instance.
-    """
-    if scheduler == ONE_STEP:
-        if sampler in (None, ONE_STEP) and steps is None:
-            return
-        raise ConfigError(
-            "this model makes a field in one step: there is no sampler to choose",
-            variable=f"{section}sampler, {section}steps",
-            found=f"sampler {sampler or 'not set'}, steps {steps or 'not set'}",
-            expected="neither, since diffusion.scheduler_type is one_step",
-            remedy="leave both out, or train with another diffusion.scheduler_type",
-        )
-    from st_cdgm.models.samplers import resolve_sampler
-
-    resolve_sampler(sampler or scheduler)

@@ -20,7 +20,7 @@ from st_cdgm.data.predictors import load_predictors
 from st_cdgm.data.preprocessor import Preprocessor
 from st_cdgm.data.splits import check_period
 from st_cdgm.errors import ConfigError, OutputError
-from st_cdgm.inference.config import check_sampler
+from st_cdgm.inference.checks import check_sampler
 from st_cdgm.inference.writer import EnsembleWriter
 from st_cdgm.models.st_cdgm import STCDGM
 from st_cdgm.outputs import check_output_path

@@ -270,7 +270,7 @@ class EnsembleWriter:
             ):
                 raise self._failure("finished", failure) from failure
             raise
-        logger.info("%d days written to %s", self.days_written, self.path)
+        logger.debug("%d days written to %s", self.days_written, self.path)
 
     def _check_complete(self) -> None:
         """Refuse to publish a file that is not what was asked for."""

@@ -93,9 +93,11 @@ class BestCheckpoint(Callback):
             self._save("best", trainer, pl_module, metrics)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Store the final weights."""
+        """Store the final weights; the best ones too if there was no validation."""
         if trainer.is_global_zero:
             self._save("last", trainer, pl_module, {})
+            if self.best_epoch < 0:
+                self._save("best", trainer, pl_module, {})
 
     def _save(
         self,

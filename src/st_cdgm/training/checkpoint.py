@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -32,6 +33,15 @@ __all__ = ["FORMAT_VERSION", "Checkpoint", "load_checkpoint", "save_checkpoint"]
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
 META = "meta.json"
+
+# What missing or contradictory parts of a checkpoint lead to while it is rebuilt.
+REBUILD_ERRORS = (
+    LookupError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+    OmegaConfBaseException,
+)
 
 
 class Checkpoint:
@@ -79,6 +89,7 @@ def save_checkpoint(
         (temporary / META).write_text(json.dumps(meta, indent=2), encoding="utf-8")
         temporary.chmod(0o755)
         for name in (WEIGHTS, META):
+            (temporary / name).chmod(0o644)
             with (temporary / name).open("rb") as handle:
                 os.fsync(handle.fileno())
         _replace_directory(temporary, directory)
@@ -97,20 +108,40 @@ def _replace_directory(new: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def _what_lies_there(directory: Path) -> str:
+    """Describe what is in the place of a checkpoint, or beside it."""
+    if directory.is_dir():
+        names = sorted(path.name for path in directory.iterdir())[:8]
+        return f"a directory with {', '.join(names) or 'nothing'}"
+    if directory.exists():
+        return "a file"
+    if not directory.parent.is_dir():
+        return f"no directory {directory.parent}"
+    beside = sorted(p.name for p in directory.parent.iterdir() if p.is_dir())[:8]
+    return f"nothing of that name; beside it: {', '.join(beside) or 'nothing'}"
+
+
 def _read_meta(directory: Path) -> dict[str, Any]:
     path = directory / META
     if not path.is_file() or not (directory / WEIGHTS).is_file():
         raise MissingFileError(
             "not a checkpoint directory",
             file=directory,
+            found=_what_lies_there(directory),
             expected=f"{WEIGHTS} and {META}",
-            remedy="pass RUN/checkpoints/best of a finished training",
+            remedy="pass RUN/checkpoints/best (or last) of a training",
         )
     try:
         meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(meta, dict):
+            raise ValueError(type(meta).__name__)  # noqa: TRY004, TRY301 - same message
     except ValueError as error:
         raise InputError(
-            "the checkpoint's description is not valid JSON", file=path, found=error
+            "the checkpoint's description is not valid JSON",
+            file=path,
+            found=error,
+            expected="the file that the training wrote",
+            remedy="copy the checkpoint again, or use another one",
         ) from error
     if meta.get("format_version") != FORMAT_VERSION:
         raise InputError(
@@ -144,8 +175,27 @@ def load_checkpoint(
             "the checkpoint's weights cannot be read",
             file=directory / WEIGHTS,
             found=error,
-            remedy="copy the file again, or use another checkpoint",
+            expected="the file that the training wrote",
+            remedy="copy the checkpoint again, or use another one",
         ) from error
+    try:
+        model, preprocessor = _rebuild(meta, tensors)
+    except InputError:
+        raise
+    except REBUILD_ERRORS as error:
+        raise InputError(
+            "the parts of the checkpoint do not fit together",
+            file=directory,
+            found=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            expected=f"{WEIGHTS} and {META} of one training, unchanged",
+            remedy="copy the checkpoint again, or use another one",
+        ) from error
+    return Checkpoint(model.to(device).eval(), preprocessor, meta)
+
+
+def _rebuild(
+    meta: dict[str, Any], tensors: dict[str, torch.Tensor]
+) -> tuple[STCDGM, Preprocessor]:
     arrays = {
         key.removeprefix("data."): value.numpy()
         for key, value in tensors.items()
@@ -168,4 +218,4 @@ def load_checkpoint(
         if key.startswith("model.")
     }
     model.load_state_dict(weights)
-    return Checkpoint(model.to(device).eval(), preprocessor, meta)
+    return model, preprocessor

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from st_cdgm.errors import ConfigError
+
 __all__ = ["DagConfig", "EarlyStoppingConfig", "LossConfig", "TrainingConfig"]
 
 
@@ -120,3 +122,41 @@ class TrainingConfig:
     validation_members: int = 8
     validation_stride: int = 3
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
+
+    def check(self) -> None:
+        """Raise ConfigError for a value out of range."""
+        for key in (
+            "epochs",
+            "batch_size",
+            "devices",
+            "validation_every",
+            "validation_members",
+            "validation_stride",
+        ):
+            _check_least(key, getattr(self, key), 1)
+        for key in ("warmup_steps", "num_workers", "weight_decay", "predictor_noise"):
+            _check_least(key, getattr(self, key), 0)
+        if self.lr <= 0:
+            raise ConfigError(
+                "training.lr is too small",
+                variable="training.lr",
+                found=self.lr,
+                expected="> 0",
+            )
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(
+                "training.ema_decay is out of range",
+                variable="training.ema_decay",
+                found=self.ema_decay,
+                expected="0 (off) or more, below 1",
+            )
+
+
+def _check_least(key: str, value: float, least: int) -> None:
+    if value < least:
+        raise ConfigError(
+            f"training.{key} is too small",
+            variable=f"training.{key}",
+            found=value,
+            expected=f">= {least}",
+        )

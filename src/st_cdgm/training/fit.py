@@ -164,13 +164,13 @@ def train(
         # Windows are in memory: more loader processes would only copy them.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        # The same run again: its logs are replaced, as its checkpoints are.
+        warnings.filterwarnings("ignore", message="Experiment logs directory.*")
         trainer.fit(
             module, loader, _loader(validation, training, shuffle=False, seed=seed)
         )
-    checkpoints = run_dir / "checkpoints"
-    chosen = checkpoints / ("best" if (checkpoints / "best").exists() else "last")
     return TrainingResult(
-        checkpoint=chosen,
+        checkpoint=run_dir / "checkpoints" / "best",
         best_loss=best.best,
         best_epoch=best.best_epoch,
         steps=trainer.global_step,

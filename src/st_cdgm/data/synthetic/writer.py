@@ -22,6 +22,7 @@ from st_cdgm.data.synthetic.config import (
 )
 from st_cdgm.data.synthetic.fine import FINE_DRIVERS
 from st_cdgm.errors import OutputError
+from st_cdgm.outputs import check_output_directory
 
 __all__ = ["SyntheticPaths", "truth_document", "write_climate", "write_synthetic"]
 
@@ -126,6 +127,7 @@ def write_synthetic(
     """
     config.check()
     _check_target(Path(directory), overwrite)
+    check_output_directory(directory)
     return write_climate(simulate(config), directory, overwrite=overwrite)
 
 
@@ -226,7 +228,7 @@ def _check_target(folder: Path, overwrite: bool) -> None:
             "The synthetic climate would replace existing files.",
             file=folder,
             found=", ".join(present),
-            remedy="Choose another folder, or ask to overwrite.",
+            remedy="Choose another folder, or remove these files first.",
         )
 
 
