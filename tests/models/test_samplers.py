@@ -345,12 +345,16 @@ def test_draws_needed_are_the_draws_used(sampler, final):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_few_members_are_the_first_of_many(sampler):
     days = np.array([20010101, 20010102])
-    draws = draws_needed(sampler, 6)
 
     def members(count: int) -> Tensor:
-        noise = member_day_noise(3, range(count), days, (5,), draws)
-        flat = noise.flatten(1, 2)  # (draws, T * M, 5)
-        out = sample(unit, flat.shape[1:], sampler=sampler, steps=6, noise=flat)
+        draw = member_day_noise(3, range(count), days, (5,))
+        out = sample(
+            unit,
+            (2 * count, 5),
+            sampler=sampler,
+            steps=6,
+            noise=lambda _: draw().flatten(0, 1),
+        )
         return out.unflatten(0, (2, count))
 
     assert torch.equal(members(4), members(20)[:, :4])
