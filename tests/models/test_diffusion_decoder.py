@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -135,13 +137,29 @@ def test_tokens_must_have_three_axes():
 def test_multiscale_noise_blocks_and_variance():
     generator = torch.Generator().manual_seed(0)
     white = torch.randn(20_000, 3, 5, 6, generator=generator)
-    z = multiscale_noise(white, [1, 2, 100])
+    z = multiscale_noise(white, [1, 2, 100], "blocks")
     torch.testing.assert_close(z[:, 0], white[:, 0])
     assert (z[:, 1, 0, 0] == z[:, 1, 1, 1]).all()
     assert (z[:, 1, 0, 0] != z[:, 1, 0, 2]).all()
     assert (z[:, 2] == z[:, 2, :1, :1]).all()
     # Unit variance in every cell; 4 standard errors at 20 000 draws.
     torch.testing.assert_close(z.var(dim=0), torch.ones(3, 5, 6), atol=0.04, rtol=0)
+
+
+def test_smooth_noise_is_the_same_everywhere():
+    """Unit variance in every cell; neighbours alike, wherever they lie."""
+    generator = torch.Generator().manual_seed(0)
+    white = torch.randn(20_000, 3, 8, 12, generator=generator)
+    z = multiscale_noise(white, [1, 4, 100])
+    torch.testing.assert_close(z[:, 0], white[:, 0])
+    # 4 standard errors at 20 000 draws.
+    torch.testing.assert_close(z.var(dim=0), torch.ones(3, 8, 12), atol=0.04, rtol=0)
+    step = (z[:, 1, :, 1:] - z[:, 1, :, :-1]).var(dim=0)
+    # A Gaussian filter of standard deviation 2: correlation exp(-1 / 16) at distance 1.
+    expected = 2 * (1 - math.exp(-1 / 16))
+    torch.testing.assert_close(step, torch.full((8, 11), expected), atol=0.01, rtol=0)
+    # A length beyond the grid: one number for the whole field.
+    assert (z[:, 2] - z[:, 2, :1, :1]).abs().max() < 0.05
 
 
 def test_validation_noise_levels_follow_the_training_distribution():

@@ -172,7 +172,9 @@ class DiffusionConfig:
     noise_channels : int
         Noise inputs of ``one_step``.
     noise_scales : list of int
-        Block sizes (fine cells) on which the noise inputs are constant.
+        Length scales (fine cells) of the noise inputs, in turn.
+    noise_pattern : str
+        ``smooth`` (Gaussian filter) or ``blocks`` (constant on blocks).
     train_members : int
         Members per window while ``one_step`` trains.
     pooling_scales : list of int
@@ -190,6 +192,7 @@ class DiffusionConfig:
     spatial_channels: int = 32
     noise_channels: int = 6
     noise_scales: list[int] = field(default_factory=lambda: [1, 4, 16])
+    noise_pattern: str = "smooth"
     train_members: int = 3
     pooling_scales: list[int] = field(default_factory=lambda: [1, 2, 4])
     use_gradient_checkpointing: bool = False
@@ -200,6 +203,9 @@ class DiffusionConfig:
         _check_choice("diffusion.scheduler_type", self.scheduler_type, SCHEDULER_TYPES)
         _check_choice(
             "diffusion.parameterisation", self.parameterisation, ("edm", "eps", "v")
+        )
+        _check_choice(
+            "diffusion.noise_pattern", self.noise_pattern, ("smooth", "blocks")
         )
         if not 2 <= self.steps <= VP_STEPS:
             raise ConfigError(
