@@ -8,9 +8,15 @@ from climate_files import times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from st_cdgm.data.calendars import canonical_calendar, day_keys
+from st_cdgm.data.calendars import (
+    canonical_calendar,
+    day_keys,
+    duration,
+    key_date,
+    key_text,
+)
 from st_cdgm.data.opening import open_dataset, time_bounds
-from st_cdgm.errors import InputError
+from st_cdgm.errors import ConfigError, InputError
 
 CALENDARS = [
     "standard",
@@ -162,6 +168,107 @@ def test_gregorian_bounds_fit_all_gregorian_stamps(caplog):
         20010102,
     ]
     assert "not used" not in caplog.text
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    calendar=st.sampled_from(CALENDARS),
+    start=st.integers(0, 150_000),
+    minutes=st.sampled_from([1, 5, 60, 180, 360, 420, 720]),
+    count=st.integers(150, 300),
+    data=st.data(),
+)
+def test_steps_are_counted_exactly_in_every_calendar(
+    calendar, start, minutes, count, data
+):
+    """Whole numbers: no step is lost or doubled by rounding, and gaps are counted."""
+    first = data.draw(st.integers(2, count - 2))
+    gap = data.draw(st.integers(1, 500))
+    number = np.r_[0:first, first + gap : count + gap]
+    origin = (
+        f"minutes since {cftime.num2date(start, 'days since 1700-01-01', calendar)}"
+    )
+    stamps = cftime.num2date(number * minutes, origin, calendar)
+    days = day_keys(axis(stamps), time_step="native")
+    if days.second is None:  # all on different days
+        return
+    assert days.step_seconds == minutes * 60
+    assert np.array_equal(days.ordinal - days.ordinal[0], number)
+    assert (np.diff(days.key) > 0).all()
+    assert days.iso() == [stamp.isoformat() for stamp in stamps]
+    assert days.dates() == list(stamps)
+    assert 0.0 <= days.season.min() <= days.season.max() < 1.0
+    assert len(days.gaps()) == 1
+    cut = days.select(slice(first, None))
+    assert cut.iso() == days.iso()[first:]
+    assert cut.key.tolist() == days.key[first:].tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(calendar=st.sampled_from(CALENDARS), start=st.integers(0, 200_000))
+def test_ordinals_are_those_of_cftime(calendar, start):
+    stamps = cftime.num2date(start, "days since 1600-01-01", calendar=calendar)
+    days = day_keys(axis([stamps]))
+    expected = cftime.date2num(stamps, "days since 1850-01-01", calendar=calendar)
+    assert days.ordinal[0] == expected
+
+
+def test_d24_keys_and_texts_keep_the_hour():
+    assert key_text(20030131) == "2003-01-31"
+    assert key_text(20100826000500) == "2010-08-26T00:05:00"
+    day = key_date(20010230, "360_day")
+    assert day == cftime.datetime(2001, 2, 30, calendar="360_day")
+    step = key_date(20010230134501, "360_day")
+    assert step == cftime.datetime(2001, 2, 30, 13, 45, 1, calendar="360_day")
+    daily = day_keys(axis(times(2)))
+    assert daily.key.tolist() == daily.day.tolist()
+    assert daily.iso() == ["2001-01-01", "2001-01-02"]
+    assert daily.step_seconds == 86400
+
+
+@pytest.mark.parametrize("step", ["daily", "native"])
+def test_d12_repeated_stamps_are_refused_in_both_modes(step):
+    hourly = xr.date_range("2001-01-01", periods=6, freq="1h", use_cftime=True)
+    stamps = hourly.values[[0, 1, 2, 2, 3, 3]]
+    with pytest.raises(InputError, match="several time stamps") as caught:
+        day_keys(axis(stamps), time_step=step)
+    first = {"daily": "the first 2001-01-01", "native": "the first 2001-01-01 02:00:00"}
+    assert caught.value.facts["found"].endswith(first[step])
+
+
+def test_a_native_step_with_bounds_begins_where_they_say():
+    end = xr.date_range("2001-01-01T06:00", periods=4, freq="6h", use_cftime=True)
+    begin = xr.date_range("2001-01-01", periods=4, freq="6h", use_cftime=True)
+    bounds = xr.DataArray(np.stack([begin, end], axis=1))
+    days = day_keys(axis(end), bounds=bounds, time_step="native")
+    assert days.key.tolist() == [20010101 * 10**6 + h * 10**4 for h in (0, 6, 12, 18)]
+
+
+def test_season_of_a_step_counts_its_hour():
+    stamps = xr.date_range("2001-01-01", periods=4, freq="6h", use_cftime=True)
+    days = day_keys(axis(stamps), time_step="native")
+    np.testing.assert_allclose(days.season, np.arange(4) / 4 / 365, rtol=1e-6)
+
+
+def test_one_stamp_is_a_day_in_both_modes():
+    noon = axis(times(1, start="2001-01-01T12:00:00"))
+    for step in ("daily", "native"):
+        days = day_keys(noon, time_step=step)
+        assert (days.iso(), days.step_seconds) == (["2001-01-01"], 86400)
+
+
+def test_lengths_of_time_are_shown_in_whole_units():
+    assert [duration(s) for s in (172800, 10800, 300, 90)] == [
+        "2 d",
+        "3 h",
+        "5 min",
+        "90 s",
+    ]
+
+
+def test_unknown_time_step():
+    with pytest.raises(ConfigError, match="unknown time step"):
+        day_keys(axis(times(3)), time_step="hourly")
 
 
 @pytest.mark.parametrize(

@@ -1,94 +1,283 @@
-"""Days of any CF calendar as plain integers that can be compared and counted."""
+"""Days and shorter time steps of any CF calendar as whole numbers."""
 
 from __future__ import annotations
 
-import datetime
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, get_args
 
 import cftime
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.errors import InputError
+from st_cdgm.data.stamps import (
+    DAY,
+    Integers,
+    Numbers,
+    bounds_usable,
+    canonical_calendar,
+    check_decoded,
+    modern_calendar,
+    season,
+    stamp_numbers,
+)
+from st_cdgm.errors import ConfigError, InputError
 
-__all__ = ["CalendarDays", "canonical_calendar", "day_keys", "modern_calendar"]
+__all__ = [
+    "CalendarDays",
+    "StepAxis",
+    "TimeStep",
+    "canonical_calendar",
+    "check_time_step",
+    "day_keys",
+    "duration",
+    "key_date",
+    "key_text",
+    "modern_calendar",
+    "shared_steps",
+    "step_axis",
+]
 
 logger = logging.getLogger(__name__)
 
-# First day on which the mixed and the proleptic Gregorian calendar agree for good.
-GREGORIAN_REFORM = 15821015
-ORIGIN = "days since 1850-01-01"
+TimeStep = Literal["daily", "native"]
 
-_SAME_CALENDAR = {
-    "gregorian": "standard",
-    "365_day": "noleap",
-    "366_day": "all_leap",
-}
+ORIGIN = "days since 1850-01-01"
+CLOCK = 10**6  # keys of steps are YYYYMMDD times this plus hhmmss
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CalendarDays:
-    """Days in strictly increasing order.
+    """Days, or time steps shorter than a day, in strictly increasing order.
 
     Attributes
     ----------
     day : ndarray
-        YYYYMMDD, comparable between data sets of one calendar. Shape ``(T,)``, int64.
+        YYYYMMDD, comparable between data sets of one calendar; steps shorter than a day
+        share it, see :attr:`key`. Shape ``(T,)``, int64.
     ordinal : ndarray
-        Days since 1850-01-01 counted in the data's own calendar, so that consecutive
-        days differ by exactly 1. Shape ``(T,)``, int64.
+        Steps since 1850-01-01 counted in the data's own calendar, so that consecutive
+        steps differ by exactly 1. Shape ``(T,)``, int64.
     season : ndarray
         Fraction of the year elapsed, in [0, 1). Shape ``(T,)``, float32.
     calendar : str
         CF calendar; ``standard`` also for the Gregorian calendars, which agree on all
         dates met here.
+    second : ndarray or None
+        Seconds since midnight, of steps shorter than a day. Shape ``(T,)``, int64.
+    step_seconds : int
+        Length of a step, s; 86400 for days.
     """
 
-    day: NDArray[np.int64]
-    ordinal: NDArray[np.int64]
+    day: Integers
+    ordinal: Integers
     season: NDArray[np.float32]
     calendar: str
+    second: Integers | None = None
+    step_seconds: int = DAY
 
     def __len__(self) -> int:
         return len(self.day)
 
+    @cached_property
+    def key(self) -> Integers:
+        """What names a step in all data sets of one calendar. Shape ``(T,)``, int64.
+
+        The day itself for daily data, YYYYMMDDhhmmss for shorter steps.
+        """
+        if self.second is None:
+            return self.day
+        minute = self.second // 60
+        clock = minute // 60 * 10000 + minute % 60 * 100 + self.second % 60
+        return self.day * CLOCK + clock
+
+    def iso(self) -> list[str]:
+        """Return every step as ``2003-01-31`` or ``2010-08-26T00:05:00``."""
+        return [key_text(key) for key in self.key]
+
+    def dates(self) -> list[cftime.datetime]:
+        """Return every step as a date of the calendar; days are at 00:00."""
+        return [key_date(key, self.calendar) for key in self.key]
+
     def period(self) -> str:
-        """First and last day as ``1991-01-01..2005-12-31``."""
-        return f"{_iso(self.day[0])}..{_iso(self.day[-1])}"
+        """First and last step as ``1991-01-01..2005-12-31``."""
+        return f"{key_text(self.key[0])}..{key_text(self.key[-1])}"
 
     def gaps(self) -> list[tuple[str, str]]:
-        """Pairs of days that follow each other with days missing between them."""
-        breaks = np.flatnonzero(np.diff(self.ordinal) > 1)
-        return [(_iso(self.day[i]), _iso(self.day[i + 1])) for i in breaks]
+        """Pairs of steps that follow each other with steps missing between them."""
+        key, breaks = self.key, np.flatnonzero(np.diff(self.ordinal) > 1)
+        return [(key_text(key[i]), key_text(key[i + 1])) for i in breaks]
 
     def select(self, index: NDArray[Any] | slice) -> CalendarDays:
-        """Return the days at ``index``."""
-        return CalendarDays(
+        """Return the steps at ``index``."""
+        return replace(
+            self,
             day=self.day[index],
             ordinal=self.ordinal[index],
             season=self.season[index],
-            calendar=self.calendar,
+            second=None if self.second is None else self.second[index],
         )
 
 
-def canonical_calendar(calendar: str) -> str:
-    """CF calendar name with its synonyms folded (``365_day`` is ``noleap``)."""
-    name = calendar.lower()
-    return _SAME_CALENDAR.get(name, name)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepAxis:
+    """The time axis of a file in whole numbers, not yet checked for order.
+
+    Attributes
+    ----------
+    date : ndarray
+        YYYYMMDD of each step. Shape ``(T,)``, int64.
+    number : ndarray
+        Days since 1850-01-01 in the calendar of the data. Shape ``(T,)``, int64.
+    second : ndarray
+        Seconds since midnight. Shape ``(T,)``, int64.
+    calendar : str
+        CF calendar.
+    stamps : xarray.DataArray
+        As they are in the file, for messages.
+    bounded : bool
+        Whether the numbers are where the steps begin, by the bounds in the file;
+        otherwise they are the stamps.
+    overlapping : bool
+        Whether steps shorter than a day overlap by their bounds, as running totals do.
+    file : str or Path, optional
+        For messages.
+    """
+
+    date: Integers
+    number: Integers
+    second: Integers
+    calendar: str
+    stamps: xr.DataArray
+    bounded: bool = False
+    overlapping: bool = False
+    file: str | Path | None = None
+
+    @cached_property
+    def total(self) -> Integers:
+        """Seconds since 1850-01-01. Shape ``(T,)``, int64."""
+        return self.number * DAY + self.second
+
+    @cached_property
+    def step_seconds(self) -> int:
+        """The most frequent step, s; 86400 where there is only one stamp."""
+        if len(self.total) < 2:
+            return DAY
+        steps, count = np.unique(np.diff(self.total), return_counts=True)
+        return int(steps[count.argmax()])
+
+    @property
+    def several_per_day(self) -> bool:
+        """Whether two steps fall on one day."""
+        return len(np.unique(self.number)) < len(self.number)
+
+    def days(self) -> CalendarDays:
+        """Return the days of an axis with one stamp per day, whatever its hour.
+
+        Raises
+        ------
+        InputError
+            If two stamps fall on one day, or the days are not in order.
+        """
+        if (np.diff(self.number) <= 0).any():
+            raise _disorder(self, self.number, "fall on one day")
+        return self.days_of(slice(None))
+
+    def days_of(self, index: Integers | slice) -> CalendarDays:
+        """Return the days of some steps, one per day."""
+        date, number = self.date[index], self.number[index]
+        midnight = np.zeros_like(number)
+        return CalendarDays(
+            day=date,
+            ordinal=number,
+            season=season(date, number, midnight, self.calendar),
+            calendar=self.calendar,
+        )
+
+    def steps(self) -> CalendarDays:
+        """Return the steps themselves; whole steps that are missing are gaps.
+
+        Raises
+        ------
+        InputError
+            If :meth:`check_regular` does.
+        """
+        self.check_regular()
+        return CalendarDays(
+            day=self.date,
+            ordinal=self.total // self.step_seconds,
+            season=season(self.date, self.number, self.second, self.calendar),
+            calendar=self.calendar,
+            second=self.second,
+            step_seconds=self.step_seconds,
+        )
+
+    def check_regular(self) -> None:
+        """Raise InputError unless the axis rises by multiples of its frequent step."""
+        between, step = np.diff(self.total), self.step_seconds
+        if (between <= 0).any():
+            raise _disorder(self, self.total, "are the same")
+        odd = np.flatnonzero(between % step)
+        if not odd.size:
+            return
+        at = int(odd[0])
+        first, second = self.stamps.values[at : at + 2]
+        raise InputError(
+            "the time steps are irregular",
+            file=self.file,
+            variable=str(self.stamps.name),
+            found=f"mostly {duration(step)}, but {duration(int(between[at]))} from "
+            f"{first} to {second}",
+            expected="one constant step (missing steps leave gaps)",
+            remedy="keep the stamps of one step, or make daily means (cdo daymean) or "
+            "sums (daysum)",
+        )
 
 
-def modern_calendar(time: xr.DataArray) -> str:
-    """Calendar of decoded stamps; all Gregorian ones are ``standard`` after 1582."""
-    calendar = canonical_calendar(str(time.dt.calendar))
-    first = time.min().dt
-    key = int(first.year) * 10000 + int(first.month) * 100 + int(first.day)
-    if calendar == "proleptic_gregorian" and key >= GREGORIAN_REFORM:
-        return "standard"
-    return calendar
+def check_time_step(time_step: str) -> None:
+    """Raise ConfigError unless ``time_step`` is ``daily`` or ``native``."""
+    if time_step not in get_args(TimeStep):
+        raise ConfigError(
+            "unknown time step",
+            variable="data.time_step",
+            found=time_step,
+            expected=" or ".join(get_args(TimeStep)),
+        )
+
+
+def key_text(key: int | np.int64) -> str:
+    """Return a key as ``2003-01-31`` or ``2010-08-26T00:05:00``."""
+    if key < 100 * CLOCK:
+        text = f"{int(key):08d}"
+        return f"{text[:-4]}-{text[-4:-2]}-{text[-2:]}"
+    day, clock = divmod(int(key), CLOCK)
+    text = f"{clock:06d}"
+    return f"{key_text(day)}T{text[:2]}:{text[2:4]}:{text[4:]}"
+
+
+def key_date(key: int | np.int64, calendar: str) -> cftime.datetime:
+    """Return a key as a date of the calendar, a day at 00:00."""
+    day, clock = divmod(int(key), CLOCK) if key >= 100 * CLOCK else (int(key), 0)
+    return cftime.datetime(
+        day // 10000,
+        day // 100 % 100,
+        day % 100,
+        clock // 10000,
+        clock // 100 % 100,
+        clock % 100,
+        calendar=calendar,
+    )
+
+
+def duration(seconds: int) -> str:
+    """Return a length of time in the largest unit that divides it."""
+    for unit, name in ((DAY, "d"), (3600, "h"), (60, "min")):
+        if seconds % unit == 0:
+            return f"{seconds // unit} {name}"
+    return f"{seconds} s"
 
 
 def day_keys(
@@ -96,163 +285,140 @@ def day_keys(
     *,
     bounds: xr.DataArray | None = None,
     file: str | Path | None = None,
+    time_step: str = "daily",
 ) -> CalendarDays:
     """Turn time stamps into days; the hour of the stamp (00, 12) does not matter.
 
     Parameters
     ----------
     time : xarray.DataArray
-        Decoded stamps (cftime or datetime64), one per day, increasing. Shape ``(T,)``.
+        Decoded stamps (cftime or datetime64), increasing; one per day, or at a constant
+        step with ``native``. Shape ``(T,)``.
     bounds : xarray.DataArray, optional
         Decoded beginning and end of each step. Shape ``(T, 2)``. A one-day step that
-        is stamped at its end belongs to the day on which it began.
+        is stamped at its end belongs to the day on which it began; so does a shorter
+        step, wherever it is stamped.
     file : str or Path, optional
         For error messages.
+    time_step : {"daily", "native"}
+        ``native`` lets several stamps fall on one day, provided that they are at a
+        constant step; whole steps that are missing are gaps.
 
     Raises
     ------
     InputError
-        If the axis is empty, not decoded, has missing stamps, runs backwards, or has
-        two stamps on one day.
+        If the axis is empty, not decoded, has missing or repeated stamps, runs
+        backwards, or has several stamps on one day (``native``: an irregular step).
     """
-    _check_decoded(time, file=file)
-    stamps = _day_begun(time, bounds, file=file).dt
-    calendar = modern_calendar(time)
-    year, month, day = (
-        np.asarray(part.values, np.int64)
-        for part in (stamps.year, stamps.month, stamps.day)
-    )
-    keys = year * 10000 + month * 100 + day
-    ordinal = _ordinal(year, month, day, calendar)
-    _check_order(time, keys, ordinal, file=file)
-    return CalendarDays(
-        day=keys,
-        ordinal=ordinal,
-        season=_season(year, ordinal, calendar),
-        calendar=calendar,
-    )
+    check_time_step(time_step)
+    axis = step_axis(time, bounds=bounds, file=file)
+    if time_step == "native" and axis.several_per_day:
+        return axis.steps()
+    return axis.days()
 
 
-def _check_decoded(time: xr.DataArray, *, file: str | Path | None) -> None:
-    name = str(time.name)
-    if time.size == 0:
-        raise InputError(
-            "the time axis is empty",
-            file=file,
-            variable=name,
-            found="0 time stamps",
-            expected="at least one day",
-            remedy="check how the file was cut or downloaded",
-        )
-    decoded = np.issubdtype(time.dtype, np.datetime64) or (
-        time.dtype == object
-        and all(isinstance(stamp, cftime.datetime) for stamp in time.values.flat)
-    )
-    if time.ndim != 1 or not decoded or bool(time.isnull().any()):
-        raise InputError(
-            "the time axis cannot be read as dates",
-            file=file,
-            variable=name,
-            found=f"units {time.attrs.get('units', 'none')!r}, first value "
-            f"{time.values.flat[0]!r}",
-            expected="numbers with CF units such as 'days since 1990-01-01' and a "
-            "calendar",
-            remedy="set the time units (cdo settaxis, or ncatted on the time variable)",
-        )
-
-
-def _day_begun(
-    time: xr.DataArray, bounds: xr.DataArray | None, *, file: str | Path | None
-) -> xr.DataArray:
-    if bounds is None or bounds.shape != (time.size, 2) or bounds.dtype != object:
-        return time
-    if _folded(bounds) != _folded(time):  # a conversion forgot the bounds
-        logger.warning(
-            "%s: the bounds of %s are not used: their calendar is %s, not %s",
-            file,
-            time.name,
-            bounds.dt.calendar,
-            time.dt.calendar,
-        )
-        return time
-    begin, end = bounds.values[:, 0], bounds.values[:, 1]
-    one_day = datetime.timedelta(days=1)
-    if not all(
-        stamp.isoformat() == last.isoformat() and last - first == one_day
-        for stamp, first, last in zip(time.values, begin, end, strict=True)
-    ):
-        return time
-    logger.info("%s: days are stamped at their end; the day they began counts", file)
-    return time.copy(data=begin)
-
-
-def _folded(time: xr.DataArray) -> str:
-    """Return the calendar, one name for all Gregorian ones."""
-    calendar = canonical_calendar(str(time.dt.calendar))
-    return "standard" if calendar == "proleptic_gregorian" else calendar
-
-
-def _ordinal(
-    year: NDArray[np.int64],
-    month: NDArray[np.int64],
-    day: NDArray[np.int64],
-    calendar: str,
-) -> NDArray[np.int64]:
-    dates = [
-        cftime.datetime(y, m, d, calendar=calendar)
-        for y, m, d in zip(year.tolist(), month.tolist(), day.tolist(), strict=True)
-    ]
-    number = np.asarray(cftime.date2num(dates, ORIGIN, calendar=calendar), np.float64)
-    return cast(NDArray[np.int64], np.floor(number + 0.5).astype(np.int64))
-
-
-def _season(
-    year: NDArray[np.int64], ordinal: NDArray[np.int64], calendar: str
-) -> NDArray[np.float32]:
-    years, member = np.unique(year, return_inverse=True)
-    one = np.ones_like(years)
-    start = _ordinal(years, one, one, calendar)
-    length = _ordinal(years + 1, one, one, calendar) - start
-    share = (ordinal - start[member]) / length[member]
-    return cast(NDArray[np.float32], share.astype(np.float32))
-
-
-def _check_order(
+def step_axis(
     time: xr.DataArray,
-    keys: NDArray[np.int64],
-    ordinal: NDArray[np.int64],
     *,
-    file: str | Path | None,
-) -> None:
-    step = np.diff(ordinal)
-    if (step > 0).all():
-        return
-    at = int(np.flatnonzero(step <= 0)[0])
-    first, second = (str(stamp) for stamp in time.values[at : at + 2])
-    shared = len(keys) - len(np.unique(keys))
-    if shared:
-        problem = "several time stamps fall on one day"
-        found = f"{shared} repeated days, the first {_iso(_repeated(keys))}"
+    bounds: xr.DataArray | None = None,
+    file: str | Path | None = None,
+) -> StepAxis:
+    """Read a time axis as whole numbers, to the second; parameters as `day_keys`.
+
+    Raises
+    ------
+    InputError
+        If the axis is empty, not decoded or has missing stamps.
+    """
+    check_decoded(time, file=file)
+    calendar = modern_calendar(time)
+    stamps = stamp_numbers(time, calendar)
+    axis = _axis(stamps, time, calendar, file)
+    if bounds is None or not bounds_usable(bounds, time, file=file):
+        return axis
+    first = stamp_numbers(bounds[:, 0], calendar)
+    begun = replace(_axis(first, time, calendar, file), bounded=True)
+    end = stamp_numbers(bounds[:, 1], calendar).total
+    length = end - first.total
+    if (length == DAY).all() and (end == stamps.total).all():
+        logger.info("%s: days are stamped at their end; the day they began", file)
+        return begun
+    if not axis.several_per_day and not begun.several_per_day:
+        return axis
+    overlapping = bool((end[:-1] > first.total[1:]).any())
+    if (length == length[0]).all() and not overlapping:
+        return begun
+    logger.warning(
+        "%s: the bounds of %s are not used: steps overlap or differ in length",
+        file,
+        time.name,
+    )
+    return replace(axis, overlapping=overlapping)
+
+
+def _axis(
+    numbers: Numbers, time: xr.DataArray, calendar: str, file: str | Path | None
+) -> StepAxis:
+    return StepAxis(**numbers._asdict(), stamps=time, calendar=calendar, file=file)
+
+
+def shared_steps(
+    first: CalendarDays, second: CalendarDays
+) -> tuple[Integers, Integers, CalendarDays]:
+    """Return the steps that two records of one calendar share.
+
+    Returns
+    -------
+    of_first, of_second : ndarray
+        Their indices in the two records. Shape ``(T,)``, int64.
+    steps : CalendarDays
+        The shared steps, counted in the longer of the two steps. It may be empty.
+
+    Raises
+    ------
+    InputError
+        If one record is daily and the other has shorter steps.
+    """
+    if (first.second is None) != (second.second is None):
+        raise InputError(
+            "two records have days and shorter steps",
+            found=f"steps of {duration(first.step_seconds)} and "
+            f"{duration(second.step_seconds)}",
+            expected="the same kind of step in both",
+            remedy="set data.time_step to daily, which makes days of the shorter steps",
+        )
+    _, of_first, of_second = np.intersect1d(
+        first.key, second.key, assume_unique=True, return_indices=True
+    )
+    if first.step_seconds > second.step_seconds:
+        return of_first, of_second, first.select(of_first)
+    return of_first, of_second, second.select(of_second)
+
+
+def _disorder(axis: StepAxis, number: Integers, several: str) -> InputError:
+    """Return the error for steps that repeat or run backwards."""
+    at = int(np.flatnonzero(np.diff(number) <= 0)[0])
+    stamps = axis.stamps.values
+    unique, first, count = np.unique(number, return_index=True, return_counts=True)
+    repeated = len(number) - len(unique)
+    if repeated:
+        problem = f"several time stamps {several}"
+        daily = number is axis.number
+        twice = int(first[count > 1][0])
+        shown = key_text(axis.date[twice]) if daily else stamps[twice]
+        found = (
+            f"{repeated} repeated {'days' if daily else 'stamps'}, the first {shown}"
+        )
         remedy = "remove duplicates, or make daily means (cdo daymean) or sums (daysum)"
     else:
         problem = "the days are not in order"
-        found = f"{first} followed by {second}"
+        found = f"{stamps[at]} followed by {stamps[at + 1]}"
         remedy = "sort the file by time (xarray: ds.sortby('time'))"
-    raise InputError(
+    return InputError(
         problem,
-        file=file,
-        variable=str(time.name),
+        file=axis.file,
+        variable=str(axis.stamps.name),
         found=found,
-        expected="one stamp per day, increasing",
+        expected="one stamp per day or per constant step, increasing",
         remedy=remedy,
     )
-
-
-def _repeated(keys: NDArray[np.int64]) -> int:
-    unique, count = np.unique(keys, return_counts=True)
-    return int(unique[count > 1][0])
-
-
-def _iso(key: int | np.int64) -> str:
-    text = f"{int(key):08d}"
-    return f"{text[:-4]}-{text[-4:-2]}-{text[-2:]}"
