@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,9 +13,12 @@ from st_cdgm.data.normalization import (
     Moments,
     check_known,
     fill_missing,
+    fill_missing_with_mask,
     fill_nearest,
     moments,
 )
+from st_cdgm.data.preprocessor import Preprocessor, rooted
+from st_cdgm.data.robust import RobustMoments
 from st_cdgm.errors import ConfigError, InputError
 
 NAN = np.nan
@@ -124,3 +129,187 @@ def test_a_variable_without_any_value_is_named():
     with pytest.raises(InputError, match="pr") as error:
         check_known(values, ("tas", "pr"), file="hr.nc")
     assert "hr.nc" in str(error.value)
+
+
+@pytest.mark.parametrize("strategy", ["zero", "mean", "interpolate"])
+def test_the_mask_says_what_was_given(strategy):
+    values = np.array([[1.0, np.inf, 5.0, NAN, -np.inf]], np.float32)[None, None]
+    mean = np.full((1, 1, 1), 7.0, np.float32)
+    out, valid = fill_missing_with_mask(values, mean, strategy)
+    assert valid.ravel().tolist() == [True, False, True, False, False]
+    assert np.isfinite(out).all()
+    assert np.array_equal(out[valid], values[valid])
+    whole = np.ones((2, 1, 2, 2), np.float32)
+    same, valid = fill_missing_with_mask(whole, mean, strategy)
+    assert same is whole
+    assert valid.all()
+
+
+def _fill_slowly(values, mean, strategy):
+    """Fill field by field, as the definition says."""
+    out = values.copy()
+    for t, c in np.ndindex(values.shape[:2]):
+        field = values[t, c]
+        known = np.isfinite(field)
+        neutral = np.broadcast_to(mean[c], field.shape)
+        if strategy == "zero" or not known.any():
+            out[t, c] = np.where(known, field, neutral)
+        elif strategy == "mean":
+            out[t, c] = np.where(known, field, field[known].mean(dtype=np.float64))
+        else:
+            out[t, c] = fill_nearest(np.where(known, field, np.nan))
+    return out
+
+
+@pytest.mark.parametrize("strategy", ["zero", "mean", "interpolate"])
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_filling_all_fields_at_once_equals_filling_each(strategy, seed):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(280, 9, (6, 3, 4, 5)).astype(np.float32)
+    values[:, 0, :2] = NAN  # below ground on every day
+    values[rng.random((6, 3)) < 0.2] = NAN  # days without the variable
+    scattered = rng.random(values.shape) < 0.1
+    values[scattered] = rng.choice([NAN, np.inf], scattered.sum())
+    mean = rng.normal(280, 9, (3, 4, 5)).astype(np.float32)
+    found = fill_missing(values, mean, strategy)
+    assert np.allclose(found, _fill_slowly(values, mean, strategy), rtol=1e-6)
+    alone = [fill_missing(values[t : t + 1], mean, strategy)[0] for t in range(6)]
+    assert np.array_equal(found, np.stack(alone))
+
+
+# -- Robust statistics -----------------------------------------------------------------
+
+
+def _robust(values, pieces=1, **options):
+    running = RobustMoments(values.shape[1:], **options)
+    for chunk in np.array_split(np.asarray(values, np.float32), pieces):
+        running.add(chunk)
+    return running
+
+
+@given(seed=st.integers(0, 1000), pieces=st.integers(1, 5))
+@settings(max_examples=20, deadline=None)
+def test_in_memory_the_robust_statistics_are_those_of_numpy(seed, pieces):
+    rng = np.random.default_rng(seed)
+    values = (56000 + 300 * rng.standard_normal((23, 2, 3, 4))).astype(np.float32)
+    values[rng.random(values.shape) < 0.2] = NAN
+    running = _robust(values, pieces)
+    assert running.exact
+    assert np.array_equal(running.count, np.isfinite(values).sum(axis=0))
+    for scope, axes in (("per_variable", (0, 2, 3)), ("per_gridpoint", (0,))):
+        median, scale = running.result(scope)
+        low, middle, high = np.nanpercentile(
+            values.astype(np.float64), [25, 50, 75], axis=axes, keepdims=True
+        )
+        assert median == pytest.approx(middle[0], rel=1e-6)
+        assert scale == pytest.approx((high - low)[0] / 1.349, rel=1e-4)
+
+
+@pytest.mark.parametrize("scope", ["per_variable", "per_gridpoint"])
+@pytest.mark.parametrize("pieces", [1, 40])
+def test_beyond_memory_the_robust_statistics_keep_their_stated_error(scope, pieces):
+    rng = np.random.default_rng(1)
+    days = 4000
+    season = np.cos(2 * np.pi * np.arange(days) / 365)[:, None, None, None]
+    offset = np.array([56000.0, 280.0])[:, None, None]
+    values = offset + np.array([900.0, 8.0])[:, None, None] * (
+        season + rng.standard_normal((days, 2, 2, 3)) + np.arange(3.0)
+    )
+    values[:, 0, 0, 0] = NAN
+    values[::50, 1] = 1e20  # a fill value that nobody declared
+    exact = _robust(values)
+    sketch = _robust(values, pieces, memory=6 * 2 * 4 * 300)
+    assert exact.exact
+    assert not sketch.exact
+    (median, scale), (found, width) = exact.result(scope), sketch.result(scope)
+    assert (np.abs(found - median) <= 0.03 * scale).all()
+    assert width == pytest.approx(scale, rel=0.04)
+
+
+def test_the_sketch_does_not_depend_on_the_blocks_after_it_began():
+    values = np.random.default_rng(2).normal(size=(900, 1, 2, 2)).astype(np.float32)
+    a, b = (
+        RobustMoments((1, 2, 2), memory=100 * 16),
+        RobustMoments((1, 2, 2), memory=100 * 16),
+    )
+    for running, size in ((a, 7), (b, 113)):
+        running.add(values[:101])
+        for start in range(101, 900, size):
+            running.add(values[start : start + size])
+    for scope in ("per_variable", "per_gridpoint"):
+        assert np.array_equal(a.result(scope), b.result(scope))
+
+
+def test_robust_scale_of_constants_dry_climates_and_empty_cells():
+    rng = np.random.default_rng(3)
+    values = np.zeros((200, 3, 1, 3), np.float32)
+    values[:, 0] = 273.15
+    values[::10, 1] = rng.gamma(1, 5, (20, 1, 3))  # rain on a tenth of the days
+    values[:, 2] = rng.normal(0, 2, (200, 1, 3))
+    values[:, 2, 0, 2] = NAN
+    median, scale = _robust(values).result("per_gridpoint")
+    assert (scale[0] == 1).all()
+    assert median[0] == pytest.approx(273.15)
+    assert scale[1] == pytest.approx(values[:, 1].std(axis=0), rel=0.3)
+    assert (median[2, 0, 2], scale[2, 0, 2]) == (0, 1)
+    none_at_all, one = RobustMoments((2, 2, 2)).result("per_variable")
+    assert (none_at_all == 0).all()
+    assert (one == 1).all()
+
+
+def test_outliers_move_mean_and_std_but_not_median_and_scale():
+    values = np.random.default_rng(4).normal(5, 2, (500, 1, 2, 2))
+    values[::100] = 1e6
+    assert _result(values, "per_variable")[1] > 1e4
+    median, scale = _robust(values).result("per_variable")
+    assert median.item() == pytest.approx(5, abs=0.2)
+    assert scale.item() == pytest.approx(2, rel=0.1)
+
+
+@given(
+    seed=st.integers(0, 1000), scope=st.sampled_from(["per_variable", "per_gridpoint"])
+)
+@settings(max_examples=20, deadline=None)
+def test_robust_standardising_can_be_undone(seed, scope):
+    rng = np.random.default_rng(seed)
+    values = rng.normal([[[250.0]], [[5e4]]], [[[9.0]], [[900.0]]], (40, 2, 3, 4))
+    values = values.astype(np.float32)
+    median, scale = _robust(values).result(scope)
+    back = (values - median) / scale * scale + median
+    # Two roundings of a number up to 5e4 in float32.
+    assert np.allclose(back, values, rtol=3e-7, atol=0)
+
+
+def _preprocessor(values, scope, root=()):
+    """A preprocessor of which only the predictors' part is filled in."""
+    entered = rooted(values, root)
+    mean, std = _result(entered, scope)
+    fill = mean.copy()
+    fill[list(root)] **= 2
+    others = dict.fromkeys(f.name for f in fields(Preprocessor))
+    known = {"lr_mean": mean, "lr_std": std, "lr_fill": fill, "lr_root": root}
+    return Preprocessor(**{**others, **known, "nan_fill": "zero"})
+
+
+@pytest.mark.parametrize("scope", ["per_variable", "per_gridpoint"])
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_standardised_predictors_can_be_made_physical_again(scope, seed):
+    rng = np.random.default_rng(seed)
+    values = rng.normal([[[250.0]], [[5e4]]], [[[9.0]], [[900.0]]], (40, 2, 3, 4))
+    rain = np.maximum(rng.normal(0, 8, (40, 1, 3, 4)), 0) ** 1.5
+    values = np.concatenate([values, rain], axis=1).astype(np.float32)
+    made = _preprocessor(values, scope, root=(2,))
+    standardised = made.standardise_lr(values)
+    assert np.abs(standardised).max() < 20
+    back = made.physical_lr(standardised)
+    # Subtraction, division and their inverses round to float32 (6e-8) of numbers as
+    # large as the value; a root's relative error doubles when it is squared.
+    assert np.allclose(back[:, :2], values[:, :2], rtol=5e-7)
+    assert np.allclose(back[:, 2], values[:, 2], rtol=2e-6, atol=2e-5)
+
+
+def test_unknown_scope_of_robust_statistics_is_refused():
+    with pytest.raises(ConfigError, match="per_variable, per_gridpoint"):
+        RobustMoments((1, 1, 1)).result("per_planet")

@@ -12,8 +12,10 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.special import ndtri
 
 from st_cdgm.data.fields import TargetVariable
+from st_cdgm.data.quantile_map import AmountCounts
 from st_cdgm.data.transforms import (
     MAX_PRECIPITATION,
     FunctionCodec,
@@ -21,7 +23,7 @@ from st_cdgm.data.transforms import (
     build_codec,
     temperature_rank,
 )
-from st_cdgm.errors import ConfigError, OutputError
+from st_cdgm.errors import ConfigError, InputError, OutputError
 
 PR = TargetVariable(name="pr", units="mm day-1")
 TASMIN = TargetVariable(name="tasmin", units="degC")
@@ -29,6 +31,7 @@ TAS = TargetVariable(name="tas", units="degC")
 TASMAX = TargetVariable(name="tasmax", units="degC")
 WIND = TargetVariable(name="sfcWind", units="m s-1")
 TRANSFORMS = ["sqrt", "log1p", "identity"]
+EVERY = [*TRANSFORMS, "quantile"]
 
 any_float = hnp.arrays(
     np.float32,
@@ -44,12 +47,30 @@ temperatures = hnp.arrays(np.float32, (1, 3, 2), elements=st.floats(-60, 55, wid
 steps = hnp.arrays(np.float32, (2, 3, 2), elements=st.floats(0.03125, 45, width=32))
 
 
+def _rain(shape, seed=0):
+    """Dry on 60 % of the days; wet amounts rounded to 0.1 mm, as gauges give them."""
+    rng = np.random.default_rng(seed)
+    wet = np.round(rng.gamma(0.7, 8.0, shape), 1)
+    return np.where(rng.random(shape) < 0.6, 0.0, wet).astype(np.float32)
+
+
+def _build(targets, transform="sqrt", **options):
+    """Build a codec; quantiles are fitted to the same rain in every channel."""
+
+    def blocks():
+        for seed in range(3):
+            rain = _rain((200, 1, 5, 6), seed)
+            yield None, None, np.repeat(rain, len(targets), axis=1)
+
+    return build_codec(targets, precipitation=transform, blocks=blocks, **options)
+
+
 def _codec(transform="sqrt", **options):
     # The channel order is on purpose not the order of the temperatures.
-    return build_codec((TASMAX, PR, TASMIN, TAS), precipitation=transform, **options)
+    return _build((TASMAX, PR, TASMIN, TAS), transform, **options)
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("transform", EVERY)
 @given(cold=temperatures, rise=steps, pr=amounts)
 @settings(max_examples=30, deadline=None)
 def test_decode_inverts_encode_on_admissible_fields(transform, cold, rise, pr):
@@ -61,7 +82,7 @@ def test_decode_inverts_encode_on_admissible_fields(transform, cold, rise, pr):
     assert torch.equal(back[1] == 0, fields[1] == 0)
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("transform", EVERY)
 @given(encoded=any_float)
 @settings(max_examples=50, deadline=None)
 def test_any_numbers_decode_to_ordered_temperatures_and_rain_with_exact_zeros(
@@ -74,7 +95,7 @@ def test_any_numbers_decode_to_ordered_temperatures_and_rain_with_exact_zeros(
     assert torch.isfinite(pr).all()
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("transform", EVERY)
 @given(encoded=hnp.arrays(np.float32, (4, 3, 2), elements=st.floats(-9, 9, width=32)))
 @settings(max_examples=30, deadline=None)
 def test_encode_inverts_decode_where_it_is_wet_and_steps_are_not_tiny(
@@ -109,9 +130,9 @@ def test_precipitation_by_hand(transform, encoded):
     assert codec.decode(codec.encode(field)).item() == pytest.approx(9.0, rel=1e-6)
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("transform", EVERY)
 def test_amounts_at_the_wet_threshold_stay_wet_and_lesser_ones_are_dry(transform):
-    codec = build_codec((PR,), precipitation=transform, wet_threshold=0.1)
+    codec = _build((PR,), transform, wet_threshold=0.1)
     field = torch.tensor([-1e-9, 0.0, 0.05, 0.1, 0.11]).reshape(1, 5, 1)
     encoded = codec.encode(field)
     # What standardising and its inverse do to a number in float32.
@@ -126,6 +147,12 @@ def test_a_threshold_of_zero_still_gives_exact_zeros():
     u = torch.tensor([-2.0, 0.0, 0.5]).reshape(1, 3, 1)
     assert codec.decode(u).flatten().tolist() == [0.0, 0.0, 0.25]
     assert torch.isfinite(codec.scored(u)).all()
+    codec = _build((PR,), "quantile", wet_threshold=0.0)
+    field = torch.tensor([0.0, 0.01, 3.0]).reshape(1, 3, 1)
+    back = codec.decode(codec.encode(field))
+    assert back.flatten().tolist() == pytest.approx([0.0, 0.01, 3.0], rel=1e-4)
+    assert back[0, 0, 0] == 0
+    assert torch.isfinite(codec.scored(codec.encode(field))).all()
 
 
 def test_observed_tasmax_below_tasmin_is_floored_and_never_fails():
@@ -136,7 +163,7 @@ def test_observed_tasmax_below_tasmin_is_floored_and_never_fails():
     assert codec.decode(encoded).flatten().tolist() == pytest.approx([4.0, 4.01])
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("transform", EVERY)
 def test_nan_stays_nan_in_its_own_channel(transform):
     fields = torch.tensor([[20.0, 20.0], [1.0, math.nan], [9.0, 9.0], [12.0, 12.0]])
     codec = _codec(transform)
@@ -177,7 +204,7 @@ def test_scored_is_the_root_of_rain_and_nearly_flat_where_dry(transform):
     assert slopes[1] == pytest.approx(0.1 * slopes[2], rel=0.15)
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("transform", EVERY)
 def test_scored_has_a_finite_gradient_everywhere_also_where_it_is_dry(transform):
     encoded = torch.linspace(-30, 30, 400).reshape(4, 10, 10).requires_grad_()
     codec = _codec(transform)
@@ -186,7 +213,7 @@ def test_scored_has_a_finite_gradient_everywhere_also_where_it_is_dry(transform)
     assert (encoded.grad[1][encoded[1] < 0] > 0).all()
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("transform", EVERY)
 def test_decode_has_a_finite_gradient(transform):
     encoded = torch.linspace(-30, 60, 400).reshape(4, 10, 10).requires_grad_()
     _codec(transform).decode(encoded).sum().backward()
@@ -210,6 +237,9 @@ def test_rain_has_a_ceiling_so_that_log1p_does_not_blow_up():
 def test_state_is_json_and_rebuilds_the_codec():
     codec = _codec("log1p", precipitation_delta=0.02, wet_threshold=0.5)
     assert TargetCodec.from_dict(json.loads(json.dumps(codec.to_dict()))) == codec
+    state = codec.to_dict()
+    del state["quantiles"]  # written before there were quantiles
+    assert TargetCodec.from_dict(state) == codec
 
 
 def test_guarantees_are_said_in_words():
@@ -255,6 +285,7 @@ def test_precipitation_is_known_by_its_standard_name():
     "options",
     [
         {"precipitation": "cube"},
+        {"precipitation": "quantile"},
         {"precipitation_delta": 0.0},
         {"precipitation_delta": math.nan},
         {"wet_threshold": -0.1},
@@ -281,3 +312,120 @@ def test_a_transform_that_gives_no_data_set_is_a_type_error():
     with pytest.raises(TypeError, match="DataArray"):
         codec.encode(torch.rand(1, 2, 2))
     assert isinstance(codec.inverse(xr.Dataset()), xr.Dataset)
+
+
+# -- Quantiles -------------------------------------------------------------------------
+
+
+def _fit(amounts, threshold=0.1):
+    counts = AmountCounts(threshold, MAX_PRECIPITATION)
+    counts.add(np.asarray(amounts, np.float32))
+    return counts.fit("pr")
+
+
+def test_scores_of_training_rain_are_those_of_a_normal_distribution():
+    rng = np.random.default_rng(1)
+    rain = rng.gamma(0.7, 8.0, 60_000).astype(np.float32)
+    rain[rng.random(len(rain)) < 0.6] = 0
+    share = float((rain < 0.1).mean())
+    scores = _fit(rain).encode(torch.from_numpy(rain)).numpy()
+    wet = rain >= 0.1
+    # Above the dry share, the scores' distribution is the normal one.
+    levels = np.array([share + 0.02, 0.75, 0.9, 0.99, 0.999])
+    assert np.quantile(scores, levels) == pytest.approx(ndtri(levels), abs=0.02)
+    assert (np.diff(scores[wet][np.argsort(rain[wet])]) >= 0).all()
+    # Mean of a standard normal below its quantile z: -phi(z) / Phi(z).
+    z = ndtri(share)
+    dry = -math.exp(-z * z / 2) / math.sqrt(2 * math.pi) / share
+    assert scores[~wet] == pytest.approx(dry, abs=1e-6)
+    assert scores.mean() == pytest.approx(0, abs=0.01)
+
+
+def test_quantiles_of_an_exponential_are_the_closed_form():
+    rng = np.random.default_rng(2)
+    made = _fit(rng.exponential(5.0, 400_000).clip(0.1, None), threshold=0.1)
+    amounts_mm = torch.tensor([1.0, 4.0, 10.0, 30.0])
+    expected = ndtri(1 - np.exp(-amounts_mm.numpy() / 5.0))
+    # Three standard errors at 30 mm, which 1 000 of the values exceed.
+    assert made.encode(amounts_mm).numpy() == pytest.approx(expected, abs=0.03)
+
+
+def test_the_tail_beyond_the_quantiles_is_linear_in_the_root_and_does_not_blow_up():
+    rain = _rain((40_000,))
+    made = _fit(rain)
+    assert len(made.roots) <= 200
+    last = made.scores[-2]
+    u = torch.tensor([last, last + 1, last + 2, last + 3])
+    steps = made.root(u).diff()
+    assert torch.allclose(steps, steps[:1].expand(3), rtol=1e-4)
+    before = made.root(torch.tensor(last)) - made.root(torch.tensor(last - 1))
+    assert steps[0] == pytest.approx(before.item(), rel=1e-3)
+    codec = _build((PR,), "quantile")
+    far = codec.decode(torch.tensor([[[6.0, 1e6]]])).flatten().tolist()
+    # A score of 6 comes once in 1e9 values.
+    assert far[0] < 6 * rain.max()
+    assert far[1] == pytest.approx(MAX_PRECIPITATION, rel=1e-5)
+
+
+def test_quantiles_do_not_depend_on_the_blocks_and_ignore_missing_values():
+    rain = _rain((500, 7))
+    rain[:, 0] = math.nan
+    rain[3, 1] = math.inf
+    whole = _fit(rain)
+    counts = AmountCounts(0.1, MAX_PRECIPITATION)
+    for part in np.array_split(rain, 9):
+        counts.add(part)
+    assert counts.fit("pr") == whole
+
+
+@pytest.mark.parametrize("amount", [5.0, 0.1])
+def test_rain_that_never_or_always_falls_alike_still_has_a_map(amount):
+    made = _fit(np.full(1000, amount))
+    back = made.root(made.encode(torch.tensor([amount]))).square()
+    assert back.item() == pytest.approx(amount, rel=1e-3)
+    assert made.dry < made.scores[0] < made.scores[1]
+    assert all(np.diff(made.roots) > 0)
+
+
+def test_too_few_wet_values_are_refused_with_the_variable():
+    rain = np.zeros(5000)
+    rain[:50] = 3
+    with pytest.raises(InputError, match="50 of 5000") as error:
+        _fit(rain)
+    assert "pr" in str(error.value)
+
+
+def test_scored_quantiles_are_the_root_and_nearly_flat_where_dry():
+    codec = _build((PR,), "quantile")
+    amounts_mm = torch.tensor([0.1, 0.5, 30.0, 400.0]).reshape(1, 4, 1)
+    scored = codec.scored(codec.encode(amounts_mm))
+    assert torch.allclose(scored, amounts_mm.sqrt(), rtol=1e-3)
+    first = codec.quantiles[0].scores[0]
+    u = torch.tensor([first - 0.2, first - 0.1, first]).reshape(1, 3, 1)
+    steps = codec.scored(u).flatten().diff()
+    assert (steps > 0).all()
+    assert torch.allclose(steps, steps[:1].expand(2), rtol=1e-3)
+
+
+def test_two_rain_targets_have_maps_of_their_own():
+    other = TargetVariable(name="snow", units="mm day-1", standard_name="rainfall_rate")
+
+    def blocks():
+        rain = _rain((400, 1, 5, 6))
+        yield None, None, np.concatenate([rain, 10 * rain], axis=1)
+
+    codec = build_codec((PR, other), precipitation="quantile", blocks=blocks)
+    u = torch.full((2, 1, 1), 2.0)
+    decoded = codec.decode(u).flatten()
+    assert decoded[1] == pytest.approx(10 * decoded[0].item(), rel=0.02)
+    assert codec != _build((PR, other), "quantile")
+    again = TargetCodec.from_dict(json.loads(json.dumps(codec.to_dict())))
+    assert torch.equal(again.decode(u), codec.decode(u))
+
+
+def test_training_days_are_read_only_for_quantiles():
+    def blocks():
+        raise AssertionError("read")
+
+    build_codec((PR,), precipitation="sqrt", blocks=blocks)
+    build_codec((WIND,), precipitation="quantile", blocks=blocks)

@@ -1,12 +1,12 @@
 """Deterministic first guesses on the fine grid, to which the model adds a residual.
 
-``lr_interp`` and ``climatology`` need no truth at prediction time. ``hr_smoothing``
-does: it is an oracle, for super-resolution studies only.
+``lr_interp``, ``climatology`` and ``regression`` need no truth at prediction time.
+``hr_smoothing`` does: it is an oracle, for super-resolution studies only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -21,23 +21,31 @@ from st_cdgm.data.first_guess import (
     SmoothingBaseline,
 )
 from st_cdgm.data.grids import Grid, interpolation
-from st_cdgm.data.normalization import check_choice
-from st_cdgm.data.transforms import ordered_temperatures, precipitation_channels
+from st_cdgm.data.normalization import Blocks, check_choice
+from st_cdgm.data.regression import RegressionBaseline
+from st_cdgm.data.transforms import (
+    TargetCodec,
+    build_codec,
+    ordered_temperatures,
+    precipitation_channels,
+)
 from st_cdgm.data.units import units_factor
 from st_cdgm.errors import InputError, MissingVariableError
 
 __all__ = [
     "STRATEGIES",
     "Baseline",
+    "Blocks",
     "ClimatologyBaseline",
     "CombinedBaseline",
     "LrInterpBaseline",
     "SmoothingBaseline",
     "build_baseline",
+    "array_blocks",
     "counterparts",
 ]
 
-STRATEGIES = ("auto", "lr_interp", "climatology", "hr_smoothing")
+STRATEGIES = ("auto", "lr_interp", "climatology", "hr_smoothing", "regression")
 FloatArray = NDArray[np.float32]
 State = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
@@ -165,8 +173,8 @@ def build_baseline(
     channels: Sequence[Channel],
     lr_grid: Grid,
     hr_grid: Grid,
-    truth: FloatArray,
-    season: FloatArray,
+    blocks: Blocks,
+    codec: TargetCodec | None = None,
     mapping: Mapping[str, str] | None = None,
     factor: int = 4,
 ) -> CombinedBaseline:
@@ -174,14 +182,20 @@ def build_baseline(
 
     Parameters
     ----------
-    strategy : {"auto", "lr_interp", "climatology", "hr_smoothing"}
+    strategy : {"auto", "lr_interp", "climatology", "hr_smoothing", "regression"}
         ``auto``: ``lr_interp`` where a coarse counterpart exists, else ``climatology``.
+        ``regression``: see :class:`st_cdgm.data.regression.RegressionBaseline`.
     targets, channels : sequence
         Target variables and predictor channels.
     lr_grid, hr_grid : Grid
         Coarse and fine grid.
-    truth, season : ndarray
-        Training days, shapes ``(T, C, Y, X)`` and ``(T,)``.
+    blocks : callable
+        Gives an iterator over blocks of training days in time order, anew at each call:
+        raw predictors in canonical units ``(T, C_lr, y, x)``, fraction of the year
+        ``(T,)``, truth ``(T, C, Y, X)``, NaN where missing. Not called where nothing is
+        fitted; see :func:`array_blocks` for days in memory.
+    codec : TargetCodec, optional
+        In whose space ``regression`` is linear; the default codec if None.
     mapping : mapping, optional
         Target name to channel name.
     factor : int
@@ -201,31 +215,79 @@ def build_baseline(
         parts: list[tuple[Baseline, Sequence[int]]] = [
             (SmoothingBaseline(max(int(factor), 1)), everything)
         ]
+    elif strategy == "regression":
+        fitted_regression = RegressionBaseline.fit(
+            blocks,
+            codec=build_codec(targets) if codec is None else codec,
+            root=precipitation_channels(channels),
+        )
+        parts = [(fitted_regression, everything)]
     else:
         if strategy == "lr_interp":
             _check_all_found(targets, channels, found)
-        use_lr = [
-            i
-            for i in everything
-            if strategy != "climatology" and targets[i].name in found
-        ]
-        rest = [i for i in everything if i not in use_lr]
-        parts = []
-        if use_lr:
-            source = [found[targets[i].name] for i in use_lr]
-            pairs = zip(use_lr, source, strict=True)
-            convert = [_conversion(channels[c], targets[i]) for i, c in pairs]
-            to_fine = interpolation(lr_grid, hr_grid)
-            parts.append((LrInterpBaseline(source, convert, to_fine), use_lr))
-        if rest:
-            names = [targets[i].name for i in rest]
-            fitted = ClimatologyBaseline.fit(truth[:, rest], season, names)
-            parts.append((fitted, rest))
+        if strategy == "climatology":
+            found = {}
+        parts = _interpolated(targets, channels, lr_grid, hr_grid, found)
+        parts += _climatology(targets, hr_grid, blocks, found)
     return CombinedBaseline(
         parts,
         precipitation=precipitation_channels(targets),
         ordered=ordered_temperatures(targets),
     )
+
+
+def _interpolated(
+    targets: Sequence[TargetVariable],
+    channels: Sequence[Channel],
+    lr_grid: Grid,
+    hr_grid: Grid,
+    found: Mapping[str, int],
+) -> list[tuple[Baseline, Sequence[int]]]:
+    """Interpolate the targets that have a counterpart."""
+    use = [i for i, target in enumerate(targets) if target.name in found]
+    if not use:
+        return []
+    source = [found[targets[i].name] for i in use]
+    pairs = zip(use, source, strict=True)
+    convert = [_conversion(channels[c], targets[i]) for i, c in pairs]
+    to_fine = interpolation(lr_grid, hr_grid)
+    return [(LrInterpBaseline(source, convert, to_fine), use)]
+
+
+def _climatology(
+    targets: Sequence[TargetVariable],
+    hr_grid: Grid,
+    blocks: Blocks,
+    found: Mapping[str, int],
+) -> list[tuple[Baseline, Sequence[int]]]:
+    """Fit a climatology to the targets that have no counterpart."""
+    rest = [i for i, target in enumerate(targets) if target.name not in found]
+    if not rest:
+        return []
+    days = ((season, truth[:, rest]) for _, season, truth in blocks())
+    shape, names = (len(rest), *hr_grid.shape), [targets[i].name for i in rest]
+    return [(ClimatologyBaseline.fit_blocks(days, shape, names), rest)]
+
+
+def array_blocks(
+    raw: FloatArray, season: FloatArray, truth: FloatArray, days: int = 256
+) -> Blocks:
+    """Return the ``blocks`` of training days that are in memory.
+
+    Parameters
+    ----------
+    raw, season, truth : ndarray
+        All training days; see :func:`build_baseline`.
+    days : int
+        Days per block.
+    """
+
+    def blocks() -> Iterator[tuple[FloatArray, FloatArray, FloatArray]]:
+        for start in range(0, len(truth), days):
+            part = slice(start, start + days)
+            yield raw[part], season[part], truth[part]
+
+    return blocks
 
 
 def _conversion(channel: Channel, target: TargetVariable) -> tuple[float, float]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from st_cdgm.data.grids import Interpolation
+from st_cdgm.data.harmonics import HarmonicSums, from_harmonics
 from st_cdgm.data.normalization import fill_nearest
 from st_cdgm.errors import InputError
 
@@ -18,18 +19,14 @@ __all__ = [
     "ClimatologyBaseline",
     "LrInterpBaseline",
     "SmoothingBaseline",
+    "fill_cells",
 ]
 
 FloatArray = NDArray[np.float32]
 State = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
-HARMONICS = 3
 # A cell with fewer training days than this takes its nearest neighbour's climatology.
 MIN_DAYS = 30
-# Share of the record's weight that holds harmonics near 0 where the record does not
-# determine them, as in winter-only data.
-_RIDGE = 1.0e-4
-_CELLS_PER_BLOCK = 4096
 
 
 class Baseline(ABC):
@@ -178,7 +175,7 @@ class ClimatologyBaseline(Baseline, kind="climatology"):
     def fit(
         cls, truth: FloatArray, season: FloatArray, names: Sequence[str]
     ) -> ClimatologyBaseline:
-        """Fit to training days.
+        """Fit to training days in memory.
 
         Parameters
         ----------
@@ -195,34 +192,44 @@ class ClimatologyBaseline(Baseline, kind="climatology"):
             If a variable has no cell with a value on 30 days (or on half the days of
             a shorter record).
         """
-        days, channels, *shape = truth.shape
-        flat = truth.reshape(days, -1)
-        design = _harmonics(season)
-        fitted = np.full((design.shape[1], flat.shape[1]), np.nan, dtype=np.float32)
-        enough = min(MIN_DAYS, (days + 1) // 2)
-        for start in range(0, flat.shape[1], _CELLS_PER_BLOCK):
-            cells = slice(start, start + _CELLS_PER_BLOCK)
-            fitted[:, cells] = _fit_cells(design, flat[:, cells], enough)
-        coefficients = fitted.reshape(-1, channels, *shape)
-        for channel, name in enumerate(names):
-            filled = fill_nearest(coefficients[:, channel])
-            if not np.isfinite(filled).all():
-                raise InputError(
-                    "no climatology: too few training days with a value",
-                    variable=name,
-                    expected=f"at least {enough} days in some cell",
-                    remedy="lengthen the training period or leave the variable out",
-                )
-            coefficients[:, channel] = filled
-        return cls(coefficients)
+        return cls.fit_blocks([(season, truth)], truth.shape[1:], names)
+
+    @classmethod
+    def fit_blocks(
+        cls,
+        blocks: Iterable[tuple[FloatArray, FloatArray]],
+        shape: Sequence[int],
+        names: Sequence[str],
+    ) -> ClimatologyBaseline:
+        """Fit to training days that come block by block; memory does not grow.
+
+        Parameters
+        ----------
+        blocks : iterable of (season, truth)
+            Shapes ``(T,)`` and ``(T, C, Y, X)``, T of any size.
+        shape : sequence of int
+            ``(C, Y, X)``.
+        names : sequence of str
+            Target names, for errors.
+
+        Raises
+        ------
+        InputError
+            As for :meth:`fit`.
+        """
+        sums = HarmonicSums(int(np.prod(shape)))
+        for season, truth in blocks:
+            sums.add(season, truth.reshape(len(truth), -1))
+        enough = min(MIN_DAYS, (sums.days + 1) // 2)
+        coefficients = sums.solve(enough).astype(np.float32).reshape(-1, *shape)
+        return cls(fill_cells(coefficients, names, enough))
 
     def predict(
         self, lr: FloatArray, season: FloatArray, truth: FloatArray | None = None
     ) -> FloatArray:
         """Return the climatology of each day; see :meth:`Baseline.predict`."""
         del lr, truth
-        design = _harmonics(season).astype(np.float32)
-        return np.tensordot(design, self.coefficients, axes=1).astype(np.float32)
+        return from_harmonics(self.coefficients, season)
 
     def to_state(self) -> State:
         """Return facts and arrays."""
@@ -278,34 +285,36 @@ class SmoothingBaseline(Baseline, kind="hr_smoothing"):
         return cls(meta["factor"])
 
 
-def _harmonics(season: FloatArray) -> NDArray[np.float64]:
-    """Return the design matrix. Shape ``(T, 7)``."""
-    angle = 2 * np.pi * np.asarray(season, dtype=np.float64)
-    waves = [
-        wave(k * angle) for k in range(1, HARMONICS + 1) for wave in (np.cos, np.sin)
-    ]
-    return np.stack([np.ones_like(angle), *waves], axis=1)
+def fill_cells(
+    coefficients: FloatArray, names: Sequence[str], enough: int
+) -> FloatArray:
+    """Give cells without coefficients those of the nearest cell that has some.
 
+    Parameters
+    ----------
+    coefficients : ndarray
+        NaN in cells with too few days. Shape ``(K, C, Y, X)``; filled in place.
+    names : sequence of str
+        Target names, for errors.
+    enough : int
+        Days that were asked for, for errors.
 
-def _fit_cells(
-    design: NDArray[np.float64], values: FloatArray, enough: int
-) -> NDArray[np.float64]:
-    """Fit each cell by least squares over its own valid days; NaN where too few.
-
-    Shapes: ``design (T, K)``, ``values (T, P)``, result ``(K, P)``.
+    Raises
+    ------
+    InputError
+        If a variable has coefficients in no cell.
     """
-    finite = np.isfinite(values)
-    count = finite.sum(axis=0)
-    size = design.shape[1]
-    products = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
-    gram = (finite.T.astype(np.float64) @ products).reshape(-1, size, size)
-    penalty = np.diag([0.0] + [_RIDGE] * (size - 1))
-    gram += np.maximum(count, 1)[:, None, None] * penalty
-    gram[count == 0] = np.eye(size)
-    right = design.T @ np.where(finite, values, 0.0).astype(np.float64)
-    out = np.linalg.solve(gram, right.T[:, :, None])[:, :, 0].T
-    out[:, count < max(enough, 1)] = np.nan
-    return np.asarray(out, dtype=np.float64)
+    for channel, name in enumerate(names):
+        filled = fill_nearest(coefficients[:, channel])
+        if not np.isfinite(filled).all():
+            raise InputError(
+                "no climatology: too few training days with a value",
+                variable=name,
+                expected=f"at least {enough} days in some cell",
+                remedy="lengthen the training period or leave the variable out",
+            )
+        coefficients[:, channel] = filled
+    return coefficients
 
 
 def _block_means(field: FloatArray, factor: int) -> FloatArray:

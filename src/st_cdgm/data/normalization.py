@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,11 +12,13 @@ from scipy.ndimage import distance_transform_edt
 from st_cdgm.errors import ConfigError, InputError
 
 __all__ = [
+    "Blocks",
     "FillStrategy",
     "Moments",
     "Scope",
     "check_choice",
     "fill_missing",
+    "fill_missing_with_mask",
     "fill_nearest",
     "moments",
 ]
@@ -24,11 +26,15 @@ __all__ = [
 Scope = Literal["per_variable", "per_gridpoint"]
 FillStrategy = Literal["zero", "mean", "interpolate"]
 FloatArray = NDArray[np.float32]
+# Training days: raw predictors (T, C_lr, y, x), season (T,), truth (T, C, Y, X), NaN
+# where missing. Each call starts again at the first day; T may differ between blocks.
+Blocks = Callable[[], Iterator[tuple[FloatArray, FloatArray, FloatArray]]]
 
 # A cell that hardly varies would blow its noise up to unit variance.
 STD_FLOOR = 0.1
 # Below this share of the magnitude a spread is rounding, not variability.
 _CONSTANT = 1.0e-6
+_FIELDS_PER_BLOCK = 1024
 
 
 class Moments:
@@ -160,22 +166,78 @@ def fill_missing(
     ndarray
         Shape ``(T, C, Y, X)``; the input itself where nothing was missing.
     """
+    return fill_missing_with_mask(values, mean, strategy)[0]
+
+
+def fill_missing_with_mask(
+    values: FloatArray, mean: FloatArray, strategy: FillStrategy
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Return ``values`` without NaN or infinity, and where they were finite.
+
+    Parameters
+    ----------
+    values, mean, strategy
+        See :func:`fill_missing`.
+
+    Returns
+    -------
+    filled : ndarray
+        Shape ``(T, C, Y, X)``; the input itself where nothing was missing.
+    valid : ndarray
+        True where the value was given, False where it was made up. Same shape, bool.
+    """
     check_choice("nan_fill_strategy", strategy, get_args(FillStrategy))
     finite = np.isfinite(values)
     if finite.all():
-        return values
+        return values, finite
     neutral = np.broadcast_to(mean, values.shape[1:])
     out = np.where(finite, values, neutral).astype(np.float32)
-    if strategy == "zero":
-        return out
-    some = finite.any(axis=(2, 3)) & ~finite.all(axis=(2, 3))
-    for t, c in np.argwhere(some):
-        known = finite[t, c]
-        if strategy == "mean":
-            out[t, c][~known] = values[t, c][known].mean()
-        else:
-            out[t, c] = fill_nearest(np.where(known, values[t, c], np.nan))
-    return out
+    fields, known = out.reshape(-1, *out.shape[2:]), finite.reshape(-1, *out.shape[2:])
+    gaps = np.flatnonzero(known.any(axis=(1, 2)) & ~known.all(axis=(1, 2)))
+    if not len(gaps):
+        return out, finite
+    if strategy == "mean":
+        _fill_with_mean(fields, known, gaps)
+    elif strategy == "interpolate":
+        _fill_with_nearest(fields, known, gaps)
+    return out, finite
+
+
+def _fill_with_mean(
+    fields: FloatArray, known: NDArray[np.bool_], gaps: NDArray[np.int64]
+) -> None:
+    """Fill the fields ``gaps``, shape ``(N, Y, X)``, with their own means, in place."""
+    for start in range(0, len(gaps), _FIELDS_PER_BLOCK):
+        some = gaps[start : start + _FIELDS_PER_BLOCK]
+        usable = known[some].reshape(len(some), -1)
+        values = fields[some].reshape(len(some), -1)
+        given = np.where(usable, values, 0.0).astype(np.float64)
+        mean = (given.sum(axis=1) / usable.sum(axis=1)).astype(np.float32)
+        filled = np.where(usable, values, mean[:, None])
+        fields[some] = filled.reshape(-1, *fields.shape[1:])
+
+
+def _fill_with_nearest(
+    fields: FloatArray, known: NDArray[np.bool_], gaps: NDArray[np.int64]
+) -> None:
+    """Fill the fields ``gaps`` from their nearest cells, in place.
+
+    Fields that miss the same cells share one search: gaps are mostly coasts and the
+    ground below pressure levels, the same on many days.
+    """
+    packed = np.packbits(known[gaps].reshape(len(gaps), -1), axis=1)
+    rows = np.ascontiguousarray(packed).view(f"V{packed.shape[1]}")[:, 0]
+    _, first, pattern = np.unique(rows, return_index=True, return_inverse=True)
+    order = np.argsort(pattern, kind="stable")
+    ends = np.cumsum(np.bincount(pattern, minlength=len(first)))
+    for start, member in zip(first, np.split(gaps[order], ends[:-1]), strict=True):
+        missing = ~known[gaps[start]]
+        index = distance_transform_edt(
+            missing, return_distances=False, return_indices=True
+        )
+        at = np.nonzero(missing)
+        source = index[0][at], index[1][at]
+        fields[member[:, None], *at] = fields[member[:, None], *source]
 
 
 def check_choice(name: str, found: str, expected: tuple[str, ...]) -> None:
