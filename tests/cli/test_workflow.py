@@ -89,7 +89,7 @@ def test_checksum_of_a_directory_and_of_a_pattern(tmp_path):
 def test_a_run_needs_a_test_period(config):
     config.data.splits.test = []
     with pytest.raises(ConfigError, match="no test period"):
-        _workflow.test_period(config)
+        _workflow.check_test_period(config)
 
 
 def test_reference_names_agree():

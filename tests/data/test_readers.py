@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from climate_files import dataset, field, on_levels, predictors, times, write
 
+from st_cdgm.data.datasets import window_index
 from st_cdgm.data.grids import Grid
 from st_cdgm.data.readers import read_channels, read_static, read_targets
 from st_cdgm.errors import GridMismatchError, InputError, MissingVariableError
@@ -302,7 +303,17 @@ def test_real_tiny_negative_precipitation_is_kept(real_data):
     assert -1e-15 < cube.load().min() < 0.0
 
 
-def test_real_radar_is_refused_for_its_time_axis(real_data):
-    with pytest.raises(InputError, match="several time stamps") as caught:
-        read_targets(real_data / "radar_nl_20100826" / "pr_5min_1km.nc")
-    assert "91 repeated days" in caught.value.facts["found"]
+def test_real_tasks_load(real_data):
+    """Files of the daily tasks, and the winters with their gaps."""
+    cubes = {
+        "b": read_targets(real_data / "iberia_winter_025" / "targets_eobs_025.nc"),
+        "c": read_targets(real_data / "cordex_iberia" / "racmo22e_winter.nc"),
+        "gcm": read_channels(real_data / "cmip5_iberia" / "cnrm_cm5_winter.nc"),
+    }
+    for cube in cubes.values():
+        gaps = cube.days.gaps()
+        assert gaps
+        assert all(b.endswith("-12-01") for _, b in gaps)
+        ordinal = cube.days.ordinal
+        for window in window_index(ordinal, 6):
+            assert ordinal[window[-1]] - ordinal[window[0]] == 5

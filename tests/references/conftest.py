@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from st_cdgm.data.baselines import build_baseline
+from st_cdgm.data.baselines import array_blocks, build_baseline
 from st_cdgm.data.calendars import day_keys
 from st_cdgm.data.fields import Channel, FieldArrays, TargetVariable
 from st_cdgm.data.fitting import fit_preprocessor
@@ -85,19 +85,17 @@ def simulate(*, years=4, step=3, strategy="lr_interp", gaps=False, seed=0):
         regular(np.arange(39.5, 45), np.arange(-0.5, 7)),
     )
     train, test = np.arange(T * 3 // 4), np.arange(T * 3 // 4, T)
+    blocks = array_blocks(raw[train], days.season[train], hr[train])
     baseline = build_baseline(
         strategy,
         targets=TARGETS,
         channels=CHANNELS,
         lr_grid=lr_grid,
         hr_grid=hr_grid,
-        truth=hr[train],
-        season=days.season[train],
+        blocks=blocks,
     )
     preprocessor = fit_preprocessor(
-        raw=raw[train],
-        season=days.season[train],
-        truth=hr[train],
+        blocks=blocks,
         channels=CHANNELS,
         targets=TARGETS,
         lr_grid=lr_grid,

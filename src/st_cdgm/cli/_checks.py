@@ -40,19 +40,19 @@ def check_before_training(config: Config, *, to_the_end: bool) -> None:
     OutputError
         The run directory cannot be written.
     """
-    from st_cdgm.cli._workflow import check_run_directory, test_period
+    from st_cdgm.cli._workflow import check_run_directory, check_test_period
     from st_cdgm.outputs import check_output_directory
 
     for key, role in ROLES.items():
         _check_file(config, key, role)
-    if "validation" not in config.data.splits.periods():
+    if "validation" not in config.data.splits.names():
         raise ConfigError(
             "there is no validation period: the best state could not be chosen",
             variable="data.splits.validation",
             expected="[start, end], such as [2001-01-01, 2001-12-31]",
         )
     if to_the_end:
-        test_period(config)
+        check_test_period(config)
         _check_inference(config)
     try:
         check_output_directory(check_run_directory(config))
@@ -111,7 +111,7 @@ def _check_inference(config: Config) -> None:
             "may not use",
             variable="data.baseline_strategy",
             found=ORACLE,
-            expected="auto | lr_interp | climatology",
+            expected="auto | lr_interp | climatology | regression",
             remedy="choose one of these, or only train: st-cdgm train",
         )
 

@@ -56,9 +56,11 @@ MODEL = "st-cdgm"
 def run_workflow(config: Config, session: Session) -> Path:
     """Do everything; return the report's path."""
     from st_cdgm.evaluation.report import build_report
+    from st_cdgm.inference.downscale import check_daily
 
     run_dir = prepare_run(config, session)
     pipeline = open_data(config, session)
+    check_daily(pipeline.preprocessor)
     # The references need seconds and nothing from the model: what is wrong with the
     # test period or with them is known before the long part.
     references = run_references(config, pipeline, run_dir, session)
@@ -164,7 +166,11 @@ def downscale_test(
     config: Config, checkpoint: Path, run_dir: Path, session: Session
 ) -> Path:
     """Downscale the test period from the checkpoint and the coarse file alone."""
-    start, end = test_period(config)
+    from st_cdgm.training.checkpoint import load_checkpoint
+
+    # Pieces of a test period are joined: only their own days are scored.
+    test = load_checkpoint(checkpoint).preprocessor.periods["test"]
+    start, end = test[0], test[-1]
     return downscale_files(
         checkpoint,
         [config.data.resolve(config.data.lr_path)],
@@ -180,17 +186,15 @@ def downscale_test(
     )
 
 
-def test_period(config: Config) -> tuple[str, str]:
-    """Return first and last test day, ISO."""
-    period = config.data.splits.periods().get("test")
-    if period is None:
+def check_test_period(config: Config) -> None:
+    """Raise ConfigError unless some days are for testing."""
+    if "test" not in config.data.splits.names():
         raise ConfigError(
             "there is no test period to downscale and evaluate",
             variable="data.splits.test",
             expected="[start, end]",
             remedy="add data.splits.test, or use `st-cdgm train`",
         )
-    return period[0], period[1]
 
 
 def downscale_files(
@@ -280,12 +284,11 @@ def score_test(
 
     days = scored_days(config, pipeline)
     assert days.hr is not None
-    start, end = test_period(config)
     protocol: dict[str, Any] = {
         "run": config.run.name,
         "seed": config.run.seed,
-        "splits": config.data.splits.periods(),
-        "test": [start, end],
+        "splits": config.data.splits.describe(),
+        "test": pipeline.preprocessor.periods["test"],
         "stride": config.evaluation.stride,
         "baseline": pipeline.preprocessor.baseline.strategy,
         "history": f"model {config.data.seq_len} days of predictors, references 1",
@@ -375,7 +378,7 @@ def ablate(
 
     loaded = load_checkpoint(checkpoint)
     windows = pipeline.windows("validation", stride=config.training.validation_stride)
-    document: dict[str, Any] = {"period": config.data.splits.periods()["validation"]}
+    document: dict[str, Any] = {"period": pipeline.preprocessor.periods["validation"]}
     with progress(session, "Ablations", 2) as advance:
         for name, test in (("shuffled", shuffle_test), ("without_edges", edge_test)):
             results = test(

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import cf_xarray  # noqa: F401  (registers the .cf accessor)
+import cftime
 import numpy as np
 import xarray as xr
+from cf_xarray.accessor import CFDatasetAccessor
 from numpy.typing import NDArray
 
 from st_cdgm.errors import InputError, MissingVariableError
@@ -24,9 +25,11 @@ __all__ = [
     "dimension_coordinate",
     "grid_mapping",
     "horizontal_coordinates",
+    "looks_like",
     "required_coordinates",
     "row_and_column",
     "select_region",
+    "time_coordinates",
 ]
 
 Floats = NDArray[np.float64]
@@ -36,6 +39,15 @@ _FALLBACK = {
     "latitude": ("lat", "latitude", "lats", "nav_lat", "xlat"),
     "longitude": ("lon", "longitude", "lons", "long", "nav_lon", "xlong"),
 }
+# Spellings of the units that CF allows, in small letters.
+_UNITS = {
+    kind: {
+        f"degree{plural}{end}"
+        for plural in ("", "s")
+        for end in (f"_{way}", f"_{n}", n)
+    }
+    for kind, way, n in (("latitude", "north", "n"), ("longitude", "east", "e"))
+}
 _BOUNDS_ENDINGS = ("_bnds", "_bounds", "_vertices", "_bnd")
 
 
@@ -43,6 +55,11 @@ CF_ATTRS = {
     "latitude": {"standard_name": "latitude", "units": "degrees_north"},
     "longitude": {"standard_name": "longitude", "units": "degrees_east"},
 }
+
+
+def _cf(ds: xr.Dataset) -> Any:
+    """Return ``ds.cf``; as an attribute it would keep files open until collected."""
+    return CFDatasetAccessor(ds)
 
 
 def bounds_variables(ds: xr.Dataset) -> set[str]:
@@ -54,6 +71,31 @@ def bounds_variables(ds: xr.Dataset) -> set[str]:
             if name is not None and name in ds.variables:
                 found.add(str(name))
     return found
+
+
+def time_coordinates(ds: xr.Dataset) -> list[str]:
+    """Names of dimension coordinates that hold decoded dates, the likeliest first.
+
+    A forecast may have a start date besides: an axis of several steps, and one that
+    calls itself time, come first.
+    """
+    names = []
+    for name in ds.dims:
+        if name not in ds.coords:
+            continue
+        values = ds.indexes[name] if name in ds.indexes else ds[name].values
+        dated = np.issubdtype(ds[name].dtype, np.datetime64) or (
+            len(values) > 0 and isinstance(values[0], cftime.datetime)
+        )
+        if dated:
+            names.append(str(name))
+
+    def unlikely(name: str) -> tuple[bool, bool]:
+        attrs = ds[name].attrs
+        is_time = "time" in (attrs.get("standard_name"), name)
+        return ds.sizes[name] == 1, not (is_time or attrs.get("axis") == "T")
+
+    return sorted(names, key=unlikely)
 
 
 def horizontal_coordinates(
@@ -79,17 +121,19 @@ def horizontal_coordinates(
     return pairs[0] if pairs else None
 
 
-def _candidates(ds: xr.Dataset, kind: str) -> list[str]:
-    units = {"latitude": "degrees_north", "longitude": "degrees_east"}[kind]
-    plain = [
-        name
-        for name, variable in ds.data_vars.items()
-        if variable.attrs.get("standard_name") == kind
-        or variable.attrs.get("units") == units
+def looks_like(name: object, variable: xr.Variable | xr.DataArray, kind: str) -> bool:
+    """Whether name, standard name or units say ``latitude`` or ``longitude``."""
+    return (
+        variable.attrs.get("standard_name") == kind
+        or str(variable.attrs.get("units", "")).lower() in _UNITS[kind]
         or str(name).lower() in _FALLBACK[kind]
-    ]
+    )
+
+
+def _candidates(ds: xr.Dataset, kind: str) -> list[str]:
+    plain = [n for n, variable in ds.data_vars.items() if looks_like(n, variable, kind)]
     promoted = ds.set_coords(plain)
-    names = [str(n) for n in cast(Any, promoted).cf.coordinates.get(kind, [])]
+    names = [str(n) for n in _cf(promoted).coordinates.get(kind, [])]
     names += [str(n) for n in promoted.coords if str(n).lower() in _FALLBACK[kind]]
     bounds = bounds_variables(ds)
     return [
@@ -116,22 +160,58 @@ def required_coordinates(
     else:
         found = horizontal_coordinates(ds, variable)
     if found is not None:
+        _check_degrees(ds, found, file=file)
         return found
     raise MissingVariableError(
         "no latitude and longitude of a two-dimensional grid",
         file=file,
         variable=variable,
-        found=", ".join(f"{n}{tuple(c.dims)}" for n, c in ds.coords.items()) or "none",
+        found=_found_instead(ds, variable),
         expected="coordinates with standard_name latitude and longitude, 1-D or 2-D",
         remedy="add them to the file (units degrees_north, degrees_east); a projection "
         "needs 2-D lat and lon, an unstructured grid must be regridded first",
     )
 
 
+def _found_instead(ds: xr.Dataset, variable: str | None) -> str:
+    """Describe coordinates, and the dimensions of the variable in question."""
+    coordinates = ", ".join(f"{n}{tuple(c.dims)}" for n, c in ds.coords.items())
+    dims = ds.sizes if variable is None else ds[variable].dims
+    return f"{coordinates or 'no coordinate'}; dimensions {', '.join(map(str, dims))}"
+
+
+def _check_degrees(
+    ds: xr.Dataset, pair: tuple[str, str], *, file: str | Path | None
+) -> None:
+    """Refuse radians and metres, and a latitude that says it is a longitude."""
+    for name, kind in zip(pair, ("latitude", "longitude"), strict=True):
+        units = str(ds[name].attrs.get("units", ""))
+        other = "longitude" if kind == "latitude" else "latitude"
+        plain = (
+            units.lower().startswith(("deg", "\N{DEGREE SIGN}")) or not units.strip()
+        )
+        swapped = (
+            str(name).lower() in _FALLBACK[other]
+            or ds[name].attrs.get("standard_name") == other
+            or units.lower() in _UNITS[other]
+        )
+        if plain and not swapped:
+            continue
+        raise InputError(
+            f"the units of the {kind} do not fit",
+            file=file,
+            variable=name,
+            found=f"units {units!r}",
+            expected=f"{CF_ATTRS[kind]['units']}, under a name that means it",
+            remedy="correct name, standard name and units, and convert the values "
+            "(ncatted, ncap2)",
+        )
+
+
 def row_and_column(ds: xr.Dataset, lat: xr.DataArray) -> tuple[str, str]:
     """Row and column dimension of a 2-D latitude, by the axis attributes."""
     first, second = (str(d) for d in lat.dims)
-    axes = cast(Any, ds).cf.axes
+    axes = _cf(ds).axes
     swapped = first in axes.get("X", []) or second in axes.get("Y", [])
     return (second, first) if swapped else (first, second)
 

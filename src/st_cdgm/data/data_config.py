@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import get_args
 
 from st_cdgm.data.baselines import STRATEGIES
+from st_cdgm.data.calendars import check_time_step
+from st_cdgm.data.day_fields import memory_bytes
 from st_cdgm.data.normalization import FillStrategy, Scope, check_choice
+from st_cdgm.data.remote import is_url
 from st_cdgm.data.splits import SplitConfig
 from st_cdgm.data.transforms import check_precipitation_options
 from st_cdgm.errors import ConfigError
@@ -22,9 +25,10 @@ class DataConfig:
     Attributes
     ----------
     root : str, optional
-        Directory against which relative paths are resolved.
+        Directory, or URL of one, against which relative paths are resolved.
     lr_path, hr_path : str
-        Coarse predictors and fine targets (NetCDF or Zarr; a glob joins files in time).
+        Coarse predictors and fine targets: NetCDF or Zarr, a path or a URL; a glob
+        joins files in time.
     static_path : str, optional
         Fine fields without time.
     lr_variables, hr_variables, static_variables : list of str, optional
@@ -32,7 +36,8 @@ class DataConfig:
     seq_len, stride : int
         Days per window and from one window to the next.
     baseline_strategy : str
-        ``auto``, ``lr_interp``, ``climatology`` or ``hr_smoothing`` (an oracle).
+        ``auto``, ``lr_interp``, ``climatology``, ``regression`` (ridge from principal
+        components) or ``hr_smoothing`` (an oracle).
     baseline_map : dict
         Target name to the predictor channel it is interpolated from.
     baseline_factor : int
@@ -44,7 +49,7 @@ class DataConfig:
     residual_scaling : str
         Scope of residual statistics: ``per_gridpoint`` or ``per_variable``.
     precipitation_codec : str
-        ``sqrt``, ``log1p`` or ``identity``.
+        ``sqrt``, ``log1p``, ``quantile`` or ``identity``.
     precipitation_delta : float
         Offset of ``log1p``, mm day-1.
     wet_threshold : float
@@ -55,6 +60,22 @@ class DataConfig:
         ``zero`` (training mean), ``mean`` (of the day), ``interpolate`` (nearest cell).
     splits : SplitConfig
         Training, validation and test period.
+    memory : str
+        What may stay in memory while training, such as ``4 GiB``; a longer record is
+        read again and again, in blocks of days.
+    time_step : str
+        ``daily`` makes days of shorter steps, by their cell_methods; ``native`` keeps
+        them.
+    robust : bool
+        Whether predictors are standardised by median and interquartile range instead of
+        mean and standard deviation.
+    lr_derived : list of str
+        Predictors derived from others: ``ug_850``, ``vg_850`` (geostrophic wind),
+        ``ws_850`` (wind speed), ``hur_850`` (relative humidity),
+        ``thickness_1000_500``; without level at all levels.
+    lr_coarsen : int
+        Block side over which predictors are averaged, for a perfect-model study in
+        which a fine model is its own coarse counterpart; 1 leaves them as they are.
     """
 
     root: str | None = None
@@ -78,6 +99,11 @@ class DataConfig:
     lr_precipitation_root: bool = True
     nan_fill_strategy: str = "zero"
     splits: SplitConfig = field(default_factory=SplitConfig)
+    memory: str = "4 GiB"
+    time_step: str = "daily"
+    robust: bool = False
+    lr_derived: list[str] = field(default_factory=list)
+    lr_coarsen: int = 1
 
     def check(self) -> None:
         """Raise ConfigError unless every option is in its range."""
@@ -90,16 +116,26 @@ class DataConfig:
         check_precipitation_options(
             self.precipitation_codec, self.precipitation_delta, self.wet_threshold
         )
-        for name in ("seq_len", "stride"):
+        for name in ("seq_len", "stride", "lr_coarsen"):
             if getattr(self, name) < 1:
                 raise ConfigError(
                     f"{name} must be at least 1",
                     variable=f"data.{name}",
                     found=getattr(self, name),
                 )
-        if self.splits.periods():
+        memory_bytes(self.memory)
+        check_time_step(self.time_step)
+        if self.splits.given():
             self.splits.check()
 
     def resolve(self, path: str) -> str:
-        """Return a path, relative ones under ``root``."""
-        return str(Path(self.root).expanduser() / path) if self.root else path
+        """Return a path, relative ones under ``root``; URLs stay as they are.
+
+        ``root`` itself may be a URL, such as ``s3://bucket/folder``.
+        """
+        if not self.root or is_url(path):
+            return path
+        if not is_url(self.root):
+            return str(Path(self.root).expanduser() / Path(path).expanduser())
+        absolute = Path(path).expanduser().is_absolute()
+        return path if absolute else f"{self.root.rstrip('/')}/{path}"

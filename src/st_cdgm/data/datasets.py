@@ -5,76 +5,43 @@ This is the one place where xarray and NumPy become tensors.
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+import dask.array
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import Dataset, IterableDataset
 
 from st_cdgm.data.batch import Batch
+from st_cdgm.data.day_fields import DayFields, memory_bytes
 from st_cdgm.data.fields import FieldArrays
-from st_cdgm.errors import ConfigError, InputError
+from st_cdgm.data.windows import (
+    runs_of_days,
+    sample_bounds,
+    shuffled_by_block,
+    window_index,
+    worker_share,
+)
+from st_cdgm.errors import InputError
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from st_cdgm.data.pipeline import GridMetadata
+    from st_cdgm.data.calendars import CalendarDays
     from st_cdgm.data.preprocessor import Preprocessor
+    from st_cdgm.data.views import GridMetadata
 
-__all__ = ["ResDiffIterableDataset", "WindowDataset", "runs_of_days", "window_index"]
+__all__ = ["ResDiffIterableDataset", "WindowDataset"]
 
 Indices = NDArray[np.int64]
 
 
-def runs_of_days(ordinal: Indices) -> list[Indices]:
-    """Return the indices of each run of consecutive days, in time order."""
-    breaks = np.flatnonzero(np.diff(ordinal) != 1) + 1
-    return np.split(np.arange(len(ordinal), dtype=np.int64), breaks)
-
-
-def window_index(
-    ordinal: Indices, seq_len: int, *, stride: int = 1, pad_start: bool = False
-) -> Indices:
-    """Return the days of every window, none of which crosses a gap.
-
-    Parameters
-    ----------
-    ordinal : ndarray
-        Day numbers; consecutive days differ by 1. Shape ``(T,)``.
-    seq_len : int
-        Days per window.
-    stride : int
-        Days from one window to the next within a run, also beyond ``seq_len``.
-    pad_start : bool
-        True: every day ends a window, and where a run of days holds too little history
-        its first day is repeated.
-
-    Returns
-    -------
-    ndarray
-        Indices of days. Shape ``(W, seq_len)``, int64.
-    """
-    for name, value in (("seq_len", seq_len), ("stride", stride)):
-        if value < 1:
-            raise ConfigError(
-                f"{name} must be at least 1", variable=f"data.{name}", found=value
-            )
-    back = np.arange(1 - seq_len, 1, dtype=np.int64)
-    parts = []
-    for run in runs_of_days(ordinal):
-        if not len(run):
-            continue
-        ends = run[0 if pad_start else seq_len - 1 :: stride]
-        parts.append(np.maximum(ends[:, None] + back, run[0]))  # (W, T)
-    return np.concatenate(parts) if parts else np.empty((0, seq_len), dtype=np.int64)
-
-
 class WindowDataset(Dataset[Any]):
-    """Windows of consecutive days, encoded once and kept in memory.
+    """Windows of consecutive days in any order, a batch at a time.
 
     ``DataLoader(dataset, batch_size=32, collate_fn=WindowDataset.collate)`` yields one
     :class:`Batch` after the other.
@@ -107,56 +74,105 @@ class WindowDataset(Dataset[Any]):
         stride: int = 1,
         pad_start: bool = False,
     ) -> None:
-        self.arrays = arrays
-        self.seq_len = int(seq_len)
-        days = window_index(
-            arrays.ordinal, self.seq_len, stride=int(stride), pad_start=pad_start
+        self._setup(
+            _encoded(arrays, preprocessor),
+            arrays,
+            np.arange(len(arrays), dtype=np.int64),
+            preprocessor,
+            truth=arrays.hr is not None,
+            windows=(int(seq_len), int(stride), pad_start),
         )
-        if not len(days):
-            longest = max(len(run) for run in runs_of_days(arrays.ordinal))
+
+    @classmethod
+    def of_fields(
+        cls,
+        fields: DayFields,
+        days: CalendarDays,
+        index: Indices,
+        preprocessor: Preprocessor,
+        *,
+        seq_len: int,
+        stride: int = 1,
+        pad_start: bool = False,
+    ) -> WindowDataset:
+        """Return the windows of prepared days, which need not be in memory.
+
+        Parameters
+        ----------
+        fields : DayFields
+            Prepared fields of a record.
+        days : CalendarDays
+            Its days.
+        index : ndarray
+            The days to make windows of. Shape ``(n,)``, int64, increasing.
+        preprocessor, seq_len, stride, pad_start
+            See :class:`WindowDataset`.
+        """
+        made = cls.__new__(cls)
+        windows = (int(seq_len), int(stride), pad_start)
+        made._setup(
+            fields, days.select(index), index, preprocessor, truth=True, windows=windows
+        )
+        return made
+
+    def _setup(
+        self,
+        fields: DayFields,
+        days: FieldArrays | CalendarDays,
+        index: Indices,
+        preprocessor: Preprocessor,
+        *,
+        truth: bool,
+        windows: tuple[int, int, bool],
+    ) -> None:
+        seq_len, stride, pad_start = windows
+        found = window_index(
+            days.ordinal, seq_len, stride=stride, pad_start=pad_start
+        )  # (W, T)
+        if not len(found):
+            longest = max(len(run) for run in runs_of_days(days.ordinal))
             raise InputError(
                 "no window of consecutive days",
                 found=f"at most {longest} consecutive days",
-                expected=f"runs of at least {self.seq_len} days",
+                expected=f"runs of at least {seq_len} days",
                 remedy="shorten data.seq_len or give a longer period",
             )
-        self._days = torch.from_numpy(days)  # (W, T)
-        self._lr = torch.from_numpy(np.ascontiguousarray(arrays.lr))
-        self._baseline = preprocessor.encode_baseline(arrays.baseline)
-        self._season = torch.from_numpy(np.ascontiguousarray(arrays.season))
-        self._time = torch.from_numpy(np.ascontiguousarray(arrays.day))
+        self.days, self.seq_len = days, seq_len
+        self._time = days.day if isinstance(days, FieldArrays) else days.key
+        self._fields, self._record, self._windows = fields.load(), index, found
+        self._keys = ("lr", "baseline", "residual") if truth else ("lr", "baseline")
         self._static = torch.from_numpy(preprocessor.static)
         self._cells = torch.from_numpy(preprocessor.valid)  # (C, Y, X)
-        self._target: Tensor | None = None
-        self._valid: Tensor | None = None
-        if arrays.hr is not None:
-            self._target, self._valid = preprocessor.encode_target(
-                arrays.hr, self._baseline
-            )
 
     def __len__(self) -> int:
-        return len(self._days)
+        return len(self._windows)
 
     @property
     def ends(self) -> Indices:
-        """Index into the arrays of each window's last day. Shape ``(W,)``."""
-        return cast(Indices, self._days[:, -1].numpy())
+        """Index into :attr:`days` of each window's last day. Shape ``(W,)``."""
+        return self._windows[:, -1]
 
     def batch(self, index: Sequence[int] | Tensor) -> Batch:
         """Return some windows. ``index`` counts windows, shape ``(B,)``."""
-        days = self._days[torch.as_tensor(index, dtype=torch.int64)]  # (B, T)
-        if self._target is None or self._valid is None:
-            target, valid = None, self._cells.expand(*days.shape, *self._cells.shape)
+        days = self._windows[np.asarray(index, dtype=np.int64)]  # (B, T)
+        taken = {
+            key: torch.from_numpy(value)
+            for key, value in self._fields.take(self._record[days], self._keys).items()
+        }
+        residual = taken.get("residual")
+        if residual is None:
+            valid = self._cells.expand(*days.shape, *self._cells.shape)
         else:
-            target, valid = self._target[days], self._valid[days]
+            valid = torch.isfinite(residual)
+            residual = residual.nan_to_num_(0.0)
         return Batch(
-            lr=self._lr[days],
-            baseline=self._baseline[days],
-            season=self._season[days],
-            time=self._time[days],
+            lr=taken["lr"],
+            baseline=taken["baseline"],
+            season=torch.from_numpy(self.days.season[days]),
+            time=torch.from_numpy(self._time[days]),
             static=self._static,
             valid=valid,
-            target=target,
+            target=residual,
         )
 
     def __getitem__(self, index: int) -> int:
@@ -173,13 +189,29 @@ class WindowDataset(Dataset[Any]):
         return batch
 
 
+def _encoded(arrays: FieldArrays, preprocessor: Preprocessor) -> DayFields:
+    """Return days in memory as prepared fields."""
+
+    def read(start: int, stop: int) -> dict[str, NDArray[np.float32]]:
+        part = arrays.select(slice(start, stop))
+        if part.hr is None:
+            encoded = preprocessor.encode_baseline(part.baseline)
+            return {"lr": part.lr, "baseline": encoded.numpy()}
+        return preprocessor.prepare(part.lr, part.baseline, part.hr)
+
+    need = preprocessor.bytes_per_day
+    return DayFields(read, len(arrays), bytes_per_day=need, memory=need * len(arrays))
+
+
 class ResDiffIterableDataset(IterableDataset[dict[str, Any]]):
-    """Windows as dictionaries, without batch axis, in time order.
+    """Windows as dictionaries, without batch axis.
 
     Each sample holds ``lr (T, C_lr, y, x)``, ``baseline``, ``residual`` and ``hr``
     ``(T, C, Y, X)``, ``static (C_s, Y, X)`` where there is one, and ``time``, a list of
     T ISO dates. No window crosses a gap in the days. Workers and ranks share the
-    windows among themselves.
+    windows among themselves, each window once. Samples are views into the memory that
+    all windows share: copy them before writing to them. ``DataLoader`` copies them into
+    its batches; without batches it hands out the views.
 
     Parameters
     ----------
@@ -197,6 +229,15 @@ class ResDiffIterableDataset(IterableDataset[dict[str, Any]]):
         False also yields the shorter window left at the end of a run of days.
     as_torch : bool
         Tensors if True, else NumPy arrays.
+    shuffle : bool
+        Whether windows come in random order, another one after :meth:`set_epoch`;
+        without it in time order. A record beyond ``memory`` is shuffled in blocks of
+        days and among the windows of some blocks, so that each block is read about
+        once.
+    seed : int
+        Of the random order; see :meth:`set_epoch`.
+    memory : str or int
+        What may stay in memory; a longer record is read block by block.
     """
 
     def __init__(
@@ -213,66 +254,137 @@ class ResDiffIterableDataset(IterableDataset[dict[str, Any]]):
         stride: int = 1,
         drop_last: bool = True,
         as_torch: bool = True,
+        shuffle: bool = False,
+        seed: int = 0,
+        memory: str | int = "4 GiB",
     ) -> None:
         from st_cdgm.data.calendars import day_keys
 
-        super().__init__()
-        self.dims = dims
-        self.seq_len, self.stride = int(seq_len), max(int(stride), 1)
-        self.drop_last, self.as_torch = drop_last, as_torch
-        self._static = static_tensor_torch if as_torch else static_tensor_np
         coarse, fine = (dims.lr_lat, dims.lr_lon), (dims.hr_lat, dims.hr_lon)
-        self._fields = {
+        stacked = {
             "lr": _stacked(lr_dataset, dims.time, coarse),
             "baseline": _stacked(baseline_dataset, dims.time, fine),
             "residual": _stacked(residual_dataset, dims.time, fine),
             "hr": _stacked(hr_dataset, dims.time, fine),
         }
-        self._days = day_keys(lr_dataset[dims.time])
-        self._bounds = self._windows()
+
+        def read(start: int, stop: int) -> dict[str, NDArray[np.float32]]:
+            days = slice(start, stop)
+            return {
+                key: np.asarray(value[days], np.float32)
+                for key, value in stacked.items()
+            }
+
+        days = day_keys(lr_dataset[dims.time])
+        per_day = sum(4 * math.prod(value.shape[1:]) for value in stacked.values())
+        fields = DayFields(
+            read, len(days), bytes_per_day=per_day, memory=memory_bytes(memory)
+        )
+        self.dims = dims
+        self._setup(
+            fields,
+            days,
+            np.arange(len(days), dtype=np.int64),
+            static_tensor_torch if as_torch else static_tensor_np,
+            windows=(int(seq_len), max(int(stride), 1), drop_last),
+            as_torch=as_torch,
+            order=(shuffle, seed),
+        )
+
+    @classmethod
+    def of_fields(
+        cls,
+        fields: DayFields,
+        days: CalendarDays,
+        index: Indices,
+        preprocessor: Preprocessor,
+        *,
+        dims: GridMetadata,
+        seq_len: int,
+        stride: int = 1,
+        drop_last: bool = True,
+        as_torch: bool = True,
+        shuffle: bool = False,
+        seed: int = 0,
+    ) -> ResDiffIterableDataset:
+        """Return the windows of the days at ``index`` of prepared fields."""
+        made = cls.__new__(cls)
+        made.dims = dims
+        static: Any = preprocessor.static if len(preprocessor.static) else None
+        made._setup(
+            fields,
+            days.select(index),
+            index,
+            torch.from_numpy(static) if as_torch and static is not None else static,
+            windows=(int(seq_len), max(int(stride), 1), drop_last),
+            as_torch=as_torch,
+            order=(shuffle, seed),
+        )
+        return made
+
+    def _setup(
+        self,
+        fields: DayFields,
+        days: CalendarDays,
+        record: Indices,
+        static: Any,
+        *,
+        windows: tuple[int, int, bool],
+        as_torch: bool,
+        order: tuple[bool, int],
+    ) -> None:
+        super().__init__()
+        self.seq_len, self.stride, self.drop_last = windows
+        self.as_torch = as_torch
+        self.shuffle, self.seed = order
+        self.epoch = 0
+        # Before workers are forked, so that they share it.
+        self._fields = fields.load()
+        self._record, self._static = record, static
+        self._iso = days.iso()
+        self._bounds = sample_bounds(
+            days.ordinal, self.seq_len, stride=self.stride, drop_last=self.drop_last
+        )
 
     def __len__(self) -> int:
         """Return the number of windows over all workers."""
         return len(self._bounds)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the random order of the passes to come, as a DistributedSampler does.
+
+        Call it before each pass on all ranks. Workers that persist keep the order of
+        their first pass.
+        """
+        self.epoch = int(epoch)
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        share, shares = _shard()
-        for start, stop in self._bounds[share::shares]:
-            yield self._sample(slice(start, stop))
+        share, shares = worker_share()
+        for start, stop in self._ordered()[share::shares]:
+            yield self._sample(start, stop)
 
-    def _windows(self) -> list[tuple[int, int]]:
-        """Return the first and one past the last day of every window."""
-        out = []
-        for run in runs_of_days(self._days.ordinal):
-            first, end = int(run[0]), int(run[-1]) + 1
-            starts = range(first, end, self.stride)
-            full = [s for s in starts if s + self.seq_len <= end]
-            out += [(s, s + self.seq_len) for s in full]
-            # The tail is what no full window has covered.
-            rest = [s for s in starts if s + self.seq_len > end]
-            covered = full[-1] + self.seq_len if full else first
-            if not self.drop_last and rest and covered < end:
-                out.append((rest[0], end))
-        return out
+    def _ordered(self) -> list[tuple[int, int]]:
+        if not self.shuffle:
+            return self._bounds
+        random = np.random.default_rng((self.seed, self.epoch))
+        if self._fields.in_memory:
+            return [self._bounds[i] for i in random.permutation(len(self._bounds))]
+        return shuffled_by_block(self._bounds, self._fields.days_per_block, random)
 
-    def _sample(self, days: slice) -> dict[str, Any]:
-        sample: dict[str, Any] = {
-            key: value[days] for key, value in self._fields.items()
-        }
+    def _sample(self, start: int, stop: int) -> dict[str, Any]:
+        first = int(self._record[start])
+        sample: dict[str, Any] = dict(self._fields.window(first, first + stop - start))
         if self.as_torch:
-            sample = {
-                key: torch.from_numpy(value.copy()) for key, value in sample.items()
-            }
+            for key, value in sample.items():
+                sample[key] = torch.from_numpy(value)
         if self._static is not None:
             sample["static"] = self._static
-        sample["time"] = [_iso(day) for day in self._days.day[days]]
+        sample["time"] = self._iso[start:stop]
         return sample
 
 
-def _stacked(
-    dataset: xr.Dataset, time: str, space: tuple[str, str]
-) -> NDArray[np.float32]:
-    """Return all variables of a data set. Shape ``(T, C, Y, X)``, float32."""
+def _stacked(dataset: xr.Dataset, time: str, space: tuple[str, str]) -> Any:
+    """Return all variables of a data set, lazily. Shape ``(T, C, Y, X)``."""
     for name, variable in dataset.data_vars.items():
         if set(variable.dims) != {time, *space}:
             raise InputError(
@@ -282,27 +394,11 @@ def _stacked(
                 expected=str((time, *space)),
                 remedy="select a level, or make one variable per level",
             )
-    arrays = [
-        variable.transpose(time, *space).values
-        for variable in dataset.data_vars.values()
-    ]
-    return np.stack(arrays, axis=1).astype(np.float32)
-
-
-def _shard() -> tuple[int, int]:
-    """Return which share of the windows this worker of this rank takes, of how many."""
-    worker = get_worker_info()
-    number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    else:
-        rank, ranks = (
-            int(os.environ.get("RANK", 0)),
-            int(os.environ.get("WORLD_SIZE", 1)),
-        )
-    return rank * workers + number, ranks * workers
-
-
-def _iso(day: int) -> str:
-    text = f"{int(day):08d}"
-    return f"{text[:4]}-{text[4:6]}-{text[6:]}"
+    array: Any = dask.array  # its stubs leave these two untyped
+    return array.stack(
+        [
+            array.asarray(variable.transpose(time, *space).data)
+            for variable in dataset.data_vars.values()
+        ],
+        axis=1,
+    )

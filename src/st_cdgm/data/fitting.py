@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -11,34 +11,30 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.baselines import Baseline
+from st_cdgm.data.baselines import Baseline, Blocks
 from st_cdgm.data.fields import Channel, TargetVariable
 from st_cdgm.data.grids import Grid
 from st_cdgm.data.normalization import (
     FillStrategy,
     Moments,
     Scope,
-    check_known,
     fill_missing,
     moments,
 )
 from st_cdgm.data.preprocessor import Preprocessor, as_tensor, rooted
+from st_cdgm.data.robust import RobustMoments
+from st_cdgm.data.stamps import DAY
 from st_cdgm.data.transforms import TargetCodec, precipitation_channels
-from st_cdgm.errors import ConfigError, MissingVariableError
+from st_cdgm.errors import ConfigError, InputError, MissingVariableError
 
 __all__ = ["fit_preprocessor", "standardise_static", "with_given_statistics"]
 
 FloatArray = NDArray[np.float32]
 
-# Days handled at once while statistics are gathered.
-_DAYS_PER_CHUNK = 256
-
 
 def fit_preprocessor(
     *,
-    raw: FloatArray,
-    season: FloatArray,
-    truth: FloatArray,
+    blocks: Blocks,
     channels: Sequence[Channel],
     targets: Sequence[TargetVariable],
     lr_grid: Grid,
@@ -55,15 +51,20 @@ def fit_preprocessor(
     normalize: bool = True,
     residual_scaling: Scope = "per_gridpoint",
     lr_root: bool = True,
+    robust: bool = False,
+    time_step: str = "daily",
+    step_seconds: int = DAY,
+    lr_coarsen: int = 1,
     file: str = "",
 ) -> Preprocessor:
     """Gather all statistics from training days.
 
     Parameters
     ----------
-    raw, season, truth : ndarray
-        Training days: predictors in canonical units ``(T, C_lr, y, x)``, fraction of
-        the year ``(T,)``, targets ``(T, C, Y, X)``; NaN where missing.
+    blocks : callable
+        Training days, some at a time: predictors in canonical units
+        ``(T, C_lr, y, x)``, fraction of the year ``(T,)``, targets ``(T, C, Y, X)``;
+        NaN where missing. Each call starts anew.
     channels, targets, lr_grid, hr_grid, codec, baseline, calendar, seq_len, periods
         See :class:`Preprocessor`.
     static : ndarray
@@ -78,6 +79,10 @@ def fit_preprocessor(
         False leaves predictors in canonical units.
     lr_root : bool
         Whether precipitation predictors enter as their square root.
+    robust : bool
+        Median and interquartile range of the predictors, not mean and deviation.
+    time_step, step_seconds, lr_coarsen
+        How the predictors were read.
     file : str
         Named in errors.
 
@@ -86,13 +91,16 @@ def fit_preprocessor(
     InputError
         If a predictor or target has no finite value on any training day.
     """
-    check_known(raw, tuple(c.name for c in channels), file=file)
-    check_known(truth, tuple(t.name for t in targets), file=file)
     roots = precipitation_channels(channels) if lr_root and normalize else ()
-    shape = cast(tuple[int, int, int], raw.shape[1:])
-    mean, std = moments(
-        (rooted(raw[part], roots) for part in _chunks(len(raw))), shape, normalization
-    )
+    shape = (len(channels), *lr_grid.shape)
+    predictors = RobustMoments(shape) if robust else Moments(shape)
+    valid = np.zeros((len(targets), *hr_grid.shape), dtype=bool)
+    for raw, _, truth in blocks():
+        predictors.add(rooted(raw, roots))
+        valid |= np.isfinite(truth).any(axis=0)
+    _check_known(predictors.count > 0, [c.name for c in channels], file=file)
+    _check_known(valid, [t.name for t in targets], file=file)
+    mean, std = predictors.result(normalization)
     fill = mean.copy()
     fill[list(roots)] **= 2
     draft = Preprocessor(
@@ -112,12 +120,15 @@ def fit_preprocessor(
         residual_mean=np.zeros((len(targets), 1, 1), dtype=np.float32),
         residual_std=np.ones((len(targets), 1, 1), dtype=np.float32),
         score_std=np.ones(len(targets), dtype=np.float32),
-        valid=np.asarray(np.isfinite(truth).any(axis=0)),
+        valid=valid,
         calendar=calendar,
         seq_len=int(seq_len),
         periods={key: list(value) for key, value in periods.items()},
+        time_step=time_step,
+        step_seconds=step_seconds,
+        lr_coarsen=lr_coarsen,
     )
-    return _with_residual_statistics(draft, raw, season, truth, residual_scaling)
+    return _with_residual_statistics(draft, blocks, residual_scaling)
 
 
 def standardise_static(static: FloatArray, nan_fill: FillStrategy) -> FloatArray:
@@ -139,19 +150,14 @@ def standardise_static(static: FloatArray, nan_fill: FillStrategy) -> FloatArray
 
 
 def _with_residual_statistics(
-    draft: Preprocessor,
-    raw: FloatArray,
-    season: FloatArray,
-    truth: FloatArray,
-    scope: Scope,
+    draft: Preprocessor, blocks: Blocks, scope: Scope
 ) -> Preprocessor:
     """Return the draft with mean and spread of its encoded and scored residuals."""
-    shape = cast(tuple[int, int, int], truth.shape[1:])
-    residual, score = Moments(shape), Moments(shape)
-    for part in _chunks(len(raw)):
-        guess = draft.predict_baseline(raw[part], season[part], truth[part])
+    residual, score = Moments(draft.valid.shape), Moments(draft.valid.shape)
+    for raw, season, truth in blocks():
+        guess = draft.predict_baseline(raw, season, truth)
         encoded = draft.encode_baseline(guess)
-        target = draft.codec.encode(as_tensor(truth[part]))
+        target = draft.codec.encode(as_tensor(truth))
         residual.add((target - encoded).numpy())
         difference = draft.codec.scored(target) - draft.codec.scored(encoded)
         score.add(difference.numpy())
@@ -163,11 +169,6 @@ def _with_residual_statistics(
         residual_std=std,
         score_std=score_std[:, 0, 0].copy(),
     )
-
-
-def _chunks(length: int) -> Iterator[slice]:
-    for start in range(0, length, _DAYS_PER_CHUNK):
-        yield slice(start, min(start + _DAYS_PER_CHUNK, length))
 
 
 def with_given_statistics(
@@ -218,3 +219,17 @@ def _statistics(path: str | Path, fitted: Preprocessor) -> FloatArray:
             for c in fitted.channels
         ]
     return np.stack(fields).astype(np.float32)
+
+
+def _check_known(known: NDArray[np.bool_], names: Sequence[str], *, file: str) -> None:
+    """Raise InputError where a channel is known on no cell. Shape ``(C, Y, X)``."""
+    empty = [name for name, cells in zip(names, known, strict=True) if not cells.any()]
+    if empty:
+        raise InputError(
+            "a variable has no value in the training period",
+            file=file,
+            variable=", ".join(empty),
+            found="only missing values",
+            expected="finite values on some training days",
+            remedy="leave the variable out or choose another training period",
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import operator
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,25 +10,20 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
+import xarray as xr
 
-from st_cdgm.data.baselines import build_baseline
-from st_cdgm.data.calendars import CalendarDays
+from st_cdgm.data.baselines import Blocks, build_baseline
 from st_cdgm.data.data_config import DataConfig
-from st_cdgm.data.datasets import WindowDataset
+from st_cdgm.data.day_fields import DayFields, memory_bytes
+from st_cdgm.data.derived import read_with_derived
 from st_cdgm.data.fields import FieldArrays, TargetVariable
 from st_cdgm.data.fitting import fit_preprocessor, with_given_statistics
-from st_cdgm.data.grids import Grid
-from st_cdgm.data.normalization import FillStrategy, Scope, check_choice
+from st_cdgm.data.normalization import FillStrategy, Scope
+from st_cdgm.data.opening import Paths
 from st_cdgm.data.preprocessor import Preprocessor
-from st_cdgm.data.readers import (
-    ChannelCube,
-    TargetCube,
-    read_channels,
-    read_static,
-    read_targets,
-)
-from st_cdgm.data.splits import SPLITS, SplitConfig, split_days
+from st_cdgm.data.readers import read_static, read_targets
+from st_cdgm.data.source import PreparedReader, pair_days
+from st_cdgm.data.splits import SplitConfig, described_periods, split_days
 from st_cdgm.data.transforms import (
     DatasetFunction,
     FunctionCodec,
@@ -37,11 +31,9 @@ from st_cdgm.data.transforms import (
     build_codec,
 )
 from st_cdgm.data.views import GridMetadata, PipelineViews
-from st_cdgm.errors import ConfigError, InputError
+from st_cdgm.errors import ConfigError
 
 __all__ = ["DataConfig", "GridMetadata", "NetCDFDataPipeline"]
-
-_LOGGER = logging.getLogger(__name__)
 
 
 class NetCDFDataPipeline(PipelineViews):
@@ -52,13 +44,15 @@ class NetCDFDataPipeline(PipelineViews):
 
     Parameters
     ----------
-    lr_path, hr_path : str or Path
-        Coarse predictors and fine targets.
-    static_path : str or Path, optional
+    lr_path, hr_path : str, Path, sequence of these, or xarray.Dataset
+        Coarse predictors and fine targets: files, URLs or patterns, or data in memory;
+        see :func:`st_cdgm.data.opening.open_dataset`.
+    static_path : str, Path, sequence of these, or xarray.Dataset, optional
         Fine fields without time.
     seq_len : int
         Days per window.
-    baseline_strategy : {"auto", "lr_interp", "climatology", "hr_smoothing"}
+    baseline_strategy : str
+        ``auto``, ``lr_interp``, ``climatology``, ``regression`` or ``hr_smoothing``.
         The first guess. ``hr_smoothing`` needs the truth and is an oracle.
     baseline_factor : int
         Block side of ``hr_smoothing``; values below 1 count as 1.
@@ -90,6 +84,19 @@ class NetCDFDataPipeline(PipelineViews):
         Whether precipitation predictors enter as their square root.
     nan_fill_strategy : {"zero", "mean", "interpolate"}
         How missing predictors and static values are filled.
+    memory : str or int
+        What may stay in memory, ``"4 GiB"`` or bytes. A longer record is read from the
+        files again and again, in blocks of days.
+    time_step : {"daily", "native"}
+        Whether shorter steps are made into days, by their cell_methods, or kept.
+    robust : bool
+        Whether predictors are standardised by median and interquartile range.
+    lr_derived : sequence of str
+        Predictors to derive, such as ``ug_850``; see
+        :func:`st_cdgm.data.derived.add_derived`.
+    lr_coarsen : int
+        Block side over which predictors are averaged, for a perfect-model study in
+        which a fine model is its own coarse counterpart.
 
     Attributes
     ----------
@@ -116,9 +123,9 @@ class NetCDFDataPipeline(PipelineViews):
 
     def __init__(
         self,
-        lr_path: str | Path,
-        hr_path: str | Path,
-        static_path: str | Path | None = None,
+        lr_path: Paths,
+        hr_path: Paths,
+        static_path: Paths | None = None,
         *,
         seq_len: int = 10,
         baseline_strategy: str = "auto",
@@ -142,72 +149,97 @@ class NetCDFDataPipeline(PipelineViews):
         wet_threshold: float = 0.1,
         lr_precipitation_root: bool = True,
         nan_fill_strategy: str = "zero",
+        memory: str | int = "4 GiB",
+        time_step: str = "daily",
+        robust: bool = False,
+        lr_derived: Sequence[str] = (),
+        lr_coarsen: int = 1,
     ) -> None:
         self.lr_path, self.hr_path, self.static_path = lr_path, hr_path, static_path
         self.means_path, self.stds_path = means_path, stds_path
-        self.transform_epsilon, self.target_transform = (
-            transform_epsilon,
-            target_transform,
-        )
-        self.seq_len, self.splits = int(seq_len), splits
-        self.config = DataConfig(
-            lr_path=str(lr_path),
-            hr_path=str(hr_path),
-            static_path=None if static_path is None else str(static_path),
-            lr_variables=_names(lr_variables),
-            hr_variables=_names(hr_variables),
-            static_variables=_names(static_variables),
-            seq_len=int(seq_len),
-            baseline_strategy=baseline_strategy,
-            baseline_map=dict(baseline_map or {}),
-            baseline_factor=max(_integer("baseline_factor", baseline_factor), 1),
-            normalize=bool(normalize),
-            normalization=normalization,
-            residual_scaling=residual_scaling,
-            precipitation_codec=precipitation_codec,
-            precipitation_delta=float(precipitation_delta),
-            wet_threshold=float(wet_threshold),
-            lr_precipitation_root=lr_precipitation_root and means_path is None,
-            nan_fill_strategy=nan_fill_strategy,
-            splits=splits or SplitConfig(),
-        )
+        self.transform_epsilon = transform_epsilon
+        self.target_transform = target_transform
         self.target_inverse_transform = target_inverse_transform
-        self._apply_target_transform()
-        self.config.check()
-        lr = read_channels(lr_path, variables=self.config.lr_variables, role="lr")
-        hr = read_targets(hr_path, variables=self.config.hr_variables)
-        self._align(lr, hr, chunks)
-        self._split()
-        self.preprocessor = self._fit(lr, hr)
-        self._arrays: dict[str | None, FieldArrays] = {}
+        self._setup(
+            DataConfig(
+                lr_path=_label(lr_path),
+                hr_path=_label(hr_path),
+                static_path=None if static_path is None else _label(static_path),
+                lr_variables=_names(lr_variables),
+                hr_variables=_names(hr_variables),
+                static_variables=_names(static_variables),
+                seq_len=int(seq_len),
+                baseline_strategy=baseline_strategy,
+                baseline_map=dict(baseline_map or {}),
+                baseline_factor=baseline_factor,
+                normalize=bool(normalize),
+                normalization=normalization,
+                residual_scaling=residual_scaling,
+                precipitation_codec=precipitation_codec,
+                precipitation_delta=float(precipitation_delta),
+                wet_threshold=float(wet_threshold),
+                lr_precipitation_root=lr_precipitation_root and means_path is None,
+                nan_fill_strategy=nan_fill_strategy,
+                splits=splits or SplitConfig(),
+                memory=str(memory),
+                time_step=time_step,
+                robust=robust,
+                lr_derived=_names(lr_derived) or [],
+                lr_coarsen=_integer("lr_coarsen", lr_coarsen),
+            ),
+            chunks,
+        )
 
     @classmethod
     def from_config(cls, config: DataConfig) -> NetCDFDataPipeline:
         """Build the pipeline from its configuration; see :class:`DataConfig`."""
+        made = cls.__new__(cls)
         static = config.static_path
-        made = cls(
-            config.resolve(config.lr_path),
-            config.resolve(config.hr_path),
-            config.resolve(static) if static else None,
-            seq_len=config.seq_len,
-            baseline_strategy=config.baseline_strategy,
-            baseline_factor=config.baseline_factor,
-            normalize=config.normalize,
-            lr_variables=config.lr_variables,
-            hr_variables=config.hr_variables,
-            static_variables=config.static_variables,
-            splits=config.splits if config.splits.periods() else None,
-            baseline_map=config.baseline_map,
-            normalization=config.normalization,
-            residual_scaling=config.residual_scaling,
-            precipitation_codec=config.precipitation_codec,
-            precipitation_delta=config.precipitation_delta,
-            wet_threshold=config.wet_threshold,
-            lr_precipitation_root=config.lr_precipitation_root,
-            nan_fill_strategy=config.nan_fill_strategy,
-        )
-        made.config.stride = config.stride
+        made.lr_path = config.resolve(config.lr_path)
+        made.hr_path = config.resolve(config.hr_path)
+        made.static_path = config.resolve(static) if static else None
+        made.means_path = made.stds_path = None
+        made.transform_epsilon = 1e-6
+        made.target_transform = made.target_inverse_transform = None
+        made._setup(config, None)
         return made
+
+    def _setup(self, config: DataConfig, chunks: Mapping[str, int] | None) -> None:
+        """Open, align, split, fit."""
+        factor = max(_integer("baseline_factor", config.baseline_factor), 1)
+        self.config = config = replace(config, baseline_factor=factor)
+        self.seq_len = config.seq_len
+        self._apply_target_transform()
+        config.check()
+        memory = memory_bytes(config.memory)
+        self.source = pair_days(
+            read_with_derived(
+                self.lr_path,
+                variables=config.lr_variables,
+                derived=config.lr_derived,
+                coarsen=config.lr_coarsen,
+                role="lr",
+                time_step=config.time_step,
+            ),
+            read_targets(
+                self.hr_path,
+                variables=config.hr_variables,
+                time_step=config.time_step,
+            ),
+            # Beside the raw values there will be the prepared ones.
+            memory=memory // 2,
+            chunks=chunks,
+        )
+        self.days = self.source.days
+        self._split()
+        self.preprocessor = self._fit()
+        self.fields = DayFields(
+            self.prepared_reader(),
+            len(self.days),
+            bytes_per_day=self.preprocessor.bytes_per_day,
+            memory=memory // 2,
+        )
+        self._arrays: dict[str | None, FieldArrays] = {}
 
     @property
     def baseline_strategy(self) -> str:
@@ -224,6 +256,36 @@ class NetCDFDataPipeline(PipelineViews):
         """Whether predictors are standardised."""
         return self.config.normalize
 
+    @property
+    def lr_dataset_raw(self) -> xr.Dataset:
+        """Predictors in canonical units, lazily where memory is short."""
+        source = self.source
+        values = source.raw
+        if values is None:
+            values = source.lr.values.data[source.of_lr]
+        return self._coarse(values, [{"units": c.units} for c in source.lr.channels])
+
+    @property
+    def hr_dataset_raw(self) -> xr.Dataset:
+        """Targets in target units, lazily where memory is short."""
+        source = self.source
+        values = source.truth
+        if values is None:
+            values = source.hr.values.data[source.of_hr]
+        return self._fine(values, physical=True)
+
+    @property
+    def baseline_raw(self) -> xr.Dataset:
+        """First guess in target units; its attribute says whether it is an oracle."""
+        return self._fine(self.arrays(None).baseline, physical=True).assign_attrs(
+            baseline=self.preprocessor.baseline.strategy,
+            oracle=str(self.preprocessor.baseline.oracle).lower(),
+        )
+
+    def prepared_reader(self) -> PreparedReader:
+        """Return what computes :meth:`prepared`; it can be sent to other processes."""
+        return PreparedReader(source=self.source, preprocessor=self.preprocessor)
+
     def arrays(self, split: str | None = None) -> FieldArrays:
         """Return the days of a split in memory, all days for None.
 
@@ -234,10 +296,10 @@ class NetCDFDataPipeline(PipelineViews):
         """
         if split not in self._arrays:
             index = self._index(split)
-            raw, truth = self._lr_values[index], self._hr_values[index]
+            raw, truth = self.source.read(index)
             days = self.days.select(index)
             self._arrays[split] = FieldArrays(
-                day=days.day,
+                day=days.key,
                 ordinal=days.ordinal,
                 season=days.season,
                 lr=self.preprocessor.standardise_lr(raw),
@@ -246,40 +308,6 @@ class NetCDFDataPipeline(PipelineViews):
                 calendar=days.calendar,
             )
         return self._arrays[split]
-
-    def windows(
-        self,
-        split: str | None = None,
-        *,
-        stride: int | None = None,
-        pad_start: bool = False,
-    ) -> WindowDataset:
-        """Return the windows of a split; none crosses a gap or the split's border.
-
-        ``stride`` None takes the configured one; ``pad_start`` gives every day a
-        window, see :class:`WindowDataset`.
-        """
-        return WindowDataset(
-            self.arrays(split),
-            self.preprocessor,
-            seq_len=self.seq_len,
-            stride=self.config.stride if stride is None else stride,
-            pad_start=pad_start,
-        )
-
-    def _index(self, split: str | None) -> NDArray[np.int64]:
-        if split is None:
-            return np.arange(len(self.days), dtype=np.int64)
-        check_choice("split", split, SPLITS)
-        index = self._indices.get(split, np.empty(0, dtype=np.int64))
-        if not len(index):
-            raise ConfigError(
-                f"there is no {split} period",
-                variable=f"data.splits.{split}",
-                found=", ".join(name for name, i in self._indices.items() if len(i)),
-                expected="[start, end]",
-            )
-        return index
 
     def _apply_target_transform(self) -> None:
         """Turn named transforms into codec options."""
@@ -302,13 +330,14 @@ class NetCDFDataPipeline(PipelineViews):
         self.config.precipitation_codec = "log1p"
         self.config.precipitation_delta = options[transform]
 
-    def _codec(self, targets: Sequence[TargetVariable]) -> TargetCodec:
+    def _codec(self, targets: Sequence[TargetVariable], blocks: Blocks) -> TargetCodec:
         if not callable(self.target_transform):
             return build_codec(
                 targets,
                 precipitation=self.config.precipitation_codec,
                 precipitation_delta=self.config.precipitation_delta,
                 wet_threshold=self.config.wet_threshold,
+                blocks=blocks,
             )
         if not callable(self.target_inverse_transform):
             raise ConfigError(
@@ -323,91 +352,69 @@ class NetCDFDataPipeline(PipelineViews):
             inverse=self.target_inverse_transform,
         )
 
-    def _align(
-        self, lr: ChannelCube, hr: TargetCube, chunks: Mapping[str, int] | None
-    ) -> None:
-        """Read the days that predictors and targets share."""
-        _check_calendars(lr, hr)
-        _, of_lr, of_hr = np.intersect1d(
-            lr.days.day, hr.days.day, assume_unique=True, return_indices=True
-        )
-        if not len(of_lr):
-            raise InputError(
-                "predictors and targets share no day",
-                file=f"{lr.file}, {hr.file}",
-                found=f"{lr.days.period()} and {hr.days.period()}",
-                expected="overlapping periods",
-                remedy="give files of the same period",
-            )
-        if not lr.grid.contains(hr.grid, _half_cell(lr.grid)):
-            _LOGGER.warning(
-                "the coarse grid (%s) does not enclose the fine grid (%s): "
-                "its edge values are used beyond",
-                lr.grid,
-                hr.grid,
-            )
-        self.days: CalendarDays = hr.days.select(of_hr)
-        self._lr_values = _chunked(lr, chunks).load(of_lr)
-        truth = _chunked(hr, chunks).load(of_hr)
-        self._hr_values = np.where(np.isfinite(truth), truth, np.nan)
-
     def _split(self) -> None:
-        if self.splits is not None:
-            file = f"{self.config.lr_path}, {self.config.hr_path}"
-            self._indices = split_days(self.days, self.splits, file=file)
-            self._periods = self.splits.periods()
+        splits = self.config.splits
+        if splits.given():
+            self.indices = split_days(self.days, splits, file=self.source.file)
+            self._periods = (
+                splits.periods()
+                if splits.kind() == "periods"
+                else described_periods(self.days, self.indices)
+            )
             return
         warnings.warn(
             "no splits given: statistics come from the whole record, so no day is left "
             "that the model has not seen",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
-        self._indices = {"train": np.arange(len(self.days), dtype=np.int64)}
+        self.indices = {"train": np.arange(len(self.days), dtype=np.int64)}
         self._periods = {"train": self.days.period().split("..")}
 
-    def _fit(self, lr: ChannelCube, hr: TargetCube) -> Preprocessor:
+    def _fit(self) -> Preprocessor:
         """Fit baseline and statistics to the training days."""
-        config, index = self.config, self._indices["train"]
-        raw, truth = self._lr_values[index], self._hr_values[index]
-        season = self.days.season[index]
+        config, lr, hr = self.config, self.source.lr, self.source.hr
+        blocks = self.source.blocks(self.indices["train"])
         names: tuple[str, ...] = ()
         static = np.empty((0, *hr.grid.shape), dtype=np.float32)
         if self.static_path is not None:
             names, static = read_static(
                 self.static_path, variables=config.static_variables, grid=hr.grid
             )
+        codec = self._codec(hr.targets, blocks)
         fitted = fit_preprocessor(
-            raw=raw,
-            season=season,
-            truth=truth,
+            blocks=blocks,
             channels=lr.channels,
             targets=hr.targets,
             lr_grid=lr.grid,
             hr_grid=hr.grid,
             static=static,
             static_names=names,
-            codec=self._codec(hr.targets),
+            codec=codec,
             baseline=build_baseline(
                 config.baseline_strategy,
                 targets=hr.targets,
                 channels=lr.channels,
                 lr_grid=lr.grid,
                 hr_grid=hr.grid,
-                truth=truth,
-                season=season,
+                blocks=blocks,
+                codec=codec,
                 mapping=config.baseline_map,
                 factor=config.baseline_factor,
             ),
             calendar=self.days.calendar,
             seq_len=self.seq_len,
             periods=self._periods,
+            time_step=config.time_step,
+            step_seconds=self.days.step_seconds,
             nan_fill=cast(FillStrategy, config.nan_fill_strategy),
             normalization=cast(Scope, config.normalization),
             normalize=config.normalize,
             residual_scaling=cast(Scope, config.residual_scaling),
+            robust=config.robust,
             lr_root=config.lr_precipitation_root,
-            file=f"{lr.file}, {hr.file}",
+            lr_coarsen=config.lr_coarsen,
+            file=self.source.file,
         )
         return with_given_statistics(fitted, self.means_path, self.stds_path)
 
@@ -419,6 +426,13 @@ def _names(variables: Sequence[str] | None) -> list[str] | None:
     return [variables] if isinstance(variables, str) else [str(v) for v in variables]
 
 
+def _label(path: Any) -> str:
+    """Return a path, or several, as text; a data set in memory has none."""
+    if isinstance(path, xr.Dataset):
+        return ""
+    return ", ".join(map(str, path)) if isinstance(path, list | tuple) else str(path)
+
+
 def _integer(name: str, value: Any) -> int:
     try:
         return operator.index(value)
@@ -426,31 +440,3 @@ def _integer(name: str, value: Any) -> int:
         raise ConfigError(
             f"{name} must be a whole number", variable=f"data.{name}", found=value
         ) from error
-
-
-def _chunked(cube: Any, chunks: Mapping[str, int] | None) -> Any:
-    """Return the cube with dask chunks along time as asked for."""
-    if not chunks or "time" not in chunks:
-        return cube
-    return replace(cube, values=cube.values.chunk({"time": int(chunks["time"])}))
-
-
-def _half_cell(grid: Grid) -> float:
-    """Return how far a regular grid's outermost cells reach beyond their centres."""
-    if not grid.regular:
-        return 0.0
-    steps = [
-        float(np.abs(np.diff(axis)).max(initial=0.0)) for axis in (grid.lat, grid.lon)
-    ]
-    return 0.5 * max(steps)
-
-
-def _check_calendars(lr: ChannelCube, hr: TargetCube) -> None:
-    if lr.days.calendar != hr.days.calendar:
-        raise InputError(
-            "predictors and targets have different calendars",
-            file=f"{lr.file}, {hr.file}",
-            found=f"{lr.days.calendar} and {hr.days.calendar}",
-            expected="one calendar, since days are paired",
-            remedy="convert one file (xarray: Dataset.convert_calendar)",
-        )

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from st_cdgm.data.calendars import duration
+from st_cdgm.data.derived import read_with_derived
 from st_cdgm.data.fields import FieldArrays
 from st_cdgm.data.preprocessor import Preprocessor
-from st_cdgm.data.readers import ChannelCube, read_channels
+from st_cdgm.data.readers import ChannelCube
 from st_cdgm.data.splits import check_period, period_days
 from st_cdgm.errors import InputError
 
@@ -50,25 +52,33 @@ def load_predictors(
     Raises
     ------
     InputError
-        If the baseline is an oracle, the units or the period do not fit.
+        If the baseline is an oracle, or the units, the time step or the period do not
+        fit.
     MissingVariableError
         If a channel is absent.
     GridMismatchError
         If the grid is not the training grid.
     """
     check_no_oracle(preprocessor)
-    names = [channel.name for channel in preprocessor.channels]
-    cube = read_channels(paths, variables=names, role="lr")
+    cube = read_with_derived(
+        paths,
+        variables=[c.name for c in preprocessor.channels if not c.derived],
+        derived=[c.name for c in preprocessor.channels if c.derived],
+        coarsen=preprocessor.lr_coarsen,
+        role="lr",
+        time_step=preprocessor.time_step,
+    )
     preprocessor.lr_grid.check_same(cube.grid, file=cube.file, role="predictor")
     _check_units(preprocessor, cube)
-    wanted = period_days(cube.days.day, start, end, file=cube.file)
+    _check_steps(preprocessor, cube)
+    wanted = period_days(cube.days.key, start, end, file=cube.file)
     _warn_of_shortfall(cube, start, end)
     history = _history(cube.days.ordinal, int(wanted[0]), preprocessor.seq_len - 1)
     index = np.concatenate([history, wanted])
     raw, days = cube.load(index), cube.days.select(index)
     _warn_of_missing(raw, cube)
     arrays = FieldArrays(
-        day=days.day,
+        day=days.key,
         ordinal=days.ordinal,
         season=days.season,
         lr=preprocessor.standardise_lr(raw),
@@ -85,7 +95,7 @@ def check_no_oracle(preprocessor: Preprocessor) -> None:
         raise InputError(
             "this model's first guess is made from the fine truth",
             found=f"baseline_strategy {preprocessor.baseline.strategy}, an oracle",
-            expected="lr_interp or climatology",
+            expected="lr_interp, climatology or regression",
             remedy="train again with baseline_strategy auto to predict without truth",
         )
 
@@ -101,6 +111,19 @@ def _check_units(preprocessor: Preprocessor, cube: ChannelCube) -> None:
                 expected=known.units,
                 remedy="convert the file, or correct its units attribute",
             )
+
+
+def _check_steps(preprocessor: Preprocessor, cube: ChannelCube) -> None:
+    known, new = preprocessor.step_seconds, cube.days.step_seconds
+    if known != new:
+        raise InputError(
+            "the predictors have another time step than in training",
+            file=cube.file,
+            variable="time",
+            found=duration(new),
+            expected=duration(known),
+            remedy="aggregate or interpolate the file to the step of training",
+        )
 
 
 def _warn_of_shortfall(cube: ChannelCube, start: str | None, end: str | None) -> None:

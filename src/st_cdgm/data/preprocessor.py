@@ -19,6 +19,7 @@ from st_cdgm.data.baselines import Baseline
 from st_cdgm.data.fields import Channel, TargetVariable
 from st_cdgm.data.grids import Grid
 from st_cdgm.data.normalization import FillStrategy, fill_missing
+from st_cdgm.data.stamps import DAY
 from st_cdgm.data.transforms import TargetCodec
 from st_cdgm.errors import InputError
 
@@ -81,7 +82,14 @@ class Preprocessor:
     seq_len : int
         Days per window T.
     periods : dict
-        ``[start, end]`` of every split, ISO dates.
+        ``[start, end]`` of every split, ISO dates; several pairs where a split has
+        several pieces.
+    time_step : str
+        ``daily``, or ``native`` where steps shorter than a day are kept.
+    step_seconds : int
+        Length of a step, s; 86400 for days.
+    lr_coarsen : int
+        Block side over which the predictors' own grid was averaged.
     """
 
     channels: tuple[Channel, ...]
@@ -104,6 +112,9 @@ class Preprocessor:
     calendar: str
     seq_len: int
     periods: dict[str, list[str]] = field(default_factory=dict)
+    time_step: str = "daily"
+    step_seconds: int = DAY
+    lr_coarsen: int = 1
 
     def fill_lr(self, raw: FloatArray) -> FloatArray:
         """Return raw predictors without NaN. Shape ``(T, C_lr, y, x)``."""
@@ -171,10 +182,31 @@ class Preprocessor:
         valid : Tensor
             Where it exists. Shape ``(..., C, Y, X)``, bool.
         """
-        residual = self.codec.encode(as_tensor(hr)) - encoded_baseline
-        mean, std = self._scale(residual.device)
-        valid = torch.isfinite(residual)
-        return torch.where(valid, (residual - mean) / std, 0.0), valid
+        return self._target(self.codec.encode(as_tensor(hr)), encoded_baseline)
+
+    def prepare(
+        self, lr: FloatArray, baseline: FloatArray, hr: FloatArray
+    ) -> dict[str, FloatArray]:
+        """Return all that a model learns from, encoded.
+
+        Parameters
+        ----------
+        lr : ndarray
+            Standardised predictors. Shape ``(T, C_lr, y, x)``.
+        baseline, hr : ndarray
+            First guess and truth in target units. Shape ``(T, C, Y, X)``.
+
+        Returns
+        -------
+        dict
+            ``lr`` as given; ``baseline`` and ``hr`` encoded; ``residual``
+            standardised; NaN where there is no truth.
+        """
+        guess, truth = self.encode_baseline(baseline), self.codec.encode(as_tensor(hr))
+        target, valid = self._target(truth, guess)
+        residual = target.masked_fill_(~valid, torch.nan)
+        fields = {"baseline": guess, "residual": residual, "hr": truth}
+        return {"lr": lr} | {key: value.numpy() for key, value in fields.items()}
 
     def decode(self, residual: Tensor, encoded_baseline: Tensor) -> Tensor:
         """Return fields in target units that keep the codec's guarantees.
@@ -192,6 +224,12 @@ class Preprocessor:
         """Return the fields in the scale of training scores; see the codec."""
         return self.codec.scored(self._encoded(residual, encoded_baseline))
 
+    @property
+    def bytes_per_day(self) -> int:
+        """Memory of one day as :meth:`prepare` returns it."""
+        coarse = len(self.channels) * int(np.prod(self.lr_grid.shape))
+        return 4 * (coarse + 3 * int(self.valid.size))
+
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return JSON-able facts and arrays, from which :meth:`from_state` rebuilds."""
         arrays: dict[str, NDArray[Any]] = {
@@ -208,6 +246,9 @@ class Preprocessor:
             "calendar": self.calendar,
             "seq_len": self.seq_len,
             "periods": self.periods,
+            "time_step": self.time_step,
+            "step_seconds": self.step_seconds,
+            "lr_coarsen": self.lr_coarsen,
         }
         for key in ("lr_grid", "hr_grid", "baseline"):
             facts, fields = getattr(self, key).to_state()
@@ -246,8 +287,18 @@ class Preprocessor:
             calendar=meta["calendar"],
             seq_len=int(meta["seq_len"]),
             periods={key: list(value) for key, value in meta["periods"].items()},
+            time_step=meta.get("time_step", "daily"),
+            step_seconds=int(meta.get("step_seconds", DAY)),
+            lr_coarsen=int(meta.get("lr_coarsen", 1)),
             **cast(Any, {key: np.asarray(arrays[key]) for key in _ARRAYS}),
         )
+
+    def _target(self, truth: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the standardised residual, 0 where not valid, and where it is."""
+        residual = truth - guess
+        mean, std = self._scale(residual.device)
+        valid = torch.isfinite(residual)
+        return torch.where(valid, (residual - mean) / std, 0.0), valid
 
     def _encoded(self, residual: Tensor, encoded_baseline: Tensor) -> Tensor:
         mean, std = self._scale(residual.device)

@@ -11,7 +11,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.calendars import CalendarDays, day_keys
+from st_cdgm.data.aggregation import TimeSteps, time_steps
+from st_cdgm.data.calendars import CalendarDays
 from st_cdgm.data.fields import Channel, TargetVariable
 from st_cdgm.data.grids import Grid
 from st_cdgm.data.levels import (
@@ -39,6 +40,8 @@ __all__ = [
     "read_static",
     "read_targets",
 ]
+
+DAYS_AT_ONCE = 64  # while looking for a value
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,15 +73,17 @@ class ChannelCube:
         """Channel names in order."""
         return tuple(channel.name for channel in self.channels)
 
-    def load(self, index: NDArray[Any] | slice | None = None) -> NDArray[np.float32]:
+    def load(
+        self, index: NDArray[Any] | slice | None = None, *, check: bool = True
+    ) -> NDArray[np.float32]:
         """Read the days at ``index`` (all of them). Shape ``(T, C_lr, y, x)``.
 
         Raises
         ------
         InputError
-            If the file breaks off, or a channel has no finite value at all.
+            If the file breaks off, or, with ``check``, a channel has no finite value.
         """
-        return _load(self.values, self.names, self.file, index)
+        return _load(self.values, self.names, self.file, index, check=check)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,19 +115,25 @@ class TargetCube:
         """Variable names in order."""
         return tuple(target.name for target in self.targets)
 
-    def load(self, index: NDArray[Any] | slice | None = None) -> NDArray[np.float32]:
+    def load(
+        self, index: NDArray[Any] | slice | None = None, *, check: bool = True
+    ) -> NDArray[np.float32]:
         """Read the days at ``index`` (all of them). Shape ``(T, C, Y, X)``.
 
         Raises
         ------
         InputError
-            If the file breaks off, or a variable has no finite value at all.
+            If the file breaks off, or, with ``check``, a variable has no finite value.
         """
-        return _load(self.values, self.names, self.file, index)
+        return _load(self.values, self.names, self.file, index, check=check)
 
 
 def read_channels(
-    paths: Paths, *, variables: Sequence[str] | None = None, role: Role = "lr"
+    paths: Paths,
+    *,
+    variables: Sequence[str] | None = None,
+    role: Role = "lr",
+    time_step: str = "daily",
 ) -> ChannelCube:
     """Open predictors and label them channel by channel; nothing big is read.
 
@@ -135,6 +146,11 @@ def read_channels(
         takes every field with a time axis.
     role : {"lr", "hr"}
         Decides the units of temperatures.
+    time_step : {"daily", "native"}
+        ``daily`` makes days of shorter steps, each variable by its ``cell_methods``
+        (see :mod:`st_cdgm.data.aggregation`); days without all their steps are left
+        out. ``native`` keeps the steps, which must be constant. In both,
+        precipitation is in mm day-1: an amount over a step becomes the step's rate.
 
     Raises
     ------
@@ -144,7 +160,7 @@ def read_channels(
         If grid, time, units or levels cannot be used, or a field has no values.
     """
     ds = open_dataset(paths, role=role)
-    fields, grid, days = _timed_fields(ds, variables, role=role)
+    fields, grid, days = _timed_fields(ds, variables, role=role, time_step=time_step)
     return ChannelCube(
         channels=tuple(channel for channel, _ in fields),
         grid=grid,
@@ -154,10 +170,12 @@ def read_channels(
     )
 
 
-def read_targets(paths: Paths, *, variables: Sequence[str] | None = None) -> TargetCube:
+def read_targets(
+    paths: Paths, *, variables: Sequence[str] | None = None, time_step: str = "daily"
+) -> TargetCube:
     """Open fine-grid targets; parameters and errors as for :func:`read_channels`."""
     ds = open_dataset(paths, role="hr")
-    fields, grid, days = _timed_fields(ds, variables, role="hr")
+    fields, grid, days = _timed_fields(ds, variables, role="hr", time_step=time_step)
     targets = tuple(
         TargetVariable(
             name=channel.name,
@@ -231,11 +249,13 @@ def read_static(
 
 
 def _timed_fields(
-    ds: xr.Dataset, variables: Sequence[str] | None, *, role: Role
+    ds: xr.Dataset, variables: Sequence[str] | None, *, role: Role, time_step: str
 ) -> tuple[Fields, Grid, CalendarDays]:
     file = file_label(ds)
     time = time_name(ds)
-    days = day_keys(ds[time], bounds=time_bounds(ds, time), file=file)
+    steps = time_steps(
+        ds[time], bounds=time_bounds(ds, time), time_step=time_step, file=file
+    )
     available = [name for name in data_variables(ds) if time in ds[name].dims]
     if not available:
         Grid.from_dataset(ds, file=file)  # the usual reason, with its own message
@@ -247,8 +267,8 @@ def _timed_fields(
         )
     fields = select_channels(ds, available, variables)
     grid = _common_grid(ds, fields, file=file)
-    fields = [_prepared(channel, da, time, grid, file, role) for channel, da in fields]
-    return fields, grid, days
+    fields = [_prepared(channel, da, steps, grid, file, role) for channel, da in fields]
+    return fields, grid, steps.days
 
 
 # -- Shape, units, values --------------------------------------------------------------
@@ -272,11 +292,17 @@ def _common_grid(ds: xr.Dataset, fields: Fields, *, file: str) -> Grid:
 
 
 def _prepared(
-    channel: Channel, da: xr.DataArray, time: str, grid: Grid, file: str, role: Role
+    channel: Channel,
+    da: xr.DataArray,
+    steps: TimeSteps,
+    grid: Grid,
+    file: str,
+    role: Role,
 ) -> tuple[Channel, xr.DataArray]:
     """One channel in canonical units with the dimensions ``(time, y, x)``."""
-    da = _drop_single(da, (time, grid.y_name, grid.x_name), channel.name, file=file)
-    da = da.transpose(time, grid.y_name, grid.x_name)
+    dims = (steps.time, grid.y_name, grid.x_name)
+    da = _drop_single(da, dims, channel.name, file=file)
+    da = steps.apply(da.transpose(*dims), channel.name)
     da = to_canonical(da, file=file, role=role, name=channel.name)
     _check_some_values(da, channel, file=file)
     made = replace(
@@ -305,12 +331,20 @@ def _drop_single(
 
 
 def _check_some_values(da: xr.DataArray, channel: Channel, *, file: str) -> None:
-    """Look at the first, middle and last day; read all only if they are empty."""
+    """Look at the first, middle and last day; at others only if they are empty."""
     length = da.sizes[da.dims[0]]
-    probe = da.isel({da.dims[0]: sorted({0, length // 2, length - 1})})
-    values = _values(probe, channel.name, file)
-    if not np.isfinite(values).any():
-        values = _values(da, channel.name, file)
+    # One by one: a list of days would read whole chunks for each.
+    values = np.concatenate(
+        [
+            _values(da.isel({da.dims[0]: slice(day, day + 1)}), channel.name, file)
+            for day in sorted({0, length // 2, length - 1})
+        ]
+    )
+    for start in range(0, length, DAYS_AT_ONCE):
+        if np.isfinite(values).any():
+            break
+        part = da.isel({da.dims[0]: slice(start, start + DAYS_AT_ONCE)})
+        values = _values(part, channel.name, file)
     if not np.isfinite(values).any():
         raise _all_missing(channel.name, file)
     check_plausible(values, channel.name, da.attrs, file=file)
@@ -356,11 +390,13 @@ def _load(
     names: Sequence[str],
     file: str,
     index: NDArray[Any] | slice | None,
+    *,
+    check: bool,
 ) -> NDArray[np.float32]:
     chosen = values if index is None else values[index]
     loaded = _values(chosen, ", ".join(names), file).astype(np.float32, copy=False)
     for c, name in enumerate(names):
-        if loaded.size and not np.isfinite(loaded[:, c]).any():
+        if check and loaded.size and not np.isfinite(loaded[:, c]).any():
             raise _all_missing(name, file)
     return loaded
 

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cftime
+import dask.array
 import numpy as np
 import torch
 import xarray as xr
+from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from st_cdgm.data.calendars import CalendarDays
-from st_cdgm.data.datasets import ResDiffIterableDataset
+from st_cdgm.data.datasets import ResDiffIterableDataset, WindowDataset
 from st_cdgm.data.grids import Grid
+from st_cdgm.data.normalization import check_choice
+from st_cdgm.data.splits import SPLITS
+from st_cdgm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from st_cdgm.data.fields import FieldArrays
+    from st_cdgm.data.data_config import DataConfig
+    from st_cdgm.data.day_fields import DayFields
     from st_cdgm.data.preprocessor import Preprocessor
+
+Prepared = dict[str, NDArray[np.float32]]
 
 __all__ = ["GridMetadata", "PipelineViews", "labelled"]
 
@@ -39,7 +44,7 @@ class GridMetadata:
 
 
 def labelled(
-    values: NDArray[Any],
+    values: Any,
     names: Sequence[str],
     attrs: Sequence[dict[str, Any]],
     grid: Grid,
@@ -49,7 +54,7 @@ def labelled(
 
     Parameters
     ----------
-    values : ndarray
+    values : ndarray or dask array
         Shape ``(T, C, Y, X)``, or ``(C, Y, X)`` without ``days``.
     names : sequence of str
         Variable names, C of them.
@@ -64,7 +69,7 @@ def labelled(
     coords: dict[str, Any] = dict(grid.coords())
     if days is not None:
         dims = ("time", *dims)
-        coords["time"] = ("time", _stamps(days))
+        coords["time"] = ("time", days.dates())
     fields = {
         name: (dims, values[:, c] if days is not None else values[c], attrs[c])
         for c, name in enumerate(names)
@@ -77,12 +82,10 @@ class PipelineViews:
 
     preprocessor: Preprocessor
     days: CalendarDays
-    lr_path: str | Path
-    hr_path: str | Path
+    indices: dict[str, NDArray[np.int64]]
     seq_len: int
-    _lr_values: NDArray[np.float32]
-    _hr_values: NDArray[np.float32]
-    arrays: Callable[..., FieldArrays]
+    config: DataConfig
+    fields: DayFields
 
     @property
     def dims(self) -> GridMetadata:
@@ -91,16 +94,10 @@ class PipelineViews:
         return GridMetadata("time", lr.y_name, lr.x_name, hr.y_name, hr.x_name)
 
     @property
-    def lr_dataset_raw(self) -> xr.Dataset:
-        """Predictors in canonical units."""
-        attrs = [{"units": c.units} for c in self.preprocessor.channels]
-        return self._coarse(self._lr_values, attrs)
-
-    @cached_property
     def lr_dataset_normalised(self) -> xr.Dataset:
         """Standardised predictors without NaN."""
         attrs = [{"units": "1"} for _ in self.preprocessor.channels]
-        return self._coarse(self.arrays(None).lr, attrs)
+        return self._coarse(self._values("lr"), attrs)
 
     @property
     def lr_dataset(self) -> xr.Dataset:
@@ -108,46 +105,28 @@ class PipelineViews:
         return self.lr_dataset_normalised
 
     @property
-    def hr_dataset_raw(self) -> xr.Dataset:
-        """Targets in target units."""
-        return self._fine(self._hr_values, physical=True)
-
-    @property
-    def baseline_raw(self) -> xr.Dataset:
-        """First guess in target units; its attribute says whether it is an oracle."""
-        return self._fine(self.arrays(None).baseline, physical=True).assign_attrs(
-            baseline=self.preprocessor.baseline.strategy,
-            oracle=str(self.preprocessor.baseline.oracle).lower(),
-        )
-
-    @cached_property
     def hr_prepared(self) -> xr.Dataset:
-        """Encoded targets."""
-        encoded = self.preprocessor.codec.encode(torch.from_numpy(self._hr_values))
-        return self._fine(encoded.numpy())
+        """Encoded targets, NaN where there is no truth."""
+        return self._fine(self._values("hr"))
 
     @property
     def hr_dataset(self) -> xr.Dataset:
         """Encoded targets."""
         return self.hr_prepared
 
-    @cached_property
+    @property
     def baseline_prepared(self) -> xr.Dataset:
         """Encoded first guess."""
-        encoded = self.preprocessor.encode_baseline(self.arrays(None).baseline)
-        return self._fine(encoded.numpy())
+        return self._fine(self._values("baseline"))
 
-    @cached_property
+    @property
     def residual_dataset(self) -> xr.Dataset:
         """Standardised residual, NaN where there is no truth.
 
         ``hr_prepared = baseline_prepared + residual * residual_std + residual_mean``,
         with the statistics of the preprocessor.
         """
-        arrays = self.arrays(None)
-        encoded = self.preprocessor.encode_baseline(arrays.baseline)
-        target, valid = self.preprocessor.encode_target(self._hr_values, encoded)
-        return self._fine(torch.where(valid, target, torch.nan).numpy())
+        return self._fine(self._values("residual"))
 
     @property
     def lr_stats(self) -> dict[str, xr.Dataset]:
@@ -222,6 +201,27 @@ class PipelineViews:
 
         return inverse
 
+    def prepared(self, start: int, stop: int) -> Prepared:
+        """Return what the model learns from for the days ``start:stop``.
+
+        Returns
+        -------
+        dict
+            ``lr``, standardised predictors without NaN, shape ``(T, C_lr, y, x)``;
+            ``baseline``, encoded first guess; ``residual``, standardised; ``hr``,
+            encoded truth, shape ``(T, C, Y, X)``, NaN where there is no truth. May be
+            views into memory: copy before writing.
+        """
+        return self.fields.window(start, stop)
+
+    def blocks(self, split: str | None = None) -> Iterator[Prepared]:
+        """Yield the prepared days of a split, some at a time, in time order."""
+        index, size = self._index(split), self.fields.days_per_block
+        for run in np.split(index, np.flatnonzero(np.diff(index) != 1) + 1):
+            end = int(run[-1]) + 1
+            for start in range(int(run[0]), end, size):
+                yield self.prepared(start, min(start + size, end))
+
     def build_sequence_dataset(
         self,
         *,
@@ -230,47 +230,90 @@ class PipelineViews:
         drop_last: bool = True,
         as_torch: bool = True,
         split: str | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
     ) -> ResDiffIterableDataset:
         """Return windows as dictionaries; see :class:`ResDiffIterableDataset`.
 
         ``split`` restricts them to one period.
         """
-        index = {"time": self._index(split)}
-        return ResDiffIterableDataset(
-            lr_dataset=self.lr_dataset.isel(index),
-            baseline_dataset=self.baseline_prepared.isel(index),
-            residual_dataset=self.residual_dataset.isel(index),
-            hr_dataset=self.hr_prepared.isel(index),
-            static_tensor_np=self.static_tensor_np,
-            static_tensor_torch=self.static_tensor_torch,
+        return ResDiffIterableDataset.of_fields(
+            self.fields,
+            self.days,
+            self._index(split),
+            self.preprocessor,
             dims=self.dims,
             seq_len=self.seq_len if seq_len is None else seq_len,
-            stride=max(int(stride), 1),
+            stride=stride,
             drop_last=drop_last,
             as_torch=as_torch,
+            shuffle=shuffle,
+            seed=seed,
+        )
+
+    def windows(
+        self,
+        split: str | None = None,
+        *,
+        stride: int | None = None,
+        pad_start: bool = False,
+    ) -> WindowDataset:
+        """Return the windows of a split; none crosses a gap or the split's border.
+
+        ``stride`` None takes the configured one; ``pad_start`` gives every day a
+        window, see :class:`WindowDataset`.
+        """
+        return WindowDataset.of_fields(
+            self.fields,
+            self.days,
+            self._index(split),
+            self.preprocessor,
+            seq_len=self.seq_len,
+            stride=self.config.stride if stride is None else stride,
+            pad_start=pad_start,
         )
 
     def _index(self, split: str | None) -> NDArray[np.int64]:
-        raise NotImplementedError
+        if split is None:
+            return np.arange(len(self.days), dtype=np.int64)
+        check_choice("split", split, SPLITS)
+        index = self.indices.get(split, np.empty(0, dtype=np.int64))
+        if not len(index):
+            raise ConfigError(
+                f"there is no {split} period",
+                variable=f"data.splits.{split}",
+                found=", ".join(name for name, i in self.indices.items() if len(i)),
+                expected="[start, end]",
+            )
+        return index
 
-    def _coarse(
-        self, values: NDArray[np.float32], attrs: Sequence[dict[str, Any]]
-    ) -> xr.Dataset:
+    def _values(self, key: str) -> Any:
+        """Return one prepared array of all days, lazily where memory is short."""
+        fields, count = self.fields, len(self.days)
+        if fields.in_memory:
+            return fields.window(0, count)[key]
+        array: Any = dask.array  # its stubs leave these untyped
+        prep, size = self.preprocessor, fields.days_per_block
+        coarse = (len(prep.channels), *prep.lr_grid.shape)
+        shape = coarse if key == "lr" else prep.valid.shape
+        read = delayed(lambda start, stop: fields.read(start, stop)[key])
+        return array.concatenate(
+            [
+                array.from_delayed(
+                    read(start, min(start + size, count)),
+                    (min(size, count - start), *shape),
+                    np.float32,
+                )
+                for start in range(0, count, size)
+            ]
+        )
+
+    def _coarse(self, values: Any, attrs: Sequence[dict[str, Any]]) -> xr.Dataset:
         names = [c.name for c in self.preprocessor.channels]
         return labelled(values, names, attrs, self.preprocessor.lr_grid, self.days)
 
-    def _fine(
-        self, values: NDArray[np.float32], *, physical: bool = False
-    ) -> xr.Dataset:
+    def _fine(self, values: Any, *, physical: bool = False) -> xr.Dataset:
         targets = self.preprocessor.targets
         attrs = [t.attrs() if physical else {} for t in targets]
         names = [t.name for t in targets]
         return labelled(values, names, attrs, self.preprocessor.hr_grid, self.days)
-
-
-def _stamps(days: CalendarDays) -> list[Any]:
-    """Return days as cftime stamps at 00:00."""
-    return [
-        cftime.datetime(d // 10000, d // 100 % 100, d % 100, calendar=days.calendar)
-        for d in days.day.tolist()
-    ]

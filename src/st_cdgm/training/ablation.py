@@ -97,12 +97,12 @@ class _Probe:
     @property
     def days(self) -> NDArray[np.int64]:
         """YYYYMMDD of each window's last day."""
-        return self.windows.arrays.day[self.windows.ends]
+        return self.windows.days.day[self.windows.ends]
 
     @property
     def spells(self) -> NDArray[np.int64]:
         """Number of the spell of days each window's last day belongs to."""
-        return self.windows.arrays.ordinal[self.windows.ends] // SPELL_DAYS
+        return self.windows.days.ordinal[self.windows.ends] // SPELL_DAYS
 
     def _batches(self) -> Iterator[Tensor]:
         for start in range(0, len(self.windows), self.batch_size):

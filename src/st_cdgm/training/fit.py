@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader
 
 from st_cdgm.data.batch import Batch
 from st_cdgm.data.datasets import WindowDataset
-from st_cdgm.data.pipeline import NetCDFDataPipeline
+from st_cdgm.data.normalization import Moments
+from st_cdgm.data.views import PipelineViews
 from st_cdgm.models.config import ModelConfig
 from st_cdgm.models.st_cdgm import STCDGM
 from st_cdgm.randomness import seed_everything
@@ -60,15 +61,18 @@ def _loader(
     )
 
 
-def _new_model(pipeline: NetCDFDataPipeline, config: ModelConfig) -> STCDGM:
+def _new_model(pipeline: PipelineViews, config: ModelConfig) -> STCDGM:
     """Build the model; the baseline's scale comes from the training period."""
     preprocessor = pipeline.preprocessor
-    baseline = preprocessor.encode_baseline(pipeline.arrays("train").baseline)
+    scale = Moments(preprocessor.valid.shape)
+    for part in pipeline.blocks("train"):
+        scale.add(part["baseline"])
+    mean, std = scale.result("per_variable")  # (C, 1, 1)
     return build_model(
         preprocessor,
         config,
-        baseline_mean=baseline.mean(dim=(0, 2, 3)),
-        baseline_std=baseline.std(dim=(0, 2, 3)).clamp(min=1e-6),
+        baseline_mean=torch.from_numpy(mean[:, 0, 0]),
+        baseline_std=torch.from_numpy(std[:, 0, 0]),
     )
 
 
@@ -100,7 +104,7 @@ def _callbacks(
 
 
 def train(
-    pipeline: NetCDFDataPipeline,
+    pipeline: PipelineViews,
     *,
     model: ModelConfig,
     loss: LossConfig,
@@ -114,8 +118,9 @@ def train(
 
     Parameters
     ----------
-    pipeline : NetCDFDataPipeline
-        With a train and a validation period.
+    pipeline : PipelineViews
+        A data pipeline, of NetCDF files or of a Zarr store, with a train and a
+        validation period.
     model, loss, training : ModelConfig, LossConfig, TrainingConfig
         Sizes, weights, optimisation.
     run_dir : Path
