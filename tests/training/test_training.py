@@ -37,6 +37,7 @@ def module(pipeline: NetCDFDataPipeline, kind: str = "one_step", **kwargs):
 
 
 def test_training_lowers_the_validation_loss_and_logs(trained: TrainingResult):
+    # D86: there was no validation.
     logs = pd.read_csv(trained.checkpoint.parents[1] / "logs" / "metrics.csv")
     losses = logs["val_loss"].dropna()
     assert losses.iloc[-1] < 0.9 * losses.iloc[0]
@@ -45,6 +46,7 @@ def test_training_lowers_the_validation_loss_and_logs(trained: TrainingResult):
 
 
 def test_same_seed_same_weights(tiny_pipeline, tmp_path):
+    # D86: the random state was not fixed.
     runs = []
     for name in ("a", "b"):
         result = train(
@@ -61,6 +63,7 @@ def test_same_seed_same_weights(tiny_pipeline, tmp_path):
 
 
 def test_a_checkpoint_gives_back_the_model(tiny_pipeline, tmp_path):
+    # D86: there was no checkpoint.
     model = _new_model(tiny_pipeline, tiny_model("edm")).eval()
     path = save_checkpoint(
         tmp_path / "point", model, tiny_pipeline.preprocessor, extra={"epoch": 4}

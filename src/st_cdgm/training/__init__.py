@@ -8,22 +8,28 @@ from st_cdgm._lazy import import_name
 
 if TYPE_CHECKING:
     from st_cdgm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from st_cdgm.training.early_stopping import EarlyStopping
     from st_cdgm.training.fit import TrainingResult, train
+    from st_cdgm.training.training_loop import train_epoch
 
 __all__ = [
     "Checkpoint",
+    "EarlyStopping",
     "TrainingResult",
     "load_checkpoint",
     "save_checkpoint",
     "train",
+    "train_epoch",
 ]
 
 _HOME = {
     "Checkpoint": "st_cdgm.training.checkpoint",
+    "EarlyStopping": "st_cdgm.training.early_stopping",
     "TrainingResult": "st_cdgm.training.fit",
     "load_checkpoint": "st_cdgm.training.checkpoint",
     "save_checkpoint": "st_cdgm.training.checkpoint",
     "train": "st_cdgm.training.fit",
+    "train_epoch": "st_cdgm.training.training_loop",
 }
 
 

@@ -1,4 +1,7 @@
-"""Lightning callbacks: averaged weights and checkpoints in our own format."""
+"""Callbacks: averaged weights and checkpoints in our own format, early stopping.
+
+The first two are Lightning's; ``EarlyStopping`` is for plain loops.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,9 @@ from torch import Tensor
 
 from st_cdgm.models.st_cdgm import STCDGM
 from st_cdgm.training.checkpoint import save_checkpoint
+from st_cdgm.training.early_stopping import EarlyStopping
 
-__all__ = ["AveragedWeights", "BestCheckpoint"]
+__all__ = ["AveragedWeights", "BestCheckpoint", "EarlyStopping"]
 
 logger = logging.getLogger(__name__)
 

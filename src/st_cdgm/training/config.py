@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 
 from st_cdgm.errors import ConfigError
 
-__all__ = ["DagConfig", "EarlyStoppingConfig", "LossConfig", "TrainingConfig"]
+__all__ = [
+    "DAG_METHODS",
+    "RECONSTRUCTION_TYPES",
+    "DagConfig",
+    "EarlyStoppingConfig",
+    "LossConfig",
+    "PhysicalLossConfig",
+    "TrainingConfig",
+]
+
+CONSTRAINTS = ("dagma", "notears", "none")
+# Every name that the acyclicity goes by -> the package's own.
+DAG_METHODS = {
+    "dagma": "dagma",
+    "no_tears": "notears",
+    "notears": "notears",
+    "none": "none",
+}
+RECONSTRUCTION_TYPES = ("mse", "cosine", "mse+cosine")
 
 
 @dataclass(kw_only=True)
@@ -32,10 +51,27 @@ class DagConfig:
     mu_stages: int = 4
     l1_weight: float = 0.01
 
+    def check(self) -> None:
+        """Raise ConfigError for a value out of range."""
+        _check_choice("dag.constraint", self.constraint, CONSTRAINTS)
+        _check_least("dag.mu_stages", self.mu_stages, 1, section="loss")
+        _check_least("dag.l1_weight", self.l1_weight, 0, section="loss")
+        for key, value, top in (
+            ("dag.s", self.s, math.inf),
+            ("dag.mu_factor", self.mu_factor, 1.0),
+        ):
+            if not 0 < value <= top:
+                raise ConfigError(
+                    f"loss.{key} is out of range",
+                    variable=f"loss.{key}",
+                    found=value,
+                    expected="> 0" if top == math.inf else "above 0, at most 1",
+                )
+
 
 @dataclass(kw_only=True)
 class LossConfig:
-    """Weights of the training objective.
+    """Weights and forms of the training objective.
 
     Attributes
     ----------
@@ -45,6 +81,41 @@ class LossConfig:
         Prediction of each variable's drivers from its own and its parents' past.
     gamma_dag : float
         Acyclicity and sparsity of the graph together.
+    lambda_phy : float
+        Divergence and vorticity of predicted wind against those of the truth, in grid
+        cells and standard deviations of the wind. Needs a pair of wind components among
+        the targets.
+    lambda_block : float
+        Block means of the decoded fine fields against their coarse counterparts, in
+        variances of these. Needs a target with a coarse counterpart.
+    energy_weight : float
+        Weight of the energy score of fields beside the CRPS of cells and blocks, of
+        ``one_step``.
+    energy_patch : int or None
+        Side of the patches that the energy score compares, in cells of each pooling
+        scale; None: whole fields.
+    use_focal_loss, focal_alpha, focal_gamma : bool, float, float
+        Weigh cells by alpha (|error| / its root mean square)^gamma; not of
+        ``one_step``.
+    min_snr_gamma : float or None
+        Weigh noise levels by min(SNR, gamma) / SNR (``eps``) or / (SNR + 1) (``v``);
+        None: as the decoder does, with 5.
+    extreme_weight_factor, extreme_percentiles : float, list of float
+        Weigh cells by 1 + factor for every percentile that |value| exceeds, divided by
+        the mean weight. The percentiles are those of the valid cells of a variable in
+        the batch. 0: off.
+    extreme_values : str
+        Whose extremes: ``target`` (the standardised residual that is learned) or
+        ``field`` (the truth in the scale it is scored in).
+    reconstruction_loss_type : str
+        ``mse``, ``cosine`` or ``mse+cosine``.
+    dag : DagConfig
+        Acyclicity of the graph.
+    dag_method, dagma_s : str or None, float or None
+        Other names of ``dag.constraint`` (with ``no_tears`` for ``notears``) and
+        ``dag.s``; where given, they decide.
+    dag_l1_regularization, dag_l1_weight : bool or None, float or None
+        False: ``dag.l1_weight`` counts as 0. A weight given here replaces it.
     variable_weights : dict of str to float
         Weight of a target variable in the generator's loss (default 1 each).
     """
@@ -52,8 +123,77 @@ class LossConfig:
     lambda_gen: float = 1.0
     beta_rec: float = 0.1
     gamma_dag: float = 0.1
-    variable_weights: dict[str, float] = field(default_factory=dict)
+    lambda_phy: float = 0.0
+    lambda_block: float = 0.0
+    energy_weight: float = 0.0
+    energy_patch: int | None = None
+    use_focal_loss: bool = False
+    focal_alpha: float = 1.0
+    focal_gamma: float = 2.0
+    min_snr_gamma: float | None = None
+    extreme_weight_factor: float = 0.0
+    extreme_percentiles: list[float] = field(default_factory=lambda: [95.0, 99.0])
+    extreme_values: str = "target"
+    reconstruction_loss_type: str = "mse"
     dag: DagConfig = field(default_factory=DagConfig)
+    dag_method: str | None = None
+    dagma_s: float | None = None
+    dag_l1_regularization: bool | None = None
+    dag_l1_weight: float | None = None
+    variable_weights: dict[str, float] = field(default_factory=dict)
+
+    def graph(self) -> DagConfig:
+        """Return the acyclicity settings, both sets of names put together."""
+        dag = replace(self.dag)
+        if self.dag_method is not None:
+            dag.constraint = DAG_METHODS.get(self.dag_method, self.dag_method)
+        if self.dagma_s is not None:
+            dag.s = self.dagma_s
+        if self.dag_l1_weight is not None:
+            dag.l1_weight = self.dag_l1_weight
+        if self.dag_l1_regularization is False:
+            dag.l1_weight = 0.0
+        return dag
+
+    def check(self) -> None:
+        """Raise ConfigError for a value out of range."""
+        for key in (
+            "lambda_gen",
+            "beta_rec",
+            "gamma_dag",
+            "lambda_phy",
+            "lambda_block",
+            "energy_weight",
+            "extreme_weight_factor",
+            "focal_gamma",
+        ):
+            _check_least(key, getattr(self, key), 0, section="loss")
+        if self.energy_patch is not None:
+            _check_least("energy_patch", self.energy_patch, 1, section="loss")
+        if not self.focal_alpha > 0:
+            raise ConfigError(
+                "loss.focal_alpha is too small",
+                variable="loss.focal_alpha",
+                found=self.focal_alpha,
+                expected="> 0",
+            )
+        percentiles = self.extreme_percentiles
+        if not percentiles or not all(0 < p < 100 for p in percentiles):
+            raise ConfigError(
+                "loss.extreme_percentiles is out of range",
+                variable="loss.extreme_percentiles",
+                found=percentiles,
+                expected="one or more numbers between 0 and 100",
+            )
+        _check_choice("extreme_values", self.extreme_values, ("target", "field"))
+        _check_choice(
+            "reconstruction_loss_type",
+            self.reconstruction_loss_type,
+            RECONSTRUCTION_TYPES,
+        )
+        if self.dag_method is not None:
+            _check_choice("dag_method", self.dag_method, tuple(DAG_METHODS))
+        self.graph().check()
 
 
 @dataclass(kw_only=True)
@@ -63,6 +203,35 @@ class EarlyStoppingConfig:
     enabled: bool = False
     patience: int = 7
     min_delta: float = 0.0
+
+
+@dataclass(kw_only=True)
+class PhysicalLossConfig:
+    """What ``lambda_phy`` and ``lambda_block`` are applied to.
+
+    ``one_step``: always to the members it generates. A diffusion model has the two
+    choices below.
+
+    Attributes
+    ----------
+    use_predicted_output : bool
+        False: in every batch, the estimate of the clean field from the noise level that
+        the batch is trained at. True: every so many batches a sample, whose last solver
+        step alone carries the gradient.
+    physical_sample_interval : int
+        Batches from one sample to the next.
+    physical_num_steps : int
+        Solver steps of a sample.
+    """
+
+    use_predicted_output: bool = False
+    physical_sample_interval: int = 10
+    physical_num_steps: int = 15
+
+    def check(self) -> None:
+        """Raise ConfigError for a value out of range."""
+        for key in ("physical_sample_interval", "physical_num_steps"):
+            _check_least(f"physical_loss.{key}", getattr(self, key), 1)
 
 
 @dataclass(kw_only=True)
@@ -102,6 +271,8 @@ class TrainingConfig:
         Members of the validation ensemble (``one_step``).
     validation_stride : int
         Every so many validation days are used.
+    physical_loss : PhysicalLossConfig
+        What the physical losses look at.
     """
 
     epochs: int = 20
@@ -122,6 +293,7 @@ class TrainingConfig:
     validation_members: int = 8
     validation_stride: int = 3
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
+    physical_loss: PhysicalLossConfig = field(default_factory=PhysicalLossConfig)
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
@@ -152,11 +324,23 @@ class TrainingConfig:
             )
 
 
-def _check_least(key: str, value: float, least: int) -> None:
-    if value < least:
+def _check_least(
+    key: str, value: float, least: int, *, section: str = "training"
+) -> None:
+    if not value >= least:
         raise ConfigError(
-            f"training.{key} is too small",
-            variable=f"training.{key}",
+            f"{section}.{key} is too small",
+            variable=f"{section}.{key}",
             found=value,
             expected=f">= {least}",
+        )
+
+
+def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(
+            f"loss.{key} has an unknown value",
+            variable=f"loss.{key}",
+            found=value,
+            expected=" | ".join(choices),
         )

@@ -21,7 +21,8 @@ from st_cdgm.models.acyclicity import (
 from st_cdgm.models.conditioning import Conditioning
 from st_cdgm.models.st_cdgm import STCDGM, CausalRollout
 from st_cdgm.training.config import LossConfig, TrainingConfig
-from st_cdgm.training.losses import masked_mean, multiscale_crps
+from st_cdgm.training.generator_objective import GeneratorObjective
+from st_cdgm.training.losses import loss_reconstruction
 
 __all__ = ["STCDGMModule", "last_day_condition"]
 
@@ -38,7 +39,7 @@ def last_day_condition(
     )
 
 
-class STCDGMModule(pl.LightningModule):
+class STCDGMModule(GeneratorObjective, pl.LightningModule):
     """Objective, optimiser and validation of an :class:`STCDGM`.
 
     The generator is trained on the last day of each window (days overlap between
@@ -54,11 +55,14 @@ class STCDGMModule(pl.LightningModule):
         Weights and optimisation.
     total_steps : int
         Updates of the whole training, for the learning-rate schedule.
+
+    Raises
+    ------
+    ConfigError
+        A value of ``loss`` out of range, or a term that these data cannot have.
     """
 
-    model: STCDGM
     variable_weight: Tensor
-    score_std: Tensor
 
     def __init__(
         self,
@@ -79,62 +83,20 @@ class STCDGMModule(pl.LightningModule):
         self.register_buffer("variable_weight", torch.tensor(weights))
         self.register_buffer("score_std", score_std)
         self._previous_dag: Tensor | None = None
+        self._prepare_terms()
 
     # -- terms of the objective ---------------------------------------------------
 
-    def generator_loss(
-        self,
-        batch: Batch,
-        condition: Conditioning,
-        *,
-        members: int,
-        noise: Tensor | None = None,
-        sigma: Tensor | None = None,
-        per_day: bool = False,
-    ) -> Tensor:
-        """Loss per variable: fair CRPS (``one_step``) or denoising loss.
-
-        Given ``noise`` (and ``sigma``), it is a deterministic function of the weights.
-
-        Returns
-        -------
-        Tensor
-            Shape ``(C,)``, or ``(B, C)`` with ``per_day``.
-        """
-        decoder = self.model.decoder
-        assert batch.target is not None
-        target, valid = batch.target[:, -1], batch.valid[:, -1]
-        b = len(target)
-        if not decoder.config.one_step:
-            sigma = decoder.training_sigma(b, target.device) if sigma is None else sigma
-            noise = torch.randn_like(target) if noise is None else noise
-            error = decoder.denoising_error(target, condition, sigma=sigma, noise=noise)
-            return masked_mean(error, valid.to(error.dtype), per_day=per_day)
-        if noise is None:
-            noise = torch.randn(b * members, *decoder.noise_shape, device=target.device)
-        residual = decoder.generate_one_step(noise, condition.repeat(members)).float()
-        baseline = batch.baseline[:, -1]
-        scale = self.score_std.view(-1, 1, 1)
-        scored = self.preprocessor.scored(
-            residual.reshape(b, members, *residual.shape[1:]), baseline[:, None]
-        )
-        truth = self.preprocessor.scored(target, baseline)
-        return multiscale_crps(
-            scored / scale,
-            truth / scale,
-            valid,
-            decoder.config.pooling_scales,
-            per_day=per_day,
-        )
-
     def reconstruction_loss(self, rollout: CausalRollout) -> Tensor:
-        """Mean squared error of the drivers predicted from own and parents' past."""
+        """Error of the drivers predicted from own and parents' past."""
         if rollout.predicted is None:
             return rollout.drivers.new_zeros(())
-        mask = self.model.gather_mask[None, :, None, :]  # (1, Q, 1, D)
-        error = (rollout.predicted - rollout.drivers[1:]) ** 2 * mask
-        count = mask.sum() * error.shape[0] * error.shape[2]
-        return error.sum() / count.clamp(min=1)
+        return loss_reconstruction(
+            rollout.predicted,
+            rollout.drivers[1:],
+            self.loss_config.reconstruction_loss_type,
+            mask=self.model.gather_mask[None, :, None, :],  # (1, Q, 1, D)
+        )
 
     def dag_loss(self) -> Tensor:
         """Acyclicity and sparsity of the effective matrix, once per step.
@@ -143,7 +105,7 @@ class STCDGMModule(pl.LightningModule):
         is divided by mu, which leaves the learning rate's meaning alone and has the
         same minimiser.
         """
-        dag = self.loss_config.dag
+        dag = self.loss_config.graph()
         matrix = self.model.effective_dag()
         penalty = acyclicity(matrix, constraint=dag.constraint, s=dag.s)
         sparse = sparsity(matrix, self.model.sources)
@@ -151,7 +113,7 @@ class STCDGMModule(pl.LightningModule):
 
     def central_path(self) -> float:
         """Weight mu of score and sparsity against acyclicity, falling in stages."""
-        dag = self.loss_config.dag
+        dag = self.loss_config.graph()
         return central_path(
             self.global_step,
             self.total_steps,
@@ -169,35 +131,38 @@ class STCDGMModule(pl.LightningModule):
             lr = lr + self.training_config.predictor_noise * torch.randn_like(lr)
         rollout = self.model.rollout(lr)
         condition = last_day_condition(self.model, batch, rollout)
-        per_variable = self.generator_loss(
-            batch, condition, members=self.model.config.diffusion.train_members
-        )
+        per_variable, loss_phy = self.training_terms(batch, condition, batch_idx)
         weight = self.variable_weight
         loss_gen = (per_variable * weight).sum() / weight.sum()
         loss_rec, loss_dag = self.reconstruction_loss(rollout), self.dag_loss()
         loss = cfg.lambda_gen * loss_gen + cfg.beta_rec * loss_rec
         loss = loss + cfg.gamma_dag * loss_dag
-        if not torch.isfinite(loss):
-            days = sorted({int(d) for d in batch.time.flatten()})
-            msg = (
-                f"the loss is {loss.item()} at step {self.global_step} in a batch with "
-                f"days {days[0]} to {days[-1]} (generator {loss_gen.item():.4g}, "
-                f"reconstruction {loss_rec.item():.4g}, graph {loss_dag.item():.4g}); "
-                "lower training.lr or look at those days"
-            )
-            raise FloatingPointError(msg)
+        terms = {"loss_gen": loss_gen, "loss_rec": loss_rec, "loss_dag": loss_dag}
+        if loss_phy is not None:
+            loss = loss + loss_phy
+            terms["loss_phy"] = loss_phy
+        self._check_finite(batch, loss, terms)
         self.log_dict(
-            {
-                "train_loss": loss,
-                "loss_gen": loss_gen,
-                "loss_rec": loss_rec,
-                "loss_dag": loss_dag,
-            },
+            {"train_loss": loss, **terms},
             on_step=False,
             on_epoch=True,
             batch_size=batch.batch_size,
         )
         return loss
+
+    def _check_finite(
+        self, batch: Batch, loss: Tensor, terms: dict[str, Tensor]
+    ) -> None:
+        if torch.isfinite(loss):
+            return
+        days = sorted({int(d) for d in batch.time.flatten()})
+        parts = ", ".join(f"{name} {term.item():.4g}" for name, term in terms.items())
+        msg = (
+            f"the loss is {loss.item()} at step {self.global_step} in a batch with "
+            f"days {days[0]} to {days[-1]} ({parts}); lower training.lr or look at "
+            "those days"
+        )
+        raise FloatingPointError(msg)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the generator's loss, with the same noise at every validation."""
@@ -266,7 +231,7 @@ class STCDGMModule(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Step control: take back as much of the step as leaves DAGMA's domain."""
-        dag = self.loss_config.dag
+        dag = self.loss_config.graph()
         if dag.constraint == "dagma" and self._previous_dag is not None:
             parameter = self.model.cell.A_dag
             parameter.data = keep_in_domain(parameter.data, self._previous_dag, dag.s)

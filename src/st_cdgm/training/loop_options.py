@@ -1,0 +1,133 @@
+"""What the plain training loop trains, and the options of its objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from st_cdgm.data.fields import Channel, TargetVariable
+from st_cdgm.errors import ConfigError
+from st_cdgm.training.config import DAG_METHODS, RECONSTRUCTION_TYPES
+from st_cdgm.training.physics import WindDerivatives, wind_pairs
+
+__all__ = ["Chain", "StepOptions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOptions:
+    """What enters the objective; the arguments of ``train_epoch`` of the same names."""
+
+    lambda_gen: float
+    beta_rec: float
+    gamma_dag: float
+    lambda_phy: float = 0.0
+    dag_method: str = "dagma"
+    dagma_s: float = 1.0
+    dag_l1_regularization: bool = False
+    dag_l1_weight: float = 0.01
+    reconstruction_loss_type: str = "mse"
+    use_focal_loss: bool = False
+    focal_alpha: float = 1.0
+    focal_gamma: float = 2.0
+    min_snr_gamma: float | None = None
+    extreme_weight_factor: float = 0.0
+    extreme_percentiles: Sequence[float] = (95.0, 99.0)
+    extreme_key: str | None = None
+    energy_weight: float = 0.0
+    energy_patch: int | None = None
+    members: int | None = None
+    decoder_steps: str = "last"
+    context_keys: Sequence[str] = ()
+    residual_key: str = "residual"
+    batch_index_key: str = "batch_index"
+    dx: float = 1.0
+    dy: float = 1.0
+    lat: ArrayLike | None = None
+    lon: ArrayLike | None = None
+    target_names: Sequence[TargetVariable | Channel | str] | None = None
+    target_scale: Tensor | None = None
+    use_predicted_output: bool = False
+    physical_sample_interval: int = 10
+    physical_num_steps: int = 15
+
+    def check(self) -> None:
+        """Raise ConfigError for a value out of range."""
+        for name, value, choices in (
+            ("dag_method", self.dag_method, tuple(DAG_METHODS)),
+            (
+                "reconstruction_loss_type",
+                self.reconstruction_loss_type,
+                RECONSTRUCTION_TYPES,
+            ),
+            ("decoder_steps", self.decoder_steps, ("last", "all")),
+        ):
+            if value not in choices:
+                raise ConfigError(
+                    f"{name} has an unknown value",
+                    variable=name,
+                    found=value,
+                    expected=" | ".join(choices),
+                )
+        for name in ("physical_sample_interval", "physical_num_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"{name} is too small",
+                    variable=name,
+                    found=getattr(self, name),
+                    expected=">= 1",
+                )
+        if (self.lat is None) != (self.lon is None):
+            raise ConfigError(
+                "half of the coordinates are missing",
+                variable="lat, lon",
+                expected="both, or neither for a plane",
+            )
+
+    def derivatives(self, shape: Sequence[int]) -> WindDerivatives:
+        """Return the operator on the sphere, or on a plane without coordinates."""
+        if self.lat is not None and self.lon is not None:
+            return WindDerivatives.spherical(self.lat, self.lon)
+        return WindDerivatives.planar(shape, self.dx, self.dy)
+
+    @property
+    def l1_weight(self) -> float:
+        """Weight of ``sum |A|``; 0 unless it was asked for."""
+        return self.dag_l1_weight if self.dag_l1_regularization else 0.0
+
+    def pairs(self, channels: int) -> list[tuple[int, int]]:
+        """Wind components among the target's channels; the first two if unnamed."""
+        names = self.target_names
+        found = [(0, 1)][: channels - 1] if names is None else wind_pairs(names)
+        if not found:
+            raise ConfigError(
+                "the physical loss needs wind among the targets",
+                variable="lambda_phy",
+                found=f"{channels} channel" if names is None else list(map(str, names)),
+                expected="eastward and northward wind",
+                remedy="set lambda_phy to 0 for other variables",
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The modules of the loop: encoder, recurrent network, decoder."""
+
+    encoder: Any
+    rcn_runner: Any
+    decoder: Any
+    conditioning_fn: Callable[[Tensor, Tensor | None], Any] | None = None
+
+    @property
+    def modules(self) -> dict[str, torch.nn.Module]:
+        """By the name under which their gradients are clipped and logged."""
+        return {
+            "rcn": self.rcn_runner.cell,
+            "decoder": self.decoder,
+            "encoder": self.encoder,
+        }
