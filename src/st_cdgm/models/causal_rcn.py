@@ -8,6 +8,10 @@ normalisation of a state and i, k in 1..Q::
     H_k(t) = GRU_k(driver_k(t), Hhat_k)
     x_k(t) ~ W_k Hhat_k + b_k                         from the past alone
 
+With ``state_scope="own"`` the GRU carries on ``f_k(0, a_k H_k(t-1))`` instead: a state
+then remembers nothing but its own variable's drivers, the parents act on the prediction
+alone, and taking A[i, k] away takes away all that k's prediction knows of i.
+
 Gauge
 -----
 If the layers around A could take over its strength, multiplying A by 0.01 and the next
@@ -30,7 +34,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +54,9 @@ __all__ = [
     "RCNSequenceOutput",
     "RCNSequenceRunner",
 ]
+
+
+STATE_SCOPES = ("mixed", "own")
 
 
 class MaskDiagonal(torch.autograd.Function):
@@ -75,6 +82,16 @@ class MaskDiagonal(torch.autograd.Function):
         return grad.masked_fill(eye, 0.0)
 
 
+class RCNWeights(NamedTuple):
+    """What does not change during a rollout: the matrix and the maps as applied."""
+
+    A: Tensor  # (Q, Q), A[i, k]: i -> k
+    parent: Tensor  # (Q, H, H)
+    memory: Tensor  # (Q, H, H), with the own-lag weight
+    out: Tensor  # (Q, H, H)
+    decoder: Tensor | None  # (Q, R, H)
+
+
 class RCNCell(nn.Module):
     """One time step of the recurrent causal network.
 
@@ -88,6 +105,8 @@ class RCNCell(nn.Module):
         Of the structural nets and driver encoders; ReLU when absent.
     dropout : float
         On the new state.
+    state_scope : str
+        ``mixed``: parents enter the carried state; ``own``: only its prediction.
 
     Attributes
     ----------
@@ -102,7 +121,8 @@ class RCNCell(nn.Module):
     Raises
     ------
     ConfigError
-        A size is not positive or ``dropout`` is not in [0, 1).
+        A size is not positive, ``dropout`` is not in [0, 1) or ``state_scope`` is
+        unknown.
     """
 
     edge_mask: Tensor
@@ -116,9 +136,18 @@ class RCNCell(nn.Module):
         reconstruction_dim: int | None = None,
         activation: nn.Module | None = None,
         dropout: float = 0.0,
+        state_scope: str = "mixed",
     ) -> None:
         super().__init__()
         _check_sizes(num_vars, hidden_dim, driver_dim, reconstruction_dim, dropout)
+        if state_scope not in STATE_SCOPES:
+            raise ConfigError(
+                "unknown scope of the states",
+                variable="state_scope",
+                found=state_scope,
+                expected=" | ".join(STATE_SCOPES),
+            )
+        self.state_scope = state_scope
         self.num_vars, self.hidden_dim = num_vars, hidden_dim
         self.driver_dim, self.reconstruction_dim = driver_dim, reconstruction_dim
         self.activation = activation if activation is not None else nn.ReLU()
@@ -188,19 +217,43 @@ class RCNCell(nn.Module):
         A : Tensor, optional
             Matrix to use instead of `effective_dag`. Shape ``(Q, Q)``.
         """
-        A = self.effective_dag() if A is None else A
-        past = rms_normalise(H_prev).flatten(1)  # (Q, N*H)
-        parents = (A.T @ past).view_as(H_prev)  # S_k, (Q, N, H)
-        memory = self.own_lag[:, None, None] * H_prev
-        mixed = self.parent_block(parents) + self.memory_block(memory)
-        predicted: Tensor = self.structural_out(self.activation(mixed))
-        return predicted
+        weights = self.weights()
+        weights = weights if A is None else weights._replace(A=A)
+        return self._structural_pair(H_prev, weights)[0]
 
-    def reconstruct(self, source: Tensor) -> Tensor | None:
+    def weights(self) -> RCNWeights:
+        """Return all that a rollout uses at every step, computed once."""
+        decoder = self.reconstruction_decoder
+        return RCNWeights(
+            A=self.effective_dag(),
+            parent=self.parent_block.effective_weight(),
+            memory=self.own_lag[:, None, None] * self.memory_block.effective_weight(),
+            out=self.structural_out.effective_weight(),
+            decoder=None if decoder is None else decoder.effective_weight(),
+        )
+
+    def _structural_pair(
+        self, H_prev: Tensor, weights: RCNWeights
+    ) -> tuple[Tensor, Tensor]:
+        """Return Hhat and what the GRU carries on, the same when states are mixed."""
+        past = rms_normalise(H_prev).flatten(1)  # (Q, N*H)
+        parents = (weights.A.T @ past).view_as(H_prev)  # S_k, (Q, N, H)
+        bias = cast(Tensor, self.parent_block.bias).unsqueeze(1)
+        # Sums inside the products: no further pass over the states.
+        alone = torch.baddbmm(bias, H_prev, weights.memory.transpose(1, 2))
+        mixed = torch.baddbmm(alone, parents, weights.parent.transpose(1, 2))
+        predicted: Tensor = self.structural_out(self.activation(mixed), weights.out)
+        if self.state_scope == "mixed":
+            return predicted, predicted
+        return predicted, self.structural_out(self.activation(alone), weights.out)
+
+    def reconstruct(
+        self, source: Tensor, weight: Tensor | None = None
+    ) -> Tensor | None:
         """Decode drivers from states ``(Q, N, H)`` to ``(Q, N, R)``."""
         if self.reconstruction_decoder is None:
             return None
-        decoded: Tensor = self.reconstruction_decoder(source)
+        decoded: Tensor = self.reconstruction_decoder(source, weight)
         return decoded
 
     def forward(
@@ -208,6 +261,8 @@ class RCNCell(nn.Module):
         H_prev: Tensor,
         driver: Tensor,
         reconstruction_source: Tensor | None = None,
+        *,
+        weights: RCNWeights | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Advance the states by one time step.
 
@@ -220,6 +275,8 @@ class RCNCell(nn.Module):
         reconstruction_source : Tensor, optional
             States to decode; Hhat when absent: H(t) has already seen the driver.
             Shape ``(Q, N, H)``.
+        weights : RCNWeights, optional
+            From :meth:`weights`, once for all steps of a rollout.
 
         Returns
         -------
@@ -237,15 +294,15 @@ class RCNCell(nn.Module):
             A tensor has the wrong rank or size.
         """
         self._check_inputs(H_prev, driver, reconstruction_source)
-        A = self.effective_dag()
-        predicted = self.structural(H_prev, A)
+        weights = self.weights() if weights is None else weights
+        predicted, carried = self._structural_pair(H_prev, weights)
         forcing = self.activation(self.driver_encoder(driver))
-        H_next = self.dropout(self.gru(forcing, predicted))
+        H_next = self.dropout(self.gru(forcing, carried))
         source = predicted if reconstruction_source is None else reconstruction_source
-        reconstruction = self.reconstruct(source)
+        reconstruction = self.reconstruct(source, weights.decoder)
         if reconstruction is not None and driver.dim() == 2:
             reconstruction = reconstruction.mean(0)  # (N, R)
-        return H_next, reconstruction, A
+        return H_next, reconstruction, weights.A
 
     def pool_state(
         self, H: Tensor, *, batch: Tensor | None = None, pool: str = "mean"
@@ -352,12 +409,12 @@ class RCNSequenceRunner:
                 expected=len(drivers),
             )
         out = RCNSequenceOutput([], [], [])
-        H = H_init
+        H, weights = H_init, self.cell.weights()
         for t, driver in enumerate(drivers):
             if self.detach_interval and t and t % self.detach_interval == 0:
                 H = H.detach()
             source = None if sources is None else sources[t]
-            H, reconstruction, A = self.cell(H, driver, source)
+            H, reconstruction, A = self.cell(H, driver, source, weights=weights)
             out.states.append(H)
             out.reconstructions.append(reconstruction)
             out.dag_matrices.append(A)

@@ -9,6 +9,7 @@ Cho et al., Learning phrase representations using RNN encoder-decoder, arXiv:140
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -135,13 +136,62 @@ class StackedLinear(nn.Module):
         scale: Tensor = self.norm / length.clamp(min=1e-12)
         return self.weight * scale
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply map k to ``x[k]``, or every map to a shared ``(N, in)``."""
-        weight = self.effective_weight().transpose(1, 2)  # (Q, in, out)
+    def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Apply map k to ``x[k]``, or every map to a shared ``(N, in)``.
+
+        ``weight`` saves computing `effective_weight` again.
+        """
+        weight = self.effective_weight() if weight is None else weight
+        weight = weight.transpose(1, 2)  # (Q, in, out)
         x = x.expand(len(weight), *x.shape[-2:])  # (Q, N, in)
         if self.bias is None:
             return torch.bmm(x, weight)
         return torch.baddbmm(self.bias.unsqueeze(1), x, weight)  # (Q, N, out)
+
+
+class GRUGates(torch.autograd.Function):
+    """The element-wise part of a GRU, with its own backward pass.
+
+    ``r, z = sigmoid(x + h)``, ``n = tanh(x_n + r h_n)``, ``(1 - z) n + z hidden``. Left
+    to autograd it makes some fifteen temporaries of the size of the state, which take
+    longer than the matrix products as soon as they do not fit the cache.
+    """
+
+    @staticmethod
+    def forward(from_x: Tensor, from_h: Tensor, hidden: Tensor) -> tuple[Tensor, ...]:
+        """Return the new state ``(Q, N, H)`` of the products ``(Q, N, 3H)``."""
+        size = hidden.shape[-1]
+        gates = from_x[..., : 2 * size] + from_h[..., : 2 * size]
+        gates = gates.sigmoid_()
+        r, z = gates.chunk(2, dim=-1)
+        n = torch.addcmul(from_x[..., 2 * size :], r, from_h[..., 2 * size :]).tanh_()
+        return torch.lerp(n, hidden.to(n.dtype), z), gates, n
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keep the gates."""
+        _, from_h, hidden = inputs
+        _, gates, n = output
+        ctx.mark_non_differentiable(gates, n)
+        ctx.save_for_backward(from_h, hidden, gates, n)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Any) -> Any:
+        """Return the gradients of the two products and of the old state."""
+        grad = grads[0]
+        from_h, hidden, gates, n = ctx.saved_tensors
+        size = hidden.shape[-1]
+        r, z = gates.chunk(2, dim=-1)
+        d_x, d_h = torch.empty_like(from_h), torch.empty_like(from_h)
+        d_r, d_z, d_n = d_x.chunk(3, dim=-1)
+        d_hidden = grad * z
+        torch.mul(grad - d_hidden, 1.0 - n * n, out=d_n)
+        torch.mul(grad * (hidden - n), z - z * z, out=d_z)
+        torch.mul(d_n * from_h[..., 2 * size :], r - r * r, out=d_r)
+        d_h[..., : 2 * size] = d_x[..., : 2 * size]
+        torch.mul(d_n, r, out=d_h[..., 2 * size :])
+        return d_x, d_h, d_hidden
 
 
 class StackedGRUCell(nn.Module):
@@ -178,12 +228,19 @@ class StackedGRUCell(nn.Module):
         from_h = torch.baddbmm(
             self.bias_hh.unsqueeze(1), hidden, self.weight_hh.transpose(1, 2)
         )
-        r_x, z_x, n_x = from_x.chunk(3, dim=-1)  # (Q, N, H) each
-        r_h, z_h, n_h = from_h.chunk(3, dim=-1)
-        r = torch.sigmoid(r_x + r_h)
-        z = torch.sigmoid(z_x + z_h)
-        n = torch.tanh(n_x + r * n_h)
-        return (1.0 - z) * n + z * hidden
+        if torch.compiler.is_compiling():  # the compiler fuses these by itself
+            return _gru_gates(from_x, from_h, hidden)
+        new: Tensor = GRUGates.apply(from_x, from_h, hidden)[0]  # type: ignore[no-untyped-call]
+        return new
+
+
+def _gru_gates(from_x: Tensor, from_h: Tensor, hidden: Tensor) -> Tensor:
+    """Return what `GRUGates` does, in operations that the compiler can trace."""
+    x_r, x_z, x_n = from_x.chunk(3, dim=-1)
+    h_r, h_z, h_n = from_h.chunk(3, dim=-1)
+    r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
+    n = torch.tanh(x_n + r * h_n)
+    return torch.lerp(n, hidden.to(n.dtype), z)
 
 
 def check_shape(name: str, tensor: Tensor, expected: tuple[int | None, ...]) -> None:
