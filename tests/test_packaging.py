@@ -24,14 +24,18 @@ PACKAGES = [
 def test_exports_are_frozen():
     assert sorted(st_cdgm.__all__) == [
         "CausalDiffusionDecoder",
+        "DiffusionOutput",
         "HeteroGraphBuilder",
         "IntelligibleVariableConfig",
         "IntelligibleVariableEncoder",
         "NetCDFDataPipeline",
+        "NetCDFToDataFrame",
         "RCNCell",
         "RCNSequenceRunner",
         "ResDiffIterableDataset",
+        "ZarrDataPipeline",
         "__version__",
+        "train_epoch",
     ]
 
 

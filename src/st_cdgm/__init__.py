@@ -12,36 +12,48 @@ from st_cdgm._version import __version__
 
 if TYPE_CHECKING:
     from st_cdgm.data.datasets import ResDiffIterableDataset
+    from st_cdgm.data.netcdf_utils import NetCDFToDataFrame
     from st_cdgm.data.pipeline import NetCDFDataPipeline
+    from st_cdgm.data.zarr_pipeline import ZarrDataPipeline
     from st_cdgm.models.causal_rcn import RCNCell, RCNSequenceRunner
     from st_cdgm.models.diffusion_decoder import CausalDiffusionDecoder
+    from st_cdgm.models.diffusion_output import DiffusionOutput
     from st_cdgm.models.graph_builder import HeteroGraphBuilder
     from st_cdgm.models.intelligible_encoder import (
         IntelligibleVariableConfig,
         IntelligibleVariableEncoder,
     )
+    from st_cdgm.training.training_loop import train_epoch
 
 __all__ = [
     "CausalDiffusionDecoder",
+    "DiffusionOutput",
     "HeteroGraphBuilder",
     "IntelligibleVariableConfig",
     "IntelligibleVariableEncoder",
     "NetCDFDataPipeline",
+    "NetCDFToDataFrame",
     "RCNCell",
     "RCNSequenceRunner",
     "ResDiffIterableDataset",
+    "ZarrDataPipeline",
     "__version__",
+    "train_epoch",
 ]
 
 _HOME = {
     "CausalDiffusionDecoder": "st_cdgm.models.diffusion_decoder",
+    "DiffusionOutput": "st_cdgm.models.diffusion_output",
     "HeteroGraphBuilder": "st_cdgm.models.graph_builder",
     "IntelligibleVariableConfig": "st_cdgm.models.intelligible_encoder",
     "IntelligibleVariableEncoder": "st_cdgm.models.intelligible_encoder",
     "NetCDFDataPipeline": "st_cdgm.data.pipeline",
+    "NetCDFToDataFrame": "st_cdgm.data.netcdf_utils",
     "RCNCell": "st_cdgm.models.causal_rcn",
     "RCNSequenceRunner": "st_cdgm.models.causal_rcn",
     "ResDiffIterableDataset": "st_cdgm.data.datasets",
+    "ZarrDataPipeline": "st_cdgm.data.zarr_pipeline",
+    "train_epoch": "st_cdgm.training.training_loop",
 }
 
 

@@ -3,7 +3,27 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torch_geometric.nn import GATv2Conv, GCNConv, GraphConv, SAGEConv, TransformerConv
+from torch_geometric.nn import (
+    AGNNConv,
+    CGConv,
+    ChebConv,
+    FiLMConv,
+    GATConv,
+    GATv2Conv,
+    GCNConv,
+    GENConv,
+    GINConv,
+    GraphConv,
+    LEConv,
+    MixHopConv,
+    NNConv,
+    ResGatedGraphConv,
+    RGCNConv,
+    SAGEConv,
+    SGConv,
+    TAGConv,
+    TransformerConv,
+)
 
 from st_cdgm.errors import ConfigError, InputError, MissingVariableError
 from st_cdgm.models.graph_builder import HeteroGraphBuilder
@@ -43,12 +63,14 @@ def encoder(paths=None, hidden=8, **kwargs):
 
 class TestSeparateVariables:
     def test_d32_variables_on_one_target_differ(self, builder, features):
+        # D32: variables on one target got one summed tensor.
         state = encoder().init_state(builder.prepare_batch(features))
         assert state.shape == (3, 24, 8)
         for a, b in ((0, 1), (0, 2), (1, 2)):
             assert (state[a] - state[b]).abs().mean() > 0.1
 
     def test_d32_a_variable_does_not_change_with_the_others(self, builder, features):
+        # D32: variables on one target got one summed tensor.
         data = builder.prepare_batch(features)
         three = encoder()
         alone = encoder({"surface": ADVECTION})
@@ -73,6 +95,7 @@ class TestSeparateVariables:
         assert not torch.allclose(before, after)
 
     def test_d35_equal_meta_paths_have_their_own_weights(self, builder, features):
+        # D35: only SAGEConv got input sizes; equal meta-paths overwrote each other.
         model = encoder({"a": ADVECTION, "b": ADVECTION})
         a, b = model(builder.prepare_batch(features)).values()
         assert (a - b).abs().mean() > 0.1
@@ -115,20 +138,32 @@ class TestConvolution:
         blocks = [2.5, 4.5, 10.5, 12.5]
         assert model.init_state(data)[0, :, 0].tolist() == blocks * 3
 
-    @pytest.mark.parametrize(
-        ("conv", "kwargs"),
-        [
-            (SAGEConv, {"aggr": "max"}),
-            (GATv2Conv, {"heads": 4}),
-            (GATv2Conv, {"heads": 3, "concat": False}),
-            (TransformerConv, None),
-            (GraphConv, None),
-            ("SAGEConv", None),
-        ],
-    )
+    BIPARTITE = [
+        (SAGEConv, {"aggr": "max"}),
+        (GATConv, {"heads": 2}),
+        (GATv2Conv, {"heads": 4}),
+        (GATv2Conv, {"heads": 3, "concat": False}),
+        (TransformerConv, None),
+        (GraphConv, None),
+        (ResGatedGraphConv, None),
+        (GENConv, None),
+        (FiLMConv, None),
+        (LEConv, None),
+        ("SAGEConv", None),
+    ]
+    ONE_TYPE = [
+        (GCNConv, None),
+        (ChebConv, {"K": 2}),
+        (TAGConv, None),
+        (SGConv, {"K": 2}),
+        (GINConv, {"nn": nn.Linear(3, 8)}),
+    ]
+
+    @pytest.mark.parametrize(("conv", "kwargs"), BIPARTITE)
     def test_d35_any_convolution_with_explicit_sizes(
         self, builder, features, conv, kwargs
     ):
+        # D35: only SAGEConv got input sizes; equal meta-paths overwrote each other.
         model = encoder(config={"conv_class": conv, "conv_kwargs": kwargs})
         state = model.init_state(builder.prepare_batch(features))
         assert state.shape == (3, 24, 8)
@@ -137,7 +172,71 @@ class TestConvolution:
             grads = [p.grad for p in convolution.parameters() if p.grad is not None]
             assert max(float(grad.abs().max()) for grad in grads) > 0
 
+    @pytest.mark.parametrize(("conv", "kwargs"), [*BIPARTITE, *ONE_TYPE])
+    def test_d32_two_variables_of_one_target_differ(
+        self, builder, features, conv, kwargs
+    ):
+        # D32: variables on one target got one summed tensor.
+        both = kwargs is not None and "nn" in kwargs  # a network given is one network
+        paths = {"a": ADVECTION, "b": ADVECTION}
+        if (conv, kwargs) in self.BIPARTITE:
+            paths["c"] = ("GP850", "vert_adj", "GP500")
+        model = encoder(paths, config={"conv_class": conv, "conv_kwargs": kwargs})
+        state = model.init_state(builder.prepare_batch(features))
+        assert both or (state[0] - state[1]).abs().mean() > 0.05
+        # Nor does any of them change with its neighbours in the list.
+        with torch.no_grad():
+            for parameter in model.convolutions[1].parameters():
+                parameter.mul_(1.0 if both else -2.0)
+        again = model.init_state(builder.prepare_batch(features))
+        torch.testing.assert_close(again[0], state[0], rtol=0, atol=0)
+        torch.testing.assert_close(again[2:], state[2:], rtol=0, atol=0)
+
+    @pytest.mark.parametrize(
+        ("conv", "kwargs", "path"),
+        [
+            (NNConv, {"nn": nn.Linear(2, 24)}, ADVECTION),  # edge features
+            (NNConv, None, ADVECTION),
+            (CGConv, None, ADVECTION),
+            (RGCNConv, {"num_relations": 2}, ADVECTION),  # edge types
+            (AGNNConv, None, ADVECTION),  # keeps the width of its input
+            (MixHopConv, None, ADVECTION),  # three times H
+            (SAGEConv, {"out_channels": 5}, CONVECTION),
+            (GINConv, {"nn": nn.Linear(3, 8)}, CONVECTION),  # sums both ends
+            ("MessagePassing", None, ADVECTION),
+        ],
+    )
+    def test_an_unsuitable_convolution_is_refused_before_the_first_batch(
+        self, conv, kwargs, path
+    ):
+        name = conv if isinstance(conv, str) else conv.__name__
+        with pytest.raises(ConfigError, match=rf"'v'[\s\S]*{name}"):
+            encoder({"v": path}, config={"conv_class": conv, "conv_kwargs": kwargs})
+
+    def test_edges_of_one_batch_are_not_kept_for_the_next(self):
+        kwargs = {"conv_class": GCNConv, "conv_kwargs": {"cached": True}}
+        with pytest.raises(ConfigError, match="cached"):
+            encoder({"v": ADVECTION}, config=kwargs)
+
+    def test_the_trial_leaves_no_trace(self):
+        torch.manual_seed(7)
+        one = IntelligibleVariableEncoder(
+            [Config("v", ADVECTION, GENConv)], 8, in_channels=CHANNELS
+        )
+        drawn = torch.rand(3)
+        torch.manual_seed(7)
+        plain = GENConv(3, 8)
+        nn.LayerNorm(8)
+        assert torch.equal(drawn, torch.rand(3))
+        assert one.convolutions[0].training
+        for mine, theirs in zip(
+            one.convolutions[0].parameters(), plain.parameters(), strict=True
+        ):
+            assert torch.equal(mine, theirs)
+            assert mine.grad is None
+
     def test_d33_all_parameters_exist_before_the_first_batch(self):
+        # D33: unused convolutions kept uninitialised parameters.
         for conv in (SAGEConv, GATv2Conv, TransformerConv):
             model = encoder(config={"conv_class": conv})
             assert not any(
@@ -145,6 +244,39 @@ class TestConvolution:
                 for p in model.parameters()
             )
             assert sum(p.numel() for p in model.parameters()) > 0
+
+    @pytest.mark.parametrize("conv", [SAGEConv, GATv2Conv, GraphConv])
+    def test_sizes_from_the_first_graph(self, builder, features, conv):
+        # D33: unused convolutions kept uninitialised parameters.
+        torch.manual_seed(0)
+        configs = [Config(name, path, conv) for name, path in PATHS.items()]
+        model = IntelligibleVariableEncoder(configs, 8)
+        data = builder.prepare_batch(features)
+        assert model.init_state(data).shape == (3, 24, 8)
+        known = encoder(config={"conv_class": conv})
+        assert {n: p.shape for n, p in model.named_parameters()} == {
+            n: p.shape for n, p in known.named_parameters()
+        }
+        before = [p.detach().clone() for p in model.convolutions.parameters()]
+        model.reset_parameters()
+        changed = [
+            not torch.equal(p, old)
+            for p, old in zip(model.convolutions.parameters(), before, strict=True)
+            if p.dim() == 2
+        ]
+        assert all(changed)
+
+    def test_d33_layers_that_the_first_graph_does_not_reach(self, builder, features):
+        # D33: unused convolutions kept uninitialised parameters.
+        configs = [Config("v", CONVECTION, TransformerConv)]  # its own skip is off
+        model = IntelligibleVariableEncoder(configs, 8)
+        with pytest.raises(ConfigError, match=r"'v'[\s\S]*in_channels"):
+            model.init_state(builder.prepare_batch(features))
+
+    def test_a_wrong_width_is_found_by_the_first_graph(self, builder, features):
+        model = IntelligibleVariableEncoder([Config("v", ADVECTION, AGNNConv)], 8)
+        with pytest.raises(InputError, match="variable 'v'"):
+            model.init_state(builder.prepare_batch(features))
 
     def test_a_convolution_for_one_node_type_only(self):
         encoder({"v": ADVECTION}, config={"conv_class": GCNConv})
@@ -173,6 +305,7 @@ class TestConvolution:
 
 class TestMissingParts:
     def test_d31_a_level_outside_the_graph_is_named(self, features):
+        # D31: a meta-path into an absent level was a bare KeyError.
         grid = HeteroGraphBuilder((3, 4), (6, 8), include_mid_layer=False)
         data = grid.prepare_batch({"GP850": features["GP850"]})
         with pytest.raises(MissingVariableError) as caught:
@@ -183,10 +316,12 @@ class TestMissingParts:
         assert "GP850/spat_adj/GP850" in text
 
     def test_d31_a_node_type_without_known_features(self):
+        # D31: a meta-path into an absent level was a bare KeyError.
         with pytest.raises(MissingVariableError, match=r"GP250[\s\S]*GP850 \(3\)"):
             encoder({"high": ("GP250", "spat_adj", "GP250")})
 
     def test_d33_an_absent_relation_is_an_error(self, builder, features):
+        # D33: unused convolutions kept uninitialised parameters.
         model = encoder({"up": ("GP850", "rises", "GP500")})
         with pytest.raises(MissingVariableError, match="rises"):
             model(builder.prepare_batch(features))
@@ -204,6 +339,7 @@ class TestMissingParts:
             )
 
     def test_d35_different_node_counts_cannot_be_stacked(self, builder, features):
+        # D35: only SAGEConv got input sizes; equal meta-paths overwrote each other.
         model = encoder({"surface": ADVECTION, "down": ("GP850", "causes_up", "SP_HR")})
         data = builder.prepare_batch(features)
         data["GP850", "causes_up", "SP_HR"].edge_index = torch.tensor([[0], [47]])
@@ -221,6 +357,12 @@ class TestMissingParts:
 
 
 class TestBatches:
+    def test_plain_mappings_equal_a_graph(self, builder, features):
+        model = encoder()
+        data = builder.prepare_batch(features)
+        plain = model.encode_state(*builder.prepare_inputs(features))
+        torch.testing.assert_close(plain, model.init_state(data), rtol=0, atol=0)
+
     def test_a_batch_equals_its_graphs_one_by_one(self, builder, features):
         model = encoder()
         together = model.init_state(builder.prepare_batch(features))
@@ -287,6 +429,7 @@ class TestPooling:
         assert isinstance(same, nn.Identity)
 
     def test_d40_an_empty_group_is_zero(self):
+        # D40: empty groups got the whole graph's mean, unknown pools meant the mean.
         model = encoder()
         index = torch.tensor([0, 0, 2, 2])
         for pool in ("mean", "max"):
@@ -296,6 +439,7 @@ class TestPooling:
             assert tokens[:, 0, 0].tolist() == [-1.0, 0.0, -1.0]
 
     def test_d40_unknown_pools_are_refused(self):
+        # D40: empty groups got the whole graph's mean, unknown pools meant the mean.
         with pytest.raises(ConfigError, match="median"):
             encoder(default_pool="median")
         with pytest.raises(ConfigError, match="sum"):
@@ -328,6 +472,7 @@ class TestPooling:
 
 
 def test_d34_reset_ends_and_draws_anew():
+    # D34: reset_parameters called itself for ever.
     model = encoder(conditioning_dim=5)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     model.reset_parameters()

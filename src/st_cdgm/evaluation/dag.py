@@ -178,6 +178,8 @@ def export_dag(
         ],
         "constraint": constraint,
         "note": note,
+        # The smallest threshold above which the learned matrix has no cycle.
+        "acyclic_above": float(acyclic_threshold(weights, threshold)),
         "acyclicity": acyclicity_report(graph, labels).to_dict(),
     }
     picture = figure_png(plot_dag_heatmap(graph, labels, show=False))

@@ -9,6 +9,7 @@ from st_cdgm._lazy import import_name
 if TYPE_CHECKING:
     from st_cdgm.models.causal_rcn import RCNCell, RCNSequenceRunner
     from st_cdgm.models.diffusion_decoder import CausalDiffusionDecoder
+    from st_cdgm.models.diffusion_output import DiffusionOutput
     from st_cdgm.models.graph_builder import HeteroGraphBuilder
     from st_cdgm.models.intelligible_encoder import (
         IntelligibleVariableConfig,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CausalDiffusionDecoder",
+    "DiffusionOutput",
     "HeteroGraphBuilder",
     "IntelligibleVariableConfig",
     "IntelligibleVariableEncoder",
@@ -28,6 +30,7 @@ __all__ = [
 
 _HOME = {
     "CausalDiffusionDecoder": "st_cdgm.models.diffusion_decoder",
+    "DiffusionOutput": "st_cdgm.models.diffusion_output",
     "HeteroGraphBuilder": "st_cdgm.models.graph_builder",
     "IntelligibleVariableConfig": "st_cdgm.models.intelligible_encoder",
     "IntelligibleVariableEncoder": "st_cdgm.models.intelligible_encoder",

@@ -12,6 +12,7 @@ Node index of cell (row i, column j) is ``i * width + j``. Relations:
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,8 +27,11 @@ from torch_geometric.data import HeteroData
 from st_cdgm.errors import ConfigError, InputError, MissingVariableError
 from st_cdgm.models.grid_edges import (
     NEIGHBOURS,
+    check_grid_shape,
+    count_far_cells,
     covering_cell,
     grid_edges,
+    grid_to_nodes,
     nearest,
     unit_vectors,
 )
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["GraphBuildReport", "HeteroGraphBuilder"]
+
+logger = logging.getLogger(__name__)
 
 STATIC_NODE = "SP_HR"
 UPPER_LEVELS = ("GP850", "GP500", "GP250")
@@ -138,8 +144,8 @@ class HeteroGraphBuilder:
         neighbours: int = 8,
         wrap: bool = False,
     ) -> None:
-        self.lr_shape = _check_grid_shape("lr_shape", lr_shape)
-        self.hr_shape = _check_grid_shape("hr_shape", hr_shape)
+        self.lr_shape = check_grid_shape("lr_shape", lr_shape)
+        self.hr_shape = check_grid_shape("hr_shape", hr_shape)
         self.num_nodes_lr = self.lr_shape[0] * self.lr_shape[1]
         self.num_nodes_hr = self.hr_shape[0] * self.hr_shape[1]
         self.include_mid_layer = include_mid_layer
@@ -183,7 +189,16 @@ class HeteroGraphBuilder:
         lr_lat, lr_lon, hr_lat, hr_lon = (np.asarray(c, float) for c in coordinates)
         source = unit_vectors("coarse", lr_lat, lr_lon, self.lr_shape)
         target = unit_vectors("fine", hr_lat, hr_lon, self.hr_shape)
-        return torch.from_numpy(nearest(source, target))
+        parent = nearest(source, target)
+        far = count_far_cells(source, target, parent, self.lr_shape)
+        if far:
+            logger.warning(
+                "%d of %d fine cells lie outside the coarse grid; each is given the "
+                "nearest coarse cell at its border",
+                far,
+                len(parent),
+            )
+        return torch.from_numpy(parent)
 
     def _build_edges(self) -> dict[EdgeType, Tensor]:
         ring = torch.from_numpy(
@@ -313,16 +328,35 @@ class HeteroGraphBuilder:
         InputError
             No features, wrong number of nodes, or batch sizes differ.
         """
+        size, device = self._check_batch(features)
+        data = self._graph(self._edges_for(size, device))
+        for name, x in features.items():
+            data[name].x = x.flatten(0, 1)
+        return data
+
+    def prepare_inputs(
+        self, features: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[EdgeType, Tensor]]:
+        """Return ``x`` and edges of `prepare_batch` as plain mappings.
+
+        For `IntelligibleVariableEncoder.encode` inside ``torch.compile``, which does
+        not see through the making of a ``HeteroData``.
+        """
+        size, device = self._check_batch(features)
+        edges = self._edges_for(size, device)
+        x = {name: value.flatten(0, 1) for name, value in features.items()}
+        return {**x, STATIC_NODE: edges.static_x}, edges.index
+
+    def _check_batch(self, features: Mapping[str, Tensor]) -> tuple[int, torch.device]:
+        """Return the number of graphs and the device of checked features."""
         if not features:
             raise InputError("a batch of graphs needs features", found=0)
         first = next(iter(features.values()))
         size = first.shape[0]
-        data = self._graph(self._edges_for(size, first.device))
         for name, x in features.items():
             self._check_node_type(name)
             check_shape(f"features of {name}", x, (size, self.num_nodes_lr, None))
-            data[name].x = x.reshape(size * self.num_nodes_lr, x.shape[2])
-        return data
+        return size, first.device
 
     def _edges_for(self, size: int, device: torch.device) -> _Edges:
         """Return the edges of ``size`` stacked graphs, from a small cache."""
@@ -382,11 +416,11 @@ class HeteroGraphBuilder:
 
     def lr_grid_to_nodes(self, grid: Tensor, *, channel_last: bool = False) -> Tensor:
         """Flatten ``(C, y, x)``, or ``(y, x, C)``, to ``(N_lr, C)``."""
-        return _grid_to_nodes(grid, self.lr_shape, channel_last=channel_last)
+        return grid_to_nodes(grid, self.lr_shape, channel_last=channel_last)
 
     def hr_grid_to_nodes(self, grid: Tensor, *, channel_last: bool = False) -> Tensor:
         """Flatten ``(C, Y, X)``, or ``(Y, X, C)``, to ``(N_hr, C)``."""
-        return _grid_to_nodes(grid, self.hr_shape, channel_last=channel_last)
+        return grid_to_nodes(grid, self.hr_shape, channel_last=channel_last)
 
     def hr_nodes_to_grid(self, nodes: Tensor, *, channel_last: bool = False) -> Tensor:
         """Unflatten ``(N_hr, C)`` to ``(C, Y, X)``, or ``(Y, X, C)``."""
@@ -398,18 +432,6 @@ class HeteroGraphBuilder:
         """Give each fine cell its parent's features: ``(N_lr, C)`` -> ``(N_hr, C)``."""
         check_shape("coarse nodes", lr_nodes, (self.num_nodes_lr, None))
         return lr_nodes[self._parent.to(lr_nodes.device)]
-
-
-def _check_grid_shape(name: str, shape: Sequence[int]) -> tuple[int, int]:
-    values = tuple(int(size) for size in shape)
-    if len(values) != 2 or min(values) < 1:
-        raise ConfigError(
-            "a grid has two positive sizes",
-            variable=name,
-            found=values,
-            expected="(rows, columns)",
-        )
-    return values[0], values[1]
 
 
 def _check_levels(levels: Sequence[str] | None, include_mid_layer: bool) -> list[str]:
@@ -424,12 +446,3 @@ def _check_levels(levels: Sequence[str] | None, include_mid_layer: bool) -> list
             expected=f"distinct names other than {STATIC_NODE}, bottom-up",
         )
     return names
-
-
-def _grid_to_nodes(
-    grid: Tensor, shape: tuple[int, int], *, channel_last: bool
-) -> Tensor:
-    expected = (*shape, None) if channel_last else (None, *shape)
-    check_shape("grid", grid, expected)
-    last = grid if channel_last else grid.permute(1, 2, 0)
-    return last.reshape(shape[0] * shape[1], last.shape[2])

@@ -8,14 +8,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from torch import Tensor
 
-from st_cdgm.errors import InputError
+from st_cdgm.errors import ConfigError, InputError
+from st_cdgm.models.stacked import check_shape
 
-__all__ = ["NEIGHBOURS", "covering_cell", "grid_edges", "nearest", "unit_vectors"]
+__all__ = [
+    "NEIGHBOURS",
+    "check_grid_shape",
+    "count_far_cells",
+    "covering_cell",
+    "grid_edges",
+    "grid_to_nodes",
+    "nearest",
+    "unit_vectors",
+]
 
 RING = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
 KNIGHT = [(dy, dx) for dy in (-2, -1, 1, 2) for dx in (-2, -1, 1, 2) if dy**2 != dx**2]
 NEIGHBOURS = {8: RING, 16: RING + KNIGHT}
+
+
+def check_grid_shape(name: str, shape: Sequence[int]) -> tuple[int, int]:
+    """Return rows and columns; raise ConfigError unless two positive sizes."""
+    values = tuple(int(size) for size in shape)
+    if len(values) != 2 or min(values) < 1:
+        raise ConfigError(
+            "a grid has two positive sizes",
+            variable=name,
+            found=values,
+            expected="(rows, columns)",
+        )
+    return values[0], values[1]
 
 
 def covering_cell(coarse: int, fine: int) -> NDArray[np.int64]:
@@ -38,6 +62,13 @@ def unit_vectors(
         )
     if not (np.isfinite(lat).all() and np.isfinite(lon).all()):
         raise InputError(f"the {grid} grid has coordinates that are not finite")
+    if np.abs(lat).max() > 90.0 + 1e-6:
+        raise InputError(
+            f"the {grid} grid has latitudes beyond the poles",
+            found=f"{lat.min():g} .. {lat.max():g}",
+            expected="degrees north, -90 .. 90",
+            remedy="give geographic coordinates, not those of a projection",
+        )
     phi, lam = np.radians(lat).ravel(), np.radians(lon).ravel()
     return np.stack(
         [np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=1
@@ -61,8 +92,11 @@ def grid_edges(
         source = np.flatnonzero(inside)
         pairs.append(np.stack([source, (i * cols + j)[inside]]))
     edges = np.concatenate(pairs, axis=1)
-    if wrap:  # a narrow ring meets itself
-        edges = np.unique(edges[:, edges[0] != edges[1]], axis=1)
+    if wrap and cols <= 2 * max(abs(dx) for _, dx in offsets):
+        # A narrow ring meets itself: the same edge comes from two offsets.
+        pair = np.unique(edges[0] * (rows * cols) + edges[1])
+        edges = np.stack(np.divmod(pair, rows * cols))
+        edges = edges[:, edges[0] != edges[1]]
     return edges.astype(np.int64)
 
 
@@ -75,3 +109,30 @@ def nearest(
     """
     _, index = cKDTree(source).query(target)
     return np.asarray(index, dtype=np.int64)
+
+
+def count_far_cells(
+    source: NDArray[np.float64],
+    target: NDArray[np.float64],
+    parent: NDArray[np.int64],
+    shape: tuple[int, int],
+) -> int:
+    """Count targets farther from their parent than every neighbour of the parent is.
+
+    They lie outside the source grid, by half a cell or more.
+    """
+    here, there = grid_edges(shape, RING, wrap=False)
+    reach = np.zeros(len(source))
+    np.maximum.at(reach, here, np.linalg.norm(source[here] - source[there], axis=1))
+    distance = np.linalg.norm(target - source[parent], axis=1)
+    return int(np.count_nonzero((distance > reach[parent]) & (reach[parent] > 0)))
+
+
+def grid_to_nodes(
+    grid: Tensor, shape: tuple[int, int], *, channel_last: bool
+) -> Tensor:
+    """Flatten ``(C, y, x)``, or ``(y, x, C)``, to ``(N, C)``, row-major."""
+    expected = (*shape, None) if channel_last else (None, *shape)
+    check_shape("grid", grid, expected)
+    last = grid if channel_last else grid.permute(1, 2, 0)
+    return last.reshape(shape[0] * shape[1], last.shape[2])

@@ -7,19 +7,19 @@ A variable stands for its meta-path's source.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch_geometric.nn as pyg_nn
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import SAGEConv
 
 from st_cdgm.errors import ConfigError, InputError, MissingVariableError
-from st_cdgm.models.stacked import pool_nodes
+from st_cdgm.models.convolutions import build_convolution
+from st_cdgm.models.stacked import check_shape, pool_nodes
 
 __all__ = ["IntelligibleVariableConfig", "IntelligibleVariableEncoder"]
 
@@ -75,14 +75,15 @@ class IntelligibleVariableEncoder(nn.Module):
         Pooling of variables that name none.
     conditioning_dim : int, optional
         Width of a conditioning token; H when absent.
-    in_channels : mapping of str to int
-        Number of features of each node type.
+    in_channels : mapping of str to int, optional
+        Number of features of each node type. When absent the first graph decides:
+        encode one before counting, copying or optimising the parameters.
 
     Raises
     ------
     ConfigError
         No variable, a repeated name, an unknown pool or convolution, or one that cannot
-        be built.
+        be built or does not map node features and edges alone to H values per node.
     MissingVariableError
         A meta-path names a node type without known features.
 
@@ -101,7 +102,7 @@ class IntelligibleVariableEncoder(nn.Module):
         use_layer_norm: bool = True,
         default_pool: str = "mean",
         conditioning_dim: int | None = None,
-        in_channels: Mapping[str, int],
+        in_channels: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.configs = list(configs)
@@ -111,9 +112,10 @@ class IntelligibleVariableEncoder(nn.Module):
         self.pools = [_check_pool(c.pool or default_pool) for c in self.configs]
         self._check_names()
         self.convolutions = nn.ModuleList(
-            _build_convolution(config, hidden_dim, in_channels)
+            build_convolution(config, hidden_dim, in_channels)
             for config in self.configs
         )
+        self._sized = in_channels is not None
         self.norms = nn.ModuleList(
             nn.LayerNorm(hidden_dim) if use_layer_norm else nn.Identity()
             for _ in self.configs
@@ -173,6 +175,10 @@ class IntelligibleVariableEncoder(nn.Module):
         ------
         MissingVariableError
             The graph lacks a node type or meta-path.
+        InputError
+            A convolution of unknown input size gives another width than H.
+        ConfigError
+            A convolution of unknown input size has layers left without one.
         """
         out = []
         for config, conv, norm in zip(
@@ -185,8 +191,25 @@ class IntelligibleVariableEncoder(nn.Module):
                 hidden = conv(x[source], edges)
             else:
                 hidden = conv((x[source], x[target]), edges)
+            check_shape(f"variable {config.name!r}", hidden, (None, self.hidden_dim))
             out.append(self.activation(norm(hidden)))
+        if not self._sized:
+            self._check_sized()
         return out
+
+    def _check_sized(self) -> None:
+        """After the first graph every parameter must have its size."""
+        for config, conv in zip(self.configs, self.convolutions, strict=True):
+            if any(map(is_lazy, conv.parameters())):
+                raise ConfigError(
+                    f"the convolution of variable {config.name!r} has layers that the "
+                    "first graph does not reach",
+                    variable="in_channels",
+                    found="none",
+                    expected="number of features of each node type",
+                    remedy="give in_channels, so that all layers have a size",
+                )
+        self._sized = True
 
     def forward(self, data: HeteroData, *, pooled: bool = False) -> dict[str, Tensor]:
         """Return each variable by name.
@@ -223,15 +246,21 @@ class IntelligibleVariableEncoder(nn.Module):
         InputError
             The variables' target node types have different numbers of nodes.
         """
-        states = self.encode(data.x_dict, data.edge_index_dict)
-        counts = {
-            f"{config.name} on {config.meta_path[2]}": state.shape[0]
-            for config, state in zip(self.configs, states, strict=True)
-        }
-        if len(set(counts.values())) > 1:
+        return self.encode_state(data.x_dict, data.edge_index_dict)
+
+    def encode_state(
+        self, x: Mapping[str, Tensor], edge_index: Mapping[EdgeType, Tensor]
+    ) -> Tensor:
+        """Return what `init_state` returns, from plain mappings as `encode` takes."""
+        states = self.encode(x, edge_index)
+        counts = [state.shape[0] for state in states]
+        if any(count != counts[0] for count in counts):
             raise InputError(
                 "variables on different numbers of nodes make no common state",
-                found=", ".join(f"{name}: {count}" for name, count in counts.items()),
+                found=", ".join(
+                    f"{config.name} on {config.meta_path[2]}: {count}"
+                    for config, count in zip(self.configs, counts, strict=True)
+                ),
                 expected="targets with the same number of nodes",
                 remedy="choose target node types of one grid",
             )
@@ -347,78 +376,3 @@ def _check_present(
         expected="its source and target with features, and its edges",
         remedy="add the level to the graph, or correct the variable's meta-path",
     )
-
-
-def _build_convolution(
-    config: IntelligibleVariableConfig, hidden_dim: int, in_channels: Mapping[str, int]
-) -> nn.Module:
-    """Build a convolution with explicit sizes: nothing is left to a first batch."""
-    source, _, target = config.meta_path
-    for node_type in (source, target):
-        if in_channels.get(node_type, 0) < 1:
-            known = {name: size for name, size in in_channels.items() if size > 0}
-            raise MissingVariableError(
-                f"variable {config.name!r} needs a node type without known features",
-                variable=node_type,
-                found=f"{in_channels.get(node_type, 0)} features",
-                expected="one of " + ", ".join(f"{n} ({f})" for n, f in known.items()),
-                remedy="correct the meta-path, or provide the level or static fields",
-            )
-    conv_class = _convolution_class(config)
-    accepted = inspect.signature(conv_class).parameters
-    kwargs = _convolution_kwargs(config, accepted, hidden_dim)
-    sizes = (in_channels[source], in_channels[target])
-    if "in_channels" in accepted:
-        kwargs.setdefault("in_channels", sizes[0] if source == target else sizes)
-    try:
-        return conv_class(**kwargs)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"the convolution of variable {config.name!r} cannot be built: {error}",
-            found=f"{conv_class.__name__}({kwargs})",
-            expected="arguments it accepts; between two node types, a convolution "
-            "for bipartite graphs",
-        ) from error
-
-
-def _convolution_class(config: IntelligibleVariableConfig) -> type[nn.Module]:
-    found: Any = config.conv_class
-    if isinstance(found, str):
-        found = getattr(pyg_nn, found, None)
-    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
-        raise ConfigError(
-            f"variable {config.name!r} names an unknown convolution",
-            variable="conv_class",
-            found=config.conv_class,
-            expected="a convolution of torch_geometric.nn",
-        )
-    return found
-
-
-def _convolution_kwargs(
-    config: IntelligibleVariableConfig, accepted: Mapping[str, Any], hidden_dim: int
-) -> dict[str, Any]:
-    kwargs = dict(config.conv_kwargs or {})
-    source, _, target = config.meta_path
-    if source != target:
-        if "root_weight" in accepted:
-            kwargs.setdefault("root_weight", False)
-        if "add_self_loops" in accepted and kwargs.setdefault("add_self_loops", False):
-            raise ConfigError(
-                f"variable {config.name!r}: self-loops have no meaning between two "
-                "node types",
-                variable="add_self_loops",
-                found=True,
-                expected=False,
-            )
-    heads = int(kwargs.get("heads", 1)) if kwargs.get("concat", True) else 1
-    if hidden_dim % heads:
-        raise ConfigError(
-            f"variable {config.name!r}: the heads do not share H evenly",
-            variable="heads",
-            found=heads,
-            expected=f"a divisor of {hidden_dim}, or concat: false",
-        )
-    if "out_channels" in accepted:
-        kwargs.setdefault("out_channels", hidden_dim // heads)
-    return kwargs

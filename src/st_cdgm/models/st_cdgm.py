@@ -18,11 +18,11 @@ from st_cdgm.models.conditioning import (
 from st_cdgm.models.config import MetaPathConfig, ModelConfig
 from st_cdgm.models.diffusion_decoder import CausalDiffusionDecoder
 from st_cdgm.models.graph_builder import HeteroGraphBuilder
+from st_cdgm.models.guidance import Projection
 from st_cdgm.models.intelligible_encoder import (
     IntelligibleVariableConfig,
     IntelligibleVariableEncoder,
 )
-from st_cdgm.models.samplers import sample
 
 __all__ = ["STCDGM", "CausalRollout", "ModelInputs", "default_metapaths"]
 
@@ -285,11 +285,11 @@ class STCDGM(nn.Module):
     def initial_state(self, lr: Tensor) -> Tensor:
         """Encode one day ``(B, C, y, x)`` as causal states ``(Q, B*N, H)``."""
         nodes = lr.flatten(2).permute(0, 2, 1)  # (B, N, C)
-        data = self.builder.prepare_batch(
+        # Plain tensors, not a graph object: torch.compile follows them in one graph.
+        x, edges = self.builder.prepare_inputs(
             {name: nodes[:, :, index] for name, index in self.groups.items()}
         )
-        state: Tensor = self.encoder.init_state(data)
-        return state
+        return self.encoder.encode_state(x, edges)
 
     def rollout(self, lr: Tensor) -> CausalRollout:
         """Run the causal network over windows ``(B, T, C, y, x)``.
@@ -342,6 +342,8 @@ class STCDGM(nn.Module):
         *,
         sampler: str | None = None,
         steps: int | None = None,
+        guidance_scale: float = 1.0,
+        projection: Projection | None = None,
     ) -> Tensor:
         """Draw standardised residuals.
 
@@ -352,34 +354,22 @@ class STCDGM(nn.Module):
         noise : callable
             Each call returns further standard normal numbers. Shape
             ``(B, M, C_z, Y, X)``.
-        sampler, steps : optional
-            Instead of the configured ones.
+        sampler, steps, guidance_scale, projection : optional
+            As for ``CausalDiffusionDecoder.draw_residual``.
 
         Returns
         -------
         Tensor
             Shape ``(B, M, C, Y, X)``.
         """
-        device = condition.tokens.device
-        start = noise().to(device)
-        b, m = start.shape[:2]
-        repeated = condition.repeat(m)
-        cfg = self.config.diffusion
-        if cfg.one_step:
-            out = self.decoder.generate_one_step(start.flatten(0, 1), repeated)
-        else:
-            out = sample(
-                lambda x, sigma: self.decoder.denoise(x, sigma, repeated),
-                tuple(start.flatten(0, 1).shape),
-                sampler=sampler or cfg.scheduler_type,
-                steps=steps or cfg.num_sampling_steps,
-                noise=lambda i: (start if i == 0 else noise().to(device)).flatten(0, 1),
-                sigma_min=cfg.sigma_min,
-                sigma_max=cfg.sigma_max,
-                denoiser_dtype=start.dtype,
-                device=device,
-            ).to(start.dtype)
-        return out.reshape(b, m, *out.shape[1:])
+        return self.decoder.draw_residual(
+            condition,
+            noise,
+            sampler=sampler,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            projection=projection,
+        )
 
     @property
     def possible_edges(self) -> int:

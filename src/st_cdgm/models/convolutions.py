@@ -1,0 +1,171 @@
+"""Graph convolutions of the encoder, built by class or name and tried out once."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch_geometric.nn as pyg_nn
+from torch import Tensor, nn
+
+from st_cdgm.errors import ConfigError, MissingVariableError
+
+if TYPE_CHECKING:
+    from st_cdgm.models.intelligible_encoder import IntelligibleVariableConfig
+
+__all__ = ["build_convolution"]
+
+FROM_FIRST_GRAPH = -1  # PyG's mark for a size it takes from the first input
+
+
+def build_convolution(
+    config: IntelligibleVariableConfig,
+    hidden_dim: int,
+    in_channels: Mapping[str, int] | None,
+) -> nn.Module:
+    """Build the convolution of one variable.
+
+    With known sizes it is tried out on three nodes, so that one that does not map node
+    features and edges alone to ``(N, H)`` is refused here and not by the first batch.
+
+    Parameters
+    ----------
+    config : IntelligibleVariableConfig
+        The variable.
+    hidden_dim : int
+        Width H.
+    in_channels : mapping of str to int or None
+        Number of features of each node type; None: from the first graph.
+
+    Raises
+    ------
+    ConfigError
+        An unknown or unsuitable convolution, or arguments it does not take.
+    MissingVariableError
+        The meta-path names a node type without known features.
+    """
+    source, _, target = config.meta_path
+    sizes = (FROM_FIRST_GRAPH, FROM_FIRST_GRAPH)
+    if in_channels is not None:
+        _check_features(config, in_channels)
+        sizes = (in_channels[source], in_channels[target])
+    conv_class = _convolution_class(config)
+    accepted = inspect.signature(conv_class).parameters
+    kwargs = _convolution_kwargs(config, accepted, hidden_dim)
+    if "in_channels" in accepted:
+        kwargs.setdefault("in_channels", sizes[0] if source == target else sizes)
+    try:
+        conv = conv_class(**kwargs)
+    except (TypeError, ValueError, RuntimeError, ImportError) as error:
+        raise ConfigError(
+            f"the convolution of variable {config.name!r} cannot be built: {error}",
+            variable="/".join(config.meta_path),
+            found=f"{conv_class.__name__}({kwargs})",
+            expected="arguments it accepts; between two node types, a convolution "
+            "for bipartite graphs",
+        ) from error
+    if in_channels is not None:
+        _try_out(config, conv, sizes, hidden_dim)
+    return conv
+
+
+def _check_features(
+    config: IntelligibleVariableConfig, in_channels: Mapping[str, int]
+) -> None:
+    for node_type in (config.meta_path[0], config.meta_path[2]):
+        if in_channels.get(node_type, 0) < 1:
+            known = {name: size for name, size in in_channels.items() if size > 0}
+            raise MissingVariableError(
+                f"variable {config.name!r} needs a node type without known features",
+                variable=node_type,
+                found=f"{in_channels.get(node_type, 0)} features",
+                expected="one of " + ", ".join(f"{n} ({f})" for n, f in known.items()),
+                remedy="correct the meta-path, or provide the level or static fields",
+            )
+
+
+def _convolution_class(config: IntelligibleVariableConfig) -> type[nn.Module]:
+    found: Any = config.conv_class
+    if isinstance(found, str):
+        found = getattr(pyg_nn, found, None)
+    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
+        raise ConfigError(
+            f"variable {config.name!r} names an unknown convolution",
+            variable="conv_class",
+            found=config.conv_class,
+            expected="a convolution of torch_geometric.nn",
+        )
+    return found
+
+
+def _convolution_kwargs(
+    config: IntelligibleVariableConfig, accepted: Mapping[str, Any], hidden_dim: int
+) -> dict[str, Any]:
+    kwargs = dict(config.conv_kwargs or {})
+    source, _, target = config.meta_path
+    if source != target:
+        if "root_weight" in accepted:
+            kwargs.setdefault("root_weight", False)
+        if "add_self_loops" in accepted and kwargs.setdefault("add_self_loops", False):
+            raise ConfigError(
+                f"variable {config.name!r}: self-loops have no meaning between two "
+                "node types",
+                variable="add_self_loops",
+                found=True,
+                expected=False,
+            )
+    if kwargs.get("cached"):
+        raise ConfigError(
+            f"variable {config.name!r}: the edges of one batch do not fit the next",
+            variable="cached",
+            found=True,
+            expected=False,
+        )
+    heads = int(kwargs.get("heads", 1)) if kwargs.get("concat", True) else 1
+    if hidden_dim % heads:
+        raise ConfigError(
+            f"variable {config.name!r}: the heads do not share H evenly",
+            variable="heads",
+            found=heads,
+            expected=f"a divisor of {hidden_dim}, or concat: false",
+        )
+    if "out_channels" in accepted:
+        kwargs.setdefault("out_channels", hidden_dim // heads)
+    return kwargs
+
+
+def _try_out(
+    config: IntelligibleVariableConfig,
+    conv: nn.Module,
+    sizes: tuple[int, int],
+    hidden_dim: int,
+) -> None:
+    """Apply a copy of the convolution to three nodes, as the encoder will."""
+    trial = copy.deepcopy(conv).eval()
+    edges = torch.tensor([[0, 1, 1], [1, 0, 2]])
+    x: Any = torch.zeros(3, sizes[0])
+    if config.meta_path[0] != config.meta_path[2]:
+        x = (torch.zeros(2, sizes[0]), torch.zeros(3, sizes[1]))
+    cause: Exception | None = None
+    try:
+        with torch.no_grad():
+            out: Any = trial(x, edges)
+    except Exception as error:  # whatever a foreign layer meets without its inputs
+        out, cause = str(error), error
+    if isinstance(out, Tensor) and out.shape == (3, hidden_dim):
+        return
+    shape = f"shape (3, {hidden_dim})"
+    raise ConfigError(
+        f"the convolution of variable {config.name!r} does not map node features and "
+        "edges to H values per node",
+        variable="/".join(config.meta_path),
+        found=f"{type(conv).__name__}: "
+        + (f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else str(out)),
+        expected=f"{shape} for three nodes, from features and edges alone; between two "
+        "node types, a convolution for bipartite graphs",
+        remedy="choose another convolution (SAGEConv, GraphConv, GATv2Conv, "
+        "TransformerConv), or correct conv_kwargs",
+    ) from cause
