@@ -25,6 +25,18 @@ OPTIONS = {
     "demo": ["--out", "--quick"],
     "run": ["--config", "--dry-run"],
     "synthesize": ["--output"],
+    "preprocess": [
+        "--config",
+        "--dry-run",
+        "--format",
+        "--memory",
+        "--out",
+        "--overwrite",
+        "--scheduler",
+        "--shard-size",
+        "--verify",
+        "--workers",
+    ],
     "train": ["--config", "--dry-run"],
     "downscale": [
         "--checkpoint",
@@ -45,6 +57,7 @@ OPTIONS = {
 ARGUMENTS = {
     "run": ["overrides"],
     "synthesize": ["overrides"],
+    "preprocess": ["overrides"],
     "train": ["overrides"],
     "report": ["run_dir"],
     "inspect": ["files"],

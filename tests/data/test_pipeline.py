@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -428,3 +429,15 @@ def test_winters_do_not_touch_each_other(real_data):
     assert not ((months[:, 0] == 2) & (months[:, -1] == 12)).any()
     runs = 1 + (np.diff(made.arrays("train").ordinal) > 1).sum()
     assert len(windows) == len(made.arrays("train")) - 4 * runs
+
+
+def test_metadata_of_both_files_is_exported(pipeline, tmp_path):
+    for side, variable in (("lr", "q_850"), ("hr", "tasmax")):
+        json_path = getattr(pipeline, f"export_{side}_metadata_to_json")(
+            tmp_path / f"{side}.json"
+        )
+        csv_path = getattr(pipeline, f"export_{side}_metadata_to_csv")(
+            tmp_path / f"{side}.csv"
+        )
+        assert variable in json.loads(Path(json_path).read_text())["data_variables"]
+        assert variable in Path(csv_path).read_text()

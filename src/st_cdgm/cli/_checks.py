@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,15 @@ from st_cdgm.errors import ConfigError, InputError, MissingFileError, OutputErro
 
 if TYPE_CHECKING:
     from st_cdgm.config.schema import Config
+    from st_cdgm.data.data_config import DataConfig
 
-__all__ = ["check_before_training", "nothing_left_behind"]
+__all__ = ["check_before_training", "check_same_settings", "nothing_left_behind"]
 
 ROLES = {"lr_path": "predictor", "hr_path": "target", "static_path": "static"}
 # What a run directory holds before anything was computed.
 RECORDS = {"config.yaml", "provenance.json", "run.log"}
 ORACLE = "hr_smoothing"
+INTERPOLATION = "lr_interp"
 
 
 def check_before_training(config: Config, *, to_the_end: bool) -> None:
@@ -43,8 +46,9 @@ def check_before_training(config: Config, *, to_the_end: bool) -> None:
     from st_cdgm.cli._workflow import check_run_directory, check_test_period
     from st_cdgm.outputs import check_output_directory
 
-    for key, role in ROLES.items():
-        _check_file(config, key, role)
+    if to_the_end or not config.data.store:
+        for key, role in ROLES.items():
+            _check_file(config, key, role)
     if "validation" not in config.data.splits.names():
         raise ConfigError(
             "there is no validation period: the best state could not be chosen",
@@ -54,6 +58,7 @@ def check_before_training(config: Config, *, to_the_end: bool) -> None:
     if to_the_end:
         check_test_period(config)
         _check_inference(config)
+        _check_references(config)
     try:
         check_output_directory(check_run_directory(config))
     except OutputError as error:
@@ -65,6 +70,25 @@ def check_before_training(config: Config, *, to_the_end: bool) -> None:
             expected="a directory that exists or can be created",
             remedy="choose another run directory: run.dir=DIR",
         ) from error
+
+
+def check_same_settings(asked: DataConfig, stored: DataConfig) -> None:
+    """Raise ConfigError where a store was prepared with other settings."""
+    places = {"root", "store", "memory", "stride", "lr_path", "hr_path", "static_path"}
+    other = [
+        f.name
+        for f in fields(stored)
+        if f.name not in places and getattr(asked, f.name) != getattr(stored, f.name)
+    ]
+    if other:
+        raise ConfigError(
+            "the store was prepared with other settings",
+            file=asked.store,
+            variable=", ".join(f"data.{name}" for name in other),
+            found="; ".join(f"{name}: {getattr(stored, name)}" for name in other),
+            expected="; ".join(f"{name}: {getattr(asked, name)}" for name in other),
+            remedy="prepare it again with this configuration, or change the keys",
+        )
 
 
 def _check_file(config: Config, key: str, role: str) -> None:
@@ -113,6 +137,22 @@ def _check_inference(config: Config) -> None:
             found=ORACLE,
             expected="auto | lr_interp | climatology | regression",
             remedy="choose one of these, or only train: st-cdgm train",
+        )
+
+
+def _check_references(config: Config) -> None:
+    """Raise ConfigError where a reference is asked for that another key rules out."""
+    strategy = config.data.baseline_strategy
+    if INTERPOLATION in config.evaluation.references and strategy not in (
+        "auto",
+        INTERPOLATION,
+    ):
+        raise ConfigError(
+            "a reference needs another first guess than the configured one",
+            variable="evaluation.references",
+            found=f"{INTERPOLATION}, with data.baseline_strategy {strategy}",
+            expected=f"data.baseline_strategy {INTERPOLATION}, whose error it measures",
+            remedy=f"leave {INTERPOLATION} out of evaluation.references",
         )
 
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from st_cdgm.config.schema import Config
     from st_cdgm.data.fields import FieldArrays
-    from st_cdgm.data.pipeline import NetCDFDataPipeline
     from st_cdgm.data.synthetic import SyntheticPaths
+    from st_cdgm.data.views import PipelineViews
     from st_cdgm.evaluation.scorecard import Scorecard
 
 __all__ = [
@@ -116,6 +116,8 @@ def prepare_run(config: Config, session: Session) -> Path:
     run_dir = check_run_directory(config)
     data = config.data
     named = [data.lr_path, data.hr_path, data.static_path]
+    if data.store:
+        named = [str(Path(data.store) / "metadata.json")]
     origin = provenance([data.resolve(p) for p in named if p], seed=config.run.seed)
     start_logging(session, level=config.run.log_level, run_dir=run_dir)
     save_config(config, run_dir / "config.yaml")
@@ -124,17 +126,24 @@ def prepare_run(config: Config, session: Session) -> Path:
     return run_dir
 
 
-def open_data(config: Config, session: Session) -> NetCDFDataPipeline:
-    """Read, align, split and prepare the data."""
+def open_data(config: Config, session: Session) -> PipelineViews:
+    """Read, align, split and prepare the data, or open the store that holds them."""
+    from st_cdgm.cli._checks import check_same_settings
     from st_cdgm.data.pipeline import NetCDFDataPipeline
+    from st_cdgm.data.zarr_pipeline import ZarrDataPipeline
 
-    logger.info("reading %s", config.data.resolve(config.data.lr_path))
+    data = config.data
+    logger.info("reading %s", data.resolve(data.store or data.lr_path))
     with progress(session, "Reading"):
-        return NetCDFDataPipeline.from_config(config.data)
+        if not data.store:
+            return NetCDFDataPipeline.from_config(data)
+        stored = ZarrDataPipeline(data.resolve(data.store), memory=data.memory)
+        check_same_settings(data, stored.config)
+        return stored
 
 
 def train_model(
-    config: Config, pipeline: NetCDFDataPipeline, run_dir: Path, session: Session
+    config: Config, pipeline: PipelineViews, run_dir: Path, session: Session
 ) -> Path:
     """Train; return the directory of the best checkpoint."""
     from st_cdgm.cli._progress import TrainingProgress
@@ -220,7 +229,7 @@ def downscale_files(
 
 
 def run_references(
-    config: Config, pipeline: NetCDFDataPipeline, run_dir: Path, session: Session
+    config: Config, pipeline: PipelineViews, run_dir: Path, session: Session
 ) -> dict[str, Path]:
     """Fit the reference methods on the training days; write their test ensembles."""
     from st_cdgm.references.base import build_reference
@@ -244,7 +253,7 @@ def run_references(
     return written
 
 
-def scored_days(config: Config, pipeline: NetCDFDataPipeline) -> FieldArrays:
+def scored_days(config: Config, pipeline: PipelineViews) -> FieldArrays:
     """Return every ``evaluation.stride``-th test day, with its truth."""
     return pipeline.arrays("test").select(slice(None, None, config.evaluation.stride))
 
@@ -253,7 +262,7 @@ def _write_fields(
     path: Path,
     fields: Any,
     days: FieldArrays,
-    pipeline: NetCDFDataPipeline,
+    pipeline: PipelineViews,
     *,
     title: str,
 ) -> None:
@@ -273,7 +282,7 @@ def _write_fields(
 
 def score_test(
     config: Config,
-    pipeline: NetCDFDataPipeline,
+    pipeline: PipelineViews,
     forecasts: Mapping[str, Path],
     run_dir: Path,
     session: Session,
@@ -317,7 +326,7 @@ def score_test(
         )
 
 
-def _land_fraction(config: Config, pipeline: NetCDFDataPipeline) -> Any:
+def _land_fraction(config: Config, pipeline: PipelineViews) -> Any:
     """Return the land area fraction (Y, X) of the static file, None without it."""
     from st_cdgm.data.readers import read_static
 
@@ -329,9 +338,7 @@ def _land_fraction(config: Config, pipeline: NetCDFDataPipeline) -> Any:
     return values[0]
 
 
-def _as_dataset(
-    fields: Any, days: FieldArrays, pipeline: NetCDFDataPipeline
-) -> xr.Dataset:
+def _as_dataset(fields: Any, days: FieldArrays, pipeline: PipelineViews) -> xr.Dataset:
     """Return (T, C, Y, X) fields as a deterministic dataset."""
     from st_cdgm.inference.writer import ensemble_dataset
 
@@ -364,7 +371,7 @@ def export_graph(config: Config, checkpoint: Path, run_dir: Path) -> None:
 def ablate(
     config: Config,
     checkpoint: Path,
-    pipeline: NetCDFDataPipeline,
+    pipeline: PipelineViews,
     run_dir: Path,
     session: Session,
 ) -> Path:

@@ -66,6 +66,9 @@ class DataConfig:
     time_step : str
         ``daily`` makes days of shorter steps, by their cell_methods; ``native`` keeps
         them.
+    store : str, optional
+        Directory that ``st-cdgm preprocess --format zarr`` made with the same settings:
+        training reads it instead of the files.
     robust : bool
         Whether predictors are standardised by median and interquartile range instead of
         mean and standard deviation.
@@ -101,6 +104,7 @@ class DataConfig:
     splits: SplitConfig = field(default_factory=SplitConfig)
     memory: str = "4 GiB"
     time_step: str = "daily"
+    store: str | None = None
     robust: bool = False
     lr_derived: list[str] = field(default_factory=list)
     lr_coarsen: int = 1

@@ -20,6 +20,7 @@ from st_cdgm.data.batch import Batch
 from st_cdgm.data.day_fields import DayFields, memory_bytes
 from st_cdgm.data.fields import FieldArrays
 from st_cdgm.data.windows import (
+    process_group,
     runs_of_days,
     sample_bounds,
     shuffled_by_block,
@@ -338,6 +339,7 @@ class ResDiffIterableDataset(IterableDataset[dict[str, Any]]):
         self.as_torch = as_torch
         self.shuffle, self.seed = order
         self.epoch = 0
+        self._parent: tuple[int, int] | None = None
         # Before workers are forked, so that they share it.
         self._fields = fields.load()
         self._record, self._static = record, static
@@ -350,6 +352,9 @@ class ResDiffIterableDataset(IterableDataset[dict[str, Any]]):
         """Return the number of windows over all workers."""
         return len(self._bounds)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_parent": process_group()}
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the random order of the passes to come, as a DistributedSampler does.
 
@@ -359,7 +364,7 @@ class ResDiffIterableDataset(IterableDataset[dict[str, Any]]):
         self.epoch = int(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        share, shares = worker_share()
+        share, shares = worker_share(self._parent)
         for start, stop in self._ordered()[share::shares]:
             yield self._sample(start, stop)
 

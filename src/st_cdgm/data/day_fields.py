@@ -84,7 +84,8 @@ class DayFields:
                 for key, value in cast(Fields, self._whole).items()
             }
         size = self.days_per_block
-        numbers = range(start // size, -(-stop // size))
+        # An empty range still needs a block, for the shapes.
+        numbers = range(start // size, max(-(-stop // size), start // size + 1))
         parts = []
         for number in numbers:
             block, first = self._block(number), number * size

@@ -18,6 +18,7 @@ from st_cdgm.data.day_fields import DayFields, memory_bytes
 from st_cdgm.data.derived import read_with_derived
 from st_cdgm.data.fields import FieldArrays, TargetVariable
 from st_cdgm.data.fitting import fit_preprocessor, with_given_statistics
+from st_cdgm.data.netcdf_utils import export_metadata
 from st_cdgm.data.normalization import FillStrategy, Scope
 from st_cdgm.data.opening import Paths
 from st_cdgm.data.preprocessor import Preprocessor
@@ -31,7 +32,7 @@ from st_cdgm.data.transforms import (
     build_codec,
 )
 from st_cdgm.data.views import GridMetadata, PipelineViews
-from st_cdgm.errors import ConfigError
+from st_cdgm.errors import ConfigError, InputError
 
 __all__ = ["DataConfig", "GridMetadata", "NetCDFDataPipeline"]
 
@@ -282,6 +283,22 @@ class NetCDFDataPipeline(PipelineViews):
             oracle=str(self.preprocessor.baseline.oracle).lower(),
         )
 
+    def export_lr_metadata_to_json(self, output_file: str | Path | None = None) -> str:
+        """Write the predictor file's metadata as JSON; return the path."""
+        return export_metadata(_one_file(self.lr_path), output_file, kind="json")
+
+    def export_lr_metadata_to_csv(self, output_file: str | Path | None = None) -> str:
+        """Write the predictor file's variables as CSV; return the path."""
+        return export_metadata(_one_file(self.lr_path), output_file, kind="csv")
+
+    def export_hr_metadata_to_json(self, output_file: str | Path | None = None) -> str:
+        """Write the target file's metadata as JSON; return the path."""
+        return export_metadata(_one_file(self.hr_path), output_file, kind="json")
+
+    def export_hr_metadata_to_csv(self, output_file: str | Path | None = None) -> str:
+        """Write the target file's variables as CSV; return the path."""
+        return export_metadata(_one_file(self.hr_path), output_file, kind="csv")
+
     def prepared_reader(self) -> PreparedReader:
         """Return what computes :meth:`prepared`; it can be sent to other processes."""
         return PreparedReader(source=self.source, preprocessor=self.preprocessor)
@@ -431,6 +448,18 @@ def _label(path: Any) -> str:
     if isinstance(path, xr.Dataset):
         return ""
     return ", ".join(map(str, path)) if isinstance(path, list | tuple) else str(path)
+
+
+def _one_file(path: Any) -> str | Path:
+    """Return the path of a file, of the first one if there are several."""
+    if isinstance(path, str | Path):
+        return path
+    if isinstance(path, xr.Dataset):
+        raise InputError(
+            "a data set in memory has no file whose metadata could be exported",
+            remedy="write it to a file first (xarray: to_netcdf)",
+        )
+    return cast("str | Path", path[0])
 
 
 def _integer(name: str, value: Any) -> int:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from st_cdgm.data.data_config import DataConfig
     from st_cdgm.data.day_fields import DayFields
+    from st_cdgm.data.fields import FieldArrays
     from st_cdgm.data.preprocessor import Preprocessor
 
 Prepared = dict[str, NDArray[np.float32]]
@@ -86,6 +87,14 @@ class PipelineViews:
     seq_len: int
     config: DataConfig
     fields: DayFields
+
+    def arrays(self, split: str | None = None) -> FieldArrays:
+        """Return the physical days of a split in memory, all days for None."""
+        raise NotImplementedError
+
+    def prepared_reader(self) -> Callable[[int, int], Prepared]:
+        """Return what computes :meth:`prepared`; it can be sent to other processes."""
+        raise NotImplementedError
 
     @property
     def dims(self) -> GridMetadata:

@@ -12,6 +12,7 @@ from torch.utils.data import get_worker_info
 from st_cdgm.errors import ConfigError
 
 __all__ = [
+    "process_group",
     "runs_of_days",
     "sample_bounds",
     "shuffled_by_block",
@@ -104,15 +105,21 @@ def shuffled_by_block(
     return out
 
 
-def worker_share() -> tuple[int, int]:
-    """Return which share of the windows this worker of this rank takes, of how many."""
+def process_group() -> tuple[int, int] | None:
+    """Return rank and number of ranks, None in a process that knows of no group."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    named = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    return None if None in named else (int(named[0] or 0), int(named[1] or 1))
+
+
+def worker_share(parent: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Return which share of the windows this worker of this rank takes, of how many.
+
+    ``parent`` is the group of the process that started the worker: a worker that was
+    not forked knows nothing of it.
+    """
     worker = get_worker_info()
     number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    else:
-        rank, ranks = (
-            int(os.environ.get("RANK", 0)),
-            int(os.environ.get("WORLD_SIZE", 1)),
-        )
+    rank, ranks = process_group() or (parent if worker else None) or (0, 1)
     return rank * workers + number, ranks * workers
