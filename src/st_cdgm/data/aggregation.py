@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import dask.array
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -23,7 +24,7 @@ from st_cdgm.data.calendars import (
     step_axis,
 )
 from st_cdgm.data.quantities import quantity_of
-from st_cdgm.data.stamps import DAY, Integers
+from st_cdgm.data.stamps import DAY, Integers, bounds_usable
 from st_cdgm.data.units import units_factor
 from st_cdgm.errors import InputError
 
@@ -35,6 +36,8 @@ DailyMethod = Literal["mean", "sum", "maximum", "minimum"]
 
 SHOWN = 5  # days in a message
 RATE = "mm day-1"
+LONGEST_DAY = 1.5  # days; time bounds are sometimes an hour off
+MONTH_DAYS = 27  # stamps always this far apart are months, not days with gaps
 
 _METHODS: dict[str, DailyMethod] = {
     "mean": "mean",
@@ -201,6 +204,7 @@ def time_steps(
     """
     check_time_step(time_step)
     axis = step_axis(time, bounds=bounds, file=file)
+    _check_not_monthly(axis, bounds)
     name = str(time.dims[0])
     several = axis.several_per_day
     if not several or (time_step == "daily" and axis.step_seconds >= DAY):
@@ -218,6 +222,27 @@ def time_steps(
         overlapping=axis.overlapping,
         file=file,
     )
+
+
+def _check_not_monthly(axis: StepAxis, bounds: xr.DataArray | None) -> None:
+    """Refuse means of weeks, months or years: they are no days."""
+    if bounds is not None and bounds_usable(bounds, axis.stamps, file=axis.file):
+        begin, end = bounds.values[0]
+        length = pd.Timedelta(end - begin) / pd.Timedelta(days=1)
+    elif len(axis.total) > 1:
+        length = float(np.diff(axis.total).min()) / DAY
+        length = length if length >= MONTH_DAYS else 1.0
+    else:
+        return
+    if length > LONGEST_DAY:
+        raise InputError(
+            "the time steps are longer than a day",
+            file=axis.file,
+            variable=str(axis.stamps.name),
+            found=f"steps of {length:g} days",
+            expected="daily or shorter steps",
+            remedy="give daily data: means of months cannot be made into days",
+        )
 
 
 def daily_method(

@@ -7,10 +7,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import xarray as xr
+from cf_xarray.accessor import CFDataArrayAccessor
 from numpy.typing import NDArray
 
 from st_cdgm.data.fields import Channel
@@ -120,7 +120,7 @@ def _level_in_name(name: str) -> tuple[str, float | None]:
 
 def vertical_name(da: xr.DataArray) -> str | None:
     """Name of the vertical dimension of a field, by CF attributes or usual names."""
-    found = cast(Any, da).cf
+    found = CFDataArrayAccessor(da)
     named = found.coordinates.get("vertical", []) + found.axes.get("Z", [])
     named += [d for d in da.dims if str(d).lower() in _VERTICAL_NAMES]
     named += [d for d in da.dims if d in da.coords and _is_pressure(da[d])]

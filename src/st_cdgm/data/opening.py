@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import difflib
 import logging
+import uuid
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import cf_xarray  # noqa: F401  (registers the .cf accessor)
-import cftime
-import numpy as np
+import netCDF4
 import xarray as xr
+from cf_xarray.accessor import CFDatasetAccessor
 
-from st_cdgm.data.coordinates import bounds_variables, horizontal_coordinates
+from st_cdgm.data.coordinates import (
+    bounds_variables,
+    horizontal_coordinates,
+    time_coordinates,
+)
+from st_cdgm.data.formats import HEAD_BYTES, is_zarr, unreadable
+from st_cdgm.data.guarded import check_packing, guarded, text_attributes
+from st_cdgm.data.in_memory import NO_FILE, TIMES, from_memory
+from st_cdgm.data.joining import join, label_of
+from st_cdgm.data.remote import (
+    RemoteStore,
+    expand_url,
+    is_url,
+    local_path,
+    locate,
+)
+from st_cdgm.data.remote_files import RemoteFile, StorageOptions
+from st_cdgm.data.settling import settle_coordinates
+from st_cdgm.data.trial import try_opening
 from st_cdgm.errors import InputError, MissingFileError, MissingVariableError
 
 __all__ = [
@@ -22,31 +40,24 @@ __all__ = [
     "file_label",
     "open_dataset",
     "resolve_paths",
+    "resolve_sources",
     "time_bounds",
     "time_name",
 ]
 
 logger = logging.getLogger(__name__)
 
-Paths = str | Path | Sequence[str | Path]
+Paths = str | Path | Sequence[str | Path] | xr.Dataset
 
 SHOWN = 8  # file names in a message
-SAME_COORDINATE = 1e-3  # coordinates of two files closer than this are the same
 
 # What readers call the short names of roles.
 _ROLES = {"lr": "predictor", "hr": "target", "inspected": "data"}
 
-_ZARR_MARKS = ("zarr.json", ".zgroup", ".zmetadata")
-_SIGNATURES = {
-    b"GRIB": ("GRIB", "convert it: cdo -f nc4 copy in.grib out.nc"),
-    b"PK\x03\x04": ("a ZIP archive", "unpack it first"),
-    b"\x1f\x8b": ("a gzip archive", "unpack it first (gunzip)"),
-    b"<": ("a web page", "download it again: the server sent a page, not the data"),
-    b"version https://git-lfs": ("a Git LFS pointer", "fetch the data: git lfs pull"),
-}
 
-
-def open_dataset(paths: Paths, *, role: str) -> xr.Dataset:
+def open_dataset(
+    paths: Paths, *, role: str, storage_options: StorageOptions | None = None
+) -> xr.Dataset:
     """Open one file, several files or a glob pattern, without reading the values.
 
     Time is decoded to cftime dates whatever the calendar. Several files are joined
@@ -54,34 +65,45 @@ def open_dataset(paths: Paths, *, role: str) -> xr.Dataset:
 
     Parameters
     ----------
-    paths : str, Path or sequence of these
-        NetCDF 3/4 files, a Zarr directory, a folder of ``*.nc`` files or a pattern.
+    paths : str, Path, sequence of these, or xarray.Dataset
+        NetCDF 3/4 files, a Zarr directory, a folder of ``*.nc`` files or a pattern;
+        each of them also behind a URL (``https://``, ``s3://``, ``file://`` ...), save
+        that the web has no patterns and folders. A data set in memory is taken as if
+        it came from a file.
     role : str
         What the data are for (``"lr"``, ``"hr"``, ``"static"``); used in messages.
+    storage_options : mapping, optional
+        For the file system behind URLs; the environment and configuration files that
+        fsspec knows count, too.
 
     Raises
     ------
     MissingFileError
         If nothing is there or it may not be read.
     InputError
-        If a file is not NetCDF or Zarr, is damaged, has undecodable time units, or the
-        files do not fit together.
+        If a file is not NetCDF or Zarr, is damaged, has undecodable time units, the
+        files do not fit together, or a server does not answer.
     """
     role = _ROLES.get(role, role)
-    files = resolve_paths(paths, role=role)
-    parts = [_open_one(file, role=role) for file in files]
-    ds = parts[0] if len(parts) == 1 else _combine(parts, files, role=role)
-    ds.encoding["source"] = _label(files)
+    if isinstance(paths, xr.Dataset):
+        return from_memory(paths)
+    sources = resolve_sources(paths, role=role, storage_options=storage_options)
+    parts = [
+        _open_one(source, role=role, storage_options=storage_options)
+        for source in sources
+    ]
+    ds = join(parts, sources, role=role)
+    ds.encoding["source"] = label_of(sources)
     return ds
 
 
 def file_label(ds: xr.Dataset) -> str:
     """Name of the file or files behind a data set, for messages."""
-    return str(ds.encoding.get("source", "data set in memory"))
+    return str(ds.encoding.get("source", NO_FILE))
 
 
 def resolve_paths(paths: Paths, *, role: str = "input") -> list[Path]:
-    """Expand patterns and folders into existing files.
+    """Return the local ones of :func:`resolve_sources`; URLs are not looked at.
 
     Raises
     ------
@@ -89,19 +111,54 @@ def resolve_paths(paths: Paths, *, role: str = "input") -> list[Path]:
         If a path or pattern matches nothing, or the list is empty.
     """
     role = _ROLES.get(role, role)
+    files: list[Path] = []
+    for one in _as_sequence(paths, role=role):
+        local = one if isinstance(one, Path) or not is_url(one) else local_path(one)
+        if local is not None:
+            files += _expand(Path(local), role=role)
+    return files
+
+
+def resolve_sources(
+    paths: Paths, *, role: str = "input", storage_options: StorageOptions | None = None
+) -> list[str | Path]:
+    """Expand patterns and folders into existing local files and URLs.
+
+    Whether a single URL exists shows when it is opened.
+
+    Raises
+    ------
+    MissingFileError
+        If a path or pattern matches nothing, or the list is empty.
+    InputError
+        If a server cannot be asked for what matches.
+    """
+    role = _ROLES.get(role, role)
+    sources: list[str | Path] = []
+    for one in _as_sequence(paths, role=role):
+        local = local_path(one) if isinstance(one, str) and is_url(one) else Path(one)
+        if local is None:
+            sources += expand_url(str(one), role=role, storage_options=storage_options)
+        else:
+            is_url(local)  # says so if it was one
+            sources += _expand(local, role=role)
+    return sources
+
+
+def _as_sequence(paths: Paths, *, role: str) -> list[str | Path]:
+    if isinstance(paths, xr.Dataset):
+        return []
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     if not given:
         raise MissingFileError(
             f"no {role} file is named", expected="at least one path", found="none"
         )
-    files: list[Path] = []
-    for one in given:
-        files += _expand(Path(one).expanduser(), role=role)
-    return files
+    return given
 
 
 def _expand(path: Path, *, role: str) -> list[Path]:
-    if path.is_dir() and not _is_zarr(path):
+    path = path.expanduser()
+    if path.is_dir() and not is_zarr(path):
         found = sorted(path.glob("*.nc"))
     elif path.exists():
         found = [path]
@@ -138,47 +195,91 @@ def _matches(pattern: Path) -> list[Path]:
     return sorted(root.glob(str(relative)))
 
 
-def _is_zarr(path: Path) -> bool:
-    return path.suffix == ".zarr" or any((path / mark).exists() for mark in _ZARR_MARKS)
+# -- One file --------------------------------------------------------------------------
 
 
-def _label(files: Sequence[Path]) -> str:
-    return str(files[0]) if len(files) == 1 else f"{files[0]} ... ({len(files)} files)"
-
-
-def _open_one(file: Path, *, role: str) -> xr.Dataset:
-    coder = xr.coders.CFDatetimeCoder(use_cftime=True)
-    options: dict[str, Any] = {
-        "engine": "zarr" if file.is_dir() else "netcdf4",
-        "decode_times": coder,
-        "decode_timedelta": False,
-        "decode_coords": "all",
-        "chunks": "auto",
-    }
-    if file.is_dir():
-        options["consolidated"] = (file / ".zmetadata").exists()
+def _open_one(
+    source: str | Path, *, role: str, storage_options: StorageOptions | None
+) -> xr.Dataset:
+    where: Path | RemoteFile | RemoteStore = (
+        source
+        if isinstance(source, Path)
+        else locate(source, role=role, storage_options=storage_options)
+    )
+    if isinstance(where, Path):
+        try_opening(where, role=role)
+    target, options = _reader_of(where)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return xr.open_dataset(file, **options)
+            opened = xr.open_dataset(target, **options)
+            ds = text_attributes(opened)
+            check_packing(ds, source)
+            ds = settle_coordinates(guarded(ds, source, version=_version(where)))
+    except InputError:
+        raise
     except PermissionError as error:
         raise MissingFileError(
             f"the {role} file may not be read",
-            file=file,
+            file=source,
             remedy="check its permissions",
         ) from error
     except ValueError as error:
-        raise _time_error(file, options, error) from error
+        raise _time_error(source, target, options, error, role=role) from error
     except Exception as error:
-        raise _unreadable(file, role=role, error=error) from error
+        raise _damaged(source, role=role, error=error) from error
+    if options["engine"] == "zarr":  # listings come in any order
+        ds = ds[sorted(ds.data_vars, key=str)]
+    if not ds.variables and isinstance(source, Path) and source.is_file():
+        _check_no_groups(source, role=role)
+    ds.set_close(opened.close)
+    return ds
 
 
-def _time_error(file: Path, options: dict[str, Any], error: Exception) -> InputError:
+def _reader_of(where: Path | RemoteFile | RemoteStore) -> tuple[Any, dict[str, Any]]:
+    """Return what xarray is to open, and how."""
+    options: dict[str, Any] = {
+        "decode_times": TIMES,
+        "decode_timedelta": False,
+        "decode_coords": "all",
+        "chunks": None,
+    }
+    if isinstance(where, RemoteStore):
+        options |= {
+            "engine": "zarr",
+            "zarr_format": where.zarr_format,
+            "consolidated": where.consolidated,
+        }
+        return where.store, options
+    if isinstance(where, RemoteFile):
+        return where, options | {"engine": "h5netcdf", "phony_dims": "sort"}
+    if where.is_dir():
+        consolidated = (where / ".zmetadata").exists()
+        return where, options | {"engine": "zarr", "consolidated": consolidated}
+    return where, options | {"engine": "netcdf4"}
+
+
+def _version(where: Path | RemoteFile | RemoteStore) -> str:
+    """Tell one state of a local file from another; data elsewhere is always new."""
+    if isinstance(where, Path):
+        state = where.stat()
+        return f"{state.st_mtime_ns} {state.st_size} {where}"
+    return uuid.uuid4().hex
+
+
+def _time_error(
+    source: str | Path,
+    target: Any,
+    options: dict[str, Any],
+    error: Exception,
+    *,
+    role: str,
+) -> InputError:
     """Tell time units that cannot be decoded from a damaged file."""
     try:
-        raw = xr.open_dataset(file, **{**options, "decode_times": False})
+        raw = xr.open_dataset(target, **{**options, "decode_times": False})
     except Exception:  # the first error says it better
-        return _unreadable(file, role="input", error=error)
+        return _damaged(source, role=role, error=error)
     with raw:
         times = {
             str(n): f"{v.attrs.get('units')!r}, calendar {v.attrs.get('calendar')!r}"
@@ -188,7 +289,7 @@ def _time_error(file: Path, options: dict[str, Any], error: Exception) -> InputE
     found = "; ".join(f"{name}: {text}" for name, text in times.items()) or str(error)
     return InputError(
         "the time axis cannot be decoded",
-        file=file,
+        file=source,
         variable=next(iter(times), None),
         found=found,
         expected="CF time units such as 'days since 1990-01-01', a CF calendar, and "
@@ -197,95 +298,25 @@ def _time_error(file: Path, options: dict[str, Any], error: Exception) -> InputE
     )
 
 
-def _unreadable(file: Path, *, role: str, error: Exception) -> InputError:
-    found, remedy = (
-        f"{type(error).__name__}: {error}",
-        "check or download the file again",
-    )
-    if file.is_file():
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            head = stream.read(64).lstrip()
-        if size == 0:
-            found = "an empty file (0 bytes)"
-        for signature, (kind, way_out) in _SIGNATURES.items():
-            if head.startswith(signature):
-                found, remedy = kind, way_out
-    return InputError(
-        f"the {role} file cannot be read",
-        file=file,
-        found=found,
-        expected="a complete NetCDF 3/4 file or Zarr directory",
-        remedy=remedy,
-    )
+def _damaged(source: str | Path, *, role: str, error: Exception) -> InputError:
+    head = None
+    if isinstance(source, Path) and source.is_file():
+        with source.open("rb") as stream:
+            head = stream.read(HEAD_BYTES)
+    return unreadable(source, role=role, error=error, head=head)
 
 
-# -- Several files ---------------------------------------------------------------------
-
-
-def _combine(
-    parts: Sequence[xr.Dataset], files: Sequence[Path], *, role: str
-) -> xr.Dataset:
-    _check_one_calendar(parts, files)
-    snapped = [_snap_coordinates(part, parts[0]) for part in parts]
-    try:
-        combined = xr.combine_by_coords(
-            snapped,
-            compat="override",
-            coords="minimal",
-            data_vars="minimal",
-            join="exact",
-            combine_attrs="override",
+def _check_no_groups(file: Path, *, role: str) -> None:
+    with netCDF4.Dataset(str(file)) as opened:
+        groups = sorted(opened.groups)
+    if groups:
+        raise MissingVariableError(
+            f"the {role} file has its variables in groups",
+            file=file,
+            found=f"nothing at the root, groups {', '.join(groups)}",
+            expected="variables at the root of the file",
+            remedy="copy one group into a file of its own (ncks -G : -g GROUP in out)",
         )
-    except (ValueError, TypeError, KeyError) as error:
-        found = str(error).splitlines()[0]
-        raise _misfit(found, files, role=role) from error
-    for name, index in combined.indexes.items():
-        if not index.is_unique:
-            twice = index[index.duplicated()][0]
-            raise _misfit(f"{name} {twice} is in two files", files, role=role)
-    return cast(xr.Dataset, combined)
-
-
-def _misfit(found: str, files: Sequence[Path], *, role: str) -> InputError:
-    return InputError(
-        f"the {role} files do not fit together",
-        file=_label(files),
-        found=found,
-        expected="the same grid and levels in all files, and periods that follow each "
-        "other without overlap",
-        remedy="pass only files of one grid; cut overlapping periods (cdo seldate)",
-    )
-
-
-def _check_one_calendar(parts: Sequence[xr.Dataset], files: Sequence[Path]) -> None:
-    calendars: dict[str, Path] = {}
-    for part, file in zip(parts, files, strict=True):
-        for name in _time_candidates(part)[:1]:
-            if part[name].size:
-                calendars.setdefault(str(part[name].dt.calendar), file)
-    if len(calendars) > 1:
-        raise InputError(
-            "the files have different calendars",
-            file=_label(files),
-            found=", ".join(f"{c} in {f.name}" for c, f in calendars.items()),
-            expected="one calendar",
-            remedy="convert them to one calendar first (xarray: convert_calendar)",
-        )
-
-
-def _snap_coordinates(part: xr.Dataset, first: xr.Dataset) -> xr.Dataset:
-    """Give ``part`` the first file's coordinates where they differ by rounding only."""
-    same: dict[Hashable, Any] = {}
-    for name, index in part.indexes.items():
-        other = first.indexes.get(name)
-        if other is None or len(other) != len(index) or index.dtype.kind not in "fiu":
-            continue
-        if np.allclose(
-            index.to_numpy(), other.to_numpy(), rtol=0.0, atol=SAME_COORDINATE
-        ):
-            same[name] = first[name]
-    return part.assign_coords(same)
 
 
 # -- What is in a data set -------------------------------------------------------------
@@ -299,9 +330,9 @@ def time_name(ds: xr.Dataset) -> str:
     MissingVariableError
         If there is none with a coordinate.
     """
-    candidates = _time_candidates(ds) or [
+    candidates = time_coordinates(ds) or [
         str(name)
-        for name in cast(Any, ds).cf.coordinates.get("time", []) + ["time"]
+        for name in CFDatasetAccessor(ds).coordinates.get("time", []) + ["time"]
         if name in ds.dims and name in ds.coords
     ]
     if candidates:
@@ -322,21 +353,6 @@ def time_bounds(ds: xr.Dataset, time: str) -> xr.DataArray | None:
     if name not in ds.variables or ds[name].dims[:1] != (time,):
         return None
     return ds[name].load()
-
-
-def _time_candidates(ds: xr.Dataset) -> list[str]:
-    """Dimension coordinates that hold decoded dates."""
-    names = []
-    for name in ds.dims:
-        if name not in ds.coords:
-            continue
-        values = ds.indexes[name] if name in ds.indexes else ds[name].values
-        dated = np.issubdtype(ds[name].dtype, np.datetime64) or (
-            len(values) > 0 and isinstance(values[0], cftime.datetime)
-        )
-        if dated:
-            names.append(str(name))
-    return names
 
 
 def data_variables(ds: xr.Dataset) -> list[str]:

@@ -239,6 +239,8 @@ def read_static(
         own = Grid.from_dataset(ds, file=file, variable=name)
         grid.check_same(own, file=file, role="static")
         da = to_canonical(ds[name], file=file, role="static")
+        if not da.size:
+            raise _all_missing(name, file)
         for label, plane in _static_planes(da, name, own, file=file):
             labels.append(label)
             planes.append(plane)

@@ -1,0 +1,169 @@
+"""Lazy arrays that say which file and variable they come from when reading fails."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import dask.array
+import numpy as np
+import xarray as xr
+from dask.array.core import normalize_chunks
+from dask.base import tokenize
+from numpy.typing import NDArray
+
+from st_cdgm.errors import InputError
+
+__all__ = ["check_packing", "guarded", "text_attributes"]
+
+LARGEST_BYTES = 1 << 60
+MOST_CHUNKS = 10_000_000
+_PACKING = ("scale_factor", "add_offset")
+_TEXT = (
+    *("units", "standard_name", "long_name", "cell_methods", "axis", "positive"),
+    *("calendar", "bounds", "climatology", "grid_mapping", "grid_mapping_name"),
+)
+
+
+def guarded(ds: xr.Dataset, source: str | Path, *, version: str = "") -> xr.Dataset:
+    """Put a data set that was opened without chunks on dask, piece by piece.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Opened with ``chunks=None``; values not read yet.
+    source : str or Path
+        Path or URL for messages.
+    version : str
+        Distinguishes the states of a file that changes.
+
+    Raises
+    ------
+    InputError
+        If a variable claims a size that no disk holds. While reading: if the values
+        cannot be read, naming file and variable.
+    """
+    lazy: dict[Any, xr.Variable] = {}
+    for name, variable in ds.variables.items():
+        if name in ds.indexes or variable.ndim == 0:
+            continue
+        chunks = _chunks(variable, str(name), source)
+        array: Any = dask.array  # its stubs leave this untyped
+        mark = tokenize(str(source), version, str(name), chunks)
+        data = array.from_array(
+            _Values(variable=variable, name=str(name), source=str(source)),
+            chunks=chunks,
+            name=f"{name}-{mark}",
+            meta=np.empty((0,) * variable.ndim, variable.dtype),
+        )
+        lazy[name] = xr.Variable(
+            variable.dims, data, variable.attrs, variable.encoding, fastpath=True
+        )
+    made = ds.assign(lazy)
+    made.encoding = ds.encoding
+    return made
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Values:
+    """The values of a variable of a file, as dask reads them."""
+
+    variable: xr.Variable
+    name: str
+    source: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.variable.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return cast(np.dtype[Any], self.variable.dtype)
+
+    @property
+    def ndim(self) -> int:
+        return self.variable.ndim
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        try:
+            return np.asarray(self.variable[key].values)
+        except Exception as error:  # every library has its own
+            raise InputError(
+                "the values cannot be read",
+                file=self.source,
+                variable=self.name,
+                found=f"{type(error).__name__}: {error}",
+                expected="a complete file",
+                remedy="the file is damaged or cut off, or its server is gone: copy or "
+                "download it again",
+            ) from error
+
+
+def _chunks(
+    variable: xr.Variable, name: str, source: str | Path
+) -> tuple[tuple[int, ...], ...]:
+    """Pieces that follow those of the file; all at once for text and dates."""
+    shape = variable.shape
+    size = 1
+    for length in shape:
+        size *= length
+    stored = variable.encoding.get("preferred_chunks", {})
+    step = tuple(stored.get(d, n) for d, n in zip(variable.dims, shape, strict=True))
+    if size * max(variable.dtype.itemsize, 1) > LARGEST_BYTES:
+        raise _too_large(name, source, shape)
+    if variable.dtype.kind in "OSU" or size == 0:
+        return normalize_chunks(shape, shape=shape)  # type: ignore[no-untyped-call,no-any-return]
+    pieces = 1
+    for length, part in zip(shape, step, strict=True):
+        pieces *= -(-length // max(int(part), 1))
+    if pieces > MOST_CHUNKS:
+        raise _too_large(name, source, shape)
+    return normalize_chunks(  # type: ignore[no-untyped-call,no-any-return]
+        "auto", shape=shape, dtype=variable.dtype, previous_chunks=step
+    )
+
+
+def _too_large(name: str, source: str | Path, shape: tuple[int, ...]) -> InputError:
+    return InputError(
+        "a variable claims a size that cannot be",
+        file=source,
+        variable=name,
+        found=" x ".join(map(str, shape)),
+        expected=f"at most {MOST_CHUNKS} pieces and {LARGEST_BYTES} bytes",
+        remedy="the header is damaged: copy or download the file again",
+    )
+
+
+def text_attributes(ds: xr.Dataset) -> xr.Dataset:
+    """Make text of attributes that are to be text, such as ``units = 1``."""
+    made = ds.copy()
+    for variable in made.variables.values():
+        for key in _TEXT:
+            if not isinstance(variable.attrs.get(key, ""), str):
+                variable.attrs[key] = str(variable.attrs[key])
+    return made
+
+
+def check_packing(ds: xr.Dataset, source: str | Path) -> None:
+    """Raise InputError where values would be unpacked with what is no number."""
+    for name, variable in ds.variables.items():
+        for key in _PACKING:
+            value = variable.encoding.get(key)
+            if value is None or _usable(value, key):
+                continue
+            raise InputError(
+                "a variable cannot be unpacked",
+                file=source,
+                variable=str(name),
+                found=f"{key} = {value!r}",
+                expected="one finite number, and not 0 as scale_factor",
+                remedy=f"correct the attribute (ncatted -a {key},{name},o,f,VALUE)",
+            )
+
+
+def _usable(value: Any, key: str) -> bool:
+    number = np.asarray(value)
+    if number.dtype.kind not in "iuf" or number.size != 1:
+        return False
+    return bool(np.isfinite(number).all() and (key != "scale_factor" or number.all()))
