@@ -65,11 +65,18 @@ def _version(distribution: str) -> str | None:
 
 
 def checksums(files: Sequence[str]) -> dict[str, str]:
-    """Return the SHA-256 of every file; a directory (Zarr) counts as its files."""
+    """Return the SHA-256 of every file; a directory (Zarr) counts as its files.
+
+    A remote file is named by its size, entity tag and date instead.
+    """
     from st_cdgm.data.opening import resolve_paths
+    from st_cdgm.data.remote import fingerprint, is_url, local_path
 
     found: dict[str, str] = {}
     for pattern in files:
+        if is_url(pattern) and local_path(pattern) is None:
+            found[pattern] = fingerprint(pattern)
+            continue
         for path in resolve_paths(pattern, role="input"):
             inside = sorted(p for p in path.rglob("*") if p.is_file())
             found[str(path)] = _sha256(inside or [path])

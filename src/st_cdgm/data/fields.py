@@ -72,10 +72,11 @@ class FieldArrays:
     Attributes
     ----------
     day : ndarray
-        YYYYMMDD as int64, strictly increasing. Shape ``(T,)``.
+        YYYYMMDD as int64, or YYYYMMDDhhmmss where steps are shorter than a day;
+        strictly increasing. Shape ``(T,)``.
     ordinal : ndarray
-        Days since a fixed origin in the data's own calendar, so that consecutive days
-        differ by exactly 1 and a gap by more. Shape ``(T,)``, int64.
+        Days, or steps, since a fixed origin in the data's own calendar, so that
+        consecutive ones differ by exactly 1 and a gap by more. Shape ``(T,)``, int64.
     season : ndarray
         Fraction of the year elapsed, in [0, 1). Shape ``(T,)``, float32.
     lr : ndarray

@@ -167,7 +167,7 @@ class ZarrDataPipeline(PipelineViews):
             fields = self.fields.window(int(index[0]), int(index[-1]) + 1)
             own = index - index[0]
             self._arrays[split] = FieldArrays(
-                day=days.day,
+                day=days.key,
                 ordinal=days.ordinal,
                 season=days.season,
                 lr=fields["lr"][own],

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 
 from st_cdgm._version import __version__
 from st_cdgm.data.batch import Batch
+from st_cdgm.data.calendars import duration
 from st_cdgm.data.datasets import WindowDataset
 from st_cdgm.data.fields import FieldArrays
 from st_cdgm.data.opening import resolve_paths
 from st_cdgm.data.predictors import load_predictors
 from st_cdgm.data.preprocessor import Preprocessor
 from st_cdgm.data.splits import check_period
-from st_cdgm.errors import ConfigError, OutputError
+from st_cdgm.data.stamps import DAY
+from st_cdgm.errors import ConfigError, InputError, OutputError
 from st_cdgm.inference.checks import check_sampler
 from st_cdgm.inference.writer import EnsembleWriter
 from st_cdgm.models.st_cdgm import STCDGM
@@ -27,7 +29,7 @@ from st_cdgm.outputs import check_output_path
 from st_cdgm.randomness import member_day_noise
 from st_cdgm.training.checkpoint import Checkpoint, load_checkpoint
 
-__all__ = ["downscale", "generate", "generate_batch"]
+__all__ = ["check_daily", "downscale", "generate", "generate_batch"]
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +160,8 @@ def downscale(
     Raises
     ------
     InputError
-        Missing file or variable, wrong grid, no day in the period, all-NaN channel.
+        Missing file or variable, wrong grid, no day in the period, all-NaN channel; a
+        model of steps shorter than a day.
     ConfigError
         No member, dates that are none or in the wrong order, an unknown sampler.
     OutputError
@@ -174,6 +177,7 @@ def downscale(
     scheduler = checkpoint.model.config.diffusion.scheduler_type
     check_sampler(sampler, steps, scheduler=scheduler)
     preprocessor = checkpoint.preprocessor
+    check_daily(preprocessor)
     arrays, first = load_predictors(preprocessor, lr, start=start, end=end)
     total = len(arrays) - first
     if on_total is not None:
@@ -207,6 +211,21 @@ def downscale(
             writer.append(days, fields)
     logger.info("wrote %s: %d days, %d members", output, total, members)
     return Path(output)
+
+
+def check_daily(preprocessor: Preprocessor) -> None:
+    """Raise InputError for a model of shorter steps: ensemble files hold days."""
+    if preprocessor.step_seconds != DAY:
+        raise InputError(
+            "a model of steps shorter than a day cannot write an ensemble file",
+            variable="data.time_step",
+            found=f"{preprocessor.time_step}, steps of "
+            f"{duration(preprocessor.step_seconds)}",
+            expected="daily steps",
+            remedy="train with data.time_step=daily, which makes days of the steps; or "
+            "take the fields from st_cdgm.inference.downscale.generate and write them "
+            "yourself",
+        )
 
 
 def _check_inputs(lr: str | Path | list[str | Path], output: Path) -> None:
