@@ -8,6 +8,7 @@ from st_cdgm._lazy import import_name
 
 if TYPE_CHECKING:
     from st_cdgm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from st_cdgm.training.discovery import discover_edges, judge_model
     from st_cdgm.training.early_stopping import EarlyStopping
     from st_cdgm.training.fit import TrainingResult, train
     from st_cdgm.training.training_loop import train_epoch
@@ -16,6 +17,8 @@ __all__ = [
     "Checkpoint",
     "EarlyStopping",
     "TrainingResult",
+    "discover_edges",
+    "judge_model",
     "load_checkpoint",
     "save_checkpoint",
     "train",
@@ -26,6 +29,8 @@ _HOME = {
     "Checkpoint": "st_cdgm.training.checkpoint",
     "EarlyStopping": "st_cdgm.training.early_stopping",
     "TrainingResult": "st_cdgm.training.fit",
+    "discover_edges": "st_cdgm.training.discovery",
+    "judge_model": "st_cdgm.training.discovery",
     "load_checkpoint": "st_cdgm.training.checkpoint",
     "save_checkpoint": "st_cdgm.training.checkpoint",
     "train": "st_cdgm.training.fit",
