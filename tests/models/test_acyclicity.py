@@ -34,6 +34,14 @@ TWO_CYCLE = torch.tensor([[0.0, 0.5], [0.5, 0.0]])
 seeds = st.integers(0, 2**32 - 1)
 
 
+@pytest.fixture(autouse=True)
+def default_dtype():
+    """Undo what the reference library does: it changes torch's default dtype."""
+    before = torch.get_default_dtype()
+    yield
+    torch.set_default_dtype(before)
+
+
 def random_matrix(seed, q, scale=1.0):
     values = np.random.default_rng(seed).normal(0.0, scale, (q, q))
     np.fill_diagonal(values, 0.0)

@@ -107,20 +107,25 @@ def test_many_steps_give_the_distribution(sampler, steps):
         assert abs(there.std() / SPREAD - 1) < 0.04
 
 
-@pytest.mark.parametrize("sampler", ["heun", "dpm_solver++"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_default_steps_in_the_unit_variance_range(sampler):
     low, high = UNIT_VARIANCE_SIGMA_RANGE
     wide = STD >= 0.2
+    generator = seeded(3)
+    ode = draws_needed(sampler, 2) == 1
     x = sample(
         rows,
         (7, N),
         sampler=sampler,
-        noise=standard_noise(7),
+        noise=standard_noise(7)
+        if ode
+        else lambda _: torch.randn((7, N), generator=generator),
         sigma_min=low,
         sigma_max=high,
     )
     error = (x[:6].std(1, correction=0) / STD - 1).abs()
     assert (error[wide] < 0.04).all(), error
+    assert abs((x[6] < 0).double().mean().item() - 0.3) < 0.02
 
 
 def test_known_error_of_heun_with_18_steps_on_a_unit_gaussian():
@@ -172,6 +177,50 @@ def test_order_of_convergence(sampler, order, steps):
         errors.append((x - exact).abs().max().item())
     slopes = np.diff(np.log(errors)) / np.diff(-np.log(steps))
     assert slopes == pytest.approx([order] * 3, abs=0.2), errors
+    assert errors[-1] < 0.02
+
+
+def mixture_cdf(x: Tensor, sigma: float) -> Tensor:
+    spread = math.sqrt(SPREAD**2 + sigma**2)
+    return 0.3 * torch.special.ndtr((x + 1) / spread) + 0.7 * torch.special.ndtr(
+        (x - 1) / spread
+    )
+
+
+def same_quantile(start: Tensor, high: float, low: float) -> Tensor:
+    """In one dimension the flow cannot cross itself: it keeps every quantile."""
+    quantile = mixture_cdf(start, high)
+    left, right = torch.full_like(start, -10 * high), torch.full_like(start, 10 * high)
+    for _ in range(100):
+        middle = (left + right) / 2
+        below = mixture_cdf(middle, low) < quantile
+        left = torch.where(below, middle, left)
+        right = torch.where(below, right, middle)
+    return left
+
+
+@pytest.mark.parametrize(
+    ("sampler", "order"),
+    [("euler", 1), ("ddim", 1), ("heun", 2), ("dpm_solver++", 2)],
+)
+def test_order_of_convergence_on_the_mixture(sampler, order):
+    """Where the denoiser is not linear, against the exact solution from its noise."""
+    noise = torch.linspace(-3, 3, 61, dtype=torch.float64).expand(1, 1, -1)
+    steps, errors = (128, 256, 512), []
+    for n in steps:
+        x = sample(
+            lambda x, sigma: mixture(x, sigma[:, None]),
+            (1, 61),
+            sampler=sampler,
+            steps=n,
+            noise=noise,
+            final_denoise=False,
+        )
+        high, low = noise_levels(sampler, n)[[0, -1]].tolist()
+        start = noise[0] * (math.sqrt(1 + high**2) if sampler == "ddim" else high)
+        errors.append((x - same_quantile(start, high, low)).abs().max().item())
+    slopes = np.diff(np.log(errors)) / np.diff(-np.log(steps))
+    assert slopes == pytest.approx([order] * 2, abs=0.2), errors
     assert errors[-1] < 0.02
 
 

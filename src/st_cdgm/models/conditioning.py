@@ -61,6 +61,30 @@ class Conditioning:
         """
         return Conditioning(self.tokens[order], self.state_maps[order], self.context)
 
+    def without_states(self, drop: Tensor) -> Conditioning:
+        """Put zeros in the place of the causal states of some days.
+
+        The zeros stand for "states unknown" in classifier-free guidance; baseline,
+        static fields, season and validity stay.
+
+        Parameters
+        ----------
+        drop : Tensor
+            Which days. Shape ``(B,)``, bool.
+        """
+        keep = (~drop).to(self.tokens.device)
+        return Conditioning(
+            torch.where(keep[:, None, None], self.tokens, 0.0),
+            torch.where(keep[:, None, None, None], self.state_maps, 0.0),
+            self.context,
+        )
+
+    @classmethod
+    def of_tokens(cls, tokens: Tensor, height: int, width: int) -> Conditioning:
+        """Return a conditioning that has tokens ``(B, Q, D)`` and no map."""
+        none = tokens.new_zeros(len(tokens), 0, height, width)
+        return cls(tokens, none, none)
+
 
 class SpatialConditioner(nn.Module):
     """Turn states on the coarse nodes into maps on the fine grid.

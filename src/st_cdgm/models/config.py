@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from st_cdgm.errors import ConfigError
 
@@ -14,6 +15,7 @@ __all__ = [
     "MetaPathConfig",
     "ModelConfig",
     "RCNConfig",
+    "UNET_PRESETS",
     "UNetConfig",
 ]
 
@@ -121,6 +123,32 @@ class RCNConfig:
         _check_choice("rcn.driver_scope", self.driver_scope, ("own", "all"))
 
 
+# Sizes by name; ``tiny`` is what UNetConfig() has.
+UNET_PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "block_out_channels": [32, 64, 96],
+        "layers_per_block": 1,
+        "attention_levels": 1,
+        "attention_head_dim": 8,
+        "norm_num_groups": 8,
+    },
+    "base": {
+        "block_out_channels": [64, 128, 256],
+        "layers_per_block": 2,
+        "attention_levels": 1,
+        "attention_head_dim": 8,
+        "norm_num_groups": 16,
+    },
+    "large": {
+        "block_out_channels": [128, 256, 384, 512],
+        "layers_per_block": 2,
+        "attention_levels": 2,
+        "attention_head_dim": 8,
+        "norm_num_groups": 32,
+    },
+}
+
+
 @dataclass(kw_only=True)
 class UNetConfig:
     """Size of the denoiser's U-Net.
@@ -137,6 +165,8 @@ class UNetConfig:
         As in the library's U-Net.
     dropout : float
         Dropout inside the residual blocks.
+    preset : str or None
+        ``tiny``, ``base`` or ``large``: all sizes above but ``dropout`` by one name.
     """
 
     block_out_channels: list[int] = field(default_factory=lambda: [32, 64, 96])
@@ -145,6 +175,42 @@ class UNetConfig:
     attention_head_dim: int = 8
     norm_num_groups: int = 8
     dropout: float = 0.0
+    preset: str | None = None
+
+    @classmethod
+    def from_preset(cls, name: str, *, dropout: float = 0.0) -> UNetConfig:
+        """Return the sizes of a preset.
+
+        Raises
+        ------
+        ConfigError
+            Unknown name.
+        """
+        return cls(preset=name, dropout=dropout).resolved()
+
+    def resolved(self) -> UNetConfig:
+        """Return the same sizes without a preset: its values written out."""
+        if self.preset is None:
+            return self
+        self.check()
+        return replace(self, **UNET_PRESETS[self.preset], preset=None)
+
+    def check(self) -> None:
+        """Raise ConfigError for an unknown preset, or for sizes that contradict it."""
+        if self.preset is None:
+            return
+        _check_choice("diffusion.unet.preset", self.preset, tuple(UNET_PRESETS))
+        default = UNetConfig()
+        for key, value in UNET_PRESETS[self.preset].items():
+            found = getattr(self, key)
+            if found not in (getattr(default, key), value):
+                raise ConfigError(
+                    f"diffusion.unet.{key} contradicts the preset {self.preset}",
+                    variable=f"diffusion.unet.{key}",
+                    found=found,
+                    expected=value,
+                    remedy="set the size to what is expected, or leave out the preset",
+                )
 
 
 @dataclass(kw_only=True)
@@ -179,6 +245,14 @@ class DiffusionConfig:
         Members per window while ``one_step`` trains.
     pooling_scales : list of int
         Block sizes at which ``one_step`` is scored while training.
+    condition_dropout : float
+        Share of the training samples whose causal conditioning (tokens and state maps)
+        is replaced by zeros, which `guidance_scale` at sampling needs (classifier-free
+        guidance).
+    self_conditioning : bool
+        Hand the network its own previous estimate as further channels.
+    use_gradient_checkpointing : bool
+        Recompute activations in the backward pass: less memory, more time.
     """
 
     scheduler_type: str = "one_step"
@@ -195,6 +269,8 @@ class DiffusionConfig:
     noise_pattern: str = "smooth"
     train_members: int = 3
     pooling_scales: list[int] = field(default_factory=lambda: [1, 2, 4])
+    condition_dropout: float = 0.0
+    self_conditioning: bool = False
     use_gradient_checkpointing: bool = False
     unet: UNetConfig = field(default_factory=UNetConfig)
 
@@ -226,6 +302,25 @@ class DiffusionConfig:
                 variable="diffusion.train_members",
                 found=self.train_members,
                 expected=">= 2",
+            )
+        self._check_conditioning()
+        self.unet.check()
+
+    def _check_conditioning(self) -> None:
+        if not 0 <= self.condition_dropout < 1:
+            raise ConfigError(
+                "diffusion.condition_dropout is out of range",
+                variable="diffusion.condition_dropout",
+                found=self.condition_dropout,
+                expected="0 (off) or more, below 1",
+            )
+        if self.one_step and (self.condition_dropout or self.self_conditioning):
+            raise ConfigError(
+                "one_step has no denoiser to guide or to condition on itself",
+                variable="diffusion.condition_dropout, diffusion.self_conditioning",
+                found=f"{self.condition_dropout}, {self.self_conditioning}",
+                expected="0 and false",
+                remedy="choose a diffusion sampler as diffusion.scheduler_type",
             )
 
     @property

@@ -5,174 +5,87 @@ noise into a member in one pass and is trained by a proper score of its ensemble
 
 References
 ----------
-Karras et al. 2022, arXiv:2206.00364 (EDM preconditioning); Salimans & Ho 2022,
-arXiv:2202.00512 (v); Hang et al. 2023, arXiv:2303.09556 (min-SNR weights); Gneiting &
-Raftery 2007, doi:10.1198/016214506000001437 (proper scores).
+Karras et al. 2022, arXiv:2206.00364 (EDM); Gneiting & Raftery 2007,
+doi:10.1198/016214506000001437 (proper scores).
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
+from st_cdgm.errors import ConfigError
 from st_cdgm.models.conditioning import Conditioning
-from st_cdgm.models.config import DiffusionConfig, UNetConfig
-from st_cdgm.models.samplers import vp_sigmas
+from st_cdgm.models.config import DiffusionConfig
+from st_cdgm.models.decoder_loss import decoder_loss
+from st_cdgm.models.denoiser import ConditionalDenoiser
+from st_cdgm.models.diffusion_output import (
+    DiffusionOutput,
+    FieldCodec,
+    compose,
+    decode_temperatures,
+)
+from st_cdgm.models.ensemble_draw import draw_ensemble, member_streams
+from st_cdgm.models.guidance import Projection
+from st_cdgm.models.noise import multiscale_noise
+from st_cdgm.models.preconditioning import Preconditioning, precondition
+from st_cdgm.models.unet import unet_kwargs
 
-__all__ = ["CausalDiffusionDecoder", "Preconditioning", "multiscale_noise"]
-
-MIN_SNR_GAMMA = 5.0
-
-
-@dataclass(frozen=True)
-class Preconditioning:
-    """Coefficients of D(x; sigma) = c_skip x + c_out F(c_in x; c_noise): ``(B,)``."""
-
-    c_skip: Tensor
-    c_out: Tensor
-    c_in: Tensor
-    c_noise: Tensor
-    weight: Tensor  # of |D - x0|^2 in the loss
-
-
-def precondition(kind: str, sigma: Tensor, grid: Tensor) -> Preconditioning:
-    """Return the coefficients of one parameterisation, for data of unit variance.
-
-    ``edm``: Karras et al. 2022, table 1 with sigma_data = 1. ``eps`` and ``v``: the VP
-    network rescaled to sigma, x_vp = x / sqrt(1 + sigma^2); their min-SNR weights
-    min(SNR, 5) / SNR and min(SNR, 5) / (SNR + 1) of the eps and v errors are both
-    min(SNR, 5) on the error of x0.
-    """
-    total = 1 + sigma**2
-    c_in = total.rsqrt()
-    if kind == "edm":
-        return Preconditioning(
-            c_skip=1 / total,
-            c_out=sigma * c_in,
-            c_in=c_in,
-            # The U-Net's sinusoids are made for steps 0..1000: ln(sigma)/4 scaled up.
-            c_noise=250 * sigma.log(),
-            weight=total / sigma**2,
-        )
-    timestep = torch.searchsorted(grid.to(sigma), sigma.contiguous()).clamp(
-        max=len(grid) - 1
-    )
-    min_snr = (1 / sigma**2).clamp(max=MIN_SNR_GAMMA)
-    if kind == "eps":
-        return Preconditioning(
-            torch.ones_like(sigma), -sigma, c_in, timestep.to(sigma), min_snr
-        )
-    return Preconditioning(1 / total, -sigma * c_in, c_in, timestep.to(sigma), min_snr)
+__all__ = [
+    "CausalDiffusionDecoder",
+    "DiffusionOutput",
+    "Preconditioning",
+    "multiscale_noise",
+    "precondition",
+    "unet_kwargs",
+]
 
 
-def multiscale_noise(
-    noise: Tensor, scales: list[int], pattern: str = "smooth"
-) -> Tensor:
-    """Give channel i of white noise the length scale ``scales[i % len]``, in cells.
-
-    White noise averages out over the domain; errors of a day do not. Every cell keeps
-    unit variance.
-
-    Parameters
-    ----------
-    noise : Tensor
-        Standard normal. Shape ``(B, C, Y, X)``.
-    scales : list of int
-        Length scales; 1 leaves a channel white.
-    pattern : str
-        ``smooth``: Gaussian filter with a standard deviation of half the scale, alike
-        everywhere (opposite edges are neighbours). ``blocks``: constant on blocks of
-        that size, whose borders show in the spread.
-    """
-    make = _smooth if pattern == "smooth" else _blocks
-    channels = [
-        make(noise[:, c : c + 1], scales[c % len(scales)])
-        for c in range(noise.shape[1])
-    ]
-    return torch.cat(channels, dim=1)
-
-
-def _blocks(white: Tensor, size: int) -> Tensor:
-    y, x = white.shape[-2:]
-    by, bx = min(size, y), min(size, x)
-    coarse = white[..., ::by, ::bx]
-    fine = coarse.repeat_interleave(by, dim=-2).repeat_interleave(bx, dim=-1)
-    return fine[..., :y, :x]
-
-
-def _smooth(white: Tensor, size: int) -> Tensor:
-    if size == 1:
-        return white
-    y, x = white.shape[-2:]
-    fy = torch.fft.fftfreq(y, device=white.device)[:, None]
-    fx = torch.fft.fftfreq(x, device=white.device)[None, :]
-    response = torch.exp(-2 * (math.pi * size / 2) ** 2 * (fy**2 + fx**2))
-    # Parseval: the mean squared response is the variance of the filtered noise.
-    response = response / response.square().mean().sqrt()
-    spectrum = torch.fft.fft2(white.float()) * response
-    filtered: Tensor = torch.fft.ifft2(spectrum).real
-    return filtered.to(white.dtype)
-
-
-def _unet(
-    in_channels: int,
-    out_channels: int,
-    sample_size: tuple[int, int],
-    cross_attention_dim: int,
-    kwargs: dict[str, Any],
-) -> nn.Module:
-    from diffusers import UNet2DConditionModel
-
-    network: nn.Module = UNet2DConditionModel(
-        sample_size=sample_size,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        cross_attention_dim=cross_attention_dim,
-        **kwargs,
-    )
-    return network
-
-
-def unet_kwargs(config: UNetConfig) -> dict[str, Any]:
-    """Translate our few sizes into the library's arguments."""
-    levels = len(config.block_out_channels)
-    attention = min(config.attention_levels, levels)
-    plain = levels - attention
-    return {
-        "block_out_channels": tuple(config.block_out_channels),
-        "layers_per_block": config.layers_per_block,
-        "down_block_types": ("DownBlock2D",) * plain
-        + ("CrossAttnDownBlock2D",) * attention,
-        "up_block_types": ("CrossAttnUpBlock2D",) * attention + ("UpBlock2D",) * plain,
-        "attention_head_dim": config.attention_head_dim,
-        "norm_num_groups": config.norm_num_groups,
-        "dropout": config.dropout,
-    }
-
-
-class CausalDiffusionDecoder(nn.Module):
+class CausalDiffusionDecoder(ConditionalDenoiser):
     """U-Net that turns noise into the standardised residual of a day.
+
+    A conditioning is a :class:`Conditioning`, or its tokens ``(B, Q, D)`` alone if the
+    decoder has no conditioning maps.
 
     Parameters
     ----------
     in_channels : int
         Target channels C.
     conditioning_dim : int
-        Width of a causal token.
+        Width D of a causal token.
     height, width : int
         Fine grid Y, X; any size (padded inside to the U-Net's multiple).
+    num_diffusion_steps : int, optional
+        Noise levels that ``eps`` and ``v`` are trained on: so many of the 1 000 of the
+        VP schedule, both ends included. Default: the config's.
+    unet_kwargs : mapping, optional
+        Sizes of the U-Net instead of the config's, and further arguments of the
+        library's ``UNet2DConditionModel``.
+    scheduler_type : str, optional
+        Default sampler, or ``one_step``. Default: the config's.
+    use_gradient_checkpointing : bool, optional
+        Default: the config's.
     config : DiffusionConfig, optional
-        Kind of generator, noise range and sizes.
+        Kind of generator, noise range and sizes. Without one: noise prediction
+        (``eps``) sampled by ``ddpm``.
     spatial_channels : int
         Channels of all conditioning maps together.
-    """
+    temperature_triple : bool
+        The three channels are a minimum temperature and two increments
+        (`apply_physical_constraints`).
 
-    vp_grid: Tensor
+    Raises
+    ------
+    ConfigError
+        (a ``ValueError``) Unknown scheduler, value out of range, a triple that has not
+        three channels.
+    ImportError
+        diffusers is not installed.
+    """
 
     def __init__(
         self,
@@ -181,93 +94,280 @@ class CausalDiffusionDecoder(nn.Module):
         height: int,
         width: int,
         *,
+        num_diffusion_steps: int | None = None,
+        unet_kwargs: Mapping[str, Any] | None = None,
+        scheduler_type: str | None = None,
+        use_gradient_checkpointing: bool | None = None,
         config: DiffusionConfig | None = None,
         spatial_channels: int = 0,
+        temperature_triple: bool = False,
     ) -> None:
-        super().__init__()
-        self.config = config or DiffusionConfig()
-        self.config.check()
-        self.in_channels = in_channels
-        self.height, self.width = height, width
-        self.multiple = 2 ** (len(self.config.unet.block_out_channels) - 1)
-        noisy = self.config.noise_channels if self.config.one_step else in_channels
-        self.unet = _unet(
-            noisy + spatial_channels,
+        if temperature_triple and in_channels != 3:
+            raise ConfigError(
+                "a temperature triple has three channels",
+                variable="in_channels",
+                found=in_channels,
+                expected=3,
+            )
+        named: dict[str, Any] = {
+            "steps": num_diffusion_steps,
+            "scheduler_type": scheduler_type,
+            "use_gradient_checkpointing": use_gradient_checkpointing,
+        }
+        default = DiffusionConfig(scheduler_type="ddpm", parameterisation="eps")
+        chosen = {key: value for key, value in named.items() if value is not None}
+        super().__init__(
             in_channels,
-            (height, width),
             conditioning_dim,
-            unet_kwargs(self.config.unet),
+            height,
+            width,
+            config=replace(config or default, **chosen),
+            unet_kwargs=unet_kwargs,
+            spatial_channels=spatial_channels,
         )
-        if self.config.use_gradient_checkpointing:
-            self.unet.enable_gradient_checkpointing()  # type: ignore[operator]
-        # Ascending, as searchsorted needs it; trained on the levels the samplers walk.
-        grid = vp_sigmas(self.config.steps).flip(0)
-        self.register_buffer("vp_grid", grid, persistent=False)
+        self.temperature_triple = temperature_triple
 
-    @property
-    def noise_shape(self) -> tuple[int, int, int]:
-        """Shape of one member's noise on one day, without batch."""
-        channels = (
-            self.config.noise_channels if self.config.one_step else self.in_channels
-        )
-        return (channels, self.height, self.width)
-
-    def forward(
-        self, noisy: Tensor, timestep: Tensor, condition: Conditioning
+    def compute_loss(
+        self,
+        target: Tensor,
+        conditioning: Conditioning | Tensor,
+        use_focal_loss: bool = False,
+        focal_alpha: float = 1.0,
+        focal_gamma: float = 2.0,
+        *,
+        valid: Tensor | None = None,
+        sigma: Tensor | None = None,
+        noise: Tensor | None = None,
+        extreme_weight_factor: float = 0.0,
+        extreme_percentiles: Sequence[float] | None = None,
+        extreme_values: Tensor | None = None,
+        extreme_thresholds: Tensor | None = None,
+        members: int | None = None,
+        per_variable: bool = False,
     ) -> Tensor:
-        """Run the U-Net on ``(B, C, Y, X)``; pads to its multiple and crops back."""
-        if condition.tokens.ndim != 3:
+        """Return the generator's loss: denoising, or the fair CRPS of ``one_step``.
+
+        Cells whose target is NaN or infinite, or that are not ``valid``, count for
+        nothing; without any cell left the loss is 0 with a gradient of 0. NaN anywhere
+        else is an error.
+
+        Parameters
+        ----------
+        target : Tensor
+            Standardised residual. Shape ``(B, C, Y, X)``.
+        conditioning : Conditioning or Tensor
+            Of B days.
+        use_focal_loss, focal_alpha, focal_gamma
+            Weights of `loss_weights.focal_weight` on the denoising error.
+        valid : Tensor, optional
+            Where the target counts. Shape ``(B, C, Y, X)``, bool.
+        sigma, noise : Tensor, optional
+            Instead of random ones. Shapes ``(B,)`` and ``(B, C, Y, X)``; for
+            ``one_step`` noise has shape ``(B * members, *noise_shape)``.
+        extreme_weight_factor, extreme_percentiles, extreme_thresholds
+            Weights of `loss_weights.extreme_weight`; factor 0: none.
+        extreme_values : Tensor, optional
+            What is extreme; default the target. Shape ``(B, C, Y, X)``.
+        members : int, optional
+            Ensemble of ``one_step``; default ``train_members``.
+        per_variable : bool
+            Return one loss per channel, shape ``(C,)``, instead of their scalar mean.
+
+        Raises
+        ------
+        ValueError
+            NaN or infinity in the conditioning, the prediction or the loss; a wrong
+            shape; focal weights for ``one_step``.
+        """
+        return decoder_loss(
+            self,
+            target,
+            conditioning,
+            focal=(focal_alpha, focal_gamma) if use_focal_loss else None,
+            valid=valid,
+            sigma=sigma,
+            noise=noise,
+            extreme={
+                "factor": extreme_weight_factor,
+                "percentiles": extreme_percentiles,
+                "thresholds": extreme_thresholds,
+            },
+            extreme_values=extreme_values,
+            members=members,
+            per_variable=per_variable,
+        )
+
+    # -- sampling -----------------------------------------------------------------
+
+    @torch.no_grad()
+    def draw_residual(
+        self,
+        conditioning: Conditioning | Tensor,
+        noise: Callable[[], Tensor],
+        *,
+        sampler: str | None = None,
+        steps: int | None = None,
+        guidance_scale: float = 1.0,
+        projection: Projection | None = None,
+    ) -> Tensor:
+        """Draw an ensemble of standardised residuals.
+
+        Parameters
+        ----------
+        conditioning : Conditioning or Tensor
+            Of B days.
+        noise : callable
+            Each call returns further standard normal numbers. Shape
+            ``(B, M, *noise_shape)``.
+        sampler, steps : optional
+            Instead of the configured ones.
+        guidance_scale : float
+            See `GuidedDenoiser`; 1 is the model itself.
+        projection : callable, optional
+            Applied to every estimate ``(B, M, C, Y, X)`` of the residual, such as
+            `BlockMeanProjection`.
+
+        Returns
+        -------
+        Tensor
+            Shape ``(B, M, C, Y, X)``; float64 if projected.
+
+        Raises
+        ------
+        ConfigError
+            Unknown sampler, or guidance of a model that was not trained for it.
+        """
+        return draw_ensemble(
+            self,
+            self.prepare(conditioning),
+            noise,
+            sampler=sampler,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            projection=projection,
+        )
+
+    @torch.no_grad()
+    def sample(
+        self,
+        conditioning: Conditioning | Tensor,
+        *,
+        num_steps: int | None = None,
+        generator: torch.Generator | None = None,
+        baseline: Tensor | None = None,
+        apply_constraints: bool = True,
+        scheduler_type: str | None = None,
+        members: int | None = None,
+        noise: Callable[[], Tensor] | None = None,
+        guidance_scale: float = 1.0,
+        projection: Projection | None = None,
+        codec: FieldCodec | None = None,
+    ) -> DiffusionOutput:
+        """Draw fields.
+
+        Parameters
+        ----------
+        conditioning : Conditioning or Tensor
+            Of B days.
+        num_steps, scheduler_type : optional
+            Number of noise levels and sampler instead of the configured ones; no call
+            changes the next one's. ``ddpm`` walks the training levels by default.
+        generator : torch.Generator, optional
+            Source of all random numbers; default torch's own. One number is drawn from
+            it, and makes a stream for each (day, member): members 1-4 of 20 equal those
+            of 4.
+        baseline : Tensor, optional
+            Added to the residual, in its units. Shape ``(B, C, Y, X)``.
+        apply_constraints : bool
+            Decode: with ``codec``, or the declared temperature triple. False: the
+            channels are taken for the fields themselves.
+        members : int, optional
+            Ensemble size M; without it the member axis is left out.
+        noise : callable, optional
+            Instead of the generator: each call returns ``(B, M, *noise_shape)``, M
+            being 1 without ``members``.
+        guidance_scale, projection
+            See `draw_residual`.
+        codec : FieldCodec, optional
+            Names and decodes the channels, such as a ``TargetCodec``.
+
+        Returns
+        -------
+        DiffusionOutput
+            No gradient is kept.
+
+        Raises
+        ------
+        ConfigError
+            See `draw_residual`.
+        ValueError
+            Baseline of another shape than the residual; noise and generator both given.
+        """
+        prepared = self.prepare(conditioning)
+        b = len(prepared.tokens)
+        expected = (b, self.in_channels, self.height, self.width)
+        if baseline is not None and tuple(baseline.shape) != expected:
+            msg = f"baseline has shape {tuple(baseline.shape)}, expected {expected}"
+            raise ValueError(msg)
+        if noise is not None and generator is not None:
+            msg = "give either noise or a generator, not both"
+            raise ValueError(msg)
+        source = noise or member_streams(generator, b, members or 1, self.noise_shape)
+        residual = draw_ensemble(
+            self,
+            prepared,
+            source,
+            sampler=scheduler_type,
+            steps=num_steps,
+            guidance_scale=guidance_scale,
+            projection=projection,
+        )
+        return compose(
+            residual if members is not None else residual.squeeze(1),
+            baseline,
+            codec=codec,
+            triple=self.temperature_triple and codec is None,
+            decode=apply_constraints,
+        )
+
+    def reconstruct_from_residual(
+        self,
+        residual: Tensor,
+        *,
+        baseline: Tensor | None = None,
+        apply_constraints: bool = True,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return minimum, mean and maximum temperature, each ``(B, [M,] 1, Y, X)``.
+
+        Raises
+        ------
+        ValueError
+            No temperature triple was declared, or the shapes differ.
+        """
+        if not self.temperature_triple:
+            msg = "the channels are no temperature triple (temperature_triple=False)"
+            raise ValueError(msg)
+        if baseline is not None and baseline.shape[-3:] != residual.shape[-3:]:
             msg = (
-                "conditioning tokens must have shape (B, Q, D), "
-                f"found {tuple(condition.tokens.shape)}"
+                f"baseline has shape {tuple(baseline.shape)}, "
+                f"the residual {tuple(residual.shape)}"
             )
             raise ValueError(msg)
-        inputs = torch.cat([noisy, condition.maps().to(noisy.dtype)], dim=1)
-        pad_y, pad_x = (-self.height) % self.multiple, (-self.width) % self.multiple
-        if pad_y or pad_x:
-            inputs = F.pad(inputs, (0, pad_x, 0, pad_y), mode="replicate")
-        output: Tensor = self.unet(
-            inputs, timestep, condition.tokens.to(noisy.dtype)
-        ).sample
-        return output[..., : self.height, : self.width]
+        made = compose(
+            residual, baseline, codec=None, triple=True, decode=apply_constraints
+        )
+        assert made.t_min is not None
+        assert made.t_mean is not None
+        assert made.t_max is not None
+        return made.t_min, made.t_mean, made.t_max
 
-    def generate_one_step(self, noise: Tensor, condition: Conditioning) -> Tensor:
-        """Turn noise ``(B, C_z, Y, X)`` into residuals ``(B, C, Y, X)`` in one pass."""
-        z = multiscale_noise(noise, self.config.noise_scales, self.config.noise_pattern)
-        return self.forward(z, torch.zeros(len(z), device=z.device), condition)
+    @staticmethod
+    def apply_physical_constraints(
+        raw_output: Tensor, use_soft: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Turn a minimum and two increments into t_min <= t <= t_max.
 
-    def denoise(self, x: Tensor, sigma: Tensor, condition: Conditioning) -> Tensor:
-        """Estimate x0 from ``x = x0 + sigma * noise``; ``sigma`` has shape ``(B,)``."""
-        c = precondition(self.config.parameterisation, sigma, self.vp_grid)
-        expand = (slice(None), None, None, None)
-        raw = self.forward(c.c_in[expand] * x, c.c_noise, condition)
-        return c.c_skip[expand] * x + c.c_out[expand] * raw
-
-    def training_sigma(self, batch: int, device: torch.device) -> Tensor:
-        """Draw the noise levels of a training batch. Shape ``(B,)``."""
-        if self.config.parameterisation == "edm":
-            normal = torch.randn(batch, device=device)
-            return (self.config.p_mean + self.config.p_std * normal).exp()
-        index = torch.randint(len(self.vp_grid), (batch,), device=device)
-        return self.vp_grid[index].float()
-
-    def denoising_error(
-        self, target: Tensor, condition: Conditioning, *, sigma: Tensor, noise: Tensor
-    ) -> Tensor:
-        """Return the weighted squared error of x0 per cell. Shape ``(B, C, Y, X)``.
-
-        Its expectation over ``training_sigma`` is the diffusion loss; the caller
-        averages over the valid cells.
+        See `diffusion_output.decode_temperatures`; ``encode_temperatures`` there is the
+        inverse that targets need.
         """
-        x = target + sigma[:, None, None, None] * noise
-        estimate = self.denoise(x, sigma, condition)
-        weight = precondition(self.config.parameterisation, sigma, self.vp_grid).weight
-        return weight[:, None, None, None] * (estimate - target) ** 2
-
-    def validation_sigma(self, batch: int) -> Tensor:
-        """Spread noise levels evenly over the training distribution. Shape ``(B,)``."""
-        quantile = (torch.arange(batch, dtype=torch.float64) + 0.5) / batch
-        if self.config.parameterisation == "edm":
-            normal = math.sqrt(2) * torch.erfinv(2 * quantile - 1)
-            return (self.config.p_mean + self.config.p_std * normal).exp().float()
-        return self.vp_grid[(quantile * len(self.vp_grid)).long().cpu()].float()
+        return decode_temperatures(raw_output, soft=use_soft)

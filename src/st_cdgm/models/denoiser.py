@@ -1,0 +1,265 @@
+"""The conditional U-Net as denoiser and as one-step generator, and its training error.
+
+References
+----------
+Karras et al. 2022, arXiv:2206.00364.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from st_cdgm.models.conditioning import Conditioning
+from st_cdgm.models.config import DiffusionConfig
+from st_cdgm.models.noise import multiscale_noise
+from st_cdgm.models.preconditioning import precondition
+from st_cdgm.models.samplers import vp_sigmas
+from st_cdgm.models.unet import build_unet, merge_unet_kwargs
+
+__all__ = ["ConditionalDenoiser"]
+
+Adapter = Callable[[Any], "Conditioning | Tensor"]
+
+
+class ConditionalDenoiser(nn.Module):
+    """U-Net with preconditioning, conditioning and padding around it.
+
+    Parameters
+    ----------
+    in_channels, conditioning_dim, height, width, unet_kwargs, spatial_channels
+        As for ``CausalDiffusionDecoder``.
+    config : DiffusionConfig
+        Kind of generator, noise range and sizes.
+    """
+
+    vp_grid: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        conditioning_dim: int,
+        height: int,
+        width: int,
+        *,
+        config: DiffusionConfig,
+        unet_kwargs: Mapping[str, Any] | None = None,
+        spatial_channels: int = 0,
+    ) -> None:
+        super().__init__()
+        config.check()
+        self.config = config
+        self.in_channels, self.spatial_channels = in_channels, spatial_channels
+        self.height, self.width = height, width
+        self.condition_adapter: Adapter | None = None
+        sizes = merge_unet_kwargs(config.unet, unet_kwargs)
+        self.multiple = 2 ** (len(sizes["block_out_channels"]) - 1)
+        inputs = self.noise_shape[0] + spatial_channels
+        inputs += in_channels if config.self_conditioning else 0
+        self.unet = build_unet(
+            inputs, in_channels, (height, width), conditioning_dim, sizes
+        )
+        if config.use_gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()  # type: ignore[operator]
+        # Ascending, as searchsorted needs it; trained on the levels the samplers walk.
+        self.register_buffer(
+            "vp_grid", vp_sigmas(config.steps).flip(0), persistent=False
+        )
+
+    @property
+    def noise_shape(self) -> tuple[int, int, int]:
+        """Shape of one member's noise on one day, without batch."""
+        channels = (
+            self.config.noise_channels if self.config.one_step else self.in_channels
+        )
+        return (channels, self.height, self.width)
+
+    # -- conditioning -------------------------------------------------------------
+
+    def set_condition_adapter(self, adapter: Adapter | None) -> None:
+        """Change what the U-Net is told.
+
+        Parameters
+        ----------
+        adapter : callable or None
+            Applied to the conditioning once per call of a public method, before
+            anything else; returns tokens or a :class:`Conditioning`. A module's weights
+            become part of the decoder. None removes it.
+        """
+        # A module cannot be replaced by a plain function without being removed first.
+        del self.condition_adapter
+        self.condition_adapter = adapter
+
+    def prepare(self, conditioning: Conditioning | Tensor) -> Conditioning:
+        """Apply the adapter and check the shapes.
+
+        Raises
+        ------
+        ValueError
+            Tokens that have not three axes, or another number of maps than the decoder
+            was built for.
+        """
+        if self.condition_adapter is not None:
+            conditioning = self.condition_adapter(conditioning)
+        made = (
+            Conditioning.of_tokens(conditioning, self.height, self.width)
+            if isinstance(conditioning, Tensor)
+            else conditioning
+        )
+        tokens = made.tokens
+        if tokens.ndim != 3:
+            msg = (
+                "conditioning tokens must have shape (B, Q, D), "
+                f"found {tuple(tokens.shape)}"
+            )
+            raise ValueError(msg)
+        found = made.state_maps.shape[1] + made.context.shape[1]
+        if found != self.spatial_channels:
+            msg = (
+                f"the decoder was built for {self.spatial_channels} channels of "
+                f"conditioning maps, found {found}"
+            )
+            raise ValueError(msg)
+        return made
+
+    # -- network ------------------------------------------------------------------
+
+    def forward(
+        self,
+        noisy_sample: Tensor,
+        timestep: Tensor | float,
+        conditioning: Conditioning | Tensor,
+    ) -> Tensor:
+        """Run the U-Net on ``(B, C, Y, X)``; pads to its multiple and crops back.
+
+        With ``eps``, for ``sqrt(abar_t) x0 + sqrt(1 - abar_t) eps`` at the training
+        level t, it returns the prediction of eps.
+        """
+        return self._network(noisy_sample, timestep, self.prepare(conditioning))
+
+    def _network(
+        self,
+        noisy: Tensor,
+        timestep: Tensor | float,
+        condition: Conditioning,
+        previous: Tensor | None = None,
+    ) -> Tensor:
+        parts = [noisy, condition.maps().to(noisy.dtype)]
+        if self.config.self_conditioning:
+            parts.append(torch.zeros_like(noisy) if previous is None else previous)
+        inputs = torch.cat(parts, dim=1)
+        pad_y, pad_x = (-self.height) % self.multiple, (-self.width) % self.multiple
+        if pad_y or pad_x:
+            inputs = F.pad(inputs, (0, pad_x, 0, pad_y), mode="replicate")
+        output: Tensor = self.unet(
+            inputs, timestep, condition.tokens.to(noisy.dtype)
+        ).sample
+        return output[..., : self.height, : self.width]
+
+    def generate_one_step(
+        self, noise: Tensor, condition: Conditioning | Tensor
+    ) -> Tensor:
+        """Turn noise ``(B, C_z, Y, X)`` into residuals ``(B, C, Y, X)`` in one pass."""
+        return self.prepared_one_step(noise, self.prepare(condition))
+
+    def prepared_one_step(self, noise: Tensor, condition: Conditioning) -> Tensor:
+        """As `generate_one_step`, of a conditioning that `prepare` has returned."""
+        z = multiscale_noise(noise, self.config.noise_scales, self.config.noise_pattern)
+        return self._network(z, torch.zeros(len(z), device=z.device), condition)
+
+    def denoise(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        condition: Conditioning | Tensor,
+        *,
+        previous: Tensor | None = None,
+    ) -> Tensor:
+        """Estimate x0 from ``x = x0 + sigma * noise``; ``sigma`` has shape ``(B,)``.
+
+        ``previous`` is an earlier estimate, for a self-conditioned network.
+        """
+        return self.prepared_denoise(
+            x, sigma, self.prepare(condition), previous=previous
+        )
+
+    def prepared_denoise(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        condition: Conditioning,
+        *,
+        previous: Tensor | None = None,
+    ) -> Tensor:
+        """As `denoise`, of a conditioning that `prepare` has returned."""
+        c = precondition(self.config.parameterisation, sigma, self.vp_grid)
+        expand = (slice(None), None, None, None)
+        raw = self._network(c.c_in[expand] * x, c.c_noise, condition, previous)
+        return c.c_skip[expand] * x + c.c_out[expand] * raw
+
+    # -- training -----------------------------------------------------------------
+
+    def training_sigma(self, batch: int, device: torch.device) -> Tensor:
+        """Draw the noise levels of a training batch. Shape ``(B,)``."""
+        if self.config.parameterisation == "edm":
+            normal = torch.randn(batch, device=device)
+            return (self.config.p_mean + self.config.p_std * normal).exp()
+        index = torch.randint(len(self.vp_grid), (batch,), device=device)
+        return self.vp_grid[index].float()
+
+    def validation_sigma(self, batch: int) -> Tensor:
+        """Spread noise levels evenly over the training distribution. Shape ``(B,)``."""
+        quantile = (torch.arange(batch, dtype=torch.float64) + 0.5) / batch
+        if self.config.parameterisation == "edm":
+            normal = math.sqrt(2) * torch.erfinv(2 * quantile - 1)
+            return (self.config.p_mean + self.config.p_std * normal).exp().float()
+        return self.vp_grid[(quantile * len(self.vp_grid)).long().cpu()].float()
+
+    def denoising_error(
+        self,
+        target: Tensor,
+        condition: Conditioning | Tensor,
+        *,
+        sigma: Tensor,
+        noise: Tensor,
+    ) -> Tensor:
+        """Return the weighted squared error of x0 per cell. Shape ``(B, C, Y, X)``.
+
+        Its expectation over ``training_sigma`` is the diffusion loss; the caller
+        averages over the valid cells. The weight is that of the noise level (min-SNR,
+        or Karras et al.).
+        """
+        prepared = self.prepare(condition)
+        return self.prepared_error(target, prepared, sigma=sigma, noise=noise)
+
+    def prepared_error(
+        self, target: Tensor, condition: Conditioning, *, sigma: Tensor, noise: Tensor
+    ) -> Tensor:
+        """As `denoising_error`, of a conditioning that `prepare` has returned."""
+        share = self.config.condition_dropout
+        if self.training and share > 0:
+            drop = torch.rand(len(target), device=target.device) < share
+            condition = condition.without_states(drop)
+        x = target + sigma[:, None, None, None] * noise
+        previous = self._first_estimate(x, sigma, condition)
+        estimate = self.prepared_denoise(x, sigma, condition, previous=previous)
+        weight = precondition(self.config.parameterisation, sigma, self.vp_grid).weight
+        return weight[:, None, None, None] * (estimate - target) ** 2
+
+    @torch.no_grad()
+    def _first_estimate(
+        self, x: Tensor, sigma: Tensor, condition: Conditioning
+    ) -> Tensor | None:
+        """Return the estimate shown by self-conditioning; in training half the time."""
+        if not self.config.self_conditioning:
+            return None
+        estimate = self.prepared_denoise(x, sigma, condition)
+        if not self.training:
+            return estimate
+        shown = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
+        return torch.where(shown, estimate, 0.0)

@@ -1,0 +1,97 @@
+"""The library's U-Net in our sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from torch import nn
+
+from st_cdgm.errors import ConfigError
+from st_cdgm.models.config import UNetConfig
+
+__all__ = ["build_unet", "merge_unet_kwargs", "unet_kwargs"]
+
+OWN_SIZES = {f.name for f in fields(UNetConfig)}
+# What the decoder sets itself.
+FIXED = {"sample_size", "in_channels", "out_channels", "cross_attention_dim"}
+
+
+def unet_kwargs(config: UNetConfig) -> dict[str, Any]:
+    """Translate our few sizes into the library's arguments."""
+    sizes = config.resolved()
+    levels = len(sizes.block_out_channels)
+    attention = min(sizes.attention_levels, levels)
+    plain = levels - attention
+    return {
+        "block_out_channels": tuple(sizes.block_out_channels),
+        "layers_per_block": sizes.layers_per_block,
+        "down_block_types": ("DownBlock2D",) * plain
+        + ("CrossAttnDownBlock2D",) * attention,
+        "up_block_types": ("CrossAttnUpBlock2D",) * attention + ("UpBlock2D",) * plain,
+        "attention_head_dim": sizes.attention_head_dim,
+        "norm_num_groups": sizes.norm_num_groups,
+        "dropout": sizes.dropout,
+    }
+
+
+def merge_unet_kwargs(
+    config: UNetConfig, extra: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the library's arguments: our sizes, changed by ``extra``.
+
+    Parameters
+    ----------
+    config : UNetConfig
+        Sizes.
+    extra : mapping, optional
+        Keys of `UNetConfig` change a size (the block types follow); all others go to
+        the library as they are.
+
+    Raises
+    ------
+    ConfigError
+        A key that the decoder sets itself.
+    """
+    extra = dict(extra or {})
+    taken = FIXED & set(extra)
+    if taken:
+        raise ConfigError(
+            "unet_kwargs names what the decoder sets itself",
+            variable="unet_kwargs",
+            found=", ".join(sorted(taken)),
+            remedy="leave them out: they follow from the decoder's own arguments",
+        )
+    sizes = {key: extra.pop(key) for key in OWN_SIZES & set(extra)}
+    if "block_out_channels" in sizes:
+        sizes["block_out_channels"] = list(sizes["block_out_channels"])
+    if sizes:
+        config = replace(config.resolved(), **sizes)
+    return unet_kwargs(config) | extra
+
+
+def build_unet(
+    in_channels: int,
+    out_channels: int,
+    sample_size: tuple[int, int],
+    cross_attention_dim: int,
+    kwargs: Mapping[str, Any],
+) -> nn.Module:
+    """Build a ``UNet2DConditionModel``.
+
+    Raises
+    ------
+    ImportError
+        diffusers is not installed.
+    """
+    from diffusers import UNet2DConditionModel
+
+    network: nn.Module = UNet2DConditionModel(
+        sample_size=sample_size,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        cross_attention_dim=cross_attention_dim,
+        **kwargs,
+    )
+    return network
