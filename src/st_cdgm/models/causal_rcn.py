@@ -239,13 +239,16 @@ class RCNCell(nn.Module):
         past = rms_normalise(H_prev).flatten(1)  # (Q, N*H)
         parents = (weights.A.T @ past).view_as(H_prev)  # S_k, (Q, N, H)
         bias = cast(Tensor, self.parent_block.bias).unsqueeze(1)
-        # Sums inside the products: no further pass over the states.
-        alone = torch.baddbmm(bias, H_prev, weights.memory.transpose(1, 2))
-        mixed = torch.baddbmm(alone, parents, weights.parent.transpose(1, 2))
+        # Sums inside the products, the second in place: no further pass over states.
+        mixed = torch.baddbmm(bias, H_prev, weights.memory.transpose(1, 2))
+        carried = None
+        if self.state_scope == "own":
+            alone = self.activation(mixed.clone())
+            carried = self.structural_out(alone, weights.out)
+        dtype = mixed.dtype  # in-place products are not cast by autocast
+        mixed.baddbmm_(parents.to(dtype), weights.parent.transpose(1, 2).to(dtype))
         predicted: Tensor = self.structural_out(self.activation(mixed), weights.out)
-        if self.state_scope == "mixed":
-            return predicted, predicted
-        return predicted, self.structural_out(self.activation(alone), weights.out)
+        return predicted, predicted if carried is None else carried
 
     def reconstruct(
         self, source: Tensor, weight: Tensor | None = None

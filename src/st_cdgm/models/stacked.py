@@ -149,49 +149,79 @@ class StackedLinear(nn.Module):
         return torch.baddbmm(self.bias.unsqueeze(1), x, weight)  # (Q, N, out)
 
 
-class GRUGates(torch.autograd.Function):
-    """The element-wise part of a GRU, with its own backward pass.
+class GRUStep(torch.autograd.Function):
+    """One step of Q GRU cells, products and gates, with its own backward pass.
 
-    ``r, z = sigmoid(x + h)``, ``n = tanh(x_n + r h_n)``, ``(1 - z) n + z hidden``. Left
-    to autograd it makes some fifteen temporaries of the size of the state, which take
-    longer than the matrix products as soon as they do not fit the cache.
+    ``r, z = sigmoid(x U_rz + h V_rz + b_rz)``, ``n = tanh(x U_n + b_n + r (h V_n +
+    c_n))``, ``h' = (1 - z) n + z h``. Left to autograd it makes some twenty temporaries
+    of the size of the state; they cost as much as the products once they leave the
+    cache.
     """
 
     @staticmethod
-    def forward(from_x: Tensor, from_h: Tensor, hidden: Tensor) -> tuple[Tensor, ...]:
-        """Return the new state ``(Q, N, H)`` of the products ``(Q, N, 3H)``."""
-        size = hidden.shape[-1]
-        gates = from_x[..., : 2 * size] + from_h[..., : 2 * size]
-        gates = gates.sigmoid_()
+    def forward(
+        x: Tensor,
+        hidden: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias_ih: Tensor,
+        bias_hh: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Return the new state ``(Q, N, H)`` and what the backward pass needs."""
+        two = 2 * hidden.shape[-1]
+        w_ih, w_hh = weight_ih.transpose(1, 2), weight_hh.transpose(1, 2)
+        b_ih, b_hh = bias_ih.unsqueeze(1), bias_hh.unsqueeze(1)
+        gates = torch.baddbmm((b_ih + b_hh)[..., :two], x, w_ih[..., :two])
+        gates.baddbmm_(hidden, w_hh[..., :two]).sigmoid_()
         r, z = gates.chunk(2, dim=-1)
-        n = torch.addcmul(from_x[..., 2 * size :], r, from_h[..., 2 * size :]).tanh_()
-        return torch.lerp(n, hidden.to(n.dtype), z), gates, n
+        from_h = torch.baddbmm(b_hh[..., two:], hidden, w_hh[..., two:])
+        n = torch.baddbmm(b_ih[..., two:], x, w_ih[..., two:])
+        n.addcmul_(r, from_h).tanh_()
+        return torch.lerp(n, hidden, z), gates, from_h, n
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Keep the gates."""
-        _, from_h, hidden = inputs
-        _, gates, n = output
-        ctx.mark_non_differentiable(gates, n)
-        ctx.save_for_backward(from_h, hidden, gates, n)
+        """Keep the inputs and the gates."""
+        x, hidden, weight_ih, weight_hh, _, _ = inputs
+        _, gates, from_h, n = output
+        ctx.mark_non_differentiable(gates, from_h, n)
+        ctx.set_materialize_grads(False)  # no zeros for the outputs just named
+        ctx.save_for_backward(x, hidden, weight_ih, weight_hh, gates, from_h, n)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Any) -> Any:
-        """Return the gradients of the two products and of the old state."""
-        grad = grads[0]
-        from_h, hidden, gates, n = ctx.saved_tensors
-        size = hidden.shape[-1]
+        """Return the gradients of all inputs."""
+        if grads[0] is None:
+            return (None,) * 6
+        x, hidden, weight_ih, weight_hh, gates, from_h, n = ctx.saved_tensors
+        two = gates.shape[-1]
         r, z = gates.chunk(2, dim=-1)
-        d_x, d_h = torch.empty_like(from_h), torch.empty_like(from_h)
-        d_r, d_z, d_n = d_x.chunk(3, dim=-1)
-        d_hidden = grad * z
-        torch.mul(grad - d_hidden, 1.0 - n * n, out=d_n)
-        torch.mul(grad * (hidden - n), z - z * z, out=d_z)
-        torch.mul(d_n * from_h[..., 2 * size :], r - r * r, out=d_r)
-        d_h[..., : 2 * size] = d_x[..., : 2 * size]
-        torch.mul(d_n, r, out=d_h[..., 2 * size :])
-        return d_x, d_h, d_hidden
+        d_gates = torch.empty_like(gates)
+        d_r, d_z = d_gates.chunk(2, dim=-1)
+        d_hidden = grads[0] * z
+        torch.sub(hidden, n, out=d_z).mul_(d_hidden)
+        d_z.addcmul_(d_z, z, value=-1)  # g (h - n) z (1 - z)
+        d_n = grads[0] - d_hidden
+        torch.ops.aten.tanh_backward.grad_input(d_n, n, grad_input=d_n)
+        d_from_h = d_n * r
+        torch.mul(d_from_h, from_h, out=d_r)
+        d_r.addcmul_(d_r, r, value=-1)  # d_n (h V_n + c_n) r (1 - r)
+        d_hidden.baddbmm_(d_gates, weight_hh[:, :two])
+        d_hidden.baddbmm_(d_from_h, weight_hh[:, two:])
+        d_x = None
+        if ctx.needs_input_grad[0]:
+            d_x = torch.bmm(d_gates, weight_ih[:, :two])
+            d_x.baddbmm_(d_n, weight_ih[:, two:])
+        d_ih, d_hh = torch.empty_like(weight_ih), torch.empty_like(weight_hh)
+        torch.bmm(d_gates.transpose(1, 2), x, out=d_ih[:, :two])
+        torch.bmm(d_n.transpose(1, 2), x, out=d_ih[:, two:])
+        torch.bmm(d_gates.transpose(1, 2), hidden, out=d_hh[:, :two])
+        torch.bmm(d_from_h.transpose(1, 2), hidden, out=d_hh[:, two:])
+        shared = d_gates.sum(1)
+        d_b_ih = torch.cat([shared, d_n.sum(1)], dim=-1)
+        d_b_hh = torch.cat([shared, d_from_h.sum(1)], dim=-1)
+        return d_x, d_hidden, d_ih, d_hh, d_b_ih, d_b_hh
 
 
 class StackedGRUCell(nn.Module):
@@ -222,20 +252,25 @@ class StackedGRUCell(nn.Module):
 
     def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
         """Update ``hidden`` ``(Q, N, H)`` with the input ``x`` ``(Q, N, I)``."""
-        from_x = torch.baddbmm(
-            self.bias_ih.unsqueeze(1), x, self.weight_ih.transpose(1, 2)
-        )
-        from_h = torch.baddbmm(
-            self.bias_hh.unsqueeze(1), hidden, self.weight_hh.transpose(1, 2)
-        )
+        weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         if torch.compiler.is_compiling():  # the compiler fuses these by itself
-            return _gru_gates(from_x, from_h, hidden)
-        new: Tensor = GRUGates.apply(from_x, from_h, hidden)[0]  # type: ignore[no-untyped-call]
+            return _gru_step(x, hidden, *weights)
+        inputs: tuple[Tensor, ...] = (x, hidden, *weights)
+        device = hidden.device.type
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            inputs = tuple(tensor.to(dtype) for tensor in inputs)
+        with torch.autocast(device, enabled=False):
+            new: Tensor = GRUStep.apply(*inputs)[0]  # type: ignore[no-untyped-call]
         return new
 
 
-def _gru_gates(from_x: Tensor, from_h: Tensor, hidden: Tensor) -> Tensor:
-    """Return what `GRUGates` does, in operations that the compiler can trace."""
+def _gru_step(
+    x: Tensor, hidden: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor
+) -> Tensor:
+    """Return what `GRUStep` does, in operations that the compiler can trace."""
+    from_x = torch.baddbmm(b_ih.unsqueeze(1), x, w_ih.transpose(1, 2))
+    from_h = torch.baddbmm(b_hh.unsqueeze(1), hidden, w_hh.transpose(1, 2))
     x_r, x_z, x_n = from_x.chunk(3, dim=-1)
     h_r, h_z, h_n = from_h.chunk(3, dim=-1)
     r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
