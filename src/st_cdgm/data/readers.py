@@ -15,6 +15,7 @@ from st_cdgm.data.aggregation import TimeSteps, time_steps
 from st_cdgm.data.calendars import CalendarDays
 from st_cdgm.data.fields import Channel, TargetVariable
 from st_cdgm.data.grids import Grid
+from st_cdgm.data.lazy_cube import LazyCube, all_missing, readable
 from st_cdgm.data.levels import (
     Fields,
     as_list,
@@ -45,7 +46,7 @@ DAYS_AT_ONCE = 64  # while looking for a value
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ChannelCube:
+class ChannelCube(LazyCube):
     """Predictors of a file, not yet read.
 
     Attributes
@@ -83,11 +84,11 @@ class ChannelCube:
         InputError
             If the file breaks off, or, with ``check``, a channel has no finite value.
         """
-        return _load(self.values, self.names, self.file, index, check=check)
+        return self._load(index, check=check)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TargetCube:
+class TargetCube(LazyCube):
     """Fine-grid targets of a file, not yet read.
 
     Attributes
@@ -125,7 +126,7 @@ class TargetCube:
         InputError
             If the file breaks off, or, with ``check``, a variable has no finite value.
         """
-        return _load(self.values, self.names, self.file, index, check=check)
+        return self._load(index, check=check)
 
 
 def read_channels(
@@ -240,7 +241,7 @@ def read_static(
         grid.check_same(own, file=file, role="static")
         da = to_canonical(ds[name], file=file, role="static")
         if not da.size:
-            raise _all_missing(name, file)
+            raise all_missing(name, file)
         for label, plane in _static_planes(da, name, own, file=file):
             labels.append(label)
             planes.append(plane)
@@ -348,33 +349,13 @@ def _check_some_values(da: xr.DataArray, channel: Channel, *, file: str) -> None
         part = da.isel({da.dims[0]: slice(start, start + DAYS_AT_ONCE)})
         values = _values(part, channel.name, file)
     if not np.isfinite(values).any():
-        raise _all_missing(channel.name, file)
+        raise all_missing(channel.name, file)
     check_plausible(values, channel.name, da.attrs, file=file)
 
 
 def _values(da: xr.DataArray, name: str, file: str) -> NDArray[Any]:
-    try:
+    with readable(name, file):
         return np.asarray(da.values)
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            "the values cannot be read",
-            file=file,
-            variable=name,
-            found=f"{type(error).__name__}: {error}",
-            expected="a complete file",
-            remedy="the file is damaged or cut off: copy or download it again",
-        ) from error
-
-
-def _all_missing(name: str, file: str) -> InputError:
-    return InputError(
-        "a variable has no values",
-        file=file,
-        variable=name,
-        found="missing everywhere",
-        expected="finite values on some cells",
-        remedy="check fill value, mask and region in the file, or leave it out",
-    )
 
 
 def _stack(fields: Fields, axis_name: str) -> xr.DataArray:
@@ -385,22 +366,6 @@ def _stack(fields: Fields, axis_name: str) -> xr.DataArray:
         dims=("time", axis_name, "y", "x"),
         coords={axis_name: [channel.name for channel, _ in fields]},
     )
-
-
-def _load(
-    values: xr.DataArray,
-    names: Sequence[str],
-    file: str,
-    index: NDArray[Any] | slice | None,
-    *,
-    check: bool,
-) -> NDArray[np.float32]:
-    chosen = values if index is None else values[index]
-    loaded = _values(chosen, ", ".join(names), file).astype(np.float32, copy=False)
-    for c, name in enumerate(names):
-        if check and loaded.size and not np.isfinite(loaded[:, c]).any():
-            raise _all_missing(name, file)
-    return loaded
 
 
 def _static_planes(
@@ -420,7 +385,7 @@ def _static_planes(
             if da.sizes[dim] > 1:
                 label = channel_name(label, _entry(da, dim, i))
         if not np.isfinite(values[index]).any():
-            raise _all_missing(label, file)
+            raise all_missing(label, file)
         planes.append((label, values[index]))
     return planes
 
