@@ -65,8 +65,8 @@ class DayBlocks:
 
 
 def _trimmed(block: Any, start: int, stop: int) -> Any:
-    """Cut the first axis of an array, or of all arrays of nested lists."""
-    if isinstance(block, list):
+    """Cut the first axis of an array, or of all arrays of nested sequences."""
+    if isinstance(block, list | tuple):
         return [_trimmed(part, start, stop) for part in block]
     return block[start:stop]
 
