@@ -128,6 +128,8 @@ def _check_inference(config: Config) -> None:
         config.inference.steps,
         scheduler=config.diffusion.scheduler_type,
         section="inference.",
+        guidance_scale=config.inference.guidance_scale,
+        condition_dropout=config.diffusion.condition_dropout,
     )
     if config.data.baseline_strategy == ORACLE:
         raise ConfigError(

@@ -18,6 +18,7 @@ import numpy as np
 
 from st_cdgm._version import __version__
 from st_cdgm.cli._common import Session, console, progress, start_logging
+from st_cdgm.cli._discovery import discover_if_possible
 from st_cdgm.cli._provenance import provenance
 from st_cdgm.cli._scores import scorecard_table
 from st_cdgm.config.load import load_config, save_config
@@ -71,6 +72,7 @@ def run_workflow(config: Config, session: Session) -> Path:
     )
     export_graph(config, checkpoint, run_dir)
     ablate(config, checkpoint, pipeline, run_dir, session)
+    discover_if_possible(config, pipeline, run_dir, session)
     with progress(session, "Report"):
         report = build_report(run_dir, title=config.run.name)
     out = console()
@@ -191,6 +193,8 @@ def downscale_test(
         end=end,
         sampler=config.inference.sampler,
         steps=config.inference.steps,
+        guidance_scale=config.inference.guidance_scale,
+        block_means=config.inference.block_means,
         batch_days=config.inference.batch_days,
     )
 

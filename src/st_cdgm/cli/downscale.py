@@ -35,6 +35,16 @@ def downscale(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Another number of solver steps.")
     ] = None,
+    guidance_scale: Annotated[
+        float, typer.Option(help="Strength of the causal states; 1: the model itself.")
+    ] = 1.0,
+    block_means: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TARGET=PREDICTOR",
+            help="Give a target the coarse means of a predictor; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Downscale coarse data with a trained model. No truth is needed.
 
@@ -56,5 +66,25 @@ def downscale(
         end=end,
         sampler=sampler,
         steps=steps,
+        guidance_scale=guidance_scale,
+        block_means=_pairs(block_means or []),
     )
     typer.echo(f"Ensemble: {written}")
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    """Return TARGET=PREDICTOR as a mapping."""
+    from st_cdgm.errors import ConfigError
+
+    found = {}
+    for text in texts:
+        target, equals, predictor = text.partition("=")
+        if not (target and equals and predictor):
+            raise ConfigError(
+                "block means need a target and a predictor",
+                variable="--block-means",
+                found=text,
+                expected="TARGET=PREDICTOR, such as pr=pr",
+            )
+        found[target] = predictor
+    return found

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from st_cdgm._version import __version__
 from st_cdgm.cli import (
     demo,
+    discover,
     doctor,
     downscale,
     evaluate,
@@ -154,6 +155,7 @@ for verb in (
     evaluate.evaluate,
     report.report,
     inspect.inspect,
+    discover.discover,
     doctor.doctor,
 ):
     app.command(verb.__name__)(verb)

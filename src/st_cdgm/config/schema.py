@@ -16,6 +16,7 @@ from st_cdgm.models.config import (
     ModelConfig,
     RCNConfig,
 )
+from st_cdgm.training.causal_network import DiscoveryConfig
 from st_cdgm.training.config import LossConfig, TrainingConfig
 
 __all__ = ["Config", "RunConfig"]
@@ -77,6 +78,7 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
 
     def check(self) -> None:
         """Let every section that can check itself do so; raise ConfigError."""

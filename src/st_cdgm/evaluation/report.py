@@ -246,6 +246,7 @@ def _model_context(run: RunFiles) -> dict[str, Any]:
     return {
         "graph": graph,
         "conditioning": _conditioning(run.conditioning),
+        "tested": _tested_edges(run.edges),
         "training": training_picture(run.training) if run.training else None,
     }
 
@@ -271,6 +272,37 @@ def _conditioning(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
         for row in found.get(name, [])
     ]
     return {"rows": rows, "period": " to ".join(found.get("period", []))}
+
+
+def _tested_edges(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the verdicts about lagged links, the largest gain first."""
+    if not found:
+        return None
+    protocol = found.get("protocol", {})
+    years = [str(year) for year in protocol.get("years", [])]
+    pairs = sorted(found.get("pairs", []), key=lambda pair: -pair["gain"])
+    names = found.get("variables", [])
+    accepted = sum(pair["verdict"] in ("edge", "doubtful") for pair in pairs)
+    return {
+        "note": found.get("note", ""),
+        "summary": (
+            f"{accepted} of {len(names) * (len(names) - 1)} possible links between "
+            f"{len(names)} groups of predictors hold."
+        ),
+        "years": f"{years[0]} to {years[-1]}" if years else "not stated",
+        "folds": protocol.get("folds", "not stated"),
+        "rows": [
+            (
+                pair["source"],
+                pair["target"],
+                f"{100 * pair['gain']:.2f} %",
+                f"{pair['t']:.1f}",
+                f"{100 * pair['shadow']:.2f} %",
+                pair["verdict"],
+            )
+            for pair in pairs
+        ],
+    }
 
 
 def _graph_summary(graph: LearnedGraph) -> str:

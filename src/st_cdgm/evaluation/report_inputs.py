@@ -112,6 +112,7 @@ class RunFiles:
     config: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] | None = None
     conditioning: dict[str, Any] | None = None
+    edges: dict[str, Any] | None = None
     missing: dict[str, str] = field(default_factory=dict)
 
     def setting(self, section: str, key: str) -> Any:
@@ -149,6 +150,8 @@ def read_run(run_dir: Path) -> RunFiles:
         run.config = _parse_yaml(run.config_text)
     if (run_dir / "conditioning.json").is_file():
         run.conditioning = _try(run, run_dir, "conditioning.json", _read_json)
+    if (run_dir / "edges.json").is_file():
+        run.edges = _try(run, run_dir, "edges.json", _read_json)
     if len(run.missing) == 6:
         raise InputError(
             "The run directory holds nothing to report on",

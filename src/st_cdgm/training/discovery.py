@@ -10,7 +10,7 @@ afterwards, by :func:`~st_cdgm.evaluation.graph.acyclic_threshold`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -100,7 +100,11 @@ def _followed(ends: NDArray[np.bool_], ordinal: NDArray[np.int64]) -> NDArray[np
 
 
 def discover_edges(
-    record: Record, config: DiscoveryConfig | None = None, *, seed: int = 0
+    record: Record,
+    config: DiscoveryConfig | None = None,
+    *,
+    seed: int = 0,
+    on_fold: Callable[[], None] | None = None,
 ) -> EdgeVerdicts:
     """Find the lagged links between gridded variables.
 
@@ -112,6 +116,8 @@ def discover_edges(
         Defaults when absent.
     seed : int
         Of initial weights and batches.
+    on_fold : callable, optional
+        Called after every fold.
 
     Returns
     -------
@@ -143,6 +149,8 @@ def discover_edges(
         network = train_network(series, config, seed=seed + fold)
         errors.append(judge_network(network, series, config, seed=seed + fold))
         _LOGGER.info("fold %d of %d judged", fold + 1, config.folds)
+        if on_fold is not None:
+            on_fold()
     return _judge(list(record.fields), errors, series.ordinal, config)
 
 
