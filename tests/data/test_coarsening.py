@@ -13,6 +13,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from st_cdgm.data.calendars import CalendarDays
 from st_cdgm.data.cells import cell_areas, cell_edges, rotation
 from st_cdgm.data.coarsening import (
     ConservativeRegridder,
@@ -28,6 +29,15 @@ from st_cdgm.data.sphere import unit_vectors
 from st_cdgm.errors import ConfigError, GridMismatchError
 
 NAN = np.nan
+
+
+def january(length):
+    """Return the first days of January 2001."""
+    number = np.arange(length)
+    season = (number / 365).astype(np.float32)
+    return CalendarDays(
+        day=20010101 + number, ordinal=number, season=season, calendar="standard"
+    )
 
 
 def _grid(lat, lon):
@@ -157,7 +167,7 @@ def test_block_means_of_a_cube_stay_lazy_and_weight_by_area():
             Channel(name=n, variable=n, level=None, units="1") for n in names
         ),
         grid=grid,
-        days=None,
+        days=january(6),
         values=xr.DataArray(
             dask.array.from_array(fields, chunks=(2, 1, 4, 3)),
             dims=("time", "channel", "y", "x"),

@@ -9,6 +9,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from st_cdgm.data.calendars import CalendarDays
 from st_cdgm.data.derived import (
     add_derived,
     derivable,
@@ -30,6 +31,15 @@ from st_cdgm.errors import InputError, MissingVariableError
 
 G = 9.80665
 LAT, LON = np.arange(36.0, 44.0, 2.0), np.arange(-10.0, 0.0, 2.0)
+
+
+def january(length):
+    """Return the first days of January 2001."""
+    number = np.arange(length)
+    season = (number / 365).astype(np.float32)
+    return CalendarDays(
+        day=20010101 + number, ordinal=number, season=season, calendar="standard"
+    )
 
 
 def _grid(lat=LAT, lon=LON):
@@ -88,7 +98,11 @@ def _cube(fields, grid=None, units=None):
         dims=("time", "channel", "y", "x"),
     )
     return ChannelCube(
-        channels=tuple(channels), grid=grid, days=None, values=values, file="lr.nc"
+        channels=tuple(channels),
+        grid=grid,
+        days=january(len(stacked)),
+        values=values,
+        file="lr.nc",
     )
 
 

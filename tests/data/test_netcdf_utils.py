@@ -72,7 +72,7 @@ def test_files_are_closed(path):
         assert file.chunks is None
         array = file.dataset["tas"]
     path.unlink()
-    with pytest.raises((RuntimeError, OSError)):
+    with pytest.raises(InputError, match="values cannot be read"):
         array.load()
 
 
@@ -811,3 +811,54 @@ def test_real_period_and_region(real_data):
     )
     assert len(frame) == 3 * 4 * 6
     assert frame.lon.min() == -4.75
+
+
+def test_a_level_whose_name_is_that_of_an_axis(tmp_path):
+    """``q`` at 850 hPa on an axis called ``q_850``."""
+    ds = xr.Dataset(
+        {"q": (("q_850", "plev", "lat", "lon"), np.arange(8.0).reshape(2, 1, 2, 2))},
+        coords={
+            "q_850": ("q_850", [0, 1], {"units": "days since 2001-01-01"}),
+            "plev": ("plev", [85000.0], {"units": "Pa"}),
+            "lat": ("lat", [45.0, 40.0], {"units": "degrees_north"}),
+            "lon": ("lon", [0.0, 5.0], {"units": "degrees_east"}),
+        },
+    )
+    ds.to_netcdf(tmp_path / "a.nc")
+    frame = NetCDFToDataFrame(tmp_path / "a.nc").to_dataframe("q", "point")
+    np.testing.assert_array_equal(frame["q_850"], np.arange(8.0).reshape(2, 4))
+
+
+def test_a_region_of_a_file_without_cells(tmp_path):
+    empty = xr.Dataset(
+        {"tas": (("lat", "lon"), np.empty((0, 2)))},
+        coords={"lat": ("lat", np.empty(0)), "lon": ("lon", [0.0, 5.0])},
+    )
+    empty.to_netcdf(tmp_path / "a.nc")
+    with pytest.raises(InputError, match="a coordinate is empty"):
+        process_netcdf_file(tmp_path / "a.nc", lat_range=(40, 50))
+    file = NetCDFToDataFrame(tmp_path / "a.nc")
+    text = io.StringIO()
+    file.get_info(detailed=False, file=text)
+    assert "longitude range: 0 to 5" in text.getvalue()
+    assert "latitude range" not in text.getvalue()
+    with pytest.raises(InputError, match="a coordinate is empty"):
+        file.select_region(lat_slice=slice(None, 50))
+
+
+def test_values_that_cannot_be_read_name_file_and_variable(tmp_path):
+    """A damaged chunk of NetCDF 4 is noticed by its checksum while reading."""
+    rng = np.random.default_rng(0)
+    ds = xr.Dataset(
+        {"tas": (("time", "lat", "lon"), rng.random((4, 20, 30)))},
+        coords={"lat": np.arange(20.0), "lon": np.arange(30.0)},
+    )
+    file = tmp_path / "a.nc"
+    ds.to_netcdf(file, encoding={"tas": {"zlib": True, "fletcher32": True}})
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="the values cannot be read") as caught:
+        process_netcdf_file(file)
+    assert caught.value.facts["variable"] == "tas"
+    assert caught.value.facts["file"] == str(file)

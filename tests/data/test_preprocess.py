@@ -384,6 +384,8 @@ def test_damaged_preprocessor(stores, tmp_path):
     file = broken / "preprocessor.safetensors"
     file.write_bytes(bytes(file.stat().st_size))
     with pytest.raises(InputError, match="preprocessor cannot be read"):
+        read_preprocessor(broken)
+    with pytest.raises(InputError, match="other contents than written"):
         ZarrDataPipeline(broken)
 
 

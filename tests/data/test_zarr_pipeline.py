@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -199,3 +200,24 @@ def test_stores_of_another_task_are_noticed(stores, tmp_path):
     (tmp_path / "metadata.json").write_text(json.dumps(metadata))
     with pytest.raises(InputError, match="do not belong together"):
         ZarrDataPipeline(tmp_path)
+
+
+def test_everything_public_but_the_inputs_themselves_is_there(pipeline, original):
+    """D19: every attribute and method of the one is one of the other."""
+    offered = {name for name in dir(original) if not name.startswith("_")}
+    absent = {name for name in offered if not hasattr(pipeline, name)}
+    assert absent == {"from_config", "source"}
+    for name in ("lr_path", "hr_path", "static_path", "means_path", "stds_path"):
+        assert getattr(pipeline, name) == getattr(original, name)
+
+
+def test_metadata_of_the_sources(pipeline, original, tmp_path):
+    for kind in ("json", "csv"):
+        for side in ("lr", "hr"):
+            name = f"export_{side}_metadata_to_{kind}"
+            made = [
+                getattr(one, name)(tmp_path / f"{i}.{kind}")
+                for i, one in enumerate((pipeline, original))
+            ]
+            first, second = (Path(one).read_bytes() for one in made)
+            assert first == second

@@ -24,6 +24,7 @@ from st_cdgm.data.calendars import (
     step_axis,
 )
 from st_cdgm.data.quantities import quantity_of
+from st_cdgm.data.running_totals import check_no_totals
 from st_cdgm.data.stamps import DAY, Integers, bounds_usable
 from st_cdgm.data.units import units_factor
 from st_cdgm.errors import InputError
@@ -75,6 +76,8 @@ class TimeSteps:
         Steps of complete days, in order; None for all. Shape ``(D * per_day,)``.
     overlapping : bool
         Whether the steps overlap, so that amounts must not be added up.
+    by_stamp : bool
+        Whether the steps belong to the day of their stamp for want of bounds.
     file : str or Path, optional
         For messages.
     """
@@ -85,6 +88,7 @@ class TimeSteps:
     per_day: int = 1
     index: Integers | None = None
     overlapping: bool = False
+    by_stamp: bool = False
     file: str | Path | None = None
 
     def apply(self, da: xr.DataArray, name: str) -> xr.DataArray:
@@ -131,6 +135,7 @@ class TimeSteps:
             self._check_units(da, name)
             return da
         self._check_apart(name)
+        self._check_no_totals(da, name)
         factor = per_step * DAY / self.step_seconds
         attrs = {**da.attrs, "units": RATE, "cell_methods": f"{self.time}: mean"}
         return (da * factor).assign_attrs(attrs)
@@ -159,6 +164,23 @@ class TimeSteps:
             remedy=f"add it: ncatted -a units,{name},c,c,mm FILE",
         )
 
+    def _check_no_totals(self, da: xr.DataArray, name: str) -> None:
+        if self.per_day == 1:
+            return
+        if self.by_stamp:
+            logger.warning(
+                "%s: amounts of %s are added up by the day of their stamps, as there "
+                "are no bounds; if a stamp ends its step, the first of each day "
+                "belongs to the day before",
+                self.file,
+                name,
+            )
+        index = np.arange(len(da)) if self.index is None else self.index
+        of_day = index.reshape(-1, self.per_day)
+        looked_at = sorted({0, len(of_day) // 2, len(of_day) - 1})
+        days = [of_day[day] for day in looked_at]
+        check_no_totals(da, name, days, file=self.file)
+
     def _check_apart(self, name: str) -> None:
         if self.overlapping:
             raise InputError(
@@ -176,6 +198,7 @@ def time_steps(
     *,
     bounds: xr.DataArray | None = None,
     time_step: str = "daily",
+    ends: bool = False,
     file: str | Path | None = None,
 ) -> TimeSteps:
     """Decide what becomes of a time axis.
@@ -193,6 +216,8 @@ def time_steps(
         Decoded beginning and end of each step. Shape ``(T, 2)``.
     time_step : {"daily", "native"}
         What the fields are wanted on.
+    ends : bool
+        Whether stamps without bounds are known to be where their steps end.
     file : str or Path, optional
         For messages.
 
@@ -205,14 +230,18 @@ def time_steps(
     check_time_step(time_step)
     axis = step_axis(time, bounds=bounds, file=file)
     _check_not_monthly(axis, bounds)
+    _warn_of_wide_steps(axis)
     name = str(time.dims[0])
     several = axis.several_per_day
     if not several or (time_step == "daily" and axis.step_seconds >= DAY):
         return TimeSteps(days=axis.days(), time=name, file=file)
+    shift = 0
     if time_step == "native":
         days, per_day, index = axis.steps(), 1, None
     else:
-        days, per_day, index = _complete_days(axis)
+        axis.check_regular()
+        shift = axis.step_seconds if ends and not axis.bounded else _shift(axis)
+        days, per_day, index = _complete_days(axis, shift)
     return TimeSteps(
         days=days,
         time=name,
@@ -220,6 +249,7 @@ def time_steps(
         per_day=per_day,
         index=index,
         overlapping=axis.overlapping,
+        by_stamp=not axis.bounded and not shift,
         file=file,
     )
 
@@ -242,6 +272,18 @@ def _check_not_monthly(axis: StepAxis, bounds: xr.DataArray | None) -> None:
             found=f"steps of {length:g} days",
             expected="daily or shorter steps",
             remedy="give daily data: means of months cannot be made into days",
+        )
+
+
+def _warn_of_wide_steps(axis: StepAxis) -> None:
+    """Say that stamps which are always days apart may stand for more than a day."""
+    apart = np.unique(np.diff(axis.number))
+    if len(axis.number) > 2 and len(apart) == 1 and apart[0] > 1:
+        logger.warning(
+            "%s: all stamps are %d days apart; each is taken as one day with a gap "
+            "behind it: means of several days must not be used so",
+            axis.file,
+            apart[0],
         )
 
 
@@ -322,9 +364,13 @@ def _daily_attrs(
 # -- Complete days ---------------------------------------------------------------------
 
 
-def _complete_days(axis: StepAxis) -> tuple[CalendarDays, int, Integers | None]:
-    """Return the days with all their steps, the steps per day, and those steps."""
-    axis.check_regular()
+def _complete_days(
+    axis: StepAxis, shift: int
+) -> tuple[CalendarDays, int, Integers | None]:
+    """Return the days with all their steps, the steps per day, and those steps.
+
+    ``shift`` is how long after their beginning the steps are stamped, s.
+    """
     step = axis.step_seconds
     if DAY % step:
         raise InputError(
@@ -336,7 +382,7 @@ def _complete_days(axis: StepAxis) -> tuple[CalendarDays, int, Integers | None]:
             remedy="set data.time_step to native, or bring the file to another step",
         )
     per_day = DAY // step
-    number = (axis.total - _shift(axis)) // DAY
+    number = (axis.total - shift) // DAY
     _, first, count = np.unique(number, return_index=True, return_counts=True)
     full = count == per_day
     dates = axis.date[first]

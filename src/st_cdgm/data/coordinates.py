@@ -20,6 +20,7 @@ __all__ = [
     "bounds_variables",
     "check_latitudes",
     "check_monotonic",
+    "check_not_empty",
     "continuous",
     "coordinate_values",
     "dimension_coordinate",
@@ -237,6 +238,22 @@ def coordinate_values(
     )
 
 
+def check_not_empty(
+    ds: xr.Dataset, names: tuple[str, str], *, file: str | Path | None
+) -> None:
+    """Raise InputError if a coordinate has no values at all."""
+    for name in names:
+        if not ds[name].size:
+            raise InputError(
+                "a coordinate is empty",
+                file=file,
+                variable=name,
+                found=", ".join(f"{dim} = {n}" for dim, n in ds[name].sizes.items()),
+                expected="at least one cell",
+                remedy="check how the file was cut",
+            )
+
+
 def check_latitudes(lat: Floats, name: str, *, file: str | Path | None) -> None:
     """Raise InputError unless all are in -90..90 degrees."""
     if np.abs(lat).max() > 90.0 + 1e-3:
@@ -347,6 +364,7 @@ def select_region(
     """
     lat_name, lon_name = required_coordinates(ds, file=file, variable=None)
     lat, lon = ds[lat_name], ds[lon_name]
+    check_not_empty(ds, (lat_name, lon_name), file=file)
     in_lat, in_lon = xr.ones_like(lat, dtype=bool), xr.ones_like(lon, dtype=bool)
     if lat_range is not None:
         in_lat = (lat >= min(lat_range)) & (lat <= max(lat_range))

@@ -14,7 +14,9 @@ import pandas as pd
 import xarray as xr
 
 from st_cdgm.data.coordinates import continuous, required_coordinates, select_region
+from st_cdgm.data.guarded import guarded, text_attributes
 from st_cdgm.data.opening import open_dataset, resolve_paths, time_name
+from st_cdgm.data.trial import try_opening
 from st_cdgm.errors import InputError, MissingVariableError
 
 __all__ = [
@@ -219,15 +221,16 @@ def open_plain(path: Path, chunks: Any) -> xr.Dataset:
     """Open plainly: bounds stay variables, dates are pandas' where these exist."""
     options: dict[str, Any] = {
         "engine": "zarr" if path.is_dir() else "netcdf4",
-        "chunks": chunks,
+        "chunks": None,
         "decode_timedelta": False,
     }
     if path.is_dir():
         options["consolidated"] = (path / ".zmetadata").exists()
+    try_opening(path, role="inspected")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", xr.SerializationWarning)
-            return xr.open_dataset(path, **options)
+            return _guarded(path, options, chunks)
     except Exception as error:
         try:
             open_dataset(path, role="inspected").close()  # knows the usual reasons
@@ -235,13 +238,26 @@ def open_plain(path: Path, chunks: Any) -> xr.Dataset:
             if "time axis" not in known.problem:
                 raise
             logger.warning("%s", known)
-            return xr.open_dataset(path, **options, decode_times=False)
+            return _guarded(path, options | {"decode_times": False}, chunks)
         raise InputError(
             "the file cannot be read",
             file=path,
             found=f"{type(error).__name__}: {error}",
             expected="a complete NetCDF file, HDF5 file or Zarr directory",
         ) from error
+
+
+def _guarded(path: Path, options: dict[str, Any], chunks: Any) -> xr.Dataset:
+    """Open with values that name file and variable where they cannot be read."""
+    opened = xr.open_dataset(path, **options)
+    ds = text_attributes(opened)
+    for name, variable in opened.variables.items():  # shown as the file has it
+        if "standard_name" in variable.attrs:
+            named = str(variable.attrs["standard_name"])
+            ds.variables[name].attrs.setdefault("standard_name", named)
+    ds = guarded(ds, path)
+    ds.set_close(opened.close)
+    return ds if chunks is None else ds.chunk(chunks)
 
 
 def statistics_of(

@@ -199,7 +199,9 @@ def _wide_part(
     *,
     file: str | Path | None,
 ) -> pd.DataFrame:
-    grid = _grid(da.to_dataset(name=label), label, file=file)
+    # A level's label may be the name of an axis.
+    free = label if label not in da.coords else f"{label} values"
+    grid = _grid(da.to_dataset(name=free), free, file=file)
     space = (grid.y_name, grid.x_name)
     timed = time is not None and time in da.dims
     values = da.transpose(*([time] if timed else []), *space).values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,7 @@ from dask.array.core import normalize_chunks
 from dask.base import tokenize
 from numpy.typing import NDArray
 
+from st_cdgm.data.invalid import Invalid, invalid_values
 from st_cdgm.errors import InputError
 
 __all__ = ["check_packing", "guarded", "text_attributes"]
@@ -23,6 +25,13 @@ _PACKING = ("scale_factor", "add_offset")
 _TEXT = (
     *("units", "standard_name", "long_name", "cell_methods", "axis", "positive"),
     *("calendar", "bounds", "climatology", "grid_mapping", "grid_mapping_name"),
+)
+# One word, or one and a modifier; "unknown" and titles are no names.
+_STANDARD_NAME = re.compile(
+    r"(?!(?:unknown|undefined|none)$)[a-z][a-z0-9_]*"
+    r"( (detection_minimum|number_of_observations|standard_error|status_flag"
+    r"|component_\w+))?",
+    re.IGNORECASE,
 )
 
 
@@ -52,7 +61,12 @@ def guarded(ds: xr.Dataset, source: str | Path, *, version: str = "") -> xr.Data
         array: Any = dask.array  # its stubs leave this untyped
         mark = tokenize(str(source), version, str(name), chunks)
         data = array.from_array(
-            _Values(variable=variable, name=str(name), source=str(source)),
+            _Values(
+                variable=variable,
+                name=str(name),
+                source=str(source),
+                invalid=invalid_values(variable),
+            ),
             chunks=chunks,
             name=f"{name}-{mark}",
             meta=np.empty((0,) * variable.ndim, variable.dtype),
@@ -72,6 +86,7 @@ class _Values:
     variable: xr.Variable
     name: str
     source: str
+    invalid: Invalid | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -87,7 +102,7 @@ class _Values:
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         try:
-            return np.asarray(self.variable[key].values)
+            values = np.asarray(self.variable[key].values)
         except Exception as error:  # every library has its own
             raise InputError(
                 "the values cannot be read",
@@ -98,6 +113,7 @@ class _Values:
                 remedy="the file is damaged or cut off, or its server is gone: copy or "
                 "download it again",
             ) from error
+        return values if self.invalid is None else self.invalid.masked(values)
 
 
 def _chunks(
@@ -136,12 +152,19 @@ def _too_large(name: str, source: str | Path, shape: tuple[int, ...]) -> InputEr
 
 
 def text_attributes(ds: xr.Dataset) -> xr.Dataset:
-    """Make text of attributes that are to be text, such as ``units = 1``."""
+    """Make text of attributes that are to be text, such as ``units = 1``.
+
+    A standard name that is no name (``unknown``, ``daily rain rate``) is dropped: what
+    the variable is follows from its own name then.
+    """
     made = ds.copy()
     for variable in made.variables.values():
         for key in _TEXT:
             if not isinstance(variable.attrs.get(key, ""), str):
                 variable.attrs[key] = str(variable.attrs[key])
+        named = variable.attrs.get("standard_name", "").strip()
+        if named and not _STANDARD_NAME.fullmatch(named):
+            del variable.attrs["standard_name"]
     return made
 
 

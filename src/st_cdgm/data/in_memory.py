@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Hashable
 from typing import Any
 
 import cftime
@@ -17,7 +18,25 @@ from st_cdgm.errors import InputError
 __all__ = ["NO_FILE", "TIMES", "from_memory"]
 
 NO_FILE = "data set in memory"
-TIMES = xr.coders.CFDatetimeCoder(use_cftime=True)
+
+
+class _Dates(xr.coders.CFDatetimeCoder):
+    """Dates of cftime; a missing one is an error, not the first of the epoch."""
+
+    def decode(
+        self, variable: xr.Variable, name: Hashable | None = None
+    ) -> xr.Variable:
+        axis = variable.dims == (name,) and "since" in str(variable.attrs.get("units"))
+        if (
+            axis
+            and variable.dtype.kind == "f"
+            and bool(np.isnan(variable.values).any())
+        ):
+            raise ValueError("time stamps are missing")
+        return super().decode(variable, name=name)
+
+
+TIMES = _Dates(use_cftime=True)
 
 
 def from_memory(ds: xr.Dataset) -> xr.Dataset:

@@ -7,7 +7,7 @@ a pass over the record takes time in proportion to the square of its length.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,10 @@ from dask.optimization import cull
 from dask.utils import ensure_dict
 from numpy.typing import NDArray
 
+from st_cdgm.data.calendars import CalendarDays
+from st_cdgm.data.fields import Channel, TargetVariable
+from st_cdgm.data.grids import Grid
+from st_cdgm.data.range_watch import RangeWatch
 from st_cdgm.errors import InputError
 
 __all__ = ["DayBlocks", "LazyCube", "all_missing", "readable"]
@@ -74,13 +78,23 @@ def _trimmed(block: Any, start: int, stop: int) -> Any:
 class LazyCube:
     """What predictors and targets share: days that are read when asked for."""
 
+    grid: Grid
+    days: CalendarDays
     values: xr.DataArray
     file: str
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names along the second axis."""
+        return tuple(variable.name for variable in self._variables)
+
+    @property
+    def _variables(self) -> Sequence[Channel | TargetVariable]:
         raise NotImplementedError
+
+    @cached_property
+    def _watch(self) -> RangeWatch:
+        return RangeWatch(self._variables, self.grid, self.days, self.file)
 
     @cached_property
     def _blocks(self) -> DayBlocks | None:
@@ -103,6 +117,7 @@ class LazyCube:
         for c, name in enumerate(self.names):
             if check and read.size and not np.isfinite(read[:, c]).any():
                 raise all_missing(name, self.file)
+        self._watch.look(read, np.arange(len(self.days))[index])
         return read
 
     def _read(self, index: NDArray[Any] | slice) -> NDArray[Any]:
@@ -137,5 +152,6 @@ def all_missing(name: str, file: str) -> InputError:
         variable=name,
         found="missing everywhere",
         expected="finite values on some cells",
-        remedy="check fill value, mask and region in the file, or leave it out",
+        remedy="check fill value, valid_range, mask and region in the file, or leave "
+        "it out",
     )

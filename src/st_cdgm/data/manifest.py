@@ -19,11 +19,17 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save
 
 from st_cdgm._version import __version__
 from st_cdgm.data.calendars import CalendarDays
 from st_cdgm.data.data_config import DataConfig
+from st_cdgm.data.manifest_check import (
+    REMEDY,
+    check_metadata,
+    check_state,
+    check_types,
+)
 from st_cdgm.data.opening import resolve_paths
 from st_cdgm.data.preprocessor import Preprocessor
 from st_cdgm.data.remote import fingerprint as remote_version
@@ -53,6 +59,7 @@ FORMAT_VERSION = 1
 METADATA = "metadata.json"
 STATE_JSON = "preprocessor.json"
 STATE_ARRAYS = "preprocessor.safetensors"
+STATE = (STATE_JSON, STATE_ARRAYS)
 
 FileFacts = dict[str, dict[str, Any]]
 
@@ -94,6 +101,8 @@ def check_files(
 ) -> int:
     """Compare the files of a directory with its metadata; return how many there are.
 
+    Of the fitted preprocessor, which is small, the contents are always compared.
+
     Parameters
     ----------
     directory : Path
@@ -119,10 +128,10 @@ def check_files(
     ]
     if sizes:
         raise _damaged("files have another size than when written", directory, sizes)
-    if contents:
-        changed = [n for n, facts in listed.items() if digest(directory / n) != facts]
-        if changed:
-            raise _damaged("files have other contents than written", directory, changed)
+    compared = list(listed) if contents else [n for n in STATE if n in listed]
+    changed = [name for name in compared if digest(directory / name) != listed[name]]
+    if changed:
+        raise _damaged("files have other contents than written", directory, changed)
     return len(listed)
 
 
@@ -133,7 +142,7 @@ def _damaged(problem: str, directory: Path, names: list[str]) -> InputError:
         file=directory,
         found=", ".join(names[:_SHOWN]) + more,
         expected=f"the files as listed in {METADATA}",
-        remedy="copy the directory again, or preprocess again with --overwrite",
+        remedy=f"{REMEDY} with --overwrite",
     )
 
 
@@ -155,7 +164,8 @@ def read_metadata(directory: str | Path, *, kind: str | None = None) -> dict[str
     MissingFileError
         If the directory or its metadata do not exist.
     InputError
-        If the metadata are no JSON, or of another format or version.
+        If the metadata are no JSON, of another format or version, or an entry is not
+        what a sound directory has.
     """
     path = Path(directory) / METADATA
     if not path.is_file():
@@ -169,12 +179,12 @@ def read_metadata(directory: str | Path, *, kind: str | None = None) -> dict[str
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version, format_ = found["format_version"], found["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise InputError(
             "the metadata cannot be read",
             file=path,
             found=f"{type(error).__name__}: {error}",
-            remedy="copy the directory again, or preprocess again",
+            remedy=REMEDY,
         ) from error
     if version != FORMAT_VERSION:
         raise InputError(
@@ -192,14 +202,31 @@ def read_metadata(directory: str | Path, *, kind: str | None = None) -> dict[str
             expected=kind,
             remedy="ZarrDataPipeline reads zarr, WebDatasetIterableDataset webdataset",
         )
+    check_metadata(found, file=path)
     return found
 
 
-def read_config(metadata: Mapping[str, Any]) -> DataConfig:
-    """Return the configuration with which a directory was made."""
-    known = {item.name for item in fields(DataConfig)}
-    stored = {k: v for k, v in metadata["config"].items() if k in known}
+def read_config(
+    metadata: Mapping[str, Any], *, file: str | Path | None = None
+) -> DataConfig:
+    """Return the configuration with which a directory was made.
+
+    Raises
+    ------
+    InputError
+        If an option is of another type or out of range; it names ``file``.
+    """
+    stored = _known(metadata["config"], DataConfig)
+    stored["splits"] = _known(stored.get("splits", {}), SplitConfig)
+    for part, cls in ((stored["splits"], SplitConfig), (stored, DataConfig)):
+        check_types(part, cls, file=file)
     return DataConfig(**{**stored, "splits": SplitConfig(**stored["splits"])})
+
+
+def _known(stored: Mapping[str, Any], cls: Any) -> dict[str, Any]:
+    """Return the options that this version has."""
+    names = {item.name for item in fields(cls)}
+    return {key: value for key, value in stored.items() if key in names}
 
 
 def describe(pipeline: Any) -> dict[str, Any]:
@@ -349,15 +376,20 @@ def write_preprocessor(
             stored[f"days.{item.name}"] = value
         elif value is not None:
             plain[item.name] = value
-    try:
-        save_file(
-            {name: np.ascontiguousarray(stored[name]) for name in sorted(stored)},
-            directory / STATE_ARRAYS,
-        )
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
+    content = save(
+        {name: np.ascontiguousarray(stored[name]) for name in sorted(stored)}
+    )
+    # Not by the library, which makes a file that only its owner may read.
+    (directory / STATE_ARRAYS).write_bytes(content)
     sync(directory / STATE_ARRAYS)
     write_json(directory / STATE_JSON, {"preprocessor": meta, "days": plain})
+
+
+# What building objects from other values than were written may raise.
+_UNREADABLE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
+    *(AssertionError, RecursionError, SafetensorError),
+)
 
 
 def read_preprocessor(directory: Path) -> tuple[Preprocessor, CalendarDays]:
@@ -368,22 +400,24 @@ def read_preprocessor(directory: Path) -> tuple[Preprocessor, CalendarDays]:
     InputError
         If a file is missing, damaged or of another version.
     """
+    file = directory / STATE_JSON
     try:
-        text = (directory / STATE_JSON).read_text(encoding="utf-8")
-        meta, arrays = json.loads(text), load_file(directory / STATE_ARRAYS)
+        meta = json.loads(file.read_text(encoding="utf-8"))
+        arrays = load((directory / STATE_ARRAYS).read_bytes())
         preprocessor = Preprocessor.from_state(
             meta["preprocessor"], _under(arrays, "preprocessor.")
         )
         days = CalendarDays(**meta["days"], **_under(arrays, "days."))
+        check_state(preprocessor, days, file=file)
     except InputError:
         raise
-    except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
+    except _UNREADABLE as error:
         raise InputError(
             "the fitted preprocessor cannot be read",
-            file=directory / STATE_JSON,
+            file=file,
             found=f"{type(error).__name__}: {error}",
             expected=f"{STATE_JSON} and {STATE_ARRAYS} as written",
-            remedy="copy the directory again, or preprocess again",
+            remedy=REMEDY,
         ) from error
     return preprocessor, days
 

@@ -89,6 +89,8 @@ def simple_info(ds: xr.Dataset, path: Path) -> str:
             first, last = iso(first), iso(last)
         lines.append(f"time range: {first} to {last}")
     for label, name in zip(("latitude", "longitude"), pair or (), strict=False):
+        if not ds[name].size:
+            continue
         low, high = float(ds[name].min()), float(ds[name].max())
         lines.append(f"{label} range: {low:g} to {high:g}")
     return "\n".join(lines)

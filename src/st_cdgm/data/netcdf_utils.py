@@ -17,7 +17,7 @@ import pandas as pd
 import xarray as xr
 from dask.diagnostics.progress import ProgressBar
 
-from st_cdgm.data.coordinates import required_coordinates
+from st_cdgm.data.coordinates import check_not_empty, required_coordinates
 from st_cdgm.data.cutting import (
     cut_period,
     cut_region,
@@ -157,6 +157,7 @@ class NetCDFToDataFrame:
         if part is None or (part.start is None and part.stop is None):
             return None
         names = required_coordinates(self.dataset, file=self.filepath, variable=None)
+        check_not_empty(self.dataset, names, file=self.filepath)
         values = self.dataset[names[which]].values
         start = values.min() if part.start is None else part.start
         stop = values.max() if part.stop is None else part.stop

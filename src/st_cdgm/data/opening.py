@@ -50,6 +50,7 @@ logger = logging.getLogger(__name__)
 Paths = str | Path | Sequence[str | Path] | xr.Dataset
 
 SHOWN = 8  # file names in a message
+NETCDF_ENDINGS = (".nc", ".nc4", ".cdf")
 
 # What readers call the short names of roles.
 _ROLES = {"lr": "predictor", "hr": "target", "inspected": "data"}
@@ -66,10 +67,10 @@ def open_dataset(
     Parameters
     ----------
     paths : str, Path, sequence of these, or xarray.Dataset
-        NetCDF 3/4 files, a Zarr directory, a folder of ``*.nc`` files or a pattern;
-        each of them also behind a URL (``https://``, ``s3://``, ``file://`` ...), save
-        that the web has no patterns and folders. A data set in memory is taken as if
-        it came from a file.
+        NetCDF 3/4 files, a Zarr directory, a folder of ``*.nc``, ``*.nc4`` or ``*.cdf``
+        files or a pattern; each of them also behind a URL (``https://``, ``s3://``,
+        ``file://`` ...), save that the web has no patterns and folders. A data set in
+        memory is taken as if it came from a file.
     role : str
         What the data are for (``"lr"``, ``"hr"``, ``"static"``); used in messages.
     storage_options : mapping, optional
@@ -159,7 +160,7 @@ def _as_sequence(paths: Paths, *, role: str) -> list[str | Path]:
 def _expand(path: Path, *, role: str) -> list[Path]:
     path = path.expanduser()
     if path.is_dir() and not is_zarr(path):
-        found = sorted(path.glob("*.nc"))
+        found = sorted(p for p in path.glob("*") if p.suffix in NETCDF_ENDINGS)
     elif path.exists():
         found = [path]
     else:
@@ -283,6 +284,7 @@ def _time_error(
     with raw:
         times = {
             str(n): f"{v.attrs.get('units')!r}, calendar {v.attrs.get('calendar')!r}"
+            + ("" if v.notnull().all() else ", stamps missing")
             for n, v in raw.variables.items()
             if "since" in str(v.attrs.get("units", ""))
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import operator
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,6 @@ from st_cdgm.data.day_fields import DayFields, memory_bytes
 from st_cdgm.data.derived import read_with_derived
 from st_cdgm.data.fields import FieldArrays, TargetVariable
 from st_cdgm.data.fitting import fit_preprocessor, with_given_statistics
-from st_cdgm.data.netcdf_utils import export_metadata
 from st_cdgm.data.normalization import FillStrategy, Scope
 from st_cdgm.data.opening import Paths
 from st_cdgm.data.preprocessor import Preprocessor
@@ -32,9 +32,26 @@ from st_cdgm.data.transforms import (
     build_codec,
 )
 from st_cdgm.data.views import GridMetadata, PipelineViews
-from st_cdgm.errors import ConfigError, InputError
+from st_cdgm.errors import ConfigError
 
 __all__ = ["DataConfig", "GridMetadata", "NetCDFDataPipeline"]
+
+# Documented as names of this module; they live in modules of their own.
+_ELSEWHERE = {
+    "ResDiffIterableDataset": "datasets",
+    "WebDatasetIterableDataset": "shard_dataset",
+    "ZarrDataPipeline": "zarr_pipeline",
+    "_dataset_to_numpy": "stacking",
+    "_ensure_callable_transform": "stacking",
+    "_infer_dim": "stacking",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ELSEWHERE:
+        module = importlib.import_module(f"st_cdgm.data.{_ELSEWHERE[name]}")
+        return getattr(module, name.lstrip("_"))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class NetCDFDataPipeline(PipelineViews):
@@ -283,22 +300,6 @@ class NetCDFDataPipeline(PipelineViews):
             oracle=str(self.preprocessor.baseline.oracle).lower(),
         )
 
-    def export_lr_metadata_to_json(self, output_file: str | Path | None = None) -> str:
-        """Write the predictor file's metadata as JSON; return the path."""
-        return export_metadata(_one_file(self.lr_path), output_file, kind="json")
-
-    def export_lr_metadata_to_csv(self, output_file: str | Path | None = None) -> str:
-        """Write the predictor file's variables as CSV; return the path."""
-        return export_metadata(_one_file(self.lr_path), output_file, kind="csv")
-
-    def export_hr_metadata_to_json(self, output_file: str | Path | None = None) -> str:
-        """Write the target file's metadata as JSON; return the path."""
-        return export_metadata(_one_file(self.hr_path), output_file, kind="json")
-
-    def export_hr_metadata_to_csv(self, output_file: str | Path | None = None) -> str:
-        """Write the target file's variables as CSV; return the path."""
-        return export_metadata(_one_file(self.hr_path), output_file, kind="csv")
-
     def prepared_reader(self) -> PreparedReader:
         """Return what computes :meth:`prepared`; it can be sent to other processes."""
         return PreparedReader(source=self.source, preprocessor=self.preprocessor)
@@ -448,18 +449,6 @@ def _label(path: Any) -> str:
     if isinstance(path, xr.Dataset):
         return ""
     return ", ".join(map(str, path)) if isinstance(path, list | tuple) else str(path)
-
-
-def _one_file(path: Any) -> str | Path:
-    """Return the path of a file, of the first one if there are several."""
-    if isinstance(path, str | Path):
-        return path
-    if isinstance(path, xr.Dataset):
-        raise InputError(
-            "a data set in memory has no file whose metadata could be exported",
-            remedy="write it to a file first (xarray: to_netcdf)",
-        )
-    return cast("str | Path", path[0])
 
 
 def _integer(name: str, value: Any) -> int:

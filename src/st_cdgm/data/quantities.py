@@ -61,7 +61,7 @@ QUANTITIES = (
         ),
         names=_words(
             "t ta tas tasmin tasmax tmin tmax tmean tg tn tx temp t2m ts sst tos "
-            "skt tdps td2m d2m mn2t mx2t"
+            "skt tdps td2m d2m mn2t mx2t air trefht"
         ),
         ranges={"K": _within(150.0, 350.0), "degC": _within(-95.0, 60.0)},
     ),
@@ -74,7 +74,10 @@ QUANTITIES = (
             "convective_precipitation_flux snowfall_flux thickness_of_rainfall_amount "
             "lwe_thickness_of_convective_precipitation_amount rainfall_amount"
         ),
-        names=_words("pr precip precipitation prcp tp rr rainfall prc prsn"),
+        names=_words(
+            "pr precip precipitation prcp tp rr rainfall prc prsn ppt prect prectot "
+            "mtpr avg_tprate tprate precipitationcal"
+        ),
         ranges={"kg m-2 s-1": _peak(1e-5, 5e-3), "mm day-1": _peak(5.0, 2000.0)},
     ),
     Quantity(
@@ -109,7 +112,7 @@ QUANTITIES = (
             "grid_eastward_wind grid_northward_wind geostrophic_eastward_wind "
             "geostrophic_northward_wind wind_speed_of_gust"
         ),
-        names=_words("u v ua va uas vas u10 v10 sfcwind ug vg"),
+        names=_words("u v ua va uas vas u10 v10 sfcwind ug vg uwnd vwnd"),
         ranges={"m s-1": _within(-150.0, 150.0)},
     ),
     Quantity(

@@ -70,9 +70,8 @@ class ChannelCube(LazyCube):
     file: str
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Channel names in order."""
-        return tuple(channel.name for channel in self.channels)
+    def _variables(self) -> tuple[Channel, ...]:
+        return self.channels
 
     def load(
         self, index: NDArray[Any] | slice | None = None, *, check: bool = True
@@ -112,9 +111,8 @@ class TargetCube(LazyCube):
     file: str
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Variable names in order."""
-        return tuple(target.name for target in self.targets)
+    def _variables(self) -> tuple[TargetVariable, ...]:
+        return self.targets
 
     def load(
         self, index: NDArray[Any] | slice | None = None, *, check: bool = True
@@ -256,9 +254,6 @@ def _timed_fields(
 ) -> tuple[Fields, Grid, CalendarDays]:
     file = file_label(ds)
     time = time_name(ds)
-    steps = time_steps(
-        ds[time], bounds=time_bounds(ds, time), time_step=time_step, file=file
-    )
     available = [name for name in data_variables(ds) if time in ds[name].dims]
     if not available:
         Grid.from_dataset(ds, file=file)  # the usual reason, with its own message
@@ -269,9 +264,22 @@ def _timed_fields(
             expected=f"variables on {time}, latitude and longitude",
         )
     fields = select_channels(ds, available, variables)
+    steps = time_steps(
+        ds[time],
+        bounds=time_bounds(ds, time),
+        time_step=time_step,
+        ends=_stamped_at_end(fields),
+        file=file,
+    )
     grid = _common_grid(ds, fields, file=file)
     fields = [_prepared(channel, da, steps, grid, file, role) for channel, da in fields]
     return fields, grid, steps.days
+
+
+def _stamped_at_end(fields: Fields) -> bool:
+    """Whether ECMWF says of all fields that they cover the time up to their stamp."""
+    kinds = {da.attrs.get("GRIB_stepType", "instant") for _, da in fields}
+    return bool(kinds) and kinds <= {"accum", "avg", "max", "min"}
 
 
 # -- Shape, units, values --------------------------------------------------------------

@@ -109,7 +109,8 @@ class ResumableOutput:
         trace: TracebackType | None,
     ) -> None:
         self._release()
-        if kind is not None and not self.begun:
+        # Without a finished block there is nothing to go on with.
+        if kind is not None and not self.done:
             shutil.rmtree(self.work, ignore_errors=True)
 
     def begin(self) -> None:
@@ -146,7 +147,9 @@ class ResumableOutput:
         return OutputError(
             f"The output could not be written ({error}).",
             file=self.target,
-            found=f"{len(self.done)} finished blocks, kept in {self.work}",
+            found=f"{len(self.done)} finished blocks, kept in {self.work}"
+            if self.done
+            else "no finished block; nothing was kept",
             remedy="make room or mend the rights of the directory, then run the same "
             "command again: it goes on where it stopped",
         )
@@ -197,7 +200,11 @@ class ResumableOutput:
             stored = entries[0].get("facts")
             if stored == self.facts:
                 self.begun = True
-                self.done = {e["block"]: e["files"] for e in entries[1:]}
+                self.done = {
+                    entry["block"]: entry["files"]
+                    for entry in entries[1:]
+                    if self._on_disk(entry["files"])
+                }
                 self._forget_strays()
                 logger.info(
                     "%s: resumed after %d finished blocks", self.target, len(self.done)
@@ -214,18 +221,27 @@ class ResumableOutput:
         path = self.work / JOURNAL
         if not path.is_file() or not self.root.is_dir():
             return []
-        entries, good = [], 0
+        entries: list[dict[str, Any]] = []
+        good = 0
         for line in path.read_bytes().splitlines(keepends=True):
             try:
-                entries.append(json.loads(line))
-            except ValueError:
+                entry = json.loads(line)
+            except (ValueError, RecursionError):
                 break
-            if not line.endswith(b"\n"):
-                entries.pop()
+            if not line.endswith(b"\n") or not _is_entry(entry, first=not entries):
                 break
+            entries.append(entry)
             good += len(line)
         os.truncate(path, good)
         return entries
+
+    def _on_disk(self, files: FileFacts) -> bool:
+        """Whether the files of a block are there in their full size."""
+        return all(
+            (self.root / name).is_file()
+            and (self.root / name).stat().st_size == facts["bytes"]
+            for name, facts in files.items()
+        )
 
     def _forget_strays(self) -> None:
         """Remove files that were being written when the run was killed."""
@@ -248,6 +264,22 @@ class ResumableOutput:
             expected="the same inputs and options, to go on where it stopped",
             remedy="start again with --overwrite, or choose another --out",
         )
+
+
+def _is_entry(entry: Any, *, first: bool) -> bool:
+    """Whether a line of the journal is one of ours: the facts first, then blocks."""
+    if not isinstance(entry, dict):
+        return False
+    if first:
+        return "facts" in entry
+    files = entry.get("files")
+    return (
+        isinstance(entry.get("block"), int)
+        and isinstance(files, dict)
+        and all(
+            isinstance(facts, dict) and "bytes" in facts for facts in files.values()
+        )
+    )
 
 
 def check_target(path: str | Path, *, overwrite: bool = False) -> Path:

@@ -117,6 +117,7 @@ class WebDatasetIterableDataset(IterableDataset[dict[str, Any]]):
         if verify:
             self._verify()
         self._samples = self._chosen()
+        self._shapes = _layout(self.metadata) if self.metadata else {}
 
     def __len__(self) -> int:
         """Return the number of samples over all workers and ranks."""
@@ -137,11 +138,41 @@ class WebDatasetIterableDataset(IterableDataset[dict[str, Any]]):
         if self.drop_uneven:
             order = order[: len(order) // shares * shares]
         for shard, sample in order[share::shares].tolist():
-            yield self._sample(self._store.get(shard).read(sample))
+            found = self._store.get(shard).read(sample)
+            self._check_shapes(found, shard, sample)
+            yield self._sample(found)
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker that is not forked knows nothing of its parent's process group.
         return {**self.__dict__, "_parent": process_group()}
+
+    def _check_shapes(self, found: dict[str, Any], shard: int, sample: int) -> None:
+        """Compare with the metadata; without any, the days with each other."""
+        days = len(found.get("time", found[next(iter(found))]))
+        expected = self._shapes or {
+            key: (days, *found[key].shape[1:])
+            for key in FIELDS
+            if key in found and key != "static"
+        }
+        other = [
+            f"{key} {found[key].shape}, not {shape}"
+            if key in found
+            else f"no {key}, which has the shape {shape}"
+            for key, shape in expected.items()
+            if key not in found or found[key].shape != shape
+        ]
+        if not other and ("time" in found or not self._shapes):
+            lengths = {shape[0] for key, shape in expected.items() if key != "static"}
+            if lengths <= {days}:
+                return
+        raise InputError(
+            "a sample has another shape",
+            file=self.shards[shard],
+            variable=self._store.get(shard).keys[sample],
+            found="; ".join(other) or f"{days if 'time' in found else 'no'} dates",
+            expected="the shapes of the metadata, or one number of days in all fields",
+            remedy="copy the shard again; st-cdgm preprocess --verify DIR checks all",
+        )
 
     def _sample(self, found: dict[str, Any]) -> dict[str, Any]:
         if self.as_torch:
@@ -218,6 +249,24 @@ class WebDatasetIterableDataset(IterableDataset[dict[str, Any]]):
                 )
             own = {"checksums": {name: known[name]}}
             check_files(Path(shard).parent, own, contents=True)
+
+
+def _layout(metadata: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each field of a sample, by the metadata."""
+    coarse, fine = metadata["lr_shape"], metadata["hr_shape"]
+    counts = {key: len(names) for key, names in metadata["variables"].items()}
+    if not metadata.get("static_members", True):
+        counts.pop("static", None)
+    days = (int(metadata["seq_len"]),)
+    return {
+        key: (
+            *(() if key == "static" else days),
+            counts[key],
+            *(coarse if key == "lr" else fine),
+        )
+        for key in FIELDS
+        if counts.get(key)
+    }
 
 
 class _ShardStore:

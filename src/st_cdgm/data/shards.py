@@ -228,7 +228,7 @@ class Shard:
                 return dates
             shape, offset = _array_layout(_head(member))
             return member[offset:].view(np.float32).reshape(shape)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise self._error(
                 "has a damaged member",
                 key=f"{key}.{member_suffix(field)}",
@@ -238,6 +238,7 @@ class Shard:
     def _index(self) -> NDArray[np.int64]:
         """Find all members. Shape ``(samples, members, 2)``: offset and size."""
         places: list[NDArray[np.int64]] = []
+        length = os.fstat(self._file.fileno()).st_size
         try:
             with tarfile.open(fileobj=self._file, mode="r:") as archive:
                 for member in archive:
@@ -248,12 +249,14 @@ class Shard:
                     row = MEMBERS.index(field)
                     if places[-1][row, 1]:
                         raise self._error("has a member twice", key=member.name)
+                    if member.offset_data + member.size > length:
+                        raise self._error("is cut off", key=member.name)
                     places[-1][row] = member.offset_data, member.size
                     cast(Any, archive).members = []  # it would keep them all
                 end = archive.offset
-        except (tarfile.TarError, OSError, EOFError) as error:
-            if isinstance(error, InputError):
-                raise
+        except InputError:
+            raise
+        except (tarfile.TarError, OSError, EOFError, ValueError) as error:
             raise self._error("is no readable tar file", found=str(error)) from error
         self._check_end(end)
         if len(set(self.keys)) != len(self.keys):
@@ -266,7 +269,8 @@ class Shard:
         stem, _, suffix = base.partition(".")
         field = suffix.rpartition(".")[0]
         known = field in MEMBERS and suffix == member_suffix(field)
-        if not member.isreg() or not known or not member.size:
+        plain = member.isreg() and not member.issparse() and member.size > 0
+        if not plain or not known:
             raise self._error(
                 "holds a member that is not read",
                 key=member.name,
@@ -321,4 +325,6 @@ def _array_layout(head: bytes) -> tuple[tuple[int, ...], int]:
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     if dtype != np.dtype("<f4") or fortran:
         raise ValueError(f"{dtype} values, not float32 in C order")
+    if any(n < 1 for n in shape):
+        raise ValueError(f"shape {shape}, not sizes of at least 1")
     return tuple(int(n) for n in shape), stream.tell()

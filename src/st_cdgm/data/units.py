@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -62,12 +63,19 @@ _ALIASES = {
     "geopotential meters": "m",
     "m of water equivalent": "m",
     "m of water": "m",
-    "mm/24h": "mm day-1",
     "mm d^-1": "mm day-1",
     "mm per day": "mm day-1",
+    "pascal": "Pa",
+    "pascals": "Pa",
     "knot": "knot",
     "kts": "knot",
 }
+# An amount per so many hours: mm/6h, mm (6h)-1, kg m-2 / 3 hours.
+_PER_HOURS = re.compile(
+    r"(mm|kg m-2|kg/m2|m) ?(?=/|per |.*-1$)(?:/ ?|per )?"
+    r"\(? ?([1-9]\d?) ?(?:h|hr|hrs|hours?) ?\)?(?:\^?-1)?",
+    re.IGNORECASE,
+)
 
 
 def canonical_units(name: str, attrs: Mapping[Any, Any], role: Role = "lr") -> str:
@@ -192,6 +200,10 @@ def units_factor(given: str, wanted: str) -> tuple[float, float] | None:
     """
     if given == wanted:
         return 1.0, 0.0
+    per_hours = _PER_HOURS.fullmatch(given.strip())
+    if per_hours:  # to pint, mm/6h is a sixth of a millimetre times an hour
+        hourly = units_factor(f"{per_hours[1]} hour-1", wanted)
+        return hourly and (hourly[0] / int(per_hours[2]), hourly[1])
     registry = _registry()
     try:
         source, target = registry.Unit(_clean(given)), registry.Unit(_clean(wanted))

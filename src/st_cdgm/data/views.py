@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask.array
@@ -16,9 +17,11 @@ from numpy.typing import NDArray
 from st_cdgm.data.calendars import CalendarDays
 from st_cdgm.data.datasets import ResDiffIterableDataset, WindowDataset
 from st_cdgm.data.grids import Grid
+from st_cdgm.data.netcdf_utils import export_metadata
 from st_cdgm.data.normalization import check_choice
+from st_cdgm.data.opening import Paths, resolve_sources
 from st_cdgm.data.splits import SPLITS
-from st_cdgm.errors import ConfigError
+from st_cdgm.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,6 +90,12 @@ class PipelineViews:
     seq_len: int
     config: DataConfig
     fields: DayFields
+    lr_path: Paths
+    hr_path: Paths
+    static_path: Paths | None
+    means_path: str | Path | None
+    stds_path: str | Path | None
+    transform_epsilon: float
 
     def arrays(self, split: str | None = None) -> FieldArrays:
         """Return the physical days of a split in memory, all days for None."""
@@ -210,6 +219,22 @@ class PipelineViews:
 
         return inverse
 
+    def export_lr_metadata_to_json(self, output_file: str | Path | None = None) -> str:
+        """Write the predictor file's metadata as JSON; return the path."""
+        return export_metadata(_one_file(self.lr_path), output_file, kind="json")
+
+    def export_lr_metadata_to_csv(self, output_file: str | Path | None = None) -> str:
+        """Write the predictor file's variables as CSV; return the path."""
+        return export_metadata(_one_file(self.lr_path), output_file, kind="csv")
+
+    def export_hr_metadata_to_json(self, output_file: str | Path | None = None) -> str:
+        """Write the target file's metadata as JSON; return the path."""
+        return export_metadata(_one_file(self.hr_path), output_file, kind="json")
+
+    def export_hr_metadata_to_csv(self, output_file: str | Path | None = None) -> str:
+        """Write the target file's variables as CSV; return the path."""
+        return export_metadata(_one_file(self.hr_path), output_file, kind="csv")
+
     def prepared(self, start: int, stop: int) -> Prepared:
         """Return what the model learns from for the days ``start:stop``.
 
@@ -326,3 +351,13 @@ class PipelineViews:
         attrs = [t.attrs() if physical else {} for t in targets]
         names = [t.name for t in targets]
         return labelled(values, names, attrs, self.preprocessor.hr_grid, self.days)
+
+
+def _one_file(path: Paths) -> str | Path:
+    """Return the path of a file, of the first one if there are several."""
+    if isinstance(path, xr.Dataset) or not path:
+        raise InputError(
+            "a data set in memory has no file whose metadata could be exported",
+            remedy="write it to a file first (xarray: to_netcdf)",
+        )
+    return resolve_sources(path)[0]

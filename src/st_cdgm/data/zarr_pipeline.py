@@ -11,9 +11,11 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
+from st_cdgm.data.data_config import DataConfig
 from st_cdgm.data.day_fields import DayFields, memory_bytes
 from st_cdgm.data.fields import FieldArrays
 from st_cdgm.data.manifest import (
+    METADATA,
     check_files,
     read_config,
     read_metadata,
@@ -75,8 +77,13 @@ class ZarrDataPipeline(PipelineViews):
         check_files(self.zarr_dir, self.metadata, contents=verify)
         self.preprocessor, self.days = read_preprocessor(self.zarr_dir)
         self._check_state()
-        self.config = read_config(self.metadata)
+        self.config = read_config(self.metadata, file=self.zarr_dir / METADATA)
         self.config.memory = str(memory)
+        self.lr_path = _sources(self.config, self.config.lr_path)
+        self.hr_path = _sources(self.config, self.config.hr_path)
+        static = self.config.static_path
+        self.static_path = _sources(self.config, static) if static else None
+        self.means_path = self.stds_path = self.target_inverse_transform = None
         self.seq_len = int(self.metadata["seq_len"])
         self.indices = {
             name: _indices(split["days"])
@@ -149,7 +156,10 @@ class ZarrDataPipeline(PipelineViews):
 
     def prepared_reader(self) -> ZarrReader:
         """Return what reads :meth:`prepared`; it can be sent to other processes."""
-        return ZarrReader(self.zarr_dir, self.metadata["variables"])
+        prep, count = self.preprocessor, len(self.days)
+        shapes = dict.fromkeys(STORES, (count, *prep.hr_grid.shape))
+        shapes["lr"] = (count, *prep.lr_grid.shape)
+        return ZarrReader(self.zarr_dir, self.metadata["variables"], shapes)
 
     def arrays(self, split: str | None = None) -> FieldArrays:
         """Return the days of a split in memory, all days for None.
@@ -206,6 +216,14 @@ class ZarrDataPipeline(PipelineViews):
                 expected=f"{own}, {len(self.days)} days",
                 remedy="preprocess again",
             )
+
+
+def _sources(config: DataConfig, text: str) -> str | list[str]:
+    """Return the files that the store was made from; they need not be there."""
+    if not text:
+        return text  # data that were in memory
+    paths = [config.resolve(path) for path in text.split(", ")]
+    return paths if len(paths) > 1 else paths[0]
 
 
 def _indices(runs: list[list[int]]) -> NDArray[np.int64]:
