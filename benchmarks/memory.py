@@ -10,7 +10,6 @@ child and of its own children together is sampled.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
@@ -265,9 +264,6 @@ def main() -> None:
         )
     budget = memory_bytes(given.memory) / GIB
     plot(rows, budget, given.image)
-    given.image.with_suffix(".json").write_text(
-        json.dumps({"memory_gib": budget, "rows": rows}, indent=2) + "\n"
-    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ HEAVY = ("torch", "omegaconf", "hydra", "xarray", "numpy", "matplotlib", "pandas
 # A change here changes what users type.
 OPTIONS = {
     "demo": ["--out", "--quick"],
-    "run": ["--config", "--dry-run"],
+    "run": ["--config", "--dry-run", "--resume"],
     "synthesize": ["--output"],
     "preprocess": [
         "--config",
@@ -36,10 +36,12 @@ OPTIONS = {
         "--verify",
         "--workers",
     ],
-    "train": ["--config", "--dry-run"],
+    "train": ["--config", "--dry-run", "--resume"],
     "downscale": [
+        "--block-means",
         "--checkpoint",
         "--end",
+        "--guidance-scale",
         "--lr",
         "--members",
         "--output",
@@ -51,9 +53,11 @@ OPTIONS = {
     "evaluate": ["--output", "--prediction", "--reference", "--truth"],
     "report": ["--title"],
     "inspect": ["--json", "--output", "--pair"],
+    "discover": ["--config", "--dry-run"],
     "doctor": [],
 }
 ARGUMENTS = {
+    "discover": ["overrides"],
     "run": ["overrides"],
     "synthesize": ["overrides"],
     "preprocess": ["overrides"],
@@ -212,7 +216,7 @@ def test_failure_during_a_run_leaves_its_traceback_in_the_log(monkeypatch, tmp_p
     from st_cdgm.cli import _checks, _workflow
     from st_cdgm.cli._common import start_logging
 
-    def fail(config, session):
+    def fail(config, session, **_):
         start_logging(session, run_dir=tmp_path / "run")
         raise RuntimeError("disk on fire")
 

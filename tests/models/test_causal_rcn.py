@@ -612,6 +612,7 @@ class TestPooling:
         )
 
     def test_wrong_arguments(self, cell, state):
+        # D40: an unknown pool meant the mean.
         with pytest.raises(ValueError, match="pool"):
             cell.pool_state(state, pool="median")
         with pytest.raises(InputError, match="one graph per node"):

@@ -109,9 +109,12 @@ def train(
 
 
 def exact_moments(shape: tuple[int, ...]) -> Tensor:
-    """Noise whose members have mean 0 and variance 1 in every cell: no sampling error.
+    """Noise whose members have mean 0 and variance 1 in every cell.
 
-    What is left of an error is the generator's.
+    Leaves next to no sampling error where a cell of the output follows one noise value,
+    that of the same cell, as in a diffusion model of white noise. A one-step generator
+    mixes channels and neighbours: there the antithetic pairs only halve what a variance
+    is estimated from.
     """
     generator = torch.Generator().manual_seed(1)
     noise = torch.randn(shape, generator=generator)
@@ -119,45 +122,70 @@ def exact_moments(shape: tuple[int, ...]) -> Tensor:
     return noise / noise.square().mean(dim=1, keepdim=True).sqrt()
 
 
-def bins() -> tuple[Tensor, Tensor, Tensor]:
-    """Return t and g of five days, and the mean of the quarters of their cells.
+SLOPES = [[0.7, -0.4], [-0.2, 0.9], [0.5, 0.5], [-0.8, -0.3], [0.1, -0.6]]
 
-    Quarters by the true mean, 64 cells each. Shapes ``(5,)``, ``(5, 1, Y, X)`` and
-    ``(5, 4)``.
+
+def bins(turns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return t and g of five values of t, and the quarters of their cells.
+
+    Every t has one plane, or the same one turned by quarter circles as well (4 turns):
+    each edge and corner of the domain then has every mean. Quarters by the true mean:
+    64 cells for every turn, as indices into those of one t. Shapes ``(5 * turns,)``,
+    ``(5 * turns, 1, Y, X)`` and ``(5, 4, cells)``.
     """
-    t = torch.linspace(-0.8, 0.8, 5)
-    slopes = [[0.7, -0.4], [-0.2, 0.9], [0.5, 0.5], [-0.8, -0.3], [0.1, -0.6]]
-    g = planes(torch.tensor(slopes))
-    ordered = truth(t, g)[0].flatten(1).sort(1).values
-    return t, g, ordered.reshape(5, 4, -1).mean(-1)
+    t = torch.linspace(-0.8, 0.8, 5).repeat_interleave(turns)
+    straight = planes(torch.tensor(SLOPES))
+    turned = [torch.rot90(straight, k, dims=(-2, -1)) for k in range(turns)]
+    g = torch.stack(turned, dim=1).flatten(0, 1)
+    order = truth(t, g)[0].reshape(5, -1).argsort(1)
+    return t, g, order.reshape(5, 4, -1)
+
+
+def grouped(cells: Tensor, quarters: Tensor) -> Tensor:
+    """Put ``(5 * turns, ..., Y, X)`` into bins: ``(5, 4, cells, ...)``."""
+    per_cell = cells.flatten(-2).movedim(-1, 1)  # (5 * turns, Y * X, ...)
+    per_t = per_cell.reshape(5, -1, *per_cell.shape[2:])
+    return torch.stack([per_t[i][quarters[i]] for i in range(5)])
 
 
 def conditional_errors(
-    model: CausalDiffusionDecoder, *, members: int = 60, num_steps: int | None = None
+    model: CausalDiffusionDecoder,
+    *,
+    members: int,
+    turns: int = 1,
+    num_steps: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the errors of mean and standard deviation in the bins of (t, mean).
 
-    Those of the mean relative to the larger of |mean| and standard deviation.
+    Those of the mean relative to the larger of |mean| and standard deviation. Of M
+    independent members and 64 cells for every turn, a standard deviation has a
+    relative standard error of ``1 / sqrt(128 * turns * M)``: 0.2 % of 2 000.
     """
-    t, g, expected = bins()
+    t, g, quarters = bins(turns)
     mean, std = truth(t, g)
-    noise = exact_moments((5, members // 2, *model.noise_shape))
+    shape = (len(t), members, *model.noise_shape)
+    if model.config.one_step:
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    else:
+        noise = exact_moments((len(t), members // 2, *model.noise_shape))
     made = model.sample(
         told(t, g), members=members, noise=lambda: noise, num_steps=num_steps
     ).residual
-    by_cell = made.flatten(2).permute(0, 2, 1)  # (5, cells, M)
-    order = mean.flatten(1).argsort(1)[..., None].expand_as(by_cell)
-    quarters = by_cell.gather(1, order).reshape(5, 4, -1, members)
-    std = std.reshape(5, 1)
-    spread = quarters.var(-1, correction=0).mean(-1).sqrt()
+    cells = grouped(made[:, :, 0], quarters)  # (5, 4, cells, M)
+    expected = grouped(mean[:, 0], quarters).mean(-1)
+    std = std.reshape(5, turns)[:, :1]
+    bessel = members - 1 if model.config.one_step else members
+    squares = (cells - cells.mean(-1, keepdim=True)).square().sum(-1) / bessel
     scale = torch.maximum(expected.abs(), std)
-    return (quarters.mean((-1, -2)) - expected) / scale, spread / std - 1
+    errors = (cells.mean((-1, -2)) - expected) / scale
+    return errors, squares.mean(-1).sqrt() / std - 1
 
 
 def ignorant_errors() -> tuple[Tensor, Tensor]:
     """Return the same errors of a generator that ignores what it is told."""
-    t, g, expected = bins()
+    t, g, quarters = bins(1)
     mean, std = truth(t, g)
+    expected = grouped(mean[:, 0], quarters).mean(-1)
     scale = torch.maximum(expected.abs(), std.reshape(5, 1))
     many, slopes = torch.linspace(-1, 1, 201), torch.linspace(-1, 1, 21)
     planar = (slopes**2).mean() * 2 * (torch.linspace(-1, 1, SIZE) ** 2).mean()
@@ -178,8 +206,11 @@ def test_a_hundred_steps_teach_most_of_the_condition(kind, steps):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "steps"), [("edm", 1500), ("one_step", 1500)])
-def test_conditional_mean_and_std_within_5_percent(kind, steps):
-    mean_error, std_error = conditional_errors(train(kind, seed=0, steps=steps))
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(("kind", "members"), [("edm", 60), ("one_step", 2000)])
+def test_conditional_mean_and_std_within_5_percent(kind, members, seed):
+    """In each of the 20 bins of (t, mean), after 1 000 steps of 32 days."""
+    model = train(kind, seed=seed, steps=1000)
+    mean_error, std_error = conditional_errors(model, members=members)
     assert mean_error.abs().max() < 0.05, mean_error
     assert std_error.abs().max() < 0.05, std_error

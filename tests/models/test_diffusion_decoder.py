@@ -147,14 +147,20 @@ def test_any_grid_size_and_gradients(kind):
 
 def test_gradient_checkpointing_changes_nothing_but_memory():
     """D47: it can be switched on, and gives the same gradient."""
-    grads = []
+    grads, passes = [], []
     for enabled in (False, True):
         torch.manual_seed(0)
         model = decoder(use_gradient_checkpointing=enabled).train()
+        seen: list[int] = []
+        block = model.unet.down_blocks[0].resnets[0]
+        block.register_forward_pre_hook(lambda *_, seen=seen: seen.append(1))
         noise = torch.randn(2, *model.noise_shape)
         model.generate_one_step(noise, condition(2)).square().mean().backward()
         grads.append(model.unet.conv_in.weight.grad.clone())
+        passes.append(len(seen))
     torch.testing.assert_close(grads[0], grads[1])
+    # Activations are computed a second time instead of being kept.
+    assert passes == [1, 2]
 
 
 def test_tokens_must_have_three_axes():
@@ -669,3 +675,23 @@ def test_projection_holds_in_the_sample():
         out = model.sample(tokens(), members=2, num_steps=4, projection=project)
         means = blocks.means(out.residual)
         assert (means - coarse[:, None]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["euler", "one_step"])
+def test_data_of_another_precision_pass_through(kind):
+    """float64 targets failed inside a matrix product of the library."""
+    model, told = decoder(scheduler_type=kind, num_sampling_steps=2), condition(2)
+    wide = Conditioning(*(getattr(told, part).double() for part in PARTS))
+    count = 2 * model.config.train_members if kind == "one_step" else 2
+    given = {
+        "noise": torch.randn(count, *model.noise_shape),
+        "sigma": None if kind == "one_step" else torch.tensor([0.5, 2.0]),
+    }
+    target = torch.randn(2, 2, 5, 7)
+    narrow_loss = model.compute_loss(target, told, **given)
+    wide_loss = model.compute_loss(target.double(), wide, **given)
+    torch.testing.assert_close(wide_loss.float(), narrow_loss)
+    for dtype in (torch.float64, torch.bfloat16):
+        same = decoder(scheduler_type=kind, num_sampling_steps=2).to(dtype)
+        cast = Conditioning(*(getattr(told, part).to(dtype) for part in PARTS))
+        assert bool(torch.isfinite(same.sample(cast).residual).all())

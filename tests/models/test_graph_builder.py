@@ -509,3 +509,13 @@ def test_edges_off_the_grid_are_refused():
     builder._parent = builder._parent + 1
     with pytest.raises(ValueError, match="leaves the grid"):
         builder._build_edges()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"lr_shape": (4.5, 5)}, {"hr_shape": (9, float("nan"))}, {"levels": "GP850"}],
+)
+def test_sizes_and_levels_are_taken_literally(options):
+    """Half a row was dropped; a single name was taken for five levels."""
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        HeteroGraphBuilder(**{"lr_shape": (4, 5), "hr_shape": (9, 11)} | options)

@@ -141,6 +141,12 @@ def test_guidance_needs_a_model_trained_for_it():
             decoder(scheduler_type="one_step", **option)
 
 
+@pytest.mark.parametrize("scale", [float("nan"), float("inf")])
+def test_a_scale_that_is_no_number_is_refused(scale):
+    with pytest.raises(ConfigError, match="guidance_scale"):
+        draw(decoder(condition_dropout=0.1), guidance_scale=scale)
+
+
 # --- self-conditioning ----------------------------------------------------------------
 
 

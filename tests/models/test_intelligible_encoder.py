@@ -278,6 +278,27 @@ class TestConvolution:
         with pytest.raises(InputError, match="variable 'v'"):
             model.init_state(builder.prepare_batch(features))
 
+    def test_a_convolution_that_the_first_graph_shows_not_to_fit(
+        self, builder, features
+    ):
+        # D35: an error of the library about sizes of tensors a and b.
+        kwargs = {"nn": nn.Linear(features["GP850"].shape[-1], 8)}
+        configs = [Config("v", CONVECTION, GINConv, kwargs)]
+        model = IntelligibleVariableEncoder(configs, 8)
+        features = dict(features, GP500=torch.randn(2, 12, 7))
+        with pytest.raises(ConfigError, match=r"'v'[\s\S]*GINConv"):
+            model.init_state(builder.prepare_batch(features))
+
+    def test_layers_without_use_are_not_trained(self, builder, features):
+        # D33: a skip that is off waited for a gradient that never came.
+        model = encoder({"v": CONVECTION}, config={"conv_class": TransformerConv})
+        model.init_state(builder.prepare_batch(features)).sum().backward()
+        unused = {n for n, p in model.named_parameters() if p.grad is None}
+        frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
+        assert unused == frozen
+        assert all("lin_skip" in name for name in frozen)
+        assert frozen
+
     def test_a_convolution_for_one_node_type_only(self):
         encoder({"v": ADVECTION}, config={"conv_class": GCNConv})
         with pytest.raises(ConfigError, match=r"vertical[\s\S]*bipartite"):

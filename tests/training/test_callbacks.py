@@ -1,15 +1,28 @@
-"""Early stopping of plain training loops."""
+"""Early stopping, and the schedule that follows the validation loss."""
 
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
+from pytorch_lightning import Callback
+from safetensors.torch import load_file
+from tests.toy import tiny_model
 from torch import nn
 
 from st_cdgm.errors import ConfigError
-from st_cdgm.training.callbacks import EarlyStopping
+from st_cdgm.training.callbacks import EarlyStopping, PlateauSchedule
+from st_cdgm.training.config import (
+    EarlyStoppingConfig,
+    LossConfig,
+    LrSchedulerConfig,
+    TrainingConfig,
+)
+from st_cdgm.training.fit import _new_model, train
+from st_cdgm.training.lightning_module import STCDGMModule
 
 
 def filled(value: float) -> nn.Linear:
@@ -112,3 +125,136 @@ def test_wrong_options_are_value_errors(kwargs):
     with pytest.raises(ConfigError) as error:
         EarlyStopping(**kwargs)
     assert isinstance(error.value, ValueError)
+
+
+# -- learning rate ---------------------------------------------------------------------
+
+
+def told(schedule: PlateauSchedule, score: float) -> float:
+    """Tell the schedule of a validation loss; return the factor it sets."""
+    trainer = SimpleNamespace(
+        sanity_checking=False, callback_metrics={"val_loss": torch.tensor(score)}
+    )
+    module = SimpleNamespace(lr_factor=1.0)
+    schedule.on_validation_end(trainer, module)
+    return module.lr_factor
+
+
+@pytest.mark.parametrize("patience", [0, 2])
+def test_the_plateau_rule_is_that_of_torch(patience):
+    """D60: a schedule was announced, accepted and never stepped."""
+    settings = LrSchedulerConfig(
+        enabled=True, factor=0.5, patience=patience, min_lr=1e-4
+    )
+    ours = PlateauSchedule(settings, 1e-3)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1e-3)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=patience, min_lr=1e-4
+    )
+    scores = [1.0, 0.9, 0.95, 0.9, 0.93, 0.5, *[0.6] * 14]
+    for score in scores:
+        theirs.step(score)
+        lr = optimizer.param_groups[0]["lr"]
+        assert 1e-3 * told(ours, score) == pytest.approx(lr)
+    assert lr == 1e-4
+
+
+class Spoil(Callback):
+    """Make the weights useless before the last of three epochs."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 2:
+            with torch.no_grad():
+                pl_module.model.decoder.unet.conv_out.bias.fill_(50.0)
+
+
+def spoilt_run(pipeline, folder, **options) -> pd.DataFrame:
+    train(
+        pipeline,
+        model=tiny_model(),
+        loss=LossConfig(),
+        training=TrainingConfig(
+            epochs=3, batch_size=64, warmup_steps=1, ema_decay=0.0, **options
+        ),
+        run_dir=folder,
+        callbacks=[Spoil()],
+        seed=5,
+    )
+    logs = pd.read_csv(folder / "logs" / "metrics.csv")
+    losses = logs["val_loss"].dropna().tolist()
+    assert losses[-1] > 10 * min(losses)
+    return logs
+
+
+def rates(pipeline, steps: int, **options) -> list[float]:
+    """Learning rates of a module's own schedule, whose factor falls to 1/4 at last."""
+    torch.manual_seed(0)
+    training = TrainingConfig(lr=1e-3, warmup_steps=4, **options)
+    net = STCDGMModule(
+        _new_model(pipeline, tiny_model()),
+        pipeline.preprocessor,
+        loss=LossConfig(),
+        training=training,
+        total_steps=steps,
+    )
+    made = net.configure_optimizers()
+    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    found = []
+    for step in range(steps):
+        net.lr_factor = 0.25 if step >= steps - 2 else 1.0
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def test_the_plateau_takes_the_place_of_the_cosine(tiny_pipeline):
+    plateau = rates(tiny_pipeline, 40, lr_scheduler=LrSchedulerConfig(enabled=True))
+    warmup = [2.5e-4, 5e-4, 7.5e-4, 1e-3]
+    assert plateau[:4] == pytest.approx(warmup)
+    assert plateau[4:-1] == pytest.approx([1e-3] * 35)
+    assert plateau[-1] == pytest.approx(2.5e-4)
+    cosine = rates(tiny_pipeline, 40)
+    assert cosine[:4] == pytest.approx(warmup)
+    assert cosine[-1] < 0.05 * 1e-3
+
+
+def test_a_training_follows_its_schedule(tiny_pipeline, tmp_path):
+    """D60: one epoch of a rising loss, and the rate of the next is halved."""
+    settings = LrSchedulerConfig(enabled=True, patience=0, factor=0.5)
+    logs = spoilt_run(tiny_pipeline, tmp_path, lr_scheduler=settings, lr=1e-3)
+    (column,) = (name for name in logs if name.startswith("lr-") and "pg1" in name)
+    found = logs[column].dropna().tolist()
+    assert found[-1] == pytest.approx(1e-3)
+    schedule = PlateauSchedule(settings, 1e-3)
+    factors = [told(schedule, loss) for loss in logs["val_loss"].dropna()]
+    assert factors == [1.0, 1.0, 0.5]
+
+
+@pytest.mark.parametrize("restore", [True, False])
+def test_the_last_state_is_the_best_one_if_asked_for(tiny_pipeline, tmp_path, restore):
+    """D70: weights were restored only where the patience ran out."""
+    stopping = EarlyStoppingConfig(enabled=True, patience=50, restore_best=restore)
+    spoilt_run(tiny_pipeline, tmp_path, early_stopping=stopping)
+    best, last = (
+        load_file(tmp_path / "checkpoints" / name / "model.safetensors")
+        for name in ("best", "last")
+    )
+    same = all(torch.equal(best[key], last[key]) for key in best)
+    assert same is restore
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        (EarlyStoppingConfig(patience=0), "training.early_stopping.patience"),
+        (EarlyStoppingConfig(min_delta=-1.0), "training.early_stopping.min_delta"),
+        (LrSchedulerConfig(mode="max"), "training.lr_scheduler.mode"),
+        (LrSchedulerConfig(factor=1.0), "training.lr_scheduler.factor"),
+        (LrSchedulerConfig(patience=-1), "training.lr_scheduler.patience"),
+        (LrSchedulerConfig(min_lr=-1.0), "training.lr_scheduler.min_lr"),
+    ],
+)
+def test_settings_out_of_range_are_named(section, key):
+    with pytest.raises(ConfigError, match=key.replace(".", r"\.")):
+        section.check()

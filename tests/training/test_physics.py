@@ -340,3 +340,15 @@ def test_cut_blocks_are_left_out():
     for coarse, expected in (([1.0, 1.0, 99.0], 0.0), ([2.0, 1.0, 99.0], 0.5)):
         loss = loss_block_mean(fine, torch.tensor([[coarse]]), blocks)
         assert loss.item() == pytest.approx(expected)
+
+
+def test_a_pole_leaves_the_gradient_finite():
+    """D63: what has no derivative made the gradient of everything NaN."""
+    torch.manual_seed(0)
+    made = torch.randn(1, 2, 7, 9, requires_grad=True)
+    lat, lon = torch.linspace(90.0, -90.0, 7), torch.arange(0.0, 360.0, 40.0)
+    loss = loss_physical(made, torch.randn(1, 2, 7, 9), lat=lat, lon=lon)
+    loss.backward()
+    assert bool(torch.isfinite(loss))
+    assert bool(torch.isfinite(made.grad).all())
+    assert (made.grad != 0).any(dim=(0, 1, 3))[1:-1].all()

@@ -25,6 +25,7 @@ __all__ = [
     "ConfigOption",
     "DryRunOption",
     "Overrides",
+    "ResumeOption",
     "Session",
     "console",
     "error_console",
@@ -51,6 +52,13 @@ Overrides = Annotated[
 DryRunOption = Annotated[
     bool,
     typer.Option("--dry-run", help="Print the resolved configuration and stop."),
+]
+
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Go on after the last complete epoch of this run, if any."
+    ),
 ]
 
 

@@ -54,18 +54,22 @@ logger = logging.getLogger(__name__)
 MODEL = "st-cdgm"
 
 
-def run_workflow(config: Config, session: Session) -> Path:
+def run_workflow(config: Config, session: Session, *, resume: bool = False) -> Path:
     """Do everything; return the report's path."""
     from st_cdgm.evaluation.report import build_report
+    from st_cdgm.inference.block_means import CoarseMeans
     from st_cdgm.inference.downscale import check_daily
 
     run_dir = prepare_run(config, session)
     pipeline = open_data(config, session)
     check_daily(pipeline.preprocessor)
+    CoarseMeans.of(
+        pipeline.preprocessor, config.inference.block_means, section="inference."
+    )
     # The references need seconds and nothing from the model: what is wrong with the
     # test period or with them is known before the long part.
     references = run_references(config, pipeline, run_dir, session)
-    checkpoint = train_model(config, pipeline, run_dir, session)
+    checkpoint = train_model(config, pipeline, run_dir, session, resume=resume)
     ensemble = downscale_test(config, checkpoint, run_dir, session)
     scorecard = score_test(
         config, pipeline, {MODEL: ensemble, **references}, run_dir, session
@@ -145,9 +149,14 @@ def open_data(config: Config, session: Session) -> PipelineViews:
 
 
 def train_model(
-    config: Config, pipeline: PipelineViews, run_dir: Path, session: Session
+    config: Config,
+    pipeline: PipelineViews,
+    run_dir: Path,
+    session: Session,
+    *,
+    resume: bool = False,
 ) -> Path:
-    """Train; return the directory of the best checkpoint."""
+    """Train, or go on with it; return the directory of the best checkpoint."""
     from st_cdgm.cli._progress import TrainingProgress
     from st_cdgm.training.fit import train
 
@@ -162,6 +171,7 @@ def train_model(
             run_dir=run_dir,
             seed=config.run.seed,
             callbacks=[TrainingProgress(advance)],
+            resume=resume,
         )
     logger.info(
         "best validation loss %.4f in epoch %d, %d updates in %.0f s",

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import typer
 
-from st_cdgm.cli._common import ConfigOption, DryRunOption, Overrides, load, session
+from st_cdgm.cli._common import (
+    ConfigOption,
+    DryRunOption,
+    Overrides,
+    ResumeOption,
+    load,
+    session,
+)
 
 __all__ = ["run"]
 
@@ -16,6 +23,7 @@ def run(
     config: ConfigOption,
     overrides: Overrides = None,
     dry_run: DryRunOption = False,
+    resume: ResumeOption = False,
 ) -> None:
     """Train, downscale the test period, evaluate and write the report.
 
@@ -32,4 +40,4 @@ def run(
 
     check_before_training(settings, to_the_end=True)
     with nothing_left_behind(Path(settings.run.dir)):
-        run_workflow(settings, session(ctx))
+        run_workflow(settings, session(ctx), resume=resume)

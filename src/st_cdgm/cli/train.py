@@ -6,7 +6,14 @@ from pathlib import Path
 
 import typer
 
-from st_cdgm.cli._common import ConfigOption, DryRunOption, Overrides, load, session
+from st_cdgm.cli._common import (
+    ConfigOption,
+    DryRunOption,
+    Overrides,
+    ResumeOption,
+    load,
+    session,
+)
 
 __all__ = ["train"]
 
@@ -16,6 +23,7 @@ def train(
     config: ConfigOption,
     overrides: Overrides = None,
     dry_run: DryRunOption = False,
+    resume: ResumeOption = False,
 ) -> None:
     """Train a model; the best and the last state end in RUN/checkpoints.
 
@@ -35,5 +43,5 @@ def train(
     with nothing_left_behind(Path(settings.run.dir)):
         run_dir = prepare_run(settings, current)
         pipeline = open_data(settings, current)
-        checkpoint = train_model(settings, pipeline, run_dir, current)
+        checkpoint = train_model(settings, pipeline, run_dir, current, resume=resume)
     typer.echo(f"Checkpoint: {checkpoint}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from st_cdgm.errors import ConfigError
 
 __all__ = ["check_sampler"]
@@ -10,7 +12,13 @@ ONE_STEP = "one_step"
 
 
 def check_sampler(
-    sampler: str | None, steps: int | None, *, scheduler: str, section: str = ""
+    sampler: str | None,
+    steps: int | None,
+    *,
+    scheduler: str,
+    section: str = "",
+    guidance_scale: float = 1.0,
+    condition_dropout: float = 0.0,
 ) -> None:
     """Raise ConfigError unless a model can be sampled this way.
 
@@ -22,7 +30,23 @@ def check_sampler(
         ``diffusion.scheduler_type`` of the model.
     section : str
         Put before the names in messages, ``inference.`` for instance.
+    guidance_scale : float
+        Strength of classifier-free guidance; 1: none.
+    condition_dropout : float
+        ``diffusion.condition_dropout`` of the model.
     """
+    if guidance_scale != 1 and not (
+        math.isfinite(guidance_scale) and condition_dropout > 0
+    ):
+        raise ConfigError(
+            "this model cannot be guided",
+            variable=f"{section}guidance_scale",
+            found=f"{guidance_scale}, of a model with diffusion.condition_dropout "
+            f"{condition_dropout:g}",
+            expected="1",
+            remedy="train a diffusion model with diffusion.condition_dropout above 0, "
+            "such as 0.1",
+        )
     if scheduler == ONE_STEP:
         if sampler in (None, ONE_STEP) and steps is None:
             return

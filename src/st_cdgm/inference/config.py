@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 from st_cdgm.errors import ConfigError
 
@@ -23,12 +24,21 @@ class InferenceConfig:
         Another sampler than the one in the checkpoint.
     steps : int or None
         Another number of solver steps.
+    guidance_scale : float
+        1: the model itself; 0: as if the causal states were unknown; above 1: their
+        influence exaggerated (the ensemble loses spread). Other than 1 needs a
+        diffusion model trained with ``diffusion.condition_dropout``.
+    block_means : dict of str to str
+        Target -> predictor of the same quantity: the area mean of each ensemble field
+        over a coarse cell is made that of the coarse model, exactly. Empty: off.
     """
 
     members: int = 20
     batch_days: int = 16
     sampler: str | None = None
     steps: int | None = None
+    guidance_scale: float = 1.0
+    block_means: dict[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
@@ -41,3 +51,10 @@ class InferenceConfig:
                     found=value,
                     expected=">= 1",
                 )
+        if not math.isfinite(self.guidance_scale):
+            raise ConfigError(
+                "inference.guidance_scale is not a number",
+                variable="inference.guidance_scale",
+                found=self.guidance_scale,
+                expected="1, or another number for classifier-free guidance",
+            )

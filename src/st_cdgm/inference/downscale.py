@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from st_cdgm.data.preprocessor import Preprocessor
 from st_cdgm.data.splits import check_period
 from st_cdgm.data.stamps import DAY
 from st_cdgm.errors import ConfigError, InputError, OutputError
+from st_cdgm.inference.block_means import CoarseMeans
 from st_cdgm.inference.checks import check_sampler
 from st_cdgm.inference.writer import EnsembleWriter
 from st_cdgm.models.st_cdgm import STCDGM
@@ -44,8 +45,13 @@ def generate_batch(
     seed: int,
     sampler: str | None = None,
     steps: int | None = None,
+    guidance_scale: float = 1.0,
+    coarse_means: CoarseMeans | None = None,
 ) -> NDArray[np.float32]:
     """Generate the last day of each window.
+
+    ``coarse_means`` holds the block means to those of the predictors; the other options
+    are those of :func:`downscale`.
 
     Returns
     -------
@@ -66,10 +72,23 @@ def generate_batch(
         batch.time[:, -1].cpu().numpy(),
         model.decoder.noise_shape,
     )
-    residual = model.sample_residual(condition, noise, sampler=sampler, steps=steps)
-    fields = preprocessor.decode(residual.float(), baseline[:, None]).cpu().numpy()
+    coarse = None if coarse_means is None else coarse_means.values(batch.lr[:, -1])
+    residual = model.sample_residual(
+        condition,
+        noise,
+        sampler=sampler,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        projection=None
+        if coarse_means is None or coarse is None
+        else coarse_means.projection(coarse, baseline),
+    )
+    made = preprocessor.decode(residual.float(), baseline[:, None])
+    if coarse_means is not None and coarse is not None:
+        made = coarse_means.match(made, coarse)
+    fields = np.asarray(made.cpu().numpy(), dtype=np.float32)
     fields[..., ~np.asarray(preprocessor.valid)] = np.nan
-    return np.asarray(fields, dtype=np.float32)
+    return fields
 
 
 def generate(
@@ -82,6 +101,8 @@ def generate(
     batch_days: int = 16,
     sampler: str | None = None,
     steps: int | None = None,
+    guidance_scale: float = 1.0,
+    block_means: Mapping[str, str] | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Yield (days, fields) in time order, ``batch_days`` days at a time.
@@ -95,6 +116,8 @@ def generate(
         history than the model's window, its first day is repeated backwards.
     members : range
         Member numbers; the random numbers depend on (seed, member, day) alone.
+    sampler, steps, guidance_scale, block_means : optional
+        See :func:`downscale`.
     on_progress : callable
         Called with the number of days done.
     """
@@ -103,6 +126,7 @@ def generate(
     windows = WindowDataset(
         arrays, preprocessor, seq_len=preprocessor.seq_len, pad_start=True
     )
+    means = CoarseMeans.of(preprocessor, block_means) if block_means else None
     wanted = np.flatnonzero(np.asarray(windows.ends) >= first)
     for start in range(0, len(wanted), batch_days):
         index = wanted[start : start + batch_days]
@@ -115,6 +139,8 @@ def generate(
             seed=seed,
             sampler=sampler,
             steps=steps,
+            guidance_scale=guidance_scale,
+            coarse_means=means,
         )
         yield arrays.day[np.asarray(windows.ends)[index]], fields
         if on_progress is not None:
@@ -132,6 +158,8 @@ def downscale(
     end: str | None = None,
     sampler: str | None = None,
     steps: int | None = None,
+    guidance_scale: float = 1.0,
+    block_means: Mapping[str, str] | None = None,
     batch_days: int = 16,
     device: str = "cpu",
     attrs: dict[str, Any] | None = None,
@@ -156,6 +184,12 @@ def downscale(
         First and last day, ISO dates; default all days.
     sampler, steps : optional
         Another sampler or number of steps than the checkpoint's.
+    guidance_scale : float
+        Strength of the causal states, for a model trained with
+        ``diffusion.condition_dropout``; 1 is the model itself.
+    block_means : mapping of str to str, optional
+        Target -> predictor whose values the target's means over coarse cells take,
+        exactly; see `st_cdgm.inference.block_means`.
 
     Raises
     ------
@@ -163,7 +197,8 @@ def downscale(
         Missing file or variable, wrong grid, no day in the period, all-NaN channel; a
         model of steps shorter than a day.
     ConfigError
-        No member, dates that are none or in the wrong order, an unknown sampler.
+        No member, dates that are none or in the wrong order, an unknown sampler,
+        guidance of a model not trained for it, block means of unknown variables.
     OutputError
         The output cannot be written, or would replace an input.
     """
@@ -175,8 +210,16 @@ def downscale(
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = load_checkpoint(checkpoint, device=device)
     scheduler = checkpoint.model.config.diffusion.scheduler_type
-    check_sampler(sampler, steps, scheduler=scheduler)
+    check_sampler(
+        sampler,
+        steps,
+        scheduler=scheduler,
+        guidance_scale=guidance_scale,
+        condition_dropout=checkpoint.model.config.diffusion.condition_dropout,
+    )
     preprocessor = checkpoint.preprocessor
+    if block_means:
+        CoarseMeans.of(preprocessor, block_means)  # refused before anything is read
     check_daily(preprocessor)
     arrays, first = load_predictors(preprocessor, lr, start=start, end=end)
     total = len(arrays) - first
@@ -186,6 +229,8 @@ def downscale(
         "title": "Downscaled ensemble",
         "source": f"st-cdgm {__version__}, generator {sampler or scheduler}",
         "seed": seed,
+        **({"guidance_scale": guidance_scale} if guidance_scale != 1 else {}),
+        **({"block_means": _listed(block_means)} if block_means else {}),
         **(attrs or {}),
     }
     with EnsembleWriter(
@@ -206,11 +251,17 @@ def downscale(
             batch_days=batch_days,
             sampler=sampler,
             steps=steps,
+            guidance_scale=guidance_scale,
+            block_means=block_means,
             on_progress=on_progress,
         ):
             writer.append(days, fields)
     logger.info("wrote %s: %d days, %d members", output, total, members)
     return Path(output)
+
+
+def _listed(names: Mapping[str, str]) -> str:
+    return ", ".join(f"{target} of {source}" for target, source in names.items())
 
 
 def check_daily(preprocessor: Preprocessor) -> None:

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from st_cdgm.errors import ConfigError, GridMismatchError
 
-__all__ = ["BlockMeanProjection", "Blocks", "match_block_means"]
+__all__ = ["BlockMeanProjection", "Blocks", "complete_blocks", "match_block_means"]
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,44 @@ class Blocks:
         place = torch.arange(len(order), device=index.device) - first[block]
         table[block, place] = order
         return table
+
+
+def complete_blocks(
+    parent: Tensor,
+    shape: Sequence[int],
+    count: int,
+    *,
+    area: Tensor,
+    valid: Tensor | None = None,
+    least: float = 0.5,
+) -> Blocks:
+    """Group fine cells by coarse cell, without those that the fine domain cuts.
+
+    Parameters
+    ----------
+    parent : Tensor
+        Coarse cell of each fine cell, row by row. Shape ``(Y*X,)``, int64.
+    shape : sequence of int
+        Fine grid ``(Y, X)``.
+    count : int
+        Number of coarse cells.
+    area : Tensor
+        Of the fine cells, in any unit. Shape ``(Y, X)``.
+    valid : Tensor, optional
+        Fine cells that have a value; the others belong to no block. Shape ``(Y, X)``.
+    least : float
+        A block with less than this share of a typical (the median) block's area is
+        left out: its mean is that of a part of the coarse cell.
+    """
+    index = parent.reshape(int(shape[0]), int(shape[1])).long()
+    size = area.new_zeros(count).index_add(0, index.flatten(), area.flatten())
+    typical = size[size > 0].median()
+    if valid is not None:
+        known = torch.where(valid, area, 0.0)
+        size = area.new_zeros(count).index_add(0, index.flatten(), known.flatten())
+    whole = size >= least * typical
+    chosen = torch.where(whole[index], index, -1)
+    return Blocks.from_index(chosen, count, area=area, valid=valid)
 
 
 @dataclass(frozen=True)

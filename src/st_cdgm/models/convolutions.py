@@ -16,7 +16,7 @@ from st_cdgm.errors import ConfigError, MissingVariableError
 if TYPE_CHECKING:
     from st_cdgm.models.intelligible_encoder import IntelligibleVariableConfig
 
-__all__ = ["build_convolution"]
+__all__ = ["build_convolution", "unsuitable_convolution"]
 
 FROM_FIRST_GRAPH = -1  # PyG's mark for a size it takes from the first input
 
@@ -151,21 +151,43 @@ def _try_out(
         x = (torch.zeros(2, sizes[0]), torch.zeros(3, sizes[1]))
     cause: Exception | None = None
     try:
-        with torch.no_grad():
-            out: Any = trial(x, edges)
+        out: Any = trial(x, edges)
+        if isinstance(out, Tensor) and out.shape == (3, hidden_dim):
+            _freeze_unused(conv, trial, out)
+            return
     except Exception as error:  # whatever a foreign layer meets without its inputs
         out, cause = str(error), error
-    if isinstance(out, Tensor) and out.shape == (3, hidden_dim):
-        return
-    shape = f"shape (3, {hidden_dim})"
-    raise ConfigError(
+    raise unsuitable_convolution(config, conv, out, hidden_dim) from cause
+
+
+def _freeze_unused(conv: nn.Module, trial: nn.Module, out: Tensor) -> None:
+    """Train no layer that the result does not depend on, such as a skip that is off.
+
+    Distributed training waits for the gradient of every parameter that can have one.
+    """
+    if out.requires_grad:
+        torch.autograd.backward(out.sum())
+    for own, tried in zip(conv.parameters(), trial.parameters(), strict=True):
+        own.requires_grad_(tried.grad is not None)
+
+
+def unsuitable_convolution(
+    config: IntelligibleVariableConfig,
+    conv: nn.Module,
+    out: Any,
+    hidden_dim: int | None = None,
+) -> ConfigError:
+    """Return the error for a convolution that gave ``out``, a tensor or a message."""
+    shape = "H values" if hidden_dim is None else f"shape (3, {hidden_dim})"
+    return ConfigError(
         f"the convolution of variable {config.name!r} does not map node features and "
         "edges to H values per node",
         variable="/".join(config.meta_path),
         found=f"{type(conv).__name__}: "
         + (f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else str(out)),
-        expected=f"{shape} for three nodes, from features and edges alone; between two "
-        "node types, a convolution for bipartite graphs",
+        expected=f"{shape} for {'each node' if hidden_dim is None else 'three nodes'}, "
+        "from features and edges alone; between two node types, a convolution for "
+        "bipartite graphs",
         remedy="choose another convolution (SAGEConv, GraphConv, GATv2Conv, "
         "TransformerConv), or correct conv_kwargs",
-    ) from cause
+    )

@@ -152,13 +152,14 @@ class ConditionalDenoiser(nn.Module):
         parts = [noisy, condition.maps().to(noisy.dtype)]
         if self.config.self_conditioning:
             parts.append(torch.zeros_like(noisy) if previous is None else previous)
-        inputs = torch.cat(parts, dim=1)
+        # float64 data pass through a float32 network, float32 noise through a bf16 one.
+        dtype = next(self.unet.parameters()).dtype
+        inputs = torch.cat(parts, dim=1).to(dtype)
         pad_y, pad_x = (-self.height) % self.multiple, (-self.width) % self.multiple
         if pad_y or pad_x:
             inputs = F.pad(inputs, (0, pad_x, 0, pad_y), mode="replicate")
-        output: Tensor = self.unet(
-            inputs, timestep, condition.tokens.to(noisy.dtype)
-        ).sample
+        output: Tensor = self.unet(inputs, timestep, condition.tokens.to(dtype)).sample
+        output = output if dtype == noisy.dtype else output.to(noisy.dtype)
         return output[..., : self.height, : self.width]
 
     def generate_one_step(

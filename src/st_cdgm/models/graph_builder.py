@@ -437,12 +437,13 @@ class HeteroGraphBuilder:
 def _check_levels(levels: Sequence[str] | None, include_mid_layer: bool) -> list[str]:
     if levels is None:
         return list(UPPER_LEVELS if include_mid_layer else UPPER_LEVELS[:1])
-    names = list(levels)
+    # A string is a sequence of letters: it would make one level of each.
+    names = [] if isinstance(levels, str) else list(levels)
     if not names or len(set(names)) != len(names) or STATIC_NODE in names:
         raise ConfigError(
             "levels are one or more different dynamic node types",
             variable="levels",
-            found=names,
+            found=levels,
             expected=f"distinct names other than {STATIC_NODE}, bottom-up",
         )
     return names

@@ -31,15 +31,16 @@ NEIGHBOURS = {8: RING, 16: RING + KNIGHT}
 
 def check_grid_shape(name: str, shape: Sequence[int]) -> tuple[int, int]:
     """Return rows and columns; raise ConfigError unless two positive sizes."""
-    values = tuple(int(size) for size in shape)
-    if len(values) != 2 or min(values) < 1:
+    values = tuple(shape)
+    whole = all(float(size).is_integer() and size >= 1 for size in values)
+    if len(values) != 2 or not whole:
         raise ConfigError(
-            "a grid has two positive sizes",
+            "a grid has two positive whole sizes",
             variable=name,
             found=values,
             expected="(rows, columns)",
         )
-    return values[0], values[1]
+    return int(values[0]), int(values[1])
 
 
 def covering_cell(coarse: int, fine: int) -> NDArray[np.int64]:

@@ -8,12 +8,14 @@ arXiv:2208.04202 (self-conditioning).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from st_cdgm.errors import ConfigError
 from st_cdgm.models.conditioning import Conditioning
 
 __all__ = ["GuidedDenoiser", "Projection"]
@@ -56,6 +58,11 @@ class GuidedDenoiser:
         Hand the previous estimate to the network.
     dtype : torch.dtype
         Precision of the network.
+
+    Raises
+    ------
+    ConfigError
+        (a ``ValueError``) The scale is NaN or infinite.
     """
 
     def __init__(
@@ -68,6 +75,13 @@ class GuidedDenoiser:
         self_conditioning: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        if not math.isfinite(guidance_scale):
+            raise ConfigError(
+                "the guidance scale is not a number",
+                variable="guidance_scale",
+                found=guidance_scale,
+                expected="1 (the model itself), 0 (no causal states) or another number",
+            )
         self._denoise = denoise
         self._condition = condition
         self._scale = guidance_scale

@@ -18,7 +18,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.nn import SAGEConv
 
 from st_cdgm.errors import ConfigError, InputError, MissingVariableError
-from st_cdgm.models.convolutions import build_convolution
+from st_cdgm.models.convolutions import build_convolution, unsuitable_convolution
 from st_cdgm.models.stacked import check_shape, pool_nodes
 
 __all__ = ["IntelligibleVariableConfig", "IntelligibleVariableEncoder"]
@@ -187,15 +187,30 @@ class IntelligibleVariableEncoder(nn.Module):
             source, _, target = config.meta_path
             _check_present(config, x, edge_index)
             edges = edge_index[config.meta_path]
-            if source == target:
-                hidden = conv(x[source], edges)
-            else:
-                hidden = conv((x[source], x[target]), edges)
+            nodes = x[source] if source == target else (x[source], x[target])
+            hidden = self._convolved(config, conv, nodes, edges)
             check_shape(f"variable {config.name!r}", hidden, (None, self.hidden_dim))
             out.append(self.activation(norm(hidden)))
         if not self._sized:
             self._check_sized()
         return out
+
+    def _convolved(
+        self,
+        config: IntelligibleVariableConfig,
+        conv: nn.Module,
+        nodes: Tensor | tuple[Tensor, Tensor],
+        edges: Tensor,
+    ) -> Tensor:
+        """Apply a convolution; the first graph may show that it does not fit."""
+        if self._sized:
+            known: Tensor = conv(nodes, edges)
+            return known
+        try:
+            first: Tensor = conv(nodes, edges)
+        except Exception as error:  # whatever a foreign layer meets without its inputs
+            raise unsuitable_convolution(config, conv, str(error)) from error
+        return first
 
     def _check_sized(self) -> None:
         """After the first graph every parameter must have its size."""

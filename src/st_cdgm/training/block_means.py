@@ -6,44 +6,12 @@ training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from st_cdgm.models.constraints import Blocks
+from st_cdgm.models.constraints import Blocks, complete_blocks
 
 __all__ = ["complete_blocks", "loss_block_mean"]
-
-
-def complete_blocks(
-    parent: Tensor,
-    shape: Sequence[int],
-    count: int,
-    *,
-    area: Tensor,
-    least: float = 0.5,
-) -> Blocks:
-    """Group fine cells by coarse cell, without those that the fine domain cuts.
-
-    Parameters
-    ----------
-    parent : Tensor
-        Coarse cell of each fine cell, row by row. Shape ``(Y*X,)``, int64.
-    shape : sequence of int
-        Fine grid ``(Y, X)``.
-    count : int
-        Number of coarse cells.
-    area : Tensor
-        Of the fine cells, in any unit. Shape ``(Y, X)``.
-    least : float
-        A block with less than this share of a typical (the median) block's area is
-        left out: its mean is that of a part of the coarse cell.
-    """
-    index = parent.reshape(int(shape[0]), int(shape[1])).long()
-    size = area.new_zeros(count).index_add(0, index.flatten(), area.flatten())
-    whole = size >= least * size[size > 0].median()
-    return Blocks.from_index(torch.where(whole[index], index, -1), count, area=area)
 
 
 def loss_block_mean(

@@ -16,10 +16,12 @@ from pytorch_lightning.callbacks import Callback, WeightAveraging
 from torch import Tensor
 
 from st_cdgm.models.st_cdgm import STCDGM
-from st_cdgm.training.checkpoint import save_checkpoint
+from st_cdgm.training.checkpoint import load_weights, save_checkpoint
+from st_cdgm.training.config import LrSchedulerConfig
 from st_cdgm.training.early_stopping import EarlyStopping
+from st_cdgm.training.resume import StateStore, write_state
 
-__all__ = ["AveragedWeights", "BestCheckpoint", "EarlyStopping"]
+__all__ = ["AveragedWeights", "BestCheckpoint", "EarlyStopping", "PlateauSchedule"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,62 @@ class AveragedWeights(WeightAveraging):
         return model
 
 
+class PlateauSchedule(Callback):
+    """Lower the learning rate where the validation loss no longer falls.
+
+    The rule is that of ``torch.optim.lr_scheduler.ReduceLROnPlateau`` (threshold
+    ``1e-4``, relative), applied to a factor so that it works beside the warm-up.
+
+    Parameters
+    ----------
+    settings : LrSchedulerConfig
+        Factor, patience and smallest learning rate.
+    lr : float
+        Peak learning rate.
+    """
+
+    THRESHOLD = 1e-4
+
+    def __init__(self, settings: LrSchedulerConfig, lr: float) -> None:
+        self.settings, self.lr = settings, lr
+        self.best, self.waited, self.factor = math.inf, 0, 1.0
+
+    def on_validation_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> None:
+        """Take note of the validation loss."""
+        if trainer.sanity_checking:
+            return
+        score = float(trainer.callback_metrics.get("val_loss", math.nan))
+        if score < self.best - self.THRESHOLD * abs(self.best) or (
+            math.isinf(self.best) and math.isfinite(score)
+        ):
+            self.best, self.waited = score, 0
+        else:
+            self.waited += 1
+        if self.waited > self.settings.patience:
+            least = min(self.settings.min_lr / self.lr, 1.0)
+            self.factor = max(self.factor * self.settings.factor, least)
+            self.waited = 0
+            logger.info("learning rate lowered to %.3g", self.factor * self.lr)
+        pl_module.lr_factor = self.factor  # type: ignore[assignment]
+
+    def on_train_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> None:
+        """Hand a resumed training its factor."""
+        pl_module.lr_factor = self.factor  # type: ignore[assignment]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the schedule is."""
+        return {"best": self.best, "waited": self.waited, "factor": self.factor}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it up again."""
+        self.best, self.waited = state_dict["best"], state_dict["waited"]
+        self.factor = state_dict["factor"]
+
+
 class BestCheckpoint(Callback):
     """Keep ``checkpoints/best`` (lowest validation loss) and ``checkpoints/last``.
 
@@ -58,6 +116,10 @@ class BestCheckpoint(Callback):
         Where the weights to store are.
     extra : dict
         Added to the checkpoint's description.
+    restore_best : bool
+        Let ``last`` hold the best weights instead of the final ones.
+    store : StateStore, optional
+        With it ``last`` is written after every epoch, with all that is needed to go on.
     """
 
     def __init__(
@@ -65,8 +127,12 @@ class BestCheckpoint(Callback):
         directory: Path,
         averaging: AveragedWeights | None,
         extra: dict[str, Any] | None = None,
+        *,
+        restore_best: bool = False,
+        store: StateStore | None = None,
     ) -> None:
         self.directory, self.averaging = directory, averaging
+        self.restore_best, self.store = restore_best, store
         self.extra = extra or {}
         self.best = math.inf
         self.best_epoch = -1
@@ -96,9 +162,32 @@ class BestCheckpoint(Callback):
             self.best, self.best_epoch = score, trainer.current_epoch
             self._save("best", trainer, pl_module, metrics)
 
+    def on_train_epoch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> None:
+        """Store the state of a complete epoch, to go on from if need be."""
+        if (
+            self.store is None
+            or not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        ):
+            return
+        trainer.save_checkpoint(self.directory / "last")
+        if trainer.is_global_zero:
+            self._save("last", trainer, pl_module, {})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is known of the best weights."""
+        return {"best": self.best, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it up again."""
+        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Store the final weights; the best ones too if there was no validation."""
         if trainer.is_global_zero:
+            if self.restore_best and self.best_epoch >= 0:
+                load_weights(self._model(pl_module), self.directory / "best")
             self._save("last", trainer, pl_module, {})
             if self.best_epoch < 0:
                 self._save("best", trainer, pl_module, {})
@@ -110,12 +199,16 @@ class BestCheckpoint(Callback):
         pl_module: pl.LightningModule,
         metrics: dict[str, float],
     ) -> None:
-        model = (
-            self.averaging.averaged(pl_module) if self.averaging else pl_module.model
-        )
+        state = self.store.state if self.store is not None else None
+        more = None
+        if name == "last" and state is not None:
+
+            def more(folder: Path) -> list[str]:
+                return write_state(folder, state)
+
         save_checkpoint(
             self.directory / name,
-            model,  # type: ignore[arg-type]
+            self._model(pl_module),
             pl_module.preprocessor,  # type: ignore[arg-type]
             extra={
                 **self.extra,
@@ -123,4 +216,13 @@ class BestCheckpoint(Callback):
                 "global_step": trainer.global_step,
                 "metrics": metrics,
             },
+            more=more,
         )
+
+    def _model(self, pl_module: pl.LightningModule) -> STCDGM:
+        """Return the model whose weights are stored."""
+        if self.averaging is not None:
+            return self.averaging.averaged(pl_module)
+        model = pl_module.model
+        assert isinstance(model, STCDGM)
+        return model

@@ -1,7 +1,8 @@
 """Checkpoints: a directory of safetensors and JSON, enough for inference. No pickle.
 
 ``model.safetensors`` holds the weights (keys ``model.*``) and the arrays of the data
-layer (keys ``data.*``); ``meta.json`` holds everything else.
+layer (keys ``data.*``); ``meta.json`` holds everything else. ``checkpoints/last`` has
+two more files, from which a training goes on: `st_cdgm.training.resume`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,13 @@ from st_cdgm.models.config import ModelConfig
 from st_cdgm.models.st_cdgm import STCDGM
 from st_cdgm.training.build import build_model
 
-__all__ = ["FORMAT_VERSION", "Checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "FORMAT_VERSION",
+    "Checkpoint",
+    "load_checkpoint",
+    "load_weights",
+    "save_checkpoint",
+]
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -59,8 +67,12 @@ def save_checkpoint(
     preprocessor: Preprocessor,
     *,
     extra: dict[str, Any] | None = None,
+    more: Callable[[Path], list[str]] | None = None,
 ) -> Path:
-    """Write a checkpoint directory in one step: it is complete or it is not there."""
+    """Write a checkpoint directory in one step: it is complete or it is not there.
+
+    ``more`` writes further files into a directory and returns their names.
+    """
     directory.parent.mkdir(parents=True, exist_ok=True)
     data_meta, arrays = preprocessor.to_state()
     tensors = {
@@ -87,8 +99,9 @@ def save_checkpoint(
     try:
         save_file(tensors, temporary / WEIGHTS)
         (temporary / META).write_text(json.dumps(meta, indent=2), encoding="utf-8")
+        names = [WEIGHTS, META, *(more(temporary) if more else [])]
         temporary.chmod(0o755)
-        for name in (WEIGHTS, META):
+        for name in names:
             (temporary / name).chmod(0o644)
             with (temporary / name).open("rb") as handle:
                 os.fsync(handle.fileno())
@@ -212,10 +225,18 @@ def _rebuild(
         baseline_mean=torch.tensor(meta["baseline_mean"]),
         baseline_std=torch.tensor(meta["baseline_std"]),
     )
-    weights = {
+    model.load_state_dict(_weights(tensors))
+    return model, preprocessor
+
+
+def _weights(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
         key.removeprefix("model."): value
         for key, value in tensors.items()
         if key.startswith("model.")
     }
-    model.load_state_dict(weights)
-    return model, preprocessor
+
+
+def load_weights(model: STCDGM, directory: Path) -> None:
+    """Put the weights of a checkpoint into the model that wrote it."""
+    model.load_state_dict(_weights(load_file(directory / WEIGHTS)))

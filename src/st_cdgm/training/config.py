@@ -13,6 +13,7 @@ __all__ = [
     "DagConfig",
     "EarlyStoppingConfig",
     "LossConfig",
+    "LrSchedulerConfig",
     "PhysicalLossConfig",
     "TrainingConfig",
 ]
@@ -198,11 +199,70 @@ class LossConfig:
 
 @dataclass(kw_only=True)
 class EarlyStoppingConfig:
-    """Stop when the validation loss no longer falls."""
+    """Stop when the validation loss no longer falls.
+
+    Attributes
+    ----------
+    enabled : bool
+        Whether to stop before the last epoch.
+    patience : int
+        Validations without improvement after which to stop.
+    min_delta : float
+        Least change of the validation loss that counts as an improvement.
+    restore_best : bool
+        Whether the training, wherever it ends, ends with the weights of the lowest
+        validation loss: ``checkpoints/last`` then holds those of ``checkpoints/best``.
+        Only where ``enabled``.
+    """
 
     enabled: bool = False
     patience: int = 7
     min_delta: float = 0.0
+    restore_best: bool = True
+
+    def check(self) -> None:
+        """Raise ConfigError for a value out of range."""
+        _check_least("early_stopping.patience", self.patience, 1)
+        _check_least("early_stopping.min_delta", self.min_delta, 0)
+
+
+@dataclass(kw_only=True)
+class LrSchedulerConfig:
+    """Lower the learning rate where the validation loss no longer falls.
+
+    Attributes
+    ----------
+    enabled : bool
+        Take the place of the cosine decay; the warm-up stays.
+    mode : str
+        ``min``: a lower validation loss is better. (``max`` is refused: no score that
+        rises is validated on.)
+    factor : float
+        What the learning rate is multiplied by.
+    patience : int
+        Validations without improvement that are waited through.
+    min_lr : float
+        Smallest learning rate.
+    """
+
+    enabled: bool = False
+    mode: str = "min"
+    factor: float = 0.5
+    patience: int = 3
+    min_lr: float = 1e-7
+
+    def check(self) -> None:
+        """Raise ConfigError for a value out of range."""
+        _check_choice("lr_scheduler.mode", self.mode, ("min",), section="training")
+        _check_least("lr_scheduler.patience", self.patience, 0)
+        _check_least("lr_scheduler.min_lr", self.min_lr, 0)
+        if not 0 < self.factor < 1:
+            raise ConfigError(
+                "training.lr_scheduler.factor is out of range",
+                variable="training.lr_scheduler.factor",
+                found=self.factor,
+                expected="above 0, below 1",
+            )
 
 
 @dataclass(kw_only=True)
@@ -246,7 +306,7 @@ class TrainingConfig:
         Windows per update.
     lr : float
         Peak learning rate of AdamW; linear warm-up, then cosine decay to ``lr_final``
-        times the peak.
+        times the peak, unless ``lr_scheduler`` is enabled.
     weight_decay : float
         Decoupled weight decay (not on biases, norms and the causal matrix).
     ema_decay : float
@@ -271,6 +331,10 @@ class TrainingConfig:
         Members of the validation ensemble (``one_step``).
     validation_stride : int
         Every so many validation days are used.
+    early_stopping : EarlyStoppingConfig
+        When to stop before the last epoch.
+    lr_scheduler : LrSchedulerConfig
+        Another schedule of the learning rate, that of the validation loss.
     physical_loss : PhysicalLossConfig
         What the physical losses look at.
     """
@@ -293,6 +357,7 @@ class TrainingConfig:
     validation_members: int = 8
     validation_stride: int = 3
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
+    lr_scheduler: LrSchedulerConfig = field(default_factory=LrSchedulerConfig)
     physical_loss: PhysicalLossConfig = field(default_factory=PhysicalLossConfig)
 
     def check(self) -> None:
@@ -336,11 +401,13 @@ def _check_least(
         )
 
 
-def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+def _check_choice(
+    key: str, value: str, choices: tuple[str, ...], *, section: str = "loss"
+) -> None:
     if value not in choices:
         raise ConfigError(
-            f"loss.{key} has an unknown value",
-            variable=f"loss.{key}",
+            f"{section}.{key} has an unknown value",
+            variable=f"{section}.{key}",
             found=value,
             expected=" | ".join(choices),
         )

@@ -6,7 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,21 @@ from st_cdgm.data.batch import Batch
 from st_cdgm.data.datasets import WindowDataset
 from st_cdgm.data.normalization import Moments
 from st_cdgm.data.views import PipelineViews
+from st_cdgm.errors import ConfigError
 from st_cdgm.models.config import ModelConfig
 from st_cdgm.models.st_cdgm import STCDGM
 from st_cdgm.randomness import seed_everything
 from st_cdgm.training.build import build_model
-from st_cdgm.training.callbacks import AveragedWeights, BestCheckpoint
+from st_cdgm.training.callbacks import AveragedWeights, BestCheckpoint, PlateauSchedule
 from st_cdgm.training.config import LossConfig, TrainingConfig
 from st_cdgm.training.lightning_module import STCDGMModule
+from st_cdgm.training.resume import (
+    STATE,
+    RandomState,
+    StateStore,
+    kept_metrics,
+    read_state,
+)
 
 __all__ = ["TrainingResult", "train"]
 
@@ -86,14 +94,22 @@ def _loggers(run_dir: Path) -> list[Logger]:
 
 
 def _callbacks(
-    training: TrainingConfig, run_dir: Path, extra: dict[str, Any]
+    training: TrainingConfig, run_dir: Path, extra: dict[str, Any], store: StateStore
 ) -> tuple[list[Callback], BestCheckpoint]:
     averaging = AveragedWeights(training.ema_decay) if training.ema_decay > 0 else None
-    best = BestCheckpoint(run_dir / "checkpoints", averaging, extra)
+    stopping, schedule = training.early_stopping, training.lr_scheduler
+    best = BestCheckpoint(
+        run_dir / "checkpoints",
+        averaging,
+        extra,
+        restore_best=stopping.enabled and stopping.restore_best,
+        store=store,
+    )
     callbacks: list[Callback] = [best, LearningRateMonitor("epoch")]
     if averaging is not None:
         callbacks.append(averaging)
-    stopping = training.early_stopping
+    if schedule.enabled:
+        callbacks.append(PlateauSchedule(schedule, training.lr))
     if stopping.enabled:
         callbacks.append(
             EarlyStopping(
@@ -113,6 +129,7 @@ def train(
     seed: int = 0,
     callbacks: Sequence[Callback] = (),
     extra: dict[str, Any] | None = None,
+    resume: bool = False,
 ) -> TrainingResult:
     """Train and leave ``checkpoints/best``, ``checkpoints/last`` and ``logs``.
 
@@ -131,11 +148,18 @@ def train(
         Further Lightning callbacks, a progress bar for instance.
     extra : dict
         Added to the checkpoint's description.
+    resume : bool
+        Go on after the last complete epoch of an interrupted training of the same
+        settings in ``run_dir``, if there is one; in one process the result is that of
+        a training that was not interrupted.
 
     Raises
     ------
     InputError
-        The training or the validation period holds no window of consecutive days.
+        The training or the validation period holds no window of consecutive days; the
+        state to go on from is damaged.
+    ConfigError
+        The state to go on from is that of a training with other settings.
     FloatingPointError
         The loss is not finite; the message names the days.
     """
@@ -162,8 +186,12 @@ def train(
         parameters / 1e6,
         ", ".join(network.names),
     )
-    own, best = _callbacks(training, run_dir, extra or {})
-    trainer = _trainer(training, run_dir, [*own, *callbacks])
+    store, random_state = StateStore(), RandomState(loader.generator)
+    settings = _settings(model, loss, training, seed=seed, updates=total_steps)
+    module.settings = settings
+    start = _start(run_dir, settings) if resume else None
+    own, best = _callbacks(training, run_dir, extra or {}, store)
+    trainer = _trainer(training, run_dir, [*own, random_state, *callbacks], store)
     started = time.monotonic()
     with warnings.catch_warnings():
         # Windows are in memory: more loader processes would only copy them.
@@ -171,9 +199,13 @@ def train(
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         # The same run again: its logs are replaced, as its checkpoints are.
         warnings.filterwarnings("ignore", message="Experiment logs directory.*")
-        trainer.fit(
-            module, loader, _loader(validation, training, shuffle=False, seed=seed)
-        )
+        with kept_metrics(run_dir / "logs", start and start[1]):
+            trainer.fit(
+                module,
+                loader,
+                _loader(validation, training, shuffle=False, seed=seed),
+                ckpt_path=start and str(start[0]),
+            )
     return TrainingResult(
         checkpoint=run_dir / "checkpoints" / "best",
         best_loss=best.best,
@@ -184,8 +216,45 @@ def train(
     )
 
 
+def _settings(
+    model: ModelConfig, loss: LossConfig, training: TrainingConfig, **more: Any
+) -> dict[str, Any]:
+    """Return what decides about the result, so that only the same is resumed."""
+    parts: dict[str, Any] = {"model": model, "loss": loss, "training": training}
+    settings = {key: asdict(part) for key, part in parts.items()}
+    for key in ("max_minutes", "num_workers"):
+        del settings["training"][key]
+    return settings | more
+
+
+def _start(run_dir: Path, settings: dict[str, Any]) -> tuple[Path, int] | None:
+    """Return the checkpoint to go on from and its number of updates, if any."""
+    last = run_dir / "checkpoints" / "last"
+    if not (last / STATE).is_file():
+        logger.info("nothing to resume in %s: the training begins", last)
+        return None
+    state = read_state(last)
+    other = [
+        key
+        for key, value in settings.items()
+        if state.get("settings", {}).get(key) != value
+    ]
+    if other:
+        raise ConfigError(
+            "the training to resume had other settings",
+            file=last,
+            variable=", ".join(other),
+            remedy="use the configuration it was begun with, or another run directory",
+        )
+    logger.info("resumed after epoch %d", state["epoch"])
+    return last, int(state["global_step"])
+
+
 def _trainer(
-    training: TrainingConfig, run_dir: Path, callbacks: list[Callback]
+    training: TrainingConfig,
+    run_dir: Path,
+    callbacks: list[Callback],
+    store: StateStore,
 ) -> pl.Trainer:
     minutes = training.max_minutes
     return pl.Trainer(
@@ -198,6 +267,7 @@ def _trainer(
         check_val_every_n_epoch=training.validation_every,
         num_sanity_val_steps=0,
         callbacks=callbacks,
+        plugins=[store],
         logger=_loggers(run_dir),
         enable_checkpointing=False,
         enable_progress_bar=False,

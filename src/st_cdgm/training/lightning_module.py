@@ -83,6 +83,8 @@ class STCDGMModule(GeneratorObjective, pl.LightningModule):
         self.register_buffer("variable_weight", torch.tensor(weights))
         self.register_buffer("score_std", score_std)
         self._previous_dag: Tensor | None = None
+        self.lr_factor = 1.0  # of `PlateauSchedule`
+        self.settings: dict[str, Any] = {}  # of the training, stored with its state
         self._prepare_terms()
 
     # -- terms of the objective ---------------------------------------------------
@@ -122,6 +124,10 @@ class STCDGMModule(GeneratorObjective, pl.LightningModule):
         )
 
     # -- Lightning hooks ----------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say of which training the state is."""
+        checkpoint["settings"] = self.settings
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the weighted sum of generator, causal network and graph losses."""
@@ -195,7 +201,10 @@ class STCDGMModule(GeneratorObjective, pl.LightningModule):
         self.log_dict(logs, on_epoch=True, batch_size=b)
 
     def configure_optimizers(self) -> Any:
-        """AdamW with linear warm-up and cosine decay, stepped per update."""
+        """AdamW with linear warm-up and cosine decay, stepped per update.
+
+        With ``lr_scheduler`` the decay is that of `PlateauSchedule`.
+        """
         cfg = self.training_config
         optimizer = torch.optim.AdamW(
             list(self._parameter_groups()), lr=cfg.lr, betas=(0.9, 0.99)
@@ -204,7 +213,9 @@ class STCDGMModule(GeneratorObjective, pl.LightningModule):
 
         def factor(step: int) -> float:
             if step < warmup:
-                return (step + 1) / warmup
+                return (step + 1) / warmup * self.lr_factor
+            if cfg.lr_scheduler.enabled:
+                return self.lr_factor
             progress = min((step - warmup) / max(self.total_steps - warmup, 1), 1.0)
             cosine = 0.5 * (1 + math.cos(math.pi * progress))
             return cfg.lr_final + (1 - cfg.lr_final) * cosine

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from numpy.typing import ArrayLike
@@ -190,6 +191,8 @@ def loss_physical(
     operator = derivatives or _derivatives(target, dx, dy, lat, lon, radius)
     difference, known = _known_difference(output, target, valid)
     covered = operator.covered(known)
+    # A pole has no derivative; NaN there would reach the gradient in spite of the mask.
+    operator = replace(operator, scale=operator.scale.nan_to_num())
     weight = covered * operator.cosine.to(difference)
     u, v = difference.unbind(-3)
     # Both derivatives are linear: those of the difference are all that is needed.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 _LOGGER = logging.getLogger(__name__)
+_WARNED: WeakSet[Any] = WeakSet()  # graph builders
 
 
 def convert_sample_to_batch(
@@ -73,14 +75,15 @@ def convert_sample_to_batch(
         ``lr (T, N_lr, C_lr)``, ``hetero``, and the other entries as they were.
     """
     batch = {
-        key: torch.as_tensor(value).to(device)
+        key: _as_input(value).to(device)
         if isinstance(value, Tensor | np.ndarray)
         else value
         for key, value in sample.items()
     }
     nodes = batch["lr"].flatten(2).transpose(1, 2).contiguous()  # (T, N, C)
     levels = builder.dynamic_node_types
-    if groups is None and len(levels) > 1:
+    if groups is None and len(levels) > 1 and builder not in _WARNED:
+        _WARNED.add(builder)  # once, not for every window
         _LOGGER.warning(
             "every level of the graph gets all %d channels; pass groups", nodes.shape[2]
         )
@@ -88,6 +91,14 @@ def convert_sample_to_batch(
     features = {name: nodes[0][:, list(index)] for name, index in chosen.items()}
     batch |= {"lr": nodes, "hetero": builder.prepare_step_data(features).to(device)}
     return batch
+
+
+def _as_input(value: Tensor | np.ndarray[Any, Any]) -> Tensor:
+    """Return a tensor; real numbers in torch's default precision."""
+    tensor = torch.as_tensor(value)
+    if not tensor.is_floating_point():
+        return tensor
+    return tensor.to(torch.get_default_dtype())
 
 
 def iterate_batches(

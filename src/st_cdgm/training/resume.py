@@ -1,0 +1,234 @@
+"""The state of a training on disk, so that an interrupted one goes on as if it had not.
+
+Lightning's own checkpoints are pickles. Here its state goes into the files that a
+checkpoint directory has for resuming: tensors into ``optimizer.safetensors``, the rest
+into ``state.json``. It is written at the end of every epoch.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.plugins.io import CheckpointIO
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from st_cdgm.errors import InputError
+
+__all__ = ["RandomState", "StateStore", "kept_metrics", "read_state", "write_state"]
+
+TENSORS = "optimizer.safetensors"
+STATE = "state.json"
+METRICS = "metrics.csv"
+EARLIER = "metrics-before.csv"
+
+
+# -- files -----------------------------------------------------------------------------
+
+
+def write_state(directory: Path, state: Mapping[str, Any]) -> list[str]:
+    """Write a nested state into ``directory``; return the names of the files.
+
+    Parameters
+    ----------
+    directory : Path
+        An existing directory.
+    state : mapping
+        Of tensors, numbers, texts, None, lists, tuples and mappings of them.
+    """
+    tensors: dict[str, Tensor] = {}
+    plain = _packed(state, tensors)
+    save_file(tensors, directory / TENSORS)
+    (directory / STATE).write_text(json.dumps(plain), encoding="utf-8")
+    return [TENSORS, STATE]
+
+
+def read_state(directory: Path) -> dict[str, Any]:
+    """Read what `write_state` wrote.
+
+    Raises
+    ------
+    InputError
+        A file is missing or damaged.
+    """
+    try:
+        plain = json.loads((directory / STATE).read_text(encoding="utf-8"))
+        tensors = load_file(directory / TENSORS)
+        state: dict[str, Any] = _unpacked(plain, tensors)
+    except (OSError, ValueError, LookupError, SafetensorError) as error:
+        raise InputError(
+            "the state of the training cannot be read",
+            file=directory,
+            found=f"{type(error).__name__}: {error}",
+            expected=f"{STATE} and {TENSORS} of one training, unchanged",
+            remedy="remove the directory, which starts the training anew",
+        ) from error
+    return state
+
+
+def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Return a value as JSON has it; what JSON lacks becomes ``{kind: ...}``."""
+    if isinstance(value, Tensor):
+        key = str(len(tensors))
+        tensors[key] = value.detach().cpu().contiguous().clone()
+        return {"tensor": key}
+    if isinstance(value, Mapping):
+        return {
+            "items": [
+                [_packed(k, tensors), _packed(v, tensors)] for k, v in value.items()
+            ]
+        }
+    if isinstance(value, tuple):
+        return {"tuple": [_packed(v, tensors) for v in value]}
+    if isinstance(value, list):
+        return [_packed(v, tensors) for v in value]
+    if isinstance(value, np.ndarray):
+        return _packed(value.tolist(), tensors)
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    msg = f"a {type(value).__name__} cannot be stored"
+    raise TypeError(msg)
+
+
+def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unpacked(v, tensors) for v in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "tuple":
+        return tuple(_unpacked(v, tensors) for v in content)
+    if kind == "items":
+        return {_unpacked(k, tensors): _unpacked(v, tensors) for k, v in content}
+    raise ValueError(kind)
+
+
+class StateStore(CheckpointIO):
+    """Where Lightning leaves its state, and from where it takes it up again.
+
+    Attributes
+    ----------
+    state : dict or None
+        What was last left here, of the process that writes.
+    """
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] | None = None
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | Path,
+        storage_options: Any | None = None,
+    ) -> None:
+        """Keep the state; `BestCheckpoint` writes it beside the weights."""
+        self.state = checkpoint
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Any | None = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read the state from a checkpoint directory."""
+        return read_state(Path(path))
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Do nothing: `BestCheckpoint` replaces the directory."""
+
+
+# -- random numbers --------------------------------------------------------------------
+
+
+class RandomState(Callback):
+    """Keep the state of all random numbers of this process.
+
+    Parameters
+    ----------
+    shuffling : torch.Generator
+        Of the training loader.
+    """
+
+    def __init__(self, shuffling: torch.Generator) -> None:
+        self.shuffling = shuffling
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states."""
+        return {
+            "python": random.getstate(),
+            "numpy": np.random.get_state(),  # noqa: NPY002 - third parties draw from it
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "shuffling": self.shuffling.get_state(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put the states back."""
+        random.setstate(state_dict["python"])
+        kind, keys, *rest = state_dict["numpy"]
+        np.random.set_state((kind, np.asarray(keys, dtype=np.uint32), *rest))  # noqa: NPY002
+        torch.set_rng_state(state_dict["torch"])
+        if state_dict["cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state_dict["cuda"])
+        self.shuffling.set_state(state_dict["shuffling"])
+
+
+# -- metrics ---------------------------------------------------------------------------
+
+
+@contextmanager
+def kept_metrics(folder: Path, step: int | None) -> Iterator[None]:
+    """Join the metrics of a resumed training with those from before.
+
+    Lightning begins a new file.
+
+    Parameters
+    ----------
+    folder : Path
+        Of ``metrics.csv``.
+    step : int or None
+        Update at which the training goes on; None: it begins anew.
+    """
+    current, earlier = folder / METRICS, folder / EARLIER
+    if step is None:
+        earlier.unlink(missing_ok=True)
+        yield
+        return
+    rows = [r for r in _rows(earlier) + _rows(current) if int(r["step"]) < step]
+    if rows:
+        _write_rows(earlier, rows)
+    try:
+        yield
+    finally:
+        if earlier.is_file():
+            _write_rows(current, _rows(earlier) + _rows(current))
+            earlier.unlink()
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
