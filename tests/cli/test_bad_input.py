@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -35,22 +33,6 @@ CHANGES = {
         lambda v: v.where(False) if v.name in ("q_850", "pr") else v
     ),
 }
-
-
-@pytest.fixture(autouse=True)
-def restored():
-    """Undo what a command did to loggers and to Ctrl-C."""
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
-    for name in ("st_cdgm", "py.warnings"):
-        logger = logging.getLogger(name)
-        for added in list(logger.handlers):
-            logger.removeHandler(added)
-            added.close()
-        logger.propagate = True
-        logger.setLevel(logging.NOTSET)
-    logging.captureWarnings(False)
 
 
 @pytest.fixture(scope="session")

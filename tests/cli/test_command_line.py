@@ -67,20 +67,6 @@ ARGUMENTS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def quiet_logging():
-    """Undo what a command did to the package's loggers."""
-    yield
-    for name in ("st_cdgm", "py.warnings"):
-        logger = logging.getLogger(name)
-        for handler in list(logger.handlers):
-            logger.removeHandler(handler)
-            handler.close()
-        logger.propagate = True
-        logger.setLevel(logging.NOTSET)
-    logging.captureWarnings(False)
-
-
 def call(*arguments: str):
     return CliRunner().invoke(app, list(arguments))
 

@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import numpy as np
-import pytest
 import xarray as xr
 from typer.testing import CliRunner
 
 from st_cdgm.cli.main import EXIT_INPUT, app
-
-
-@pytest.fixture(autouse=True)
-def quiet_logging():
-    """Undo what a command did to the package's loggers."""
-    yield
-    for name in ("st_cdgm", "py.warnings"):
-        logger = logging.getLogger(name)
-        for handler in list(logger.handlers):
-            logger.removeHandler(handler)
-            handler.close()
-        logger.propagate = True
-        logger.setLevel(logging.NOTSET)
-    logging.captureWarnings(False)
 
 
 def call(*arguments):

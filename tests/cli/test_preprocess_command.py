@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 import yaml
 from tests.data import small_task
@@ -13,20 +11,6 @@ from st_cdgm.cli.main import EXIT_INPUT, EXIT_INTERRUPTED, app
 from st_cdgm.data import preprocess as library
 from st_cdgm.data.shard_dataset import WebDatasetIterableDataset
 from st_cdgm.data.zarr_pipeline import ZarrDataPipeline
-
-
-@pytest.fixture(autouse=True)
-def quiet_logging():
-    """Undo what a command did to the package's loggers."""
-    yield
-    for name in ("st_cdgm", "py.warnings"):
-        logger = logging.getLogger(name)
-        for handler in list(logger.handlers):
-            logger.removeHandler(handler)
-            handler.close()
-        logger.propagate = True
-        logger.setLevel(logging.NOTSET)
-    logging.captureWarnings(False)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 from typer.testing import CliRunner
 
@@ -16,20 +14,6 @@ from st_cdgm.training import fit
 
 class StopError(Exception):
     """Nothing more is to happen."""
-
-
-@pytest.fixture(autouse=True)
-def plain_logging():
-    """Take the handlers away again that a verb adds."""
-    yield
-    for name in ("st_cdgm", "py.warnings"):
-        logger = logging.getLogger(name)
-        for handler in list(logger.handlers):
-            logger.removeHandler(handler)
-            handler.close()
-        logger.propagate = True
-        logger.setLevel(logging.NOTSET)
-    logging.captureWarnings(False)
 
 
 @pytest.fixture

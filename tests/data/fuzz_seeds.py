@@ -6,6 +6,8 @@ import json
 import logging
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +138,7 @@ def write_seeds(folder: Path) -> None:
 def _write_prepared(folder: Path, made: dict[str, Path]) -> None:
     from st_cdgm.data.preprocess import create_shards, write_zarr
 
-    logging.getLogger("st_cdgm").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _silence():
         plain = task_pipeline(folder)
         other = task_pipeline(
             folder, precipitation_codec="quantile", baseline_strategy="regression"
@@ -146,6 +146,19 @@ def _write_prepared(folder: Path, made: dict[str, Path]) -> None:
         write_zarr(plain, made["stores"], **ZARR)
         write_zarr(other, made["other stores"])
         create_shards(plain, made["shards"], **SHARDS)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    logger = logging.getLogger("st_cdgm")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 PLACES = {
