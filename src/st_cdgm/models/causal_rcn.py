@@ -44,8 +44,8 @@ from st_cdgm.models.stacked import (
     StackedGRUCell,
     StackedLinear,
     check_shape,
+    parent_sums,
     pool_nodes,
-    rms_normalise,
 )
 
 __all__ = [
@@ -236,8 +236,7 @@ class RCNCell(nn.Module):
         self, H_prev: Tensor, weights: RCNWeights
     ) -> tuple[Tensor, Tensor]:
         """Return Hhat and what the GRU carries on, the same when states are mixed."""
-        past = rms_normalise(H_prev).flatten(1)  # (Q, N*H)
-        parents = (weights.A.T @ past).view_as(H_prev)  # S_k, (Q, N, H)
+        parents = parent_sums(H_prev, weights.A)  # S_k, (Q, N, H)
         bias = cast(Tensor, self.parent_block.bias).unsqueeze(1)
         # Sums inside the products, the second in place: no further pass over states.
         mixed = torch.baddbmm(bias, H_prev, weights.memory.transpose(1, 2))
