@@ -181,8 +181,12 @@ def progress(
         yield lambda steps, known: bars.update(task, advance=steps, total=known)
 
 
-def load(name: str, overrides: list[str] | None) -> Config:
-    """Load a configuration; the import waits until a verb needs it."""
-    from st_cdgm.config.load import load_config
+def load(name: str, overrides: list[str] | None, *, dry_run: bool = False) -> Config:
+    """Load a configuration; with ``dry_run`` print it and end the verb."""
+    from st_cdgm.config.load import config_to_yaml, load_config
 
-    return load_config(name, overrides or [])
+    settings = load_config(name, overrides or [])
+    if dry_run:
+        typer.echo(config_to_yaml(settings), nl=False)
+        raise typer.Exit
+    return settings

@@ -88,12 +88,7 @@ def preprocess(
         start_logging(current)
         _verify(verify)
         return
-    settings = load(_needed("--config", config), overrides)
-    if dry_run:
-        from st_cdgm.config.load import config_to_yaml
-
-        typer.echo(config_to_yaml(settings), nl=False)
-        return
+    settings = load(_needed("--config", config), overrides, dry_run=dry_run)
     target = Path(_needed("--out", out))
     options = {
         "memory": memory,

@@ -29,12 +29,7 @@ def run(
 
     Example: st-cdgm run --config iberia data.root=DIR run.dir=runs/iberia
     """
-    settings = load(config, overrides)
-    if dry_run:
-        from st_cdgm.config.load import config_to_yaml
-
-        typer.echo(config_to_yaml(settings), nl=False)
-        return
+    settings = load(config, overrides, dry_run=dry_run)
     from st_cdgm.cli._checks import check_before_training, nothing_left_behind
     from st_cdgm.cli._workflow import run_workflow
 

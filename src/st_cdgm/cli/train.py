@@ -29,12 +29,7 @@ def train(
 
     Example: st-cdgm train --config iberia data.root=DIR training.epochs=5
     """
-    settings = load(config, overrides)
-    if dry_run:
-        from st_cdgm.config.load import config_to_yaml
-
-        typer.echo(config_to_yaml(settings), nl=False)
-        return
+    settings = load(config, overrides, dry_run=dry_run)
     from st_cdgm.cli._checks import check_before_training, nothing_left_behind
     from st_cdgm.cli._workflow import open_data, prepare_run, train_model
 
