@@ -22,6 +22,30 @@ def test_interpolation_uses_the_given_corners():
     assert fine.tolist() == [[[[10.0, 15.0, 17.5]]]]
 
 
+def test_interpolation_and_its_gradient_are_the_weighted_sums():
+    """Many fine cells of few nodes: two threads must not race for a node's sum."""
+    generator = torch.Generator().manual_seed(0)
+    index = torch.randint(0, 12, (6000, 4), generator=generator)
+    weight = torch.rand(6000, 4, generator=generator)
+    module = SpatialConditioner(
+        2, 3, 4, lr_shape=(3, 4), hr_shape=(60, 100), index=index, weight=weight
+    )
+    coarse = torch.randn(8, 4, 3, 4, generator=generator).requires_grad_()
+    into = torch.randn(8, 4, 60, 100, generator=generator)
+    fine = module.interpolate(coarse)
+    table = torch.zeros(6000, 12).scatter_add_(1, index, weight)  # as a dense matrix
+    expected = torch.einsum("bcn,pn->bcp", coarse.detach().flatten(2), table)
+    torch.testing.assert_close(fine.flatten(2), expected)
+    gradients = [
+        torch.autograd.grad(module.interpolate(coarse), coarse, into)[0]
+        for _ in range(20)
+    ]
+    backwards = torch.einsum("bcp,pn->bcn", into.flatten(2), table)
+    torch.testing.assert_close(gradients[0].flatten(2), backwards, rtol=1e-4, atol=1e-3)
+    # D86: bit for bit, or no training could be repeated.
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+
+
 def test_state_maps_keep_days_apart():
     """A change of one day's states changes that day's maps alone."""
     torch.manual_seed(0)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 __all__ = ["Conditioning", "SpatialConditioner", "context_maps"]
 
@@ -147,9 +148,15 @@ class SpatialConditioner(nn.Module):
 
     def interpolate(self, coarse: Tensor) -> Tensor:
         """Interpolate ``(B, C, y, x)`` to the fine grid by coordinates."""
-        corners = coarse.flatten(2)[:, :, self.index]  # (B, C, Y*X, K)
-        fine = torch.einsum("bcpk,pk->bcp", corners, self.weight.to(coarse.dtype))
-        return fine.reshape(*fine.shape[:2], *self.hr_shape)  # (B, C, Y, X)
+        # A bag of K nodes for every fine cell. Plain indexing is far slower, and its
+        # gradient adds up in the order in which threads come: not reproducible.
+        fine = F.embedding_bag(
+            self.index,
+            coarse.flatten(2).flatten(0, 1).T.contiguous(),  # (y*x, B*C)
+            per_sample_weights=self.weight.to(coarse.dtype),
+            mode="sum",
+        )  # (Y*X, B*C)
+        return fine.T.reshape(*coarse.shape[:2], *self.hr_shape)
 
 
 def context_maps(
