@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from st_cdgm.data.transforms import TargetCodec
 from st_cdgm.errors import ConfigError
@@ -213,6 +214,8 @@ def test_configuration_is_checked():
         decoder(scheduler_type="ddmp")
     with pytest.raises(ConfigError, match="two members"):
         decoder(train_members=1)
+    with pytest.raises(ConfigError, match="noise_margin"):
+        decoder(noise_margin=-1)
 
 
 # --- the documented calls -------------------------------------------------------------
@@ -295,6 +298,55 @@ def test_the_maps_tell_the_generator_where():
 
     # The same bump elsewhere: a decoder of averages could not tell.
     assert (with_bump(2, 3) - with_bump(4, 6)).abs().max() > 1e-2
+
+
+class Echo(nn.Module):
+    """In the place of the U-Net: returns two of its input channels."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self.first, self.weight = first, nn.Parameter(torch.ones(1))
+
+    def forward(self, inputs: Tensor, *_: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(sample=inputs[:, self.first : self.first + 2])
+
+
+@pytest.mark.parametrize("margin", [0, 3, 4])
+def test_the_margin_is_dropped_where_it_was_added(margin):
+    model = decoder(noise_channels=2, noise_scales=[1], noise_margin=margin)
+    noise, told = torch.randn(3, *model.noise_shape), condition(3)
+    assert model.noise_shape == (2, 5 + 2 * margin, 7 + 2 * margin)
+    model.unet = Echo(2)  # the state maps, behind the noise
+    assert torch.equal(model.generate_one_step(noise, told), told.state_maps)
+    model.unet = Echo(0)
+    inside = noise[..., margin : margin + 5, margin : margin + 7]
+    assert torch.equal(model.generate_one_step(noise, told), inside)
+
+
+def test_the_margin_makes_the_spread_the_same_up_to_the_border():
+    """Convolutions see zeros beyond what they are given, which damps the noise there.
+
+    By how much depends on the weights, hence ten networks.
+    """
+    generator, damped = seeded(), {0: [], 4: []}
+    shapes = [(1, 4, 6), (1, 2, 16, 16), (1, 1, 16, 16)]
+    still = Conditioning(*(torch.zeros(shape) for shape in shapes)).repeat(200)
+    for margin, ratios in damped.items():
+        for seed in range(10):
+            torch.manual_seed(seed)
+            config = DiffusionConfig(unet=SMALL, noise_margin=margin)
+            model = CausalDiffusionDecoder(
+                2, 6, 16, 16, config=config, spatial_channels=3
+            )
+            noise = torch.randn(200, *model.noise_shape, generator=generator)
+            with torch.no_grad():
+                made = model.eval().generate_one_step(noise, still)
+            std = made.std(0).mean(0)
+            border = torch.cat([std[0], std[-1], std[:, 0], std[:, -1]]).mean()
+            ratios.append((border / std[4:-4, 4:-4].mean()).item())
+    assert max(damped[0]) < 0.9, damped
+    assert min(damped[4]) > 0.9, damped
+    assert sum(damped[4]) / 10 > 0.95, damped
 
 
 # --- sizes ----------------------------------------------------------------------------

@@ -241,6 +241,9 @@ class DiffusionConfig:
         Length scales (fine cells) of the noise inputs, in turn.
     noise_pattern : str
         ``smooth`` (Gaussian filter) or ``blocks`` (constant on blocks).
+    noise_margin : int
+        Cells beyond each border that ``one_step`` computes and drops. They have noise
+        of their own; beyond them the convolutions see zeros, which narrows the spread.
     train_members : int
         Members per window while ``one_step`` trains.
     pooling_scales : list of int
@@ -267,6 +270,7 @@ class DiffusionConfig:
     noise_channels: int = 6
     noise_scales: list[int] = field(default_factory=lambda: [1, 4, 16])
     noise_pattern: str = "smooth"
+    noise_margin: int = 4
     train_members: int = 3
     pooling_scales: list[int] = field(default_factory=lambda: [1, 2, 4])
     condition_dropout: float = 0.0
@@ -295,6 +299,13 @@ class DiffusionConfig:
                 "diffusion.scheduler_type %s starts at a noise level of 157, which "
                 "parameterisation edm hardly trains; eps and v do",
                 self.scheduler_type,
+            )
+        if self.noise_margin < 0:
+            raise ConfigError(
+                "diffusion.noise_margin is not a number of cells",
+                variable="diffusion.noise_margin",
+                found=self.noise_margin,
+                expected=">= 0",
             )
         if self.train_members < 2:
             raise ConfigError(

@@ -73,11 +73,19 @@ class ConditionalDenoiser(nn.Module):
 
     @property
     def noise_shape(self) -> tuple[int, int, int]:
-        """Shape of one member's noise on one day, without batch."""
-        channels = (
-            self.config.noise_channels if self.config.one_step else self.in_channels
-        )
-        return (channels, self.height, self.width)
+        """Shape of one member's noise on one day, without batch.
+
+        That of ``one_step`` reaches beyond the borders by the margin.
+        """
+        if not self.config.one_step:
+            return (self.in_channels, self.height, self.width)
+        around = 2 * self.margin
+        return (self.config.noise_channels, self.height + around, self.width + around)
+
+    @property
+    def margin(self) -> int:
+        """Cells that the network sees beyond each border."""
+        return self.config.noise_margin if self.config.one_step else 0
 
     # -- conditioning -------------------------------------------------------------
 
@@ -135,7 +143,7 @@ class ConditionalDenoiser(nn.Module):
         timestep: Tensor | float,
         conditioning: Conditioning | Tensor,
     ) -> Tensor:
-        """Run the U-Net on ``(B, C, Y, X)``; pads to its multiple and crops back.
+        """Run the U-Net on ``(B, *noise_shape)``; pads to its multiple and crops back.
 
         With ``eps``, for ``sqrt(abar_t) x0 + sqrt(1 - abar_t) eps`` at the training
         level t, it returns the prediction of eps.
@@ -149,23 +157,26 @@ class ConditionalDenoiser(nn.Module):
         condition: Conditioning,
         previous: Tensor | None = None,
     ) -> Tensor:
-        parts = [noisy, condition.maps().to(noisy.dtype)]
+        m, parts = self.margin, [noisy]
+        if self.spatial_channels:
+            maps = condition.maps().to(noisy.dtype)
+            parts.append(F.pad(maps, (m, m, m, m), mode="replicate"))
         if self.config.self_conditioning:
             parts.append(torch.zeros_like(noisy) if previous is None else previous)
         # float64 data pass through a float32 network, float32 noise through a bf16 one.
         dtype = next(self.unet.parameters()).dtype
         inputs = torch.cat(parts, dim=1).to(dtype)
-        pad_y, pad_x = (-self.height) % self.multiple, (-self.width) % self.multiple
+        pad_y, pad_x = (-size % self.multiple for size in noisy.shape[-2:])
         if pad_y or pad_x:
             inputs = F.pad(inputs, (0, pad_x, 0, pad_y), mode="replicate")
         output: Tensor = self.unet(inputs, timestep, condition.tokens.to(dtype)).sample
         output = output if dtype == noisy.dtype else output.to(noisy.dtype)
-        return output[..., : self.height, : self.width]
+        return output[..., m : m + self.height, m : m + self.width]
 
     def generate_one_step(
         self, noise: Tensor, condition: Conditioning | Tensor
     ) -> Tensor:
-        """Turn noise ``(B, C_z, Y, X)`` into residuals ``(B, C, Y, X)`` in one pass."""
+        """Turn noise ``(B, *noise_shape)`` into residuals in one pass."""
         return self.prepared_one_step(noise, self.prepare(condition))
 
     def prepared_one_step(self, noise: Tensor, condition: Conditioning) -> Tensor:
