@@ -192,6 +192,10 @@ class TestDomain:
         chain = torch.diag(torch.full((5,), 50.0), 1)
         assert in_dagma_domain(chain)
         assert dagma(chain).item() == pytest.approx(0.0, abs=1e-12)
+        # So is a two-cycle of 5 and 0.1: A * A has 25 and 0.01, spectral radius 0.5.
+        uneven = torch.tensor([[0.0, 5.0], [0.1, 0.0]])
+        assert in_dagma_domain(uneven)
+        assert dagma(uneven).item() == pytest.approx(-math.log(1 - 0.25), rel=1e-6)
 
     def test_border_and_values_that_are_not_finite(self):
         assert not in_dagma_domain(2 * TWO_CYCLE)

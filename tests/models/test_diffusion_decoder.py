@@ -549,13 +549,26 @@ def test_the_step_count_of_a_call_does_not_outlive_it():
         assert len(seen) == steps
 
 
-def test_samples_are_not_clipped():
+@pytest.mark.parametrize("sampler", [*SAMPLERS, "one_step"])
+def test_samples_are_not_clipped(sampler):
     """D49: the original clipped x0 to [-1, 1]."""
-    model = documented()
+    model = documented(scheduler_type=sampler)
     torch.nn.init.zeros_(model.unet.conv_out.weight)
-    torch.nn.init.constant_(model.unet.conv_out.bias, 0.0)
+    torch.nn.init.constant_(model.unet.conv_out.bias, 20.0)
     out = model.sample(tokens(), num_steps=3, generator=seeded())
     assert out.residual.abs().max() > 10
+
+
+@pytest.mark.parametrize("sampler", [*SAMPLERS, "one_step"])
+def test_no_way_to_a_sample_keeps_a_gradient(sampler):
+    """D49, D50: neither ``sample`` nor ``draw_residual``, in one step or in many."""
+    model = documented(scheduler_type=sampler)
+    given = tokens().requires_grad_()
+    noise = torch.randn(2, 1, *model.noise_shape, generator=seeded())
+    sampled = model.sample(given, num_steps=2, generator=seeded()).residual
+    drawn = model.draw_residual(given, lambda: noise, steps=2)
+    assert not sampled.requires_grad
+    assert not drawn.requires_grad
 
 
 @pytest.mark.parametrize("name", ["DDPM", "dpm", "unknown"])
@@ -603,11 +616,24 @@ def test_the_condition_adapter_is_applied_once(sampler):
     adapted = model.sample(tokens(), num_steps=3, generator=seeded()).residual
     assert len(calls) == 1
     assert torch.equal(adapted, plain)
-    model.compute_loss(torch.zeros(2, 3, 5, 7), tokens())
-    assert len(calls) == 2
-    if sampler != "one_step":
-        model(torch.zeros(2, 3, 5, 7), 3, tokens())
-        assert len(calls) == 3
+    fields, sigma = torch.zeros(2, 3, 5, 7), torch.ones(2)
+    noise = torch.randn(2, 1, *model.noise_shape, generator=seeded())
+    ways = [
+        lambda: model.compute_loss(fields, tokens()),
+        lambda: model.draw_residual(tokens(), lambda: noise, steps=3),
+    ]
+    if sampler == "one_step":
+        ways.append(lambda: model.generate_one_step(noise[:, 0], tokens()))
+    else:
+        ways += [
+            lambda: model(fields, 3, tokens()),
+            lambda: model.denoise(fields, sigma, tokens()),
+            lambda: model.denoising_error(fields, tokens(), sigma=sigma, noise=fields),
+        ]
+    for way in ways:
+        calls.clear()
+        way()
+        assert len(calls) == 1
     model.set_condition_adapter(None)
     again = model.sample(2 * tokens(), num_steps=3, generator=seeded()).residual
     assert torch.equal(again, plain)

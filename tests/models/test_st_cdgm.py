@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -55,6 +57,27 @@ def build(**kwargs) -> STCDGM:
         diffusion=DiffusionConfig(unet=SMALL, spatial_channels=4, **kwargs),
     )
     return STCDGM(inputs(), config).eval()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_the_generator_has_a_channel_for_every_target(channels):
+    """D52: precipitation alone met a decoder of three channels and stopped."""
+    flat = torch.zeros(channels)
+    given = replace(
+        inputs(),
+        target_channels=channels,
+        baseline_mean=flat,
+        baseline_std=torch.ones(channels),
+    )
+    model = STCDGM(given, build().config).eval()
+    told = model.condition(
+        model.rollout(window()).state,
+        baseline=torch.zeros(3, channels, 4, 6),
+        season=torch.zeros(3),
+        valid=torch.ones(3, channels, 4, 6, dtype=torch.bool),
+    )
+    noise = torch.zeros(3, *model.decoder.noise_shape)
+    assert model.decoder.generate_one_step(noise, told).shape == (3, channels, 4, 6)
 
 
 def window(batch: int = 3, days: int = 4) -> torch.Tensor:

@@ -14,7 +14,11 @@ from tests.toy import tiny_model
 from torch import nn
 
 from st_cdgm.errors import ConfigError
-from st_cdgm.training.callbacks import EarlyStopping, PlateauSchedule
+from st_cdgm.training.callbacks import (
+    BestCheckpoint,
+    EarlyStopping,
+    PlateauSchedule,
+)
 from st_cdgm.training.config import (
     EarlyStoppingConfig,
     LossConfig,
@@ -82,7 +86,7 @@ def test_weights_come_back_at_the_end_without_a_stop():
 
 
 def test_several_modules_are_kept_together():
-    """D70: encoder, recurrent network and decoder belong to one score."""
+    """D69, D70: encoder, recurrent network and decoder belong to one score."""
     stopping = EarlyStopping(patience=1)
     models = {"encoder": filled(1.0), "decoder": filled(2.0)}
     stopping(0.1, models)
@@ -130,11 +134,19 @@ def test_wrong_options_are_value_errors(kwargs):
 # -- learning rate ---------------------------------------------------------------------
 
 
+def validated(score: float, epoch: int = 0) -> SimpleNamespace:
+    """Return as much of a trainer as a callback sees after a validation."""
+    return SimpleNamespace(
+        sanity_checking=False,
+        is_global_zero=True,
+        callback_metrics={"val_loss": torch.tensor(score)},
+        current_epoch=epoch,
+    )
+
+
 def told(schedule: PlateauSchedule, score: float) -> float:
     """Tell the schedule of a validation loss; return the factor it sets."""
-    trainer = SimpleNamespace(
-        sanity_checking=False, callback_metrics={"val_loss": torch.tensor(score)}
-    )
+    trainer = validated(score)
     module = SimpleNamespace(lr_factor=1.0)
     schedule.on_validation_end(trainer, module)
     return module.lr_factor
@@ -142,7 +154,10 @@ def told(schedule: PlateauSchedule, score: float) -> float:
 
 @pytest.mark.parametrize("patience", [0, 2])
 def test_the_plateau_rule_is_that_of_torch(patience):
-    """D60: a schedule was announced, accepted and never stepped."""
+    """D60: a schedule was announced, accepted and never stepped.
+
+    D70: a NaN, the first score included, is an improvement for neither.
+    """
     settings = LrSchedulerConfig(
         enabled=True, factor=0.5, patience=patience, min_lr=1e-4
     )
@@ -151,7 +166,7 @@ def test_the_plateau_rule_is_that_of_torch(patience):
     theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, factor=0.5, patience=patience, min_lr=1e-4
     )
-    scores = [1.0, 0.9, 0.95, 0.9, 0.93, 0.5, *[0.6] * 14]
+    scores = [math.nan, 1.0, 0.9, 0.95, math.nan, 0.9, 0.93, 0.5, *[0.6] * 14]
     for score in scores:
         theirs.step(score)
         lr = optimizer.param_groups[0]["lr"]
@@ -159,16 +174,36 @@ def test_the_plateau_rule_is_that_of_torch(patience):
     assert lr == 1e-4
 
 
+def test_a_resumed_training_keeps_its_lowered_rate():
+    """D60: the factor reaches the module before the next validation does."""
+    settings = LrSchedulerConfig(enabled=True, factor=0.5, patience=0)
+    before, after = (PlateauSchedule(settings, 1e-3) for _ in range(2))
+    assert [told(before, score) for score in (1.0, 2.0)] == [1.0, 0.5]
+    after.load_state_dict(before.state_dict())
+    module = SimpleNamespace(lr_factor=1.0)
+    after.on_train_start(None, module)
+    assert module.lr_factor == 0.5
+    assert told(after, 0.9) == told(before, 0.9) == 0.5
+
+
 class Spoil(Callback):
-    """Make the weights useless before the last of three epochs."""
+    """Make the weights useless before one of the epochs; note the learning rates."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch, self.rates = epoch, []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_epoch_start(self, trainer, pl_module):
-        if trainer.current_epoch == 2:
+        if trainer.current_epoch == self.epoch:
             with torch.no_grad():
                 pl_module.model.decoder.unet.conv_out.bias.fill_(50.0)
 
 
-def spoilt_run(pipeline, folder, **options) -> pd.DataFrame:
+def spoilt_run(pipeline, folder, *, epoch: int = 2, **options) -> list[float]:
+    """Train for three epochs; return the learning rate of every update."""
+    spoil = Spoil(epoch)
     train(
         pipeline,
         model=tiny_model(),
@@ -177,13 +212,13 @@ def spoilt_run(pipeline, folder, **options) -> pd.DataFrame:
             epochs=3, batch_size=64, warmup_steps=1, ema_decay=0.0, **options
         ),
         run_dir=folder,
-        callbacks=[Spoil()],
+        callbacks=[spoil],
         seed=5,
     )
     logs = pd.read_csv(folder / "logs" / "metrics.csv")
     losses = logs["val_loss"].dropna().tolist()
-    assert losses[-1] > 10 * min(losses)
-    return logs
+    assert losses[epoch] > 10 * min(losses)
+    return spoil.rates
 
 
 def rates(pipeline, steps: int, **options) -> list[float]:
@@ -222,13 +257,10 @@ def test_the_plateau_takes_the_place_of_the_cosine(tiny_pipeline):
 def test_a_training_follows_its_schedule(tiny_pipeline, tmp_path):
     """D60: one epoch of a rising loss, and the rate of the next is halved."""
     settings = LrSchedulerConfig(enabled=True, patience=0, factor=0.5)
-    logs = spoilt_run(tiny_pipeline, tmp_path, lr_scheduler=settings, lr=1e-3)
-    (column,) = (name for name in logs if name.startswith("lr-") and "pg1" in name)
-    found = logs[column].dropna().tolist()
-    assert found[-1] == pytest.approx(1e-3)
-    schedule = PlateauSchedule(settings, 1e-3)
-    factors = [told(schedule, loss) for loss in logs["val_loss"].dropna()]
-    assert factors == [1.0, 1.0, 0.5]
+    rates = spoilt_run(tiny_pipeline, tmp_path, epoch=1, lr_scheduler=settings, lr=1e-3)
+    assert len(rates) == 6
+    # An update's rate is set at the end of the one before it.
+    assert rates == pytest.approx([1e-3] * 5 + [5e-4])
 
 
 @pytest.mark.parametrize("restore", [True, False])
@@ -242,6 +274,16 @@ def test_the_last_state_is_the_best_one_if_asked_for(tiny_pipeline, tmp_path, re
     )
     same = all(torch.equal(best[key], last[key]) for key in best)
     assert same is restore
+
+
+def test_a_nan_is_never_the_best_checkpoint(tmp_path):
+    """D70: a first NaN score blocked all improvement."""
+    best, saved = BestCheckpoint(tmp_path, None), []
+    best._save = lambda name, trainer, *_: saved.append((name, trainer.current_epoch))
+    for epoch, score in enumerate([math.nan, 0.5, math.nan, 0.6, 0.4]):
+        best.on_validation_end(validated(score, epoch), None)
+    assert saved == [("best", 1), ("best", 4)]
+    assert (best.best, best.best_epoch) == (pytest.approx(0.4), 4)
 
 
 @pytest.mark.parametrize(

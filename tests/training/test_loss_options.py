@@ -229,6 +229,21 @@ def test_the_wind_term_has_no_units(windy):
     assert 0.05 < first < 50
 
 
+def test_the_wind_term_leaves_out_cells_without_truth(windy):
+    """D63: any of them spoilt the total."""
+    generator, shape = torch.Generator().manual_seed(0), windy.hr_grid.shape
+    members = torch.randn(2, 2, 3, *shape, generator=generator)
+    target = torch.randn(2, 3, *shape, generator=generator)
+    valid = torch.ones(2, 3, *shape, dtype=torch.bool)
+    valid[:, 0, :3, :4] = False
+    term = WindTerm(windy)
+    before = term(members, target, valid)
+    spoilt = torch.where(valid, target, 9.0)
+    shifted = torch.where(valid[:, None], members, -9.0)
+    torch.testing.assert_close(term(shifted, spoilt, valid), before)
+    assert term(shifted, spoilt, torch.ones_like(valid)) > 2 * before
+
+
 def test_wind_on_a_rotated_grid_must_follow_it(windy):
     grid = windy.hr_grid
     rotated = replace(

@@ -77,7 +77,10 @@ def errors(lat, lon, wind) -> tuple[float, float]:
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("uneven", [False, True])
 def test_solid_body_rotation(descending, uneven):
-    """Divergence 0, vorticity 2 omega sin(phi), whatever the order and spacing."""
+    """D63: divergence 0, vorticity 2 omega sin(phi), whatever the order and spacing.
+
+    Without the metric terms of the sphere neither is.
+    """
     lat, lon = grid(50, descending=descending, uneven=uneven)
     div, zeta = errors(lat, lon, solid_body(lat, lon))
     assert div == 0.0

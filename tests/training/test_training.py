@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pytorch_lightning import Callback
 from tests.toy import tiny_model
 
 from st_cdgm.data.pipeline import NetCDFDataPipeline
 from st_cdgm.errors import InputError, MissingFileError
+from st_cdgm.models.acyclicity import in_dagma_domain
 from st_cdgm.training.ablation import (
     _shuffle_within_months,
     edge_test,
@@ -131,8 +134,43 @@ def test_the_graph_penalty_counts_once_and_only_where_asked(tiny_pipeline):
     assert on.dag_loss().item() == pytest.approx(0.1 * 1.0, rel=1e-5)
 
 
+@pytest.mark.parametrize("days", [1, 2, 3])
+def test_the_graph_penalty_does_not_grow_with_the_window(tiny_pipeline, days):
+    """D61: the original's was proportional to T."""
+    loss = LossConfig(lambda_gen=0.0, beta_rec=0.0, gamma_dag=0.7)
+    net = module(tiny_pipeline, loss=loss)
+    net.log_dict = lambda *args, **kwargs: None
+    batch = tiny_pipeline.windows("train").batch([4, 9])
+    found = net.training_step(replace(batch, lr=batch.lr[:, -days:]), 0)
+    assert found.item() == pytest.approx(0.7 * net.dag_loss().item(), rel=1e-6)
+
+
+class Push(Callback):
+    """Push the causal matrix far out of its domain after every update."""
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        with torch.no_grad():
+            pl_module.model.cell.A_dag += 50.0
+
+
+def test_a_training_pulls_its_causal_matrix_back(tiny_pipeline, tmp_path):
+    """D62: outside its domain the penalty was another function."""
+    result = train(
+        tiny_pipeline,
+        model=tiny_model(),
+        loss=LossConfig(),
+        training=TrainingConfig(epochs=1, batch_size=64, ema_decay=0.0),
+        run_dir=tmp_path,
+        callbacks=[Push()],
+    )
+    matrix = load_checkpoint(result.checkpoint).model.effective_dag()
+    assert result.steps == 2
+    assert in_dagma_domain(matrix)
+    assert matrix.abs().max() > 0.1
+
+
 def test_the_causal_matrix_never_leaves_the_domain(tiny_pipeline):
-    """A step of size 50 is shortened, not clamped."""
+    """D62: a step of size 50 is shortened, not clamped."""
     net = module(tiny_pipeline)
     net.on_before_optimizer_step(None)
     with torch.no_grad():

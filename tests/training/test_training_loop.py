@@ -21,7 +21,8 @@ from st_cdgm.models.intelligible_encoder import (
     IntelligibleVariableEncoder,
 )
 from st_cdgm.training import training_loop
-from st_cdgm.training.loop_epoch import _SCALERS, Precision, to_device
+from st_cdgm.training.loop_epoch import _SCALERS, Epoch, Precision, to_device
+from st_cdgm.training.loop_options import Chain, StepOptions
 from st_cdgm.training.losses import loss_dagma
 from st_cdgm.training.training_loop import (
     TrainingStepResult,
@@ -402,13 +403,18 @@ def test_broken_batches_can_be_left_out_and_are_counted(caplog):
     assert nothing["skipped"] == 1
     for key in ("loss", "loss_gen", "loss_rec", "loss_dag", "loss_phy"):
         assert math.isnan(nothing[key])
+    blind = {**batches()[0], "residual": torch.full((T, C, *HR), torch.nan)}
+    unseen = Models().train(batches(), validation_loader=[blind])
+    assert math.isnan(unseen["val_loss"])
     empty = Models().train([])
     assert math.isnan(empty["loss"])
     assert empty["skipped"] == 0
 
 
-def test_a_prediction_that_is_not_finite_is_invalid_too():
-    models = Models()
+@pytest.mark.parametrize("kind", ["ddpm", "one_step"])
+def test_a_prediction_that_is_not_finite_is_invalid_too(kind):
+    """D66: whether the decoder looks at its prediction itself or not."""
+    models = Models(kind)
     with torch.no_grad():
         models.decoder.unet.conv_out.bias.fill_(torch.inf)
     with pytest.raises(FloatingPointError, match="days 2001-01-04"):
@@ -587,6 +593,7 @@ def test_a_plateau_follows_the_validation_loss(caplog):
 
 
 def test_the_validation_loss_is_the_same_each_time():
+    """D66: and a broken batch is not left out of it in silence."""
     models = Models(lr=0.0)
     validation = batches(2)
     results = []
@@ -624,6 +631,7 @@ def test_mixed_precision_is_left_out_without_cuda(caplog):
     assert "mixed precision is left out" in caplog.text
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")
 def test_the_whole_forward_pass_is_in_mixed_precision():
     """D65: the conditioning was outside autocast."""
     seen = []
@@ -640,8 +648,9 @@ def test_the_whole_forward_pass_is_in_mixed_precision():
     assert math.isfinite(result["loss"])
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")
 def test_a_loss_scaler_outlives_the_epoch():
-    """D65: it was rebuilt every epoch."""
+    """D65: it was rebuilt every epoch, by a deprecated call."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     other = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     half = Precision(torch.device("cpu"), torch.float16)
@@ -651,6 +660,27 @@ def test_a_loss_scaler_outlives_the_epoch():
     count = len(_SCALERS)
     del other
     assert len(_SCALERS) == count - 1
+    models = Models()
+    epochs = [
+        Epoch(
+            chain=Chain(models.encoder, models.runner, models.decoder),
+            optimizer=optimizer,
+            options=StepOptions(lambda_gen=1.0, beta_rec=1.0, gamma_dag=1.0),
+            precision=half,
+        )
+        for _ in range(2)
+    ]
+    assert epochs[0].scaler is epochs[1].scaler is half.scaler(optimizer)
+
+
+def test_a_given_scaler_goes_on_from_epoch_to_epoch():
+    """D65: its scale doubles every three steps, of one epoch or of several."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=3)
+    models, found = Models(), []
+    for _ in range(3):
+        models.train(batches(2), scaler=scaler)
+        found.append(scaler.get_scale())
+    assert found == [8.0, 16.0, 32.0]
 
 
 def test_everything_of_a_batch_is_moved():
@@ -661,6 +691,32 @@ def test_everything_of_a_batch_is_moved():
     assert moved["hetero"]["GP850"].x.is_meta
     assert moved["hetero"]["GP850", "spat_adj", "GP850"].edge_index.is_meta
     assert moved["time"] == ["2001-01-04", "2001-01-05", "2001-01-06"]
+
+
+class Movable:
+    """Something else with ``to``, as a graph is; it notes where it was sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    def to(self, device: torch.device) -> Movable:
+        self.sent.append(device.type)
+        return self
+
+
+def test_every_batch_is_moved_to_where_it_is_used():
+    """D67: batches of the training and of the validation, and converted samples."""
+    seen, unseen = Movable(), Movable()
+    Models().train(
+        [{**batches()[0], "other": seen}],
+        validation_loader=[{**batches()[0], "other": unseen}],
+    )
+    assert seen.sent == unseen.sent == ["cpu"]
+    made = convert_sample_to_batch(sample(), builder(), "meta")
+    assert made["lr"].is_meta
+    assert made["residual"].is_meta
+    assert made["hetero"]["GP850"].x.is_meta
+    assert made["hetero"]["SP_HR", "causes", "GP850"].edge_index.is_meta
 
 
 @pytest.mark.gpu
