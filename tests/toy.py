@@ -30,6 +30,7 @@ def tiny_model(kind: str = "one_step") -> ModelConfig:
         diffusion=DiffusionConfig(
             scheduler_type=kind,
             spatial_channels=8,
+            noise_margin=2,
             num_sampling_steps=6,
             unet=UNetConfig(
                 block_out_channels=[8, 16], norm_num_groups=4, attention_head_dim=4
