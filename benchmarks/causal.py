@@ -26,16 +26,13 @@ import numpy as np
 import torch
 
 from causal_methods import METHODS
-from st_cdgm.data.anomalies import remove_harmonics, standardise
-from st_cdgm.data.synthetic.lagged import (
-    LaggedClimate,
-    LaggedOptions,
-    simulate_lagged,
-)
-from st_cdgm.references.granger import patch_granger
-from st_cdgm.training.causal_series import Record
-from st_cdgm.training.discovery import DiscoveryConfig, discover_edges
-from st_cdgm.training.edge_tests import EdgeVerdicts
+from lagged_climate import LaggedClimate, LaggedOptions, simulate_lagged
+from st_cdgm.discovery.anomalies import remove_harmonics, standardise
+from st_cdgm.discovery.granger import patch_granger
+from st_cdgm.discovery.network import DiscoveryConfig
+from st_cdgm.discovery.search import discover_edges
+from st_cdgm.discovery.series import Record
+from st_cdgm.discovery.verdicts import EdgeVerdicts
 
 LOG = logging.getLogger("causal")
 SIZES = (5, 8, 12)

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import optimize
 
+from st_cdgm.discovery.granger import mean_granger
 from st_cdgm.models.acyclicity import notears
-from st_cdgm.references.granger import mean_granger
 
 Graph = NDArray[np.bool_]
 Floats = NDArray[np.float64]

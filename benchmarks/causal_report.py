@@ -15,8 +15,12 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
-from st_cdgm.evaluation.dag import compute_structural_hamming_distance
-from st_cdgm.evaluation.graph import acyclic_threshold, find_cycle, threshold_graph
+from st_cdgm.evaluation.graph.dag import compute_structural_hamming_distance
+from st_cdgm.evaluation.graph.matrix import (
+    acyclic_threshold,
+    find_cycle,
+    threshold_graph,
+)
 
 mpl.use("Agg")
 

@@ -27,7 +27,7 @@ import xarray as xr
 from torch.utils.data import DataLoader
 
 from st_cdgm.data.pipeline import NetCDFDataPipeline
-from st_cdgm.data.splits import SplitConfig
+from st_cdgm.data.time.splits import SplitConfig
 
 DAYS, SEQ_LEN, BATCH = 365, 6, 8
 COARSE, FINE = (23, 26), (172, 179)
@@ -172,9 +172,9 @@ def with_xbatcher(datasets: dict[str, xr.Dataset]) -> Callable[[], int] | None:
 
 
 def cases(folder: Path) -> dict[str, Callable[[], int]]:
-    from st_cdgm.data.preprocess import create_shards, write_zarr
-    from st_cdgm.data.shard_dataset import WebDatasetIterableDataset
-    from st_cdgm.data.zarr_pipeline import ZarrDataPipeline
+    from st_cdgm.data.store.preprocess import create_shards, write_zarr
+    from st_cdgm.data.store.shard_dataset import WebDatasetIterableDataset
+    from st_cdgm.data.store.zarr_pipeline import ZarrDataPipeline
 
     pipeline = open_task(folder)
     write_zarr(pipeline, folder / "zarr")

@@ -156,8 +156,8 @@ def days_for(gib: float) -> int:
 def preprocess(gib: float, out: Path, memory: str, workers: int) -> None:
     """Preprocess one size; the body of the child process."""
     from st_cdgm.data.pipeline import NetCDFDataPipeline
-    from st_cdgm.data.preprocess import pipeline_memory, write_zarr
-    from st_cdgm.data.splits import SplitConfig
+    from st_cdgm.data.store.preprocess import pipeline_memory, write_zarr
+    from st_cdgm.data.time.splits import SplitConfig
 
     n_days = days_for(gib)
     coarse, fine = predictors(n_days), targets(n_days)
@@ -248,7 +248,7 @@ def main() -> None:
     if given.child is not None:
         preprocess(given.child, given.out, given.memory, given.workers)
         return
-    from st_cdgm.data.day_fields import memory_bytes
+    from st_cdgm.data.task.days import memory_bytes
 
     rows = []
     print(

@@ -20,13 +20,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from st_cdgm.models.samplers import (
+from st_cdgm.models.noise_levels import (
     DEFAULT_STEPS,
     SAMPLERS,
     UNIT_VARIANCE_SIGMA_RANGE,
     noise_levels,
-    sample,
 )
+from st_cdgm.models.samplers import sample
 
 DOUBLE = torch.float64
 CASES = [(0.0, 1.0), (0.2, 0.3), (0.0, 3.0), (3.0, 1.0), (-1.0, 0.05)]

@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from st_cdgm.evaluation.maps import plot_day_maps
-from st_cdgm.evaluation.plots import figure_png
-from st_cdgm.evaluation.report_inputs import read_run
+from st_cdgm.evaluation.report.inputs import read_run
+from st_cdgm.evaluation.report.maps import plot_day_maps
+from st_cdgm.evaluation.report.plots import figure_png
 
 VARIABLE = "pr"
 

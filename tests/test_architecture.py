@@ -4,99 +4,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-SRC = Path(__file__).parents[1] / "src"
-FILES = sorted((SRC / "st_cdgm").rglob("*.py"))
-
-# What each layer may import. A dotted name allows that module alone.
-SHARED = {"errors", "outputs", "randomness", "_version", "_lazy"}
-ALLOWED = {
-    "data": set(),
-    "models": set(),
-    "training": {"models", "data"},
-    "inference": {"models", "data", "training.checkpoint"},
-    "references": {"data", "models", "training"},
-    "evaluation": {"data"},
-    "config": {"data", "models", "training", "inference", "references", "evaluation"},
-    "cli": {
-        *("data", "models", "training", "inference", "references", "evaluation"),
-        "config",
-    },
-}
-
-
-def module_name(path: Path) -> str:
-    parts = path.relative_to(SRC).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def imported(tree: ast.AST) -> Iterator[str]:
-    """Yield every absolute module name imported, also those written as text."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and _is_module_path(node.value):
-            yield node.value
-
-
-def _is_module_path(value: object) -> bool:
-    """Whether a text is the home of a lazily imported name."""
-    return isinstance(value, str) and value.startswith("st_cdgm.") and " " not in value
-
-
-def is_allowed(target: str, layer: str) -> bool:
-    """Whether ``layer`` may import ``target``, a name below ``st_cdgm``."""
-    first = target.partition(".")[0]
-    if first == layer or first in SHARED:
-        return True
-    return any(f"{target}.".startswith(f"{permitted}.") for permitted in ALLOWED[layer])
-
-
-def test_the_tree_is_found():
-    layers = {p.relative_to(SRC / "st_cdgm").parts[0] for p in FILES}
-    assert set(ALLOWED) <= layers
-
-
-@pytest.mark.parametrize(
-    ("target", "layer", "allowed"),
-    [
-        ("models.config.ModelConfig", "training", True),
-        ("training.checkpoint.load_checkpoint", "inference", True),
-        ("training.checkpoints.x", "inference", False),
-        ("training.fit", "inference", False),
-        ("data.batch.Batch", "models", False),
-        ("errors.InputError", "data", True),
-        ("cli.main", "config", False),
-        ("config.schema", "training", False),
-    ],
-)
-def test_the_rule_itself(target, layer, allowed):
-    assert is_allowed(target, layer) is allowed
-
-
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_imports_point_one_way(path):
-    layer, _, _ = module_name(path).removeprefix("st_cdgm").lstrip(".").partition(".")
-    if layer not in ALLOWED:  # the package itself and the shared modules
-        return
-    found = {
-        name.removeprefix("st_cdgm.")
-        for name in imported(ast.parse(path.read_text("utf-8")))
-        if name.startswith("st_cdgm.")
-    }
-    assert [t for t in sorted(found) if not is_allowed(t, layer)] == []
-
-
-@pytest.mark.parametrize("name", sorted(SHARED))
-def test_shared_modules_know_no_layer(name):
-    tree = ast.parse((SRC / "st_cdgm" / f"{name}.py").read_text("utf-8"))
-    own = {n.split(".")[1] for n in imported(tree) if n.startswith("st_cdgm.")}
-    assert own & set(ALLOWED) == set()
+from tests.house import FILES, imported, module_name
 
 
 def forbidden(tree: ast.AST) -> Iterator[str]:

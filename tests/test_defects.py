@@ -17,11 +17,11 @@ import torch
 import xarray as xr
 from packaging.requirements import Requirement
 
-from st_cdgm.data.data_config import DataConfig
-from st_cdgm.data.fields import TargetVariable
+from st_cdgm.data.fit.codecs.choice import build_codec
 from st_cdgm.data.pipeline import NetCDFDataPipeline
-from st_cdgm.data.readers import read_channels, read_targets
-from st_cdgm.data.transforms import build_codec
+from st_cdgm.data.read.readers import read_channels, read_targets
+from st_cdgm.data.task.config import DataConfig
+from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.errors import InputError, MissingFileError
 
 ROOT = Path(__file__).parents[1]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from st_cdgm.data.pipeline import DataConfig, NetCDFDataPipeline
-from st_cdgm.data.splits import SplitConfig
+from st_cdgm.data.pipeline import NetCDFDataPipeline
+from st_cdgm.data.task.config import DataConfig
+from st_cdgm.data.time.splits import SplitConfig
 from st_cdgm.models.config import (
     DiffusionConfig,
     EncoderConfig,

@@ -11,18 +11,16 @@ from st_cdgm._lazy import import_name
 from st_cdgm._version import __version__
 
 if TYPE_CHECKING:
-    from st_cdgm.data.datasets import ResDiffIterableDataset
     from st_cdgm.data.netcdf_utils import NetCDFToDataFrame
     from st_cdgm.data.pipeline import NetCDFDataPipeline
-    from st_cdgm.data.zarr_pipeline import ZarrDataPipeline
+    from st_cdgm.data.store.zarr_pipeline import ZarrDataPipeline
+    from st_cdgm.data.task.datasets import ResDiffIterableDataset
     from st_cdgm.models.causal_rcn import RCNCell, RCNSequenceRunner
+    from st_cdgm.models.convolutions import IntelligibleVariableConfig
     from st_cdgm.models.diffusion_decoder import CausalDiffusionDecoder
     from st_cdgm.models.diffusion_output import DiffusionOutput
     from st_cdgm.models.graph_builder import HeteroGraphBuilder
-    from st_cdgm.models.intelligible_encoder import (
-        IntelligibleVariableConfig,
-        IntelligibleVariableEncoder,
-    )
+    from st_cdgm.models.intelligible_encoder import IntelligibleVariableEncoder
     from st_cdgm.training.training_loop import train_epoch
 
 __all__ = [
@@ -51,8 +49,8 @@ _HOME = {
     "NetCDFToDataFrame": "st_cdgm.data.netcdf_utils",
     "RCNCell": "st_cdgm.models.causal_rcn",
     "RCNSequenceRunner": "st_cdgm.models.causal_rcn",
-    "ResDiffIterableDataset": "st_cdgm.data.datasets",
-    "ZarrDataPipeline": "st_cdgm.data.zarr_pipeline",
+    "ResDiffIterableDataset": "st_cdgm.data.task.datasets",
+    "ZarrDataPipeline": "st_cdgm.data.store.zarr_pipeline",
     "train_epoch": "st_cdgm.training.training_loop",
 }
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-__all__ = ["import_name"]
-
 
 def import_name(package: str, name: str, home: Mapping[str, str]) -> Any:
     """Import ``name`` from the module that defines it and keep it in ``package``.

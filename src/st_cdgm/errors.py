@@ -4,15 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = [
-    "ConfigError",
-    "GridMismatchError",
-    "InputError",
-    "MissingFileError",
-    "MissingVariableError",
-    "OutputError",
-]
-
 
 class InputError(ValueError):
     """A file, variable or option that cannot be used, with the facts needed to mend it.
@@ -77,3 +68,14 @@ class OutputError(InputError, OSError):
 
 class ConfigError(InputError):
     """A configuration key or value is not valid."""
+
+
+def check_choice(name: str, found: str, expected: tuple[str, ...]) -> None:
+    """Raise ConfigError unless ``found`` is one of ``expected``."""
+    if found not in expected:
+        raise ConfigError(
+            f"unknown value of {name}",
+            variable=f"data.{name}",
+            found=found,
+            expected=", ".join(expected),
+        )

@@ -8,8 +8,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-__all__ = ["member_day_noise", "member_day_rng", "seed_everything"]
-
 
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy's legacy generator and torch with the same number."""

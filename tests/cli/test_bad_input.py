@@ -13,8 +13,9 @@ import xarray as xr
 from tests.toy import tiny_model
 from typer.testing import CliRunner
 
-from st_cdgm.cli import _progress, _workflow
 from st_cdgm.cli.main import EXIT_INPUT, EXIT_INTERRUPTED, app
+from st_cdgm.runs import progress as _progress
+from st_cdgm.runs import steps as _workflow
 from st_cdgm.training.config import LossConfig, TrainingConfig
 from st_cdgm.training.fit import train as train_model
 
@@ -278,7 +279,7 @@ def test_an_ordinary_exit_is_no_interruption(monkeypatch):
     def leave(*_args, **_kwargs):
         raise SystemExit(3)
 
-    monkeypatch.setattr("st_cdgm.data.inspection.inspect_file", leave)
+    monkeypatch.setattr("st_cdgm.data.inspect.files.inspect_file", leave)
     result = call("inspect", "a.nc")
     assert result.exit_code == 3
     assert "Interrupted" not in result.stderr
@@ -325,7 +326,7 @@ def test_downscale_refuses_an_output_before_it_reads(
 ):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("x")
-    monkeypatch.setattr("st_cdgm.inference.downscale.load_checkpoint", press)
+    monkeypatch.setattr("st_cdgm.checkpoint.directory.load_checkpoint", press)
     facts = facts_of(downscale(files, tmp_path, tmp_path / place))
     assert word in facts["problem"]
     assert facts["file"] == str(tmp_path / place)
@@ -534,7 +535,7 @@ def test_report_refuses_a_directory(tmp_path, place, found):
 def test_report_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "report.html").mkdir()
     (tmp_path / "config.yaml").write_text("run: {name: x}\n")
-    monkeypatch.setattr("st_cdgm.evaluation.report._score_context", press)
+    monkeypatch.setattr("st_cdgm.evaluation.report.build._score_context", press)
     facts = facts_of(call("report", tmp_path))
     assert facts["file"] == str(tmp_path / "report.html")
     assert below(tmp_path) == ["config.yaml", "report.html"]
@@ -545,7 +546,7 @@ def test_report_that_cannot_be_written(tmp_path, monkeypatch):
 )
 def test_synthetic_climate_that_cannot_be_written(tmp_path, verb, monkeypatch):
     (tmp_path / "file").write_text("x")
-    monkeypatch.setattr("st_cdgm.data.synthetic.writer.simulate", press)
+    monkeypatch.setattr("st_cdgm.data.synthetic.climate.simulate", press)
     facts = facts_of(call(*verb, tmp_path / "file" / "below"))
     assert facts["found"] == f"{tmp_path / 'file'} is a file"
     assert below(tmp_path) == ["file"]

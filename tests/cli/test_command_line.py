@@ -178,7 +178,7 @@ def failing(monkeypatch, error: Exception) -> None:
     def fail(ctx: typer.Context) -> None:
         raise error
 
-    monkeypatch.setattr("st_cdgm.data.inspection.inspect_file", fail)
+    monkeypatch.setattr("st_cdgm.data.inspect.files.inspect_file", fail)
 
 
 def test_unexpected_failure_exits_with_1_in_one_line(monkeypatch):
@@ -199,8 +199,9 @@ def test_debug_shows_the_traceback(monkeypatch):
 
 
 def test_failure_during_a_run_leaves_its_traceback_in_the_log(monkeypatch, tmp_path):
-    from st_cdgm.cli import _checks, _workflow
-    from st_cdgm.cli._common import start_logging
+    from st_cdgm.runs import checks as _checks
+    from st_cdgm.runs import steps as _workflow
+    from st_cdgm.runs.console import start_logging
 
     def fail(config, session, **_):
         start_logging(session, run_dir=tmp_path / "run")
@@ -242,7 +243,7 @@ def test_dry_run_prints_the_configuration_and_writes_nothing(
 
 
 def test_log_goes_to_standard_error_and_to_the_run(tmp_path, capsys):
-    from st_cdgm.cli._common import Session, start_logging
+    from st_cdgm.runs.console import Session, start_logging
 
     session = Session()
     start_logging(session, run_dir=tmp_path)
@@ -258,7 +259,7 @@ def test_log_goes_to_standard_error_and_to_the_run(tmp_path, capsys):
 
 
 def test_log_level_of_the_command_line_wins(tmp_path, capsys):
-    from st_cdgm.cli._common import Session, start_logging
+    from st_cdgm.runs.console import Session, start_logging
 
     start_logging(Session(log_level="DEBUG"), level="ERROR", run_dir=tmp_path)
     logging.getLogger("st_cdgm.x").debug("detail")

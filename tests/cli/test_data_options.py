@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from st_cdgm.cli import _workflow
-from st_cdgm.cli._checks import check_before_training
-from st_cdgm.cli._common import Session
+from st_cdgm.checkpoint.directory import load_checkpoint
 from st_cdgm.config.load import load_config, save_config
 from st_cdgm.errors import ConfigError, MissingFileError
 from st_cdgm.evaluation.scorecard import Scorecard
-from st_cdgm.training.checkpoint import load_checkpoint
+from st_cdgm.runs import steps as _workflow
+from st_cdgm.runs.checks import check_before_training
+from st_cdgm.runs.console import Session
 
 URLS = [
     "https://host/task/lr.nc",

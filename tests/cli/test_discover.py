@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from st_cdgm.cli.main import app
 from st_cdgm.config.load import load_config
 from st_cdgm.data.pipeline import NetCDFDataPipeline
-from st_cdgm.evaluation.report import build_report
-from st_cdgm.training.predictor_record import predictor_record
+from st_cdgm.discovery.record import predictor_record
+from st_cdgm.evaluation.report.build import build_report
 
 YEARS = (2001, 2007)  # the last one is for testing
 QUICK = [

@@ -8,9 +8,9 @@ from tests.data import small_task
 from typer.testing import CliRunner
 
 from st_cdgm.cli.main import EXIT_INPUT, EXIT_INTERRUPTED, app
-from st_cdgm.data import preprocess as library
-from st_cdgm.data.shard_dataset import WebDatasetIterableDataset
-from st_cdgm.data.zarr_pipeline import ZarrDataPipeline
+from st_cdgm.data.store import preprocess as library
+from st_cdgm.data.store.shard_dataset import WebDatasetIterableDataset
+from st_cdgm.data.store.zarr_pipeline import ZarrDataPipeline
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import math
 import pandas as pd
 from rich.console import Console
 
-from st_cdgm.cli._scores import scorecard_table
 from st_cdgm.evaluation.gains import Gain
 from st_cdgm.evaluation.scorecard import COLUMNS, Scorecard
+from st_cdgm.runs.score_table import scorecard_table
 
 
 def test_gains_follow_the_table_line_by_line():

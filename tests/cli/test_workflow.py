@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from st_cdgm.cli import _provenance, _workflow
-from st_cdgm.cli._common import Session
-from st_cdgm.cli._scores import scorecard_table
 from st_cdgm.config.load import load_config
 from st_cdgm.errors import ConfigError, MissingFileError
 from st_cdgm.evaluation.config import REFERENCES
 from st_cdgm.evaluation.scorecard import Scorecard
+from st_cdgm.runs import provenance as _provenance
+from st_cdgm.runs import steps as _workflow
+from st_cdgm.runs.console import Session
+from st_cdgm.runs.score_table import scorecard_table
 
 
 @pytest.fixture

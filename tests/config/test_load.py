@@ -9,12 +9,7 @@ from pathlib import Path
 import pytest
 
 from st_cdgm.config.keys import all_keys, closest_key, type_name
-from st_cdgm.config.load import (
-    config_to_yaml,
-    load_config,
-    preset_names,
-    save_config,
-)
+from st_cdgm.config.load import config_to_yaml, load_config, preset_names, save_config
 from st_cdgm.config.schema import Config
 from st_cdgm.errors import ConfigError, MissingFileError
 

@@ -224,9 +224,9 @@ def _serve(seed: int, seeds: Path, work: Path) -> None:
 
     import st_cdgm.data.netcdf_utils
     import st_cdgm.data.pipeline
-    import st_cdgm.data.preprocess
-    import st_cdgm.data.shard_dataset
-    import st_cdgm.data.zarr_pipeline  # noqa: F401
+    import st_cdgm.data.store.preprocess
+    import st_cdgm.data.store.shard_dataset
+    import st_cdgm.data.store.zarr_pipeline  # noqa: F401
 
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)

@@ -98,7 +98,7 @@ def _task() -> dict[str, Any]:
 def task_pipeline(folder: Path, **other: Any) -> Any:
     """The pipeline over ``lr.nc``, ``hr.nc`` and ``fine.nc``; any may be given."""
     from st_cdgm.data.pipeline import NetCDFDataPipeline
-    from st_cdgm.data.splits import SplitConfig
+    from st_cdgm.data.time.splits import SplitConfig
 
     paths = {"lr": folder / "lr.nc", "hr": folder / "hr.nc", "fine": folder / "fine.nc"}
     paths |= {key: other.pop(key) for key in paths if key in other}
@@ -136,7 +136,7 @@ def write_seeds(folder: Path) -> None:
 
 
 def _write_prepared(folder: Path, made: dict[str, Path]) -> None:
-    from st_cdgm.data.preprocess import create_shards, write_zarr
+    from st_cdgm.data.store.preprocess import create_shards, write_zarr
 
     with _silence():
         plain = task_pipeline(folder)
@@ -198,7 +198,8 @@ def remove(path: Path) -> None:
 
 def forge(directory: Path) -> None:
     """Let the metadata list the files as they are, so that damage is met later."""
-    from st_cdgm.data.manifest import METADATA, digest
+    from st_cdgm.data.store.manifest import METADATA
+    from st_cdgm.outputs import digest
 
     file = directory / METADATA
     try:

@@ -22,25 +22,25 @@ INPUTS = ("lr", "hr", "fine")
 
 
 def _inspect(path: Path, _seeds: Path) -> object:
-    from st_cdgm.data.inspection import inspect_file
+    from st_cdgm.data.inspect.files import inspect_file
 
     return inspect_file(path)
 
 
 def _channels(path: Path, _seeds: Path) -> object:
-    from st_cdgm.data.readers import read_channels
+    from st_cdgm.data.read.readers import read_channels
 
     return read_channels(path).load()
 
 
 def _targets(path: Path, _seeds: Path) -> object:
-    from st_cdgm.data.readers import read_targets
+    from st_cdgm.data.read.readers import read_targets
 
     return read_targets(path).load()
 
 
 def _static(path: Path, seeds: Path) -> object:
-    from st_cdgm.data.readers import read_static, read_targets
+    from st_cdgm.data.read.readers import read_static, read_targets
 
     return read_static(path, grid=read_targets(seeds / "netcdf4.nc").grid)
 
@@ -98,7 +98,7 @@ def _iterate(made: Any, splits: Sequence[str | None] = (None,)) -> None:
 
 
 def _stores(path: Path, _seeds: Path) -> None:
-    from st_cdgm.data.zarr_pipeline import ZarrDataPipeline
+    from st_cdgm.data.store.zarr_pipeline import ZarrDataPipeline
 
     made = ZarrDataPipeline(path)
     _iterate(made, (None, *made.indices))
@@ -109,13 +109,13 @@ def _stores(path: Path, _seeds: Path) -> None:
 
 def _store_blocks(path: Path, _seeds: Path) -> None:
     """With little memory, so that days are read again and again."""
-    from st_cdgm.data.zarr_pipeline import ZarrDataPipeline
+    from st_cdgm.data.store.zarr_pipeline import ZarrDataPipeline
 
     _iterate(ZarrDataPipeline(path, memory=300_000), ("test",))
 
 
 def _shards(path: Path, _seeds: Path) -> None:
-    from st_cdgm.data.shard_dataset import WebDatasetIterableDataset
+    from st_cdgm.data.store.shard_dataset import WebDatasetIterableDataset
 
     pattern = path / "data_*.tar"
     for options in ({}, {"shuffle": True, "split": "train"}):
@@ -125,7 +125,7 @@ def _shards(path: Path, _seeds: Path) -> None:
 
 def _bare_shards(path: Path, _seeds: Path) -> None:
     """The tar files alone, as someone else may hand them on."""
-    from st_cdgm.data.shard_dataset import WebDatasetIterableDataset
+    from st_cdgm.data.store.shard_dataset import WebDatasetIterableDataset
 
     (path / "metadata.json").unlink(missing_ok=True)
     for _ in WebDatasetIterableDataset(path / "data_*.tar", as_torch=False):
@@ -133,12 +133,12 @@ def _bare_shards(path: Path, _seeds: Path) -> None:
 
 
 def _manifest(path: Path, _seeds: Path) -> None:
-    from st_cdgm.data.manifest import (
+    from st_cdgm.data.store.manifest import (
         read_config,
         read_metadata,
         read_preprocessor,
     )
-    from st_cdgm.data.preprocess import verify_output
+    from st_cdgm.data.store.preprocess import verify_output
 
     metadata = read_metadata(path)
     read_config(metadata)
@@ -182,26 +182,26 @@ def _written(
 
 
 def _readable(part: Path) -> bool:
-    from st_cdgm.data.manifest import METADATA
+    from st_cdgm.data.store.manifest import METADATA
 
     return part.exists() and any(part.rglob(METADATA))
 
 
 def _check_stores(out: Path) -> None:
-    from st_cdgm.data.zarr_pipeline import ZarrDataPipeline
+    from st_cdgm.data.store.zarr_pipeline import ZarrDataPipeline
 
     _iterate(ZarrDataPipeline(out, verify=True))
 
 
 def _check_shards(out: Path) -> None:
-    from st_cdgm.data.preprocess import verify_output
+    from st_cdgm.data.store.preprocess import verify_output
 
     verify_output(out)
     _shards(out, out)
 
 
 def _preprocess_zarr(path: Path, seeds: Path) -> None:
-    from st_cdgm.data.preprocess import write_zarr
+    from st_cdgm.data.store.preprocess import write_zarr
 
     def write() -> None:
         pipeline = task_pipeline(seeds, **{path.stem: path})
@@ -212,7 +212,7 @@ def _preprocess_zarr(path: Path, seeds: Path) -> None:
 
 def _preprocess_shards(path: Path, seeds: Path) -> None:
     """With so little memory that the files are read again while writing."""
-    from st_cdgm.data.preprocess import create_shards
+    from st_cdgm.data.store.preprocess import create_shards
 
     def write() -> None:
         pipeline = task_pipeline(seeds, memory=100_000, **{path.stem: path})
@@ -222,8 +222,8 @@ def _preprocess_shards(path: Path, seeds: Path) -> None:
 
 
 def _shards_of_stores(path: Path, seeds: Path) -> None:
-    from st_cdgm.data.preprocess import create_shards
-    from st_cdgm.data.zarr_pipeline import ZarrDataPipeline
+    from st_cdgm.data.store.preprocess import create_shards
+    from st_cdgm.data.store.zarr_pipeline import ZarrDataPipeline
 
     def write() -> None:
         pipeline = ZarrDataPipeline(path, memory=300_000)

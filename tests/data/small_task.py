@@ -8,8 +8,8 @@ import cftime
 import numpy as np
 import xarray as xr
 
-from st_cdgm.data.pipeline import DataConfig
-from st_cdgm.data.splits import SplitConfig
+from st_cdgm.data.task.config import DataConfig
+from st_cdgm.data.time.splits import SplitConfig
 
 SPLITS = {
     "train": ["2001-01-01", "2001-04-30"],

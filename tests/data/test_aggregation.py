@@ -14,9 +14,9 @@ from climate_files import LAT, LON, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from st_cdgm.data.aggregation import daily_method, time_steps
-from st_cdgm.data.calendars import CalendarDays, shared_steps
-from st_cdgm.data.readers import read_channels, read_targets
+from st_cdgm.data.read.readers import read_channels, read_targets
+from st_cdgm.data.time.calendar import CalendarDays, shared_steps
+from st_cdgm.data.time.daily import daily_method, time_steps
 from st_cdgm.errors import ConfigError, InputError
 
 CALENDARS = ["standard", "noleap", "360_day", "julian"]

@@ -10,11 +10,11 @@ import pytest
 import xarray as xr
 from climate_files import LAT, LON, dataset, field, predictors, write
 
-from st_cdgm.data.levels import _SYNONYMS
-from st_cdgm.data.opening import open_dataset
-from st_cdgm.data.quantities import quantity_of
-from st_cdgm.data.readers import read_channels, read_targets
-from st_cdgm.data.units import units_factor
+from st_cdgm.data.files.open import open_dataset
+from st_cdgm.data.read.readers import read_channels, read_targets
+from st_cdgm.data.variables.levels import _SYNONYMS
+from st_cdgm.data.variables.quantities import quantity_of
+from st_cdgm.data.variables.units import units_factor
 from st_cdgm.errors import InputError
 
 RNG = np.random.default_rng(7)

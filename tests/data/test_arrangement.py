@@ -28,7 +28,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from st_cdgm.data.arrangement import Arrangement, arrangement, roughness
+from st_cdgm.data.inspect.scrambling import Arrangement, arrangement, roughness
 
 SCRAMBLES = {
     "written in (lon, lat) order": lambda f, rng: f.transpose(0, 2, 1).reshape(f.shape),

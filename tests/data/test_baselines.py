@@ -8,21 +8,23 @@ import numpy as np
 import pytest
 from small_task import HR_LAT, HR_LON, LR_LAT, LR_LON
 
-from st_cdgm.data import regression
-from st_cdgm.data.baselines import (
-    Baseline,
-    ClimatologyBaseline,
-    SmoothingBaseline,
+from st_cdgm.data.fit.baseline import regression
+from st_cdgm.data.fit.baseline.combined import (
     array_blocks,
     build_baseline,
     counterparts,
 )
-from st_cdgm.data.fields import Channel, TargetVariable
-from st_cdgm.data.first_guess import LrInterpBaseline
-from st_cdgm.data.grids import Grid
-from st_cdgm.data.harmonics import HarmonicSums
-from st_cdgm.data.regression import RegressionBaseline
-from st_cdgm.data.transforms import build_codec
+from st_cdgm.data.fit.baseline.interpolation import (
+    Baseline,
+    ClimatologyBaseline,
+    LrInterpBaseline,
+    SmoothingBaseline,
+)
+from st_cdgm.data.fit.baseline.regression import RegressionBaseline
+from st_cdgm.data.fit.codecs.choice import build_codec
+from st_cdgm.data.fit.harmonics import HarmonicSums
+from st_cdgm.data.space.grid import Grid
+from st_cdgm.data.variables.fields import Channel, TargetVariable
 from st_cdgm.errors import ConfigError, InputError, MissingVariableError
 
 NAN = np.nan

@@ -13,19 +13,19 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from st_cdgm.data.calendars import CalendarDays
-from st_cdgm.data.cells import cell_areas, cell_edges, rotation
-from st_cdgm.data.coarsening import (
+from st_cdgm.data.read.coarsen import coarsen_cube
+from st_cdgm.data.read.readers import ChannelCube, read_channels, read_targets
+from st_cdgm.data.space.blocks import (
     ConservativeRegridder,
     block_mean,
     coarse_edges,
     coarse_grid,
-    coarsen_cube,
 )
-from st_cdgm.data.fields import Channel
-from st_cdgm.data.grids import Grid
-from st_cdgm.data.readers import ChannelCube, read_channels, read_targets
-from st_cdgm.data.sphere import unit_vectors
+from st_cdgm.data.space.cells import cell_areas, cell_edges, rotation
+from st_cdgm.data.space.grid import Grid
+from st_cdgm.data.space.sphere import unit_vectors
+from st_cdgm.data.time.calendar import CalendarDays
+from st_cdgm.data.variables.fields import Channel
 from st_cdgm.errors import ConfigError, GridMismatchError
 
 NAN = np.nan

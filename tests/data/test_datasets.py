@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from small_task import config, predictors, stamps, targets, write
 from torch.utils.data import DataLoader
 
-from st_cdgm.data.batch import Batch
-from st_cdgm.data.datasets import ResDiffIterableDataset, WindowDataset
 from st_cdgm.data.pipeline import NetCDFDataPipeline
-from st_cdgm.data.predictors import load_predictors
-from st_cdgm.data.windows import runs_of_days, window_index
+from st_cdgm.data.task.batch import Batch
+from st_cdgm.data.task.datasets import ResDiffIterableDataset, WindowDataset
+from st_cdgm.data.task.predictors import load_predictors
+from st_cdgm.data.time.windows import runs_of_days, window_index
 from st_cdgm.errors import ConfigError, InputError
 
 GAP = 45  # the day that is missing from the small task

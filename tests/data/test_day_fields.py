@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from small_task import config, predictors, stamps, targets, write
 from torch.utils.data import DataLoader
 
-from st_cdgm.data.datasets import WindowDataset
-from st_cdgm.data.day_fields import DayFields, memory_bytes
 from st_cdgm.data.pipeline import NetCDFDataPipeline
+from st_cdgm.data.task.datasets import WindowDataset
+from st_cdgm.data.task.days import DayFields, memory_bytes
 from st_cdgm.errors import ConfigError
 
 KEYS = ("lr", "baseline", "residual", "hr")

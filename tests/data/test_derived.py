@@ -9,24 +9,24 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from st_cdgm.data.calendars import CalendarDays
-from st_cdgm.data.derived import (
+from st_cdgm.data.read.derived import (
     add_derived,
     derivable,
     long_name,
     read_with_derived,
     required_inputs,
 )
-from st_cdgm.data.fields import Channel
-from st_cdgm.data.grids import Grid
-from st_cdgm.data.meteorology import (
+from st_cdgm.data.read.readers import ChannelCube, read_channels
+from st_cdgm.data.space.gradients import (
     EARTH_RADIUS,
     OMEGA,
     geostrophic_wind,
     horizontal_gradient,
     relative_humidity,
 )
-from st_cdgm.data.readers import ChannelCube, read_channels
+from st_cdgm.data.space.grid import Grid
+from st_cdgm.data.time.calendar import CalendarDays
+from st_cdgm.data.variables.fields import Channel
 from st_cdgm.errors import InputError, MissingVariableError
 
 G = 9.80665

@@ -15,13 +15,10 @@ import pytest
 import xarray as xr
 from climate_files import LAT, LON, dataset, field, on_levels, predictors, times, write
 
-from st_cdgm.data.coordinates import select_region
-from st_cdgm.data.grids import Grid, interpolation
-from st_cdgm.data.opening import (
-    data_variables,
-    open_dataset,
-)
-from st_cdgm.data.readers import read_channels, read_static, read_targets
+from st_cdgm.data.files.open import data_variables, open_dataset
+from st_cdgm.data.read.readers import read_channels, read_static, read_targets
+from st_cdgm.data.space.coordinates import select_region
+from st_cdgm.data.space.grid import Grid, interpolation
 from st_cdgm.errors import InputError, MissingVariableError
 
 MM_PER_DAY = 86400.0

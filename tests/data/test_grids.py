@@ -9,9 +9,9 @@ from climate_files import LAT, LON, predictors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from st_cdgm.data.coordinates import horizontal_coordinates, select_region
-from st_cdgm.data.grids import Grid, interpolation, nearest_index
-from st_cdgm.data.opening import open_dataset
+from st_cdgm.data.files.open import open_dataset
+from st_cdgm.data.space.coordinates import horizontal_coordinates, select_region
+from st_cdgm.data.space.grid import Grid, interpolation, nearest_index
 from st_cdgm.errors import GridMismatchError, InputError, MissingVariableError
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from climate_files import predictors, times, write
 
-from st_cdgm.data.opening import data_variables, open_dataset, time_name
-from st_cdgm.data.readers import read_channels
+from st_cdgm.data.files.open import data_variables, open_dataset, time_name
+from st_cdgm.data.read.readers import read_channels
 from st_cdgm.errors import InputError
 
 

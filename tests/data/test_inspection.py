@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 from climate_files import dataset, on_levels, predictors, times, write
 
-from st_cdgm.data.inspection import inspect_file
-from st_cdgm.data.limits import physical_limits
+from st_cdgm.data.inspect.files import inspect_file
+from st_cdgm.data.variables.limits import physical_limits
 from st_cdgm.errors import InputError, MissingFileError
 
 

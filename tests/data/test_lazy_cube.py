@@ -13,8 +13,8 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from st_cdgm.data.lazy_cube import MANY_BLOCKS, DayBlocks
-from st_cdgm.data.readers import read_channels
+from st_cdgm.data.read.cubes import MANY_BLOCKS, DayBlocks
+from st_cdgm.data.read.readers import read_channels
 from st_cdgm.errors import InputError
 
 DAYS = 40

@@ -9,9 +9,10 @@ import pytest
 import xarray as xr
 from tests.data import small_task
 
-from st_cdgm.data.pipeline import DataConfig, NetCDFDataPipeline
-from st_cdgm.data.predictors import load_predictors
-from st_cdgm.data.splits import SplitConfig
+from st_cdgm.data.pipeline import NetCDFDataPipeline
+from st_cdgm.data.task.config import DataConfig
+from st_cdgm.data.task.predictors import load_predictors
+from st_cdgm.data.time.splits import SplitConfig
 from st_cdgm.errors import InputError, MissingFileError
 
 KEYS = ("lr", "baseline", "residual", "hr")

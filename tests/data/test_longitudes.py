@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from st_cdgm.data.grids import interpolation
-from st_cdgm.data.inspection import inspect_file
-from st_cdgm.data.longitudes import first_column, in_one_piece
-from st_cdgm.data.opening import open_dataset
+from st_cdgm.data.files.layouts import first_column, in_one_piece
+from st_cdgm.data.files.open import open_dataset
+from st_cdgm.data.inspect.files import inspect_file
 from st_cdgm.data.pipeline import NetCDFDataPipeline
-from st_cdgm.data.readers import read_channels, read_static, read_targets
+from st_cdgm.data.read.readers import read_channels, read_static, read_targets
+from st_cdgm.data.space.grid import interpolation
 from st_cdgm.errors import InputError
 
 LAT = np.array([50.0, 47.5, 45.0])

@@ -12,18 +12,18 @@ import pytest
 import zarr
 from tests.data import prepared_task
 
-from st_cdgm.data.manifest import (
-    digest,
+from st_cdgm.data.store.manifest import (
     read_config,
     read_metadata,
     read_preprocessor,
     write_preprocessor,
 )
-from st_cdgm.data.preprocess import create_shards, write_zarr
-from st_cdgm.data.resumable import ResumableOutput
-from st_cdgm.data.shard_dataset import WebDatasetIterableDataset
-from st_cdgm.data.zarr_pipeline import ZarrDataPipeline
+from st_cdgm.data.store.preprocess import create_shards, write_zarr
+from st_cdgm.data.store.resumable import ResumableOutput
+from st_cdgm.data.store.shard_dataset import WebDatasetIterableDataset
+from st_cdgm.data.store.zarr_pipeline import ZarrDataPipeline
 from st_cdgm.errors import InputError
+from st_cdgm.outputs import digest
 
 
 @pytest.fixture(scope="module")

@@ -14,15 +14,15 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from st_cdgm.data.metadata import SECTIONS
 from st_cdgm.data.netcdf_utils import (
     NetCDFToDataFrame,
     export_metadata,
     main,
     process_netcdf_file,
 )
-from st_cdgm.data.plain import native, to_json
+from st_cdgm.data.tables.metadata import SECTIONS
 from st_cdgm.errors import InputError, MissingFileError, MissingVariableError
+from st_cdgm.outputs import native, to_json
 
 LAT, LON = np.array([45.0, 42.5, 40.0]), np.array([0.0, 2.5, 355.0, 357.5])
 
@@ -550,7 +550,7 @@ def test_statistics_by_hand(tmp_path):
 
 def test_statistics_are_optional_and_leave_the_values_unread(path, monkeypatch):
     """D29: scanning all data was the only way."""
-    monkeypatch.setattr("st_cdgm.data.metadata.compute", None)
+    monkeypatch.setattr("st_cdgm.data.tables.metadata.compute", None)
     with NetCDFToDataFrame(path) as file:
         metadata = file.extract_all_metadata(statistics=False)
         assert "statistics" not in metadata["data_variables"]["tas"]
@@ -637,7 +637,7 @@ def test_metadata_of_a_file_that_netcdf4_cannot_read(path, monkeypatch):
         raise OSError("gone")
 
     with NetCDFToDataFrame(path) as file:
-        monkeypatch.setattr("st_cdgm.data.metadata.netCDF4.Dataset", fail)
+        monkeypatch.setattr("st_cdgm.data.tables.metadata.netCDF4.Dataset", fail)
         metadata = file.extract_all_metadata()
     assert metadata["netcdf4_extraction_error"] == "OSError: gone"
     assert metadata["file_info"]["file_format"] == "unknown"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from st_cdgm.data.normalization import (
+from st_cdgm.data.fit.moments import (
     Moments,
     check_known,
     fill_missing,
@@ -17,8 +17,8 @@ from st_cdgm.data.normalization import (
     fill_nearest,
     moments,
 )
-from st_cdgm.data.preprocessor import Preprocessor, rooted
-from st_cdgm.data.robust import RobustMoments
+from st_cdgm.data.fit.preprocessor import Preprocessor, rooted
+from st_cdgm.data.fit.robust import RobustMoments
 from st_cdgm.errors import ConfigError, InputError
 
 NAN = np.nan

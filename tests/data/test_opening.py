@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 from climate_files import LON, dataset, field, predictors, times, write
 
-from st_cdgm.data.opening import (
+from st_cdgm.data.files.open import (
     data_variables,
     file_label,
     open_dataset,

@@ -11,10 +11,10 @@ import torch
 import xarray as xr
 from tests.data import small_task
 
+from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.pipeline import NetCDFDataPipeline
-from st_cdgm.data.predictors import load_predictors
-from st_cdgm.data.preprocessor import Preprocessor
-from st_cdgm.data.splits import SplitConfig
+from st_cdgm.data.task.predictors import load_predictors
+from st_cdgm.data.time.splits import SplitConfig
 from st_cdgm.errors import InputError
 
 WIND = ["ws_850", "ug_850", "vg_850", "thickness_1000_850", "hur_850"]

@@ -8,7 +8,8 @@ import pytest
 import xarray as xr
 from paired_files import change, pair, write_pair
 
-from st_cdgm.data.alignment import (
+from st_cdgm.data.inspect.pairs import inspect_pair
+from st_cdgm.data.inspect.similarity import (
     LAGS,
     anomalies,
     block_means,
@@ -16,9 +17,8 @@ from st_cdgm.data.alignment import (
     layouts,
     pattern_correlation,
 )
-from st_cdgm.data.pairing import inspect_pair
-from st_cdgm.data.plain import to_json
 from st_cdgm.errors import InputError, MissingFileError
+from st_cdgm.outputs import to_json
 
 ZERO = LAGS.index(0)
 

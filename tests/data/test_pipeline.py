@@ -13,9 +13,11 @@ import xarray as xr
 from omegaconf import OmegaConf
 from small_task import SPLITS, config, predictors, stamps, targets, write
 
-from st_cdgm.data.pipeline import DataConfig, GridMetadata, NetCDFDataPipeline
-from st_cdgm.data.predictors import load_predictors
-from st_cdgm.data.splits import SplitConfig
+from st_cdgm.data.pipeline import NetCDFDataPipeline
+from st_cdgm.data.task.config import DataConfig
+from st_cdgm.data.task.labels import GridMetadata
+from st_cdgm.data.task.predictors import load_predictors
+from st_cdgm.data.time.splits import SplitConfig
 from st_cdgm.errors import (
     ConfigError,
     GridMismatchError,

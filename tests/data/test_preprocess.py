@@ -25,24 +25,23 @@ from hypothesis import strategies as st
 from tests.data import prepared_task, small_task
 from zarr.codecs import BloscCodec, ZstdCodec
 
-from st_cdgm.data import work_plan
-from st_cdgm.data.day_fields import DAYS_PER_BLOCK
-from st_cdgm.data.manifest import (
+from st_cdgm.data.store import work as work_plan
+from st_cdgm.data.store.manifest import (
     days_of_runs,
     read_config,
     read_preprocessor,
     write_preprocessor,
 )
-from st_cdgm.data.preprocess import (
-    check_target,
+from st_cdgm.data.store.preprocess import (
     convert_netcdf_to_zarr,
     create_shards,
     verify_output,
     write_zarr,
 )
-from st_cdgm.data.resumable import ResumableOutput
-from st_cdgm.data.zarr_pipeline import ZarrDataPipeline
-from st_cdgm.data.zarr_store import STORES, codec_of, plan_layout
+from st_cdgm.data.store.resumable import ResumableOutput, check_target
+from st_cdgm.data.store.zarr_pipeline import ZarrDataPipeline
+from st_cdgm.data.store.zarr_store import STORES, codec_of, plan_layout
+from st_cdgm.data.task.days import DAYS_PER_BLOCK
 from st_cdgm.errors import ConfigError, InputError, MissingFileError, OutputError
 
 BLOCKS = {"block_size": "200 kB", "chunk_size_time": 32}  # four blocks of 64 days
@@ -394,7 +393,7 @@ def test_damaged_preprocessor(stores, tmp_path):
 KILLED = """
     import os, signal, sys, warnings
     from st_cdgm.data import zarr_store
-    from st_cdgm.data.preprocess import write_zarr
+    from st_cdgm.data.store.preprocess import write_zarr
     from st_cdgm.data.pipeline import NetCDFDataPipeline
     from tests.data import small_task
     from pathlib import Path

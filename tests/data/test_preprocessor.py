@@ -10,9 +10,9 @@ import torch
 from safetensors.numpy import load, save
 from small_task import LR_LAT, LR_LON, SEA, config, write
 
-from st_cdgm.data.fitting import standardise_static
+from st_cdgm.data.fit.preprocessor import FORMAT_VERSION, Preprocessor
+from st_cdgm.data.fit.statistics import standardise_static
 from st_cdgm.data.pipeline import NetCDFDataPipeline
-from st_cdgm.data.preprocessor import FORMAT_VERSION, Preprocessor
 from st_cdgm.errors import InputError
 
 NAN = np.nan

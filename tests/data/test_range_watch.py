@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from st_cdgm.data.readers import read_channels, read_targets
+from st_cdgm.data.read.readers import read_channels, read_targets
 
 LAT, LON = np.linspace(46, 40, 4), np.linspace(-8, 0, 5)
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from climate_files import dataset, field, on_levels, predictors, times, write
 
-from st_cdgm.data.datasets import window_index
-from st_cdgm.data.grids import Grid
-from st_cdgm.data.readers import read_channels, read_static, read_targets
+from st_cdgm.data.read.readers import read_channels, read_static, read_targets
+from st_cdgm.data.space.grid import Grid
+from st_cdgm.data.time.windows import window_index
 from st_cdgm.errors import GridMismatchError, InputError, MissingVariableError
 
 

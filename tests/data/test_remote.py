@@ -12,11 +12,11 @@ import xarray as xr
 from climate_files import LAT, LON, predictors, times, write
 from servers import web_server
 
-from st_cdgm.data import remote, remote_files
-from st_cdgm.data.inspection import inspect_file
-from st_cdgm.data.opening import file_label, open_dataset, resolve_paths
-from st_cdgm.data.readers import read_channels
-from st_cdgm.data.remote_files import RemoteFile
+from st_cdgm.data.files import remote, remote_files
+from st_cdgm.data.files.open import file_label, open_dataset, resolve_paths
+from st_cdgm.data.files.remote_files import RemoteFile
+from st_cdgm.data.inspect.files import inspect_file
+from st_cdgm.data.read.readers import read_channels
 from st_cdgm.errors import InputError, MissingFileError
 
 pytest.importorskip("aiohttp")

@@ -21,12 +21,12 @@ from torch import distributed
 from torch import multiprocessing as mp
 from torch.utils.data import DataLoader, DistributedSampler
 
-from st_cdgm.data.datasets import WindowDataset
 from st_cdgm.data.pipeline import NetCDFDataPipeline
-from st_cdgm.data.preprocess import create_shards, write_zarr
-from st_cdgm.data.shard_dataset import WebDatasetIterableDataset
-from st_cdgm.data.splits import SplitConfig
-from st_cdgm.data.zarr_pipeline import ZarrDataPipeline
+from st_cdgm.data.store.preprocess import create_shards, write_zarr
+from st_cdgm.data.store.shard_dataset import WebDatasetIterableDataset
+from st_cdgm.data.store.zarr_pipeline import ZarrDataPipeline
+from st_cdgm.data.task.datasets import WindowDataset
+from st_cdgm.data.time.splits import SplitConfig
 
 SOURCES = ("netcdf", "netcdf, little memory", "data sets", "zarr", "webdataset")
 LITTLE = "600 kB"

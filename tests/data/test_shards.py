@@ -25,11 +25,11 @@ from tests.data import prepared_task, small_task
 from torch.utils.data import DataLoader
 
 from st_cdgm.data.pipeline import NetCDFDataPipeline
-from st_cdgm.data.preprocess import create_shards, verify_output, write_zarr
-from st_cdgm.data.shard_dataset import WebDatasetIterableDataset
-from st_cdgm.data.shard_names import expand_shards
-from st_cdgm.data.shards import Shard
-from st_cdgm.data.zarr_pipeline import ZarrDataPipeline
+from st_cdgm.data.store.preprocess import create_shards, verify_output, write_zarr
+from st_cdgm.data.store.shard_dataset import WebDatasetIterableDataset
+from st_cdgm.data.store.shard_names import expand_shards
+from st_cdgm.data.store.shards import Shard
+from st_cdgm.data.store.zarr_pipeline import ZarrDataPipeline
 from st_cdgm.errors import ConfigError, InputError, MissingFileError
 
 SIZE = 30
@@ -600,8 +600,8 @@ DISTRIBUTED = """
     import torch.distributed as dist
     import torch.multiprocessing as mp
     from torch.utils.data import DataLoader
-    from st_cdgm.data.shard_dataset import WebDatasetIterableDataset
-    from st_cdgm.data.zarr_pipeline import ZarrDataPipeline
+    from st_cdgm.data.store.shard_dataset import WebDatasetIterableDataset
+    from st_cdgm.data.store.zarr_pipeline import ZarrDataPipeline
     from tests.data import prepared_task, small_task
 
     def read(rank, meeting, shards, stores, out):

@@ -10,18 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from st_cdgm.data.calendars import day_keys
-from st_cdgm.data.datasets import window_index
-from st_cdgm.data.splits import (
-    SPLITS,
-    SplitConfig,
+from st_cdgm.data.time.calendar import day_keys
+from st_cdgm.data.time.periods import (
     check_period,
     days_in_periods,
     described_periods,
     period_days,
-    season_years,
-    split_days,
 )
+from st_cdgm.data.time.splits import SPLITS, SplitConfig, season_years, split_days
+from st_cdgm.data.time.windows import window_index
 from st_cdgm.errors import ConfigError, InputError
 
 
@@ -446,7 +443,7 @@ def test_hours_that_are_none(text):
 
 
 def test_real_winters_in_folds(real_data):
-    from st_cdgm.data.readers import read_targets
+    from st_cdgm.data.read.readers import read_targets
 
     path = real_data / "cordex_iberia" / "racmo22e_winter.nc"
     days = read_targets(path).days

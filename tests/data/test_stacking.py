@@ -8,7 +8,7 @@ import xarray as xr
 from climate_files import predictors
 
 from st_cdgm.data import pipeline
-from st_cdgm.data.stacking import (
+from st_cdgm.data.tables.stacking import (
     dataset_to_numpy,
     ensure_callable_transform,
     infer_dim,

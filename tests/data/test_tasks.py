@@ -21,11 +21,12 @@ import xarray as xr
 from tests.data import twins
 from torch.utils.data import DataLoader
 
-from st_cdgm.data.coarsening import block_mean
-from st_cdgm.data.pipeline import DataConfig, NetCDFDataPipeline
-from st_cdgm.data.predictors import load_predictors
-from st_cdgm.data.readers import read_channels
-from st_cdgm.data.splits import SplitConfig
+from st_cdgm.data.pipeline import NetCDFDataPipeline
+from st_cdgm.data.read.readers import read_channels
+from st_cdgm.data.space.blocks import block_mean
+from st_cdgm.data.task.config import DataConfig
+from st_cdgm.data.task.predictors import load_predictors
+from st_cdgm.data.time.splits import SplitConfig
 from st_cdgm.errors import GridMismatchError
 
 DAY = pd.Timedelta(days=1)

@@ -14,15 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.special import ndtri
 
-from st_cdgm.data.fields import TargetVariable
-from st_cdgm.data.quantile_map import AmountCounts
-from st_cdgm.data.transforms import (
-    MAX_PRECIPITATION,
-    FunctionCodec,
-    TargetCodec,
-    build_codec,
-    temperature_rank,
-)
+from st_cdgm.data.fit.codecs.choice import build_codec
+from st_cdgm.data.fit.codecs.quantile_map import AmountCounts
+from st_cdgm.data.fit.codecs.target import MAX_PRECIPITATION, FunctionCodec, TargetCodec
+from st_cdgm.data.variables.fields import TargetVariable
+from st_cdgm.data.variables.kinds import temperature_rank
 from st_cdgm.errors import ConfigError, InputError, OutputError
 
 PR = TargetVariable(name="pr", units="mm day-1")

@@ -6,8 +6,8 @@ import signal
 import pytest
 from climate_files import predictors, write
 
-from st_cdgm.data import trial
-from st_cdgm.data.opening import open_dataset
+from st_cdgm.data.files import sniff as trial
+from st_cdgm.data.files.open import open_dataset
 from st_cdgm.errors import InputError
 
 ANSWER = "import sys\nfor line in sys.stdin:\n    {}\n    print('done', flush=True)\n"

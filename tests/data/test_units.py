@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 from climate_files import field, times
 
-from st_cdgm.data.quantities import QUANTITIES, quantity_of
-from st_cdgm.data.units import (
+from st_cdgm.data.variables.quantities import QUANTITIES, quantity_of
+from st_cdgm.data.variables.units import (
     canonical_units,
     check_plausible,
     to_canonical,

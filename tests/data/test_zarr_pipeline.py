@@ -13,9 +13,9 @@ from tests.data import prepared_task
 from torch.utils.data import DataLoader
 
 from st_cdgm.data.pipeline import NetCDFDataPipeline
-from st_cdgm.data.preprocess import write_zarr
-from st_cdgm.data.views import PipelineViews
-from st_cdgm.data.zarr_pipeline import ZarrDataPipeline
+from st_cdgm.data.store.preprocess import write_zarr
+from st_cdgm.data.store.zarr_pipeline import ZarrDataPipeline
+from st_cdgm.data.task.prepared import PipelineViews
 from st_cdgm.errors import ConfigError, InputError
 
 TINY = "400 kB"  # 16 of 29 blocks of 8 days: the rest is read again

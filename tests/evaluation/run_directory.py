@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
-from st_cdgm.evaluation.dag import export_dag
+from st_cdgm.evaluation.graph.dag import export_dag
 from st_cdgm.evaluation.scorecard import evaluate_ensembles
 
 GRAPH_NAMES = ["SURF", "GP1000", "GP850", "GP500", "static"]

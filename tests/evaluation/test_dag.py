@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from st_cdgm.errors import InputError, OutputError
-from st_cdgm.evaluation.dag import (
+from st_cdgm.evaluation.graph.dag import (
     compute_structural_hamming_distance,
     export_dag,
     export_dag_to_csv,
     export_dag_to_json,
 )
-from st_cdgm.evaluation.graph import (
+from st_cdgm.evaluation.graph.matrix import (
     Edge,
     acyclic_threshold,
     acyclicity_report,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from st_cdgm.data.fields import TargetVariable
+from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.evaluation.diagnostics import choose_cases
 from st_cdgm.evaluation.metrics.probabilistic import crps
 from st_cdgm.evaluation.scorecard import evaluate_ensembles

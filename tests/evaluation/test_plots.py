@@ -11,9 +11,9 @@ from matplotlib.colors import BoundaryNorm
 from matplotlib.patches import FancyArrowPatch
 
 from st_cdgm.errors import InputError, OutputError
-from st_cdgm.evaluation.graph import Edge
-from st_cdgm.evaluation.maps import DayFields, MapGrid, kind_of, plot_day_maps
-from st_cdgm.evaluation.plots import (
+from st_cdgm.evaluation.graph.matrix import Edge
+from st_cdgm.evaluation.report.maps import DayFields, MapGrid, kind_of, plot_day_maps
+from st_cdgm.evaluation.report.plots import (
     figure_png,
     figure_svg,
     plot_dag_graph,

@@ -16,11 +16,11 @@ import xarray as xr
 from run_directory import CONFIG, GRAPH_NAMES, NOTE, write_run
 
 from st_cdgm.errors import InputError, MissingFileError, OutputError
-from st_cdgm.evaluation import report as report_module
 from st_cdgm.evaluation.gains import Gain
-from st_cdgm.evaluation.report import build_report
-from st_cdgm.evaluation.report_inputs import read_run
-from st_cdgm.evaluation.report_scores import Scores, compare, score_tables, verdict
+from st_cdgm.evaluation.report import build as report_module
+from st_cdgm.evaluation.report.build import build_report
+from st_cdgm.evaluation.report.inputs import read_run
+from st_cdgm.evaluation.report.scores import Scores, compare, score_tables, verdict
 from st_cdgm.evaluation.scorecard import COLUMNS, Scorecard
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}

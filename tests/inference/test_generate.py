@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from st_cdgm.data.batch import Batch
+from st_cdgm.checkpoint.directory import Checkpoint, load_checkpoint
 from st_cdgm.data.pipeline import NetCDFDataPipeline
+from st_cdgm.data.task.batch import Batch
 from st_cdgm.inference.downscale import generate, generate_batch
-from st_cdgm.training.checkpoint import Checkpoint, load_checkpoint
 from st_cdgm.training.fit import TrainingResult
 
 

@@ -11,13 +11,14 @@ from tests.data import twins
 from tests.toy import tiny_model
 from typer.testing import CliRunner
 
+from st_cdgm.checkpoint.directory import load_checkpoint
 from st_cdgm.cli.main import EXIT_INPUT, app
-from st_cdgm.data.pipeline import DataConfig, NetCDFDataPipeline
-from st_cdgm.data.predictors import load_predictors
-from st_cdgm.data.splits import SplitConfig
+from st_cdgm.data.pipeline import NetCDFDataPipeline
+from st_cdgm.data.task.config import DataConfig
+from st_cdgm.data.task.predictors import load_predictors
+from st_cdgm.data.time.splits import SplitConfig
 from st_cdgm.errors import InputError
 from st_cdgm.inference.downscale import check_daily, downscale, generate
-from st_cdgm.training.checkpoint import load_checkpoint
 from st_cdgm.training.config import LossConfig, TrainingConfig
 from st_cdgm.training.fit import train
 

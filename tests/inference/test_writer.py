@@ -15,17 +15,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from st_cdgm.data.fields import TargetVariable
-from st_cdgm.data.grids import Grid
+from st_cdgm.data.space.grid import Grid
+from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.errors import InputError, OutputError
 from st_cdgm.inference import writer as writer_module
-from st_cdgm.inference.writer import (
-    FILL_VALUE,
-    EnsembleWriter,
-    check_output_path,
-    encode_days,
-    ensemble_dataset,
-)
+from st_cdgm.inference.cf_layout import FILL_VALUE, encode_days
+from st_cdgm.inference.writer import EnsembleWriter, ensemble_dataset
+from st_cdgm.outputs import check_output_path
 
 PR = TargetVariable(
     name="pr",

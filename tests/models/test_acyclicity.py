@@ -13,8 +13,8 @@ from hypothesis.extra.numpy import arrays
 from scipy.linalg import expm
 
 from st_cdgm.errors import ConfigError, InputError
-from st_cdgm.evaluation.dag import export_dag_to_csv
-from st_cdgm.evaluation.graph import (
+from st_cdgm.evaluation.graph.dag import export_dag_to_csv
+from st_cdgm.evaluation.graph.matrix import (
     acyclic_threshold,
     acyclicity_report,
     find_cycle,

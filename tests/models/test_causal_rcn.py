@@ -10,12 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from st_cdgm.errors import ConfigError, InputError
 from st_cdgm.models.acyclicity import acyclicity, in_dagma_domain
 from st_cdgm.models.causal_rcn import MaskDiagonal, RCNCell, RCNSequenceRunner
-from st_cdgm.models.stacked import (
-    GRUStep,
-    StackedGRUCell,
-    StackedLinear,
-    rms_normalise,
-)
+from st_cdgm.models.stacked import GRUStep, StackedGRUCell, StackedLinear, rms_normalise
 
 Q, N, H, D, R = 4, 6, 8, 5, 3
 

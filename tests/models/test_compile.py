@@ -7,11 +7,9 @@ import torch
 from torch import nn
 
 from st_cdgm.models.causal_rcn import RCNCell, RCNSequenceRunner
+from st_cdgm.models.convolutions import IntelligibleVariableConfig
 from st_cdgm.models.graph_builder import HeteroGraphBuilder
-from st_cdgm.models.intelligible_encoder import (
-    IntelligibleVariableConfig,
-    IntelligibleVariableEncoder,
-)
+from st_cdgm.models.intelligible_encoder import IntelligibleVariableEncoder
 
 PATHS = {
     "surface": ("GP850", "spat_adj", "GP850"),

@@ -9,19 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from st_cdgm.data.transforms import TargetCodec
+from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.errors import ConfigError
 from st_cdgm.models.conditioning import Conditioning
 from st_cdgm.models.config import DiffusionConfig, UNetConfig
-from st_cdgm.models.diffusion_decoder import (
-    CausalDiffusionDecoder,
-    DiffusionOutput,
-    multiscale_noise,
-    precondition,
-    unet_kwargs,
-)
-from st_cdgm.models.diffusion_output import encode_temperatures
-from st_cdgm.models.samplers import SAMPLERS, vp_sigmas
+from st_cdgm.models.diffusion_decoder import CausalDiffusionDecoder
+from st_cdgm.models.diffusion_output import DiffusionOutput, encode_temperatures
+from st_cdgm.models.noise import multiscale_noise
+from st_cdgm.models.noise_levels import SAMPLERS, vp_sigmas
+from st_cdgm.models.preconditioning import precondition
+from st_cdgm.models.unet import unet_kwargs
 
 SIGMA = torch.tensor([0.05, 0.5, 1.0, 5.0, 60.0])
 GRID = vp_sigmas(1000).flip(0)  # ascending
@@ -743,7 +740,7 @@ def test_a_baseline_of_another_shape_is_refused():
 
 
 def test_projection_holds_in_the_sample():
-    from st_cdgm.models.constraints import BlockMeanProjection, Blocks
+    from st_cdgm.physics.blocks import BlockMeanProjection, Blocks
 
     blocks = Blocks.from_factor((5, 7), 2)
     coarse = torch.randn(2, 3, blocks.count, generator=seeded())

@@ -26,13 +26,9 @@ from torch_geometric.nn import (
 )
 
 from st_cdgm.errors import ConfigError, InputError, MissingVariableError
+from st_cdgm.models.convolutions import IntelligibleVariableConfig as Config
 from st_cdgm.models.graph_builder import HeteroGraphBuilder
-from st_cdgm.models.intelligible_encoder import (
-    IntelligibleVariableConfig as Config,
-)
-from st_cdgm.models.intelligible_encoder import (
-    IntelligibleVariableEncoder,
-)
+from st_cdgm.models.intelligible_encoder import IntelligibleVariableEncoder
 
 CHANNELS = {"GP850": 3, "GP500": 2, "SP_HR": 1}
 ADVECTION = ("GP850", "spat_adj", "GP850")

@@ -9,17 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from st_cdgm.models.samplers import (
+from st_cdgm.models.noise_levels import (
     DEFAULT_STEPS,
     SAMPLERS,
     UNIT_VARIANCE_SIGMA_RANGE,
-    draws_needed,
     karras_sigmas,
     noise_levels,
     resolve_sampler,
-    sample,
     vp_sigmas,
 )
+from st_cdgm.models.samplers import draws_needed, sample
 from st_cdgm.randomness import member_day_noise
 
 N = 20_000

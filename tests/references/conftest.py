@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from st_cdgm.data.baselines import array_blocks, build_baseline
-from st_cdgm.data.calendars import day_keys
-from st_cdgm.data.fields import Channel, FieldArrays, TargetVariable
-from st_cdgm.data.fitting import fit_preprocessor
-from st_cdgm.data.grids import Grid
-from st_cdgm.data.preprocessor import Preprocessor
-from st_cdgm.data.transforms import build_codec
+from st_cdgm.data.fit.baseline.combined import array_blocks, build_baseline
+from st_cdgm.data.fit.codecs.choice import build_codec
+from st_cdgm.data.fit.preprocessor import Preprocessor
+from st_cdgm.data.fit.statistics import fit_preprocessor
+from st_cdgm.data.space.grid import Grid
+from st_cdgm.data.time.calendar import day_keys
+from st_cdgm.data.variables.fields import Channel, FieldArrays, TargetVariable
 
 TARGETS = (
     TargetVariable(name="tasmin", units="degC", standard_name="air_temperature"),

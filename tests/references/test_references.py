@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from st_cdgm.data.fields import FieldArrays
+from st_cdgm.data.variables.fields import FieldArrays
 from st_cdgm.errors import ConfigError, InputError
 from st_cdgm.evaluation.metrics.probabilistic import crps
 from st_cdgm.references.base import REFERENCES, build_reference
@@ -213,8 +213,9 @@ def test_interpolation_needs_an_interpolated_baseline(make_world):
 
 def test_real_data_yardsticks(real_data):
     """Fair CRPS of 20 members on every fifth day of 2003-2005, known beforehand."""
-    from st_cdgm.data.pipeline import DataConfig, NetCDFDataPipeline
-    from st_cdgm.data.splits import SplitConfig
+    from st_cdgm.data.pipeline import NetCDFDataPipeline
+    from st_cdgm.data.task.config import DataConfig
+    from st_cdgm.data.time.splits import SplitConfig
 
     pipeline = NetCDFDataPipeline.from_config(
         DataConfig(

@@ -14,17 +14,14 @@ from tests.toy import tiny_model
 from torch import nn
 
 from st_cdgm.errors import ConfigError
-from st_cdgm.training.callbacks import (
-    BestCheckpoint,
-    EarlyStopping,
-    PlateauSchedule,
-)
+from st_cdgm.training.callbacks import BestCheckpoint, PlateauSchedule
 from st_cdgm.training.config import (
     EarlyStoppingConfig,
     LossConfig,
     LrSchedulerConfig,
     TrainingConfig,
 )
+from st_cdgm.training.early_stopping import EarlyStopping
 from st_cdgm.training.fit import _new_model, train
 from st_cdgm.training.lightning_module import STCDGMModule
 

@@ -10,11 +10,14 @@ import torch
 from tests.toy import tiny_model
 
 from st_cdgm.config.load import load_config
-from st_cdgm.data.batch import Batch
-from st_cdgm.data.fields import TargetVariable
-from st_cdgm.data.preprocessor import Preprocessor
-from st_cdgm.data.transforms import FunctionCodec, build_codec
+from st_cdgm.data.fit.codecs.choice import build_codec
+from st_cdgm.data.fit.codecs.target import FunctionCodec
+from st_cdgm.data.fit.preprocessor import Preprocessor
+from st_cdgm.data.task.batch import Batch
+from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.errors import ConfigError
+from st_cdgm.physics.derivatives import WindDerivatives
+from st_cdgm.physics.terms import BlockTerm, WindTerm, coarse_counterparts, wind_loss
 from st_cdgm.training.config import (
     DagConfig,
     LossConfig,
@@ -23,13 +26,6 @@ from st_cdgm.training.config import (
 )
 from st_cdgm.training.fit import _new_model
 from st_cdgm.training.lightning_module import STCDGMModule, last_day_condition
-from st_cdgm.training.physical_terms import (
-    BlockTerm,
-    WindTerm,
-    coarse_counterparts,
-    wind_loss,
-)
-from st_cdgm.training.physics import WindDerivatives
 
 WIND = {"uas": "eastward_wind", "vas": "northward_wind", "ps": "surface_air_pressure"}
 

@@ -10,17 +10,19 @@ import scoringrules
 import torch
 
 from st_cdgm.errors import ConfigError, InputError
-from st_cdgm.training.losses import (
+from st_cdgm.models.ensemble_loss import (
     fair_crps,
+    masked_mean,
+    multiscale_crps,
+    pool_valid,
+)
+from st_cdgm.training.losses import (
     fair_energy_score,
     loss_dag,
     loss_dagma,
     loss_no_tears,
     loss_reconstruction,
-    masked_mean,
-    multiscale_crps,
     multiscale_energy,
-    pool_valid,
 )
 
 

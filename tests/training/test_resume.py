@@ -13,8 +13,8 @@ from pytorch_lightning import Callback
 from safetensors.torch import load_file
 from tests.toy import tiny_model
 
+from st_cdgm.checkpoint.directory import load_checkpoint
 from st_cdgm.errors import ConfigError, InputError
-from st_cdgm.training.checkpoint import load_checkpoint
 from st_cdgm.training.config import (
     EarlyStoppingConfig,
     LossConfig,

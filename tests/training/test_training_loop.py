@@ -14,18 +14,21 @@ from torch import nn
 from st_cdgm.errors import ConfigError, InputError
 from st_cdgm.models.causal_rcn import RCNCell, RCNSequenceRunner
 from st_cdgm.models.config import DiffusionConfig
+from st_cdgm.models.convolutions import IntelligibleVariableConfig
 from st_cdgm.models.diffusion_decoder import CausalDiffusionDecoder
 from st_cdgm.models.graph_builder import HeteroGraphBuilder
-from st_cdgm.models.intelligible_encoder import (
-    IntelligibleVariableConfig,
-    IntelligibleVariableEncoder,
-)
+from st_cdgm.models.intelligible_encoder import IntelligibleVariableEncoder
 from st_cdgm.training import training_loop
-from st_cdgm.training.loop_epoch import _SCALERS, Epoch, Precision, to_device
+from st_cdgm.training.loop_epoch import (
+    _SCALERS,
+    Epoch,
+    Precision,
+    TrainingStepResult,
+    to_device,
+)
 from st_cdgm.training.loop_options import Chain, StepOptions
 from st_cdgm.training.losses import loss_dagma
 from st_cdgm.training.training_loop import (
-    TrainingStepResult,
     convert_sample_to_batch,
     iterate_batches,
     train_epoch,

@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from st_cdgm.cli._common import load, session
-
-__all__ = ["demo"]
+from st_cdgm.cli._options import load, session
 
 
 def demo(
@@ -25,12 +23,9 @@ def demo(
 
     Example: st-cdgm demo --quick --out runs/demo
     """
-    from st_cdgm.cli._workflow import (
-        check_run_directory,
-        make_climate,
-        run_workflow,
-    )
     from st_cdgm.outputs import check_output_directory
+    from st_cdgm.runs.checks import check_run_directory
+    from st_cdgm.runs.steps import make_climate, run_workflow
 
     data = out / "data"
     settings = load("demo_quick" if quick else "demo", None)

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import typer
 
-from st_cdgm.cli._common import ConfigOption, DryRunOption, Overrides, load, session
-
-__all__ = ["discover"]
+from st_cdgm.cli._options import ConfigOption, DryRunOption, Overrides, load, session
 
 
 def discover(
@@ -25,9 +23,9 @@ def discover(
     Example: st-cdgm discover --config iberia data.root=DIR discovery.folds=3
     """
     settings = load(config, overrides, dry_run=dry_run)
-    from st_cdgm.cli._checks import check_before_training, nothing_left_behind
-    from st_cdgm.cli._discovery import discover_links
-    from st_cdgm.cli._workflow import open_data, prepare_run
+    from st_cdgm.runs.checks import check_before_training, nothing_left_behind
+    from st_cdgm.runs.discovery import discover_links
+    from st_cdgm.runs.steps import open_data, prepare_run
 
     current = session(ctx)
     check_before_training(settings, to_the_end=False)

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import typer
 
-from st_cdgm.cli._common import console, session, start_logging
-
-__all__ = ["Check", "Status", "doctor", "run_checks"]
+from st_cdgm.cli._options import session
+from st_cdgm.runs.console import console, start_logging
 
 # Import names, in the order in which a broken one is best noticed.
 LIBRARIES = {

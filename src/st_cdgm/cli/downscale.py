@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from st_cdgm.cli._common import session, start_logging
-
-__all__ = ["downscale"]
+from st_cdgm.cli._options import session
+from st_cdgm.runs.console import start_logging
 
 
 def downscale(
@@ -51,7 +50,7 @@ def downscale(
     Example: st-cdgm downscale --checkpoint RUN/checkpoints/best --lr NEW.nc
     --output OUT.nc --members 20 --seed 1
     """
-    from st_cdgm.cli._workflow import downscale_files
+    from st_cdgm.runs.steps import downscale_files
 
     current = session(ctx)
     start_logging(current)

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from st_cdgm.cli._common import console, session, start_logging
-
-__all__ = ["evaluate"]
+from st_cdgm.cli._options import session
+from st_cdgm.runs.console import console, start_logging
 
 MODEL = "st-cdgm"  # the name of --prediction among the sources
 
@@ -36,9 +35,9 @@ def evaluate(
     --reference analogs=ANALOGS.nc
     """
     references = _references(reference or [])
-    from st_cdgm.cli._scores import scorecard_table
-    from st_cdgm.cli._workflow import score_files
     from st_cdgm.outputs import check_output_directory
+    from st_cdgm.runs.score_table import scorecard_table
+    from st_cdgm.runs.steps import score_files
 
     current = session(ctx)
     start_logging(current)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from st_cdgm.cli._common import console, session, start_logging
+from st_cdgm.cli._options import session
+from st_cdgm.runs.console import console, start_logging
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from st_cdgm.data.inspection import FileReport, VariableReport
-    from st_cdgm.data.pairing import PairReport
-
-__all__ = ["inspect"]
+    from st_cdgm.data.inspect.fields import VariableReport
+    from st_cdgm.data.inspect.files import FileReport
+    from st_cdgm.data.inspect.pairs import PairReport
 
 SHOWN_GAPS = 3
 SHOWN_LEVELS = 4
@@ -53,15 +53,15 @@ def inspect(
     """
     if not files and pair is None:
         raise typer.BadParameter("name at least one file, or --pair LR HR")
-    from st_cdgm.data import inspection  # late: --help must stay quick
-    from st_cdgm.data.plain import to_json, write_text
+    from st_cdgm.data.inspect import files as inspection  # late: --help must stay quick
+    from st_cdgm.outputs import to_json, write_text
 
     start_logging(session(ctx))
     reports = {file: inspection.inspect_file(file) for file in files or []}
     content: dict[str, Any] = {f: report.to_dict() for f, report in reports.items()}
     paired = None
     if pair is not None:
-        from st_cdgm.data.pairing import inspect_pair
+        from st_cdgm.data.inspect.pairs import inspect_pair
 
         paired = inspect_pair(*pair)
         content["pair"] = paired.to_dict()
@@ -171,7 +171,7 @@ def _size(size: float) -> str:
 
 
 def _duration(hours: float) -> str:
-    from st_cdgm.data.calendars import duration
+    from st_cdgm.data.time.calendar import duration
 
     return duration(round(3600.0 * hours))
 

@@ -22,16 +22,14 @@ from st_cdgm.cli import (
     synthesize,
     train,
 )
-from st_cdgm.cli._common import (
+from st_cdgm.cli._options import session
+from st_cdgm.errors import InputError
+from st_cdgm.runs.console import (
     Session,
     error_console,
     prepare_threads,
     record_traceback,
-    session,
 )
-from st_cdgm.errors import InputError
-
-__all__ = ["EXIT_FAILED", "EXIT_INPUT", "EXIT_INTERRUPTED", "app", "main"]
 
 EXIT_FAILED = 1
 EXIT_INPUT = 2

@@ -8,22 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from st_cdgm.cli._common import (
-    DryRunOption,
-    Overrides,
-    Session,
-    error_console,
-    load,
-    progress,
-    session,
-    start_logging,
-)
+from st_cdgm.cli._options import DryRunOption, Overrides, load, session
 from st_cdgm.errors import ConfigError
+from st_cdgm.runs.console import Session, error_console, progress, start_logging
 
 if TYPE_CHECKING:
     from st_cdgm.config.schema import Config
-
-__all__ = ["preprocess"]
 
 EXIT_INTERRUPTED = 130
 _USE = {
@@ -127,13 +117,9 @@ def _write(
     current: Session,
 ) -> Path:
     """Prepare the data and write them; return the directory."""
-    from st_cdgm.cli._workflow import open_data
-    from st_cdgm.data.preprocess import (
-        check_target,
-        create_shards,
-        pipeline_memory,
-        write_zarr,
-    )
+    from st_cdgm.data.store.preprocess import create_shards, pipeline_memory, write_zarr
+    from st_cdgm.data.store.resumable import check_target
+    from st_cdgm.runs.steps import open_data
 
     check_target(target, overwrite=options["overwrite"])
     settings.data.memory = str(pipeline_memory(options["memory"]))
@@ -155,7 +141,7 @@ def _write(
 
 def _report(directory: Path) -> None:
     """Say what was written and how it is read."""
-    from st_cdgm.data.manifest import read_metadata
+    from st_cdgm.data.store.manifest import read_metadata
 
     metadata = read_metadata(directory)
     files = metadata["checksums"]
@@ -171,7 +157,7 @@ def _report(directory: Path) -> None:
 
 
 def _verify(directory: Path) -> None:
-    from st_cdgm.data.preprocess import verify_output
+    from st_cdgm.data.store.preprocess import verify_output
 
     metadata = verify_output(directory)
     count = len(metadata["checksums"])

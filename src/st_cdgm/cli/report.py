@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from st_cdgm.cli._common import session, start_logging
-
-__all__ = ["report"]
+from st_cdgm.cli._options import session
+from st_cdgm.runs.console import start_logging
 
 
 def report(
@@ -23,7 +22,7 @@ def report(
 
     Example: st-cdgm report runs/iberia
     """
-    from st_cdgm.evaluation.report import build_report
+    from st_cdgm.runs.steps import write_report
 
     start_logging(session(ctx))
-    typer.echo(f"Report: {build_report(run_dir, title=title)}")
+    typer.echo(f"Report: {write_report(run_dir, title=title)}")

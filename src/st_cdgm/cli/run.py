@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from st_cdgm.cli._common import (
+from st_cdgm.cli._options import (
     ConfigOption,
     DryRunOption,
     Overrides,
@@ -14,8 +14,6 @@ from st_cdgm.cli._common import (
     load,
     session,
 )
-
-__all__ = ["run"]
 
 
 def run(
@@ -30,8 +28,8 @@ def run(
     Example: st-cdgm run --config iberia data.root=DIR run.dir=runs/iberia
     """
     settings = load(config, overrides, dry_run=dry_run)
-    from st_cdgm.cli._checks import check_before_training, nothing_left_behind
-    from st_cdgm.cli._workflow import run_workflow
+    from st_cdgm.runs.checks import check_before_training, nothing_left_behind
+    from st_cdgm.runs.steps import run_workflow
 
     check_before_training(settings, to_the_end=True)
     with nothing_left_behind(Path(settings.run.dir)):

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from st_cdgm.cli._common import Overrides, load, session, start_logging
-
-__all__ = ["synthesize"]
+from st_cdgm.cli._options import Overrides, load, session
+from st_cdgm.runs.console import start_logging
 
 
 def synthesize(
@@ -23,7 +22,7 @@ def synthesize(
 
     Example: st-cdgm synthesize --output data/synthetic synthetic.seed=3
     """
-    from st_cdgm.cli._workflow import make_climate
+    from st_cdgm.runs.steps import make_climate
 
     settings = load("demo", overrides)
     start_logging(session(ctx), level=settings.run.log_level)

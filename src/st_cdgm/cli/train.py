@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from st_cdgm.cli._common import (
+from st_cdgm.cli._options import (
     ConfigOption,
     DryRunOption,
     Overrides,
@@ -14,8 +14,6 @@ from st_cdgm.cli._common import (
     load,
     session,
 )
-
-__all__ = ["train"]
 
 
 def train(
@@ -30,8 +28,8 @@ def train(
     Example: st-cdgm train --config iberia data.root=DIR training.epochs=5
     """
     settings = load(config, overrides, dry_run=dry_run)
-    from st_cdgm.cli._checks import check_before_training, nothing_left_behind
-    from st_cdgm.cli._workflow import open_data, prepare_run, train_model
+    from st_cdgm.runs.checks import check_before_training, nothing_left_behind
+    from st_cdgm.runs.steps import open_data, prepare_run, train_model
 
     current = session(ctx)
     check_before_training(settings, to_the_end=False)

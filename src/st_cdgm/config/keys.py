@@ -11,8 +11,6 @@ from typing import Any, get_args, get_type_hints
 
 from st_cdgm.config.schema import Config
 
-__all__ = ["all_keys", "closest_key", "type_name"]
-
 
 def _without_none(hint: Any) -> Any:
     """Return ``T`` for ``T | None``."""

@@ -24,8 +24,6 @@ from st_cdgm.config.keys import closest_key, type_name
 from st_cdgm.config.schema import Config
 from st_cdgm.errors import ConfigError, InputError, MissingFileError
 
-__all__ = ["config_to_yaml", "load_config", "preset_names", "save_config"]
-
 logger = logging.getLogger(__name__)
 
 PRESETS = "st_cdgm.config.presets"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
 
-from st_cdgm.data.pipeline import DataConfig
 from st_cdgm.data.synthetic.config import SyntheticConfig
+from st_cdgm.data.task.config import DataConfig
+from st_cdgm.discovery.network import DiscoveryConfig
 from st_cdgm.errors import ConfigError
 from st_cdgm.evaluation.config import EvaluationConfig
 from st_cdgm.inference.config import InferenceConfig
@@ -16,10 +17,7 @@ from st_cdgm.models.config import (
     ModelConfig,
     RCNConfig,
 )
-from st_cdgm.training.causal_network import DiscoveryConfig
 from st_cdgm.training.config import LossConfig, TrainingConfig
-
-__all__ = ["Config", "RunConfig"]
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 

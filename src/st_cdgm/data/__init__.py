@@ -7,23 +7,25 @@ from typing import TYPE_CHECKING, Any
 from st_cdgm._lazy import import_name
 
 if TYPE_CHECKING:
-    from st_cdgm.data.batch import Batch
-    from st_cdgm.data.datasets import ResDiffIterableDataset, WindowDataset
-    from st_cdgm.data.grids import Grid
-    from st_cdgm.data.inspection import inspect_file
+    from st_cdgm.data.fit.preprocessor import Preprocessor
+    from st_cdgm.data.inspect.files import inspect_file
+    from st_cdgm.data.inspect.pairs import inspect_pair
     from st_cdgm.data.netcdf_utils import NetCDFToDataFrame, process_netcdf_file
-    from st_cdgm.data.pairing import inspect_pair
-    from st_cdgm.data.pipeline import DataConfig, GridMetadata, NetCDFDataPipeline
-    from st_cdgm.data.predictors import load_predictors
-    from st_cdgm.data.preprocess import (
+    from st_cdgm.data.pipeline import NetCDFDataPipeline
+    from st_cdgm.data.space.grid import Grid
+    from st_cdgm.data.store.preprocess import (
         convert_netcdf_to_zarr,
         create_shards,
         write_zarr,
     )
-    from st_cdgm.data.preprocessor import Preprocessor
-    from st_cdgm.data.shard_dataset import WebDatasetIterableDataset
-    from st_cdgm.data.splits import SplitConfig
-    from st_cdgm.data.zarr_pipeline import ZarrDataPipeline
+    from st_cdgm.data.store.shard_dataset import WebDatasetIterableDataset
+    from st_cdgm.data.store.zarr_pipeline import ZarrDataPipeline
+    from st_cdgm.data.task.batch import Batch
+    from st_cdgm.data.task.config import DataConfig
+    from st_cdgm.data.task.datasets import ResDiffIterableDataset, WindowDataset
+    from st_cdgm.data.task.labels import GridMetadata
+    from st_cdgm.data.task.predictors import load_predictors
+    from st_cdgm.data.time.splits import SplitConfig
 
 __all__ = [
     "Batch",
@@ -48,25 +50,25 @@ __all__ = [
 ]
 
 _HOME = {
-    "Batch": "st_cdgm.data.batch",
+    "Batch": "st_cdgm.data.task.batch",
     "DataConfig": "st_cdgm.data.pipeline",
-    "Grid": "st_cdgm.data.grids",
+    "Grid": "st_cdgm.data.space.grid",
     "GridMetadata": "st_cdgm.data.pipeline",
     "NetCDFDataPipeline": "st_cdgm.data.pipeline",
     "NetCDFToDataFrame": "st_cdgm.data.netcdf_utils",
-    "Preprocessor": "st_cdgm.data.preprocessor",
-    "ResDiffIterableDataset": "st_cdgm.data.datasets",
-    "SplitConfig": "st_cdgm.data.splits",
-    "WebDatasetIterableDataset": "st_cdgm.data.shard_dataset",
-    "WindowDataset": "st_cdgm.data.datasets",
-    "ZarrDataPipeline": "st_cdgm.data.zarr_pipeline",
-    "convert_netcdf_to_zarr": "st_cdgm.data.preprocess",
-    "create_shards": "st_cdgm.data.preprocess",
-    "inspect_file": "st_cdgm.data.inspection",
-    "inspect_pair": "st_cdgm.data.pairing",
-    "load_predictors": "st_cdgm.data.predictors",
+    "Preprocessor": "st_cdgm.data.fit.preprocessor",
+    "ResDiffIterableDataset": "st_cdgm.data.task.datasets",
+    "SplitConfig": "st_cdgm.data.time.splits",
+    "WebDatasetIterableDataset": "st_cdgm.data.store.shard_dataset",
+    "WindowDataset": "st_cdgm.data.task.datasets",
+    "ZarrDataPipeline": "st_cdgm.data.store.zarr_pipeline",
+    "convert_netcdf_to_zarr": "st_cdgm.data.store.preprocess",
+    "create_shards": "st_cdgm.data.store.preprocess",
+    "inspect_file": "st_cdgm.data.inspect.files",
+    "inspect_pair": "st_cdgm.data.inspect.pairs",
+    "load_predictors": "st_cdgm.data.task.predictors",
     "process_netcdf_file": "st_cdgm.data.netcdf_utils",
-    "write_zarr": "st_cdgm.data.preprocess",
+    "write_zarr": "st_cdgm.data.store.preprocess",
 }
 
 

@@ -17,8 +17,12 @@ import pandas as pd
 import xarray as xr
 from dask.diagnostics.progress import ProgressBar
 
-from st_cdgm.data.coordinates import check_not_empty, required_coordinates
-from st_cdgm.data.cutting import (
+from st_cdgm.data.files.open import resolve_paths
+from st_cdgm.data.space.coordinates import check_not_empty, required_coordinates
+from st_cdgm.data.tables.frames import Method, check_variables, fields_of, table
+from st_cdgm.data.tables.metadata import extract_metadata
+from st_cdgm.data.tables.metadata_text import detailed_info, simple_info, variable_rows
+from st_cdgm.data.tables.selection import (
     cut_period,
     cut_region,
     open_plain,
@@ -26,12 +30,8 @@ from st_cdgm.data.cutting import (
     pooled,
     statistics_of,
 )
-from st_cdgm.data.frames import Method, check_variables, fields_of, table
-from st_cdgm.data.metadata import extract_metadata
-from st_cdgm.data.metadata_text import detailed_info, simple_info, variable_rows
-from st_cdgm.data.opening import resolve_paths
-from st_cdgm.data.plain import to_json, write_table, write_text
 from st_cdgm.errors import ConfigError, InputError
+from st_cdgm.outputs import to_json, write_table, write_text
 
 __all__ = ["NetCDFToDataFrame", "export_metadata", "process_netcdf_file"]
 
@@ -277,7 +277,8 @@ class NetCDFToDataFrame:
     def extract_all_metadata(self, *, statistics: bool = True) -> dict[str, Any]:
         """Describe the file in ten sections of plain types.
 
-        See :func:`st_cdgm.data.metadata.extract_metadata`; ``statistics=False`` leaves
+        See :func:`st_cdgm.data.tables.metadata.extract_metadata`;
+        ``statistics=False`` leaves
         the values unread.
         """
         return extract_metadata(self.dataset, self.filepath, statistics=statistics)

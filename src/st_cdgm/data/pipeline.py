@@ -13,37 +13,35 @@ from typing import Any, cast
 import numpy as np
 import xarray as xr
 
-from st_cdgm.data.baselines import Blocks, build_baseline
-from st_cdgm.data.data_config import DataConfig
-from st_cdgm.data.day_fields import DayFields, memory_bytes
-from st_cdgm.data.derived import read_with_derived
-from st_cdgm.data.fields import FieldArrays, TargetVariable
-from st_cdgm.data.fitting import fit_preprocessor, with_given_statistics
-from st_cdgm.data.normalization import FillStrategy, Scope
-from st_cdgm.data.opening import Paths
-from st_cdgm.data.preprocessor import Preprocessor
-from st_cdgm.data.readers import read_static, read_targets
-from st_cdgm.data.source import PreparedReader, pair_days
-from st_cdgm.data.splits import SplitConfig, described_periods, split_days
-from st_cdgm.data.transforms import (
-    DatasetFunction,
-    FunctionCodec,
-    TargetCodec,
-    build_codec,
-)
-from st_cdgm.data.views import GridMetadata, PipelineViews
+from st_cdgm.data.files.open import Paths
+from st_cdgm.data.fit.baseline.combined import build_baseline
+from st_cdgm.data.fit.codecs.choice import build_codec
+from st_cdgm.data.fit.codecs.target import DatasetFunction, FunctionCodec, TargetCodec
+from st_cdgm.data.fit.moments import Blocks, FillStrategy, Scope
+from st_cdgm.data.fit.preprocessor import Preprocessor
+from st_cdgm.data.fit.statistics import fit_preprocessor, with_given_statistics
+from st_cdgm.data.read.derived import read_with_derived
+from st_cdgm.data.read.readers import read_static, read_targets
+from st_cdgm.data.task.config import DataConfig
+from st_cdgm.data.task.days import DayFields, memory_bytes
+from st_cdgm.data.task.labels import GridMetadata
+from st_cdgm.data.task.paired_days import PreparedReader, pair_days
+from st_cdgm.data.task.prepared import PipelineViews
+from st_cdgm.data.time.periods import described_periods
+from st_cdgm.data.time.splits import SplitConfig, split_days
+from st_cdgm.data.variables.fields import FieldArrays, TargetVariable
 from st_cdgm.errors import ConfigError
 
 __all__ = ["DataConfig", "GridMetadata", "NetCDFDataPipeline"]
 
 # Documented as names of this module; they live in modules of their own.
 _ELSEWHERE = {
-    "ResDiffIterableDataset": "datasets",
-    "WebDatasetIterableDataset": "shard_dataset",
-    "ZarrDataPipeline": "zarr_pipeline",
-    "_dataset_to_numpy": "stacking",
-    "_ensure_callable_transform": "stacking",
-    "_infer_dim": "stacking",
+    "ResDiffIterableDataset": "task.datasets",
+    "WebDatasetIterableDataset": "store.shard_dataset",
+    "ZarrDataPipeline": "store.zarr_pipeline",
+    "_dataset_to_numpy": "tables.stacking",
+    "_ensure_callable_transform": "tables.stacking",
+    "_infer_dim": "tables.stacking",
 }
 
 
@@ -64,7 +62,7 @@ class NetCDFDataPipeline(PipelineViews):
     ----------
     lr_path, hr_path : str, Path, sequence of these, or xarray.Dataset
         Coarse predictors and fine targets: files, URLs or patterns, or data in memory;
-        see :func:`st_cdgm.data.opening.open_dataset`.
+        see :func:`st_cdgm.data.files.open.open_dataset`.
     static_path : str, Path, sequence of these, or xarray.Dataset, optional
         Fine fields without time.
     seq_len : int
@@ -97,7 +95,7 @@ class NetCDFDataPipeline(PipelineViews):
     normalization, residual_scaling : {"per_variable", "per_gridpoint"}
         Scope of statistics.
     precipitation_codec, precipitation_delta, wet_threshold
-        See :func:`st_cdgm.data.transforms.build_codec`.
+        See :func:`st_cdgm.data.fit.codecs.choice.build_codec`.
     lr_precipitation_root : bool
         Whether precipitation predictors enter as their square root.
     nan_fill_strategy : {"zero", "mean", "interpolate"}
@@ -111,7 +109,7 @@ class NetCDFDataPipeline(PipelineViews):
         Whether predictors are standardised by median and interquartile range.
     lr_derived : sequence of str
         Predictors to derive, such as ``ug_850``; see
-        :func:`st_cdgm.data.derived.add_derived`.
+        :func:`st_cdgm.data.read.derived.add_derived`.
     lr_coarsen : int
         Block side over which predictors are averaged, for a perfect-model study in
         which a fine model is its own coarse counterpart.
@@ -425,10 +423,10 @@ class NetCDFDataPipeline(PipelineViews):
             periods=self._periods,
             time_step=config.time_step,
             step_seconds=self.days.step_seconds,
-            nan_fill=cast(FillStrategy, config.nan_fill_strategy),
-            normalization=cast(Scope, config.normalization),
+            nan_fill=cast("FillStrategy", config.nan_fill_strategy),
+            normalization=cast("Scope", config.normalization),
             normalize=config.normalize,
-            residual_scaling=cast(Scope, config.residual_scaling),
+            residual_scaling=cast("Scope", config.residual_scaling),
             robust=config.robust,
             lr_root=config.lr_precipitation_root,
             lr_coarsen=config.lr_coarsen,

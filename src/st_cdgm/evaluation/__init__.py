@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from st_cdgm._lazy import import_name
 
 if TYPE_CHECKING:
-    from st_cdgm.evaluation.dag import (
+    from st_cdgm.evaluation.graph.dag import (
         compute_structural_hamming_distance,
         export_dag,
         export_dag_to_csv,
         export_dag_to_json,
     )
-    from st_cdgm.evaluation.plots import plot_dag_heatmap
-    from st_cdgm.evaluation.report import build_report
+    from st_cdgm.evaluation.report.build import build_report
+    from st_cdgm.evaluation.report.plots import plot_dag_heatmap
     from st_cdgm.evaluation.scorecard import Scorecard, evaluate_ensembles
 
 __all__ = [
@@ -30,13 +30,13 @@ __all__ = [
 
 _HOME = {
     "Scorecard": "st_cdgm.evaluation.scorecard",
-    "build_report": "st_cdgm.evaluation.report",
-    "compute_structural_hamming_distance": "st_cdgm.evaluation.dag",
+    "build_report": "st_cdgm.evaluation.report.build",
+    "compute_structural_hamming_distance": "st_cdgm.evaluation.graph.dag",
     "evaluate_ensembles": "st_cdgm.evaluation.scorecard",
-    "export_dag": "st_cdgm.evaluation.dag",
-    "export_dag_to_csv": "st_cdgm.evaluation.dag",
-    "export_dag_to_json": "st_cdgm.evaluation.dag",
-    "plot_dag_heatmap": "st_cdgm.evaluation.plots",
+    "export_dag": "st_cdgm.evaluation.graph.dag",
+    "export_dag_to_csv": "st_cdgm.evaluation.graph.dag",
+    "export_dag_to_json": "st_cdgm.evaluation.graph.dag",
+    "plot_dag_heatmap": "st_cdgm.evaluation.report.plots",
 }
 
 

@@ -10,15 +10,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.calendars import CalendarDays, day_keys
-from st_cdgm.data.fields import TargetVariable
-from st_cdgm.data.grids import Grid
-from st_cdgm.data.opening import data_variables, time_bounds, time_name
-from st_cdgm.data.units import to_canonical
+from st_cdgm.data.files.open import data_variables, time_bounds, time_name
+from st_cdgm.data.space.grid import Grid
+from st_cdgm.data.time.calendar import CalendarDays, day_keys
+from st_cdgm.data.variables.fields import TargetVariable
+from st_cdgm.data.variables.units import to_canonical
 from st_cdgm.errors import InputError, MissingVariableError
 from st_cdgm.evaluation.metrics.blocks import Pair
-
-__all__ = ["Aligned", "Source", "align"]
 
 MEMBER = "realization"
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 from st_cdgm.errors import ConfigError
 
-__all__ = ["REFERENCES", "EvaluationConfig"]
-
 REFERENCES = ("lr_interp", "climatology", "analogs", "ridge")
 
 

@@ -36,14 +36,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.calendars import ORIGIN
-from st_cdgm.data.fields import TargetVariable
-from st_cdgm.data.transforms import is_precipitation, temperature_rank
+from st_cdgm.data.time.calendar import ORIGIN
+from st_cdgm.data.variables.fields import TargetVariable
+from st_cdgm.data.variables.kinds import is_precipitation, temperature_rank
 from st_cdgm.evaluation.alignment import Aligned, Source
-from st_cdgm.evaluation.files import write_atomically
 from st_cdgm.evaluation.metrics.spectra import Spectrum
-
-__all__ = ["Case", "build_diagnostics", "choose_cases", "write_diagnostics"]
+from st_cdgm.outputs import write_atomically
 
 SHOWN_MEMBERS = 3
 

@@ -10,17 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "BLOCK_DAYS",
-    "RESAMPLES",
-    "DailyScore",
-    "Gain",
-    "block_length",
-    "gains_of",
-    "percent",
-    "relative_gain",
-]
-
 # Weather remembers some days; drawing single days would give too narrow an interval.
 BLOCK_DAYS = 10
 RESAMPLES = 2000

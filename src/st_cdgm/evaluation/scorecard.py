@@ -15,12 +15,11 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.fields import TargetVariable
-from st_cdgm.data.transforms import is_precipitation
+from st_cdgm.data.variables.fields import TargetVariable
+from st_cdgm.data.variables.kinds import is_precipitation
 from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.evaluation.alignment import Aligned, align, open_source
 from st_cdgm.evaluation.diagnostics import build_diagnostics, write_diagnostics
-from st_cdgm.evaluation.files import write_atomically
 from st_cdgm.evaluation.gains import DailyScore, Gain, block_length, gains_of
 from st_cdgm.evaluation.metrics.blocks import Pair, accumulate
 from st_cdgm.evaluation.metrics.deterministic import CorrelationScore, MeanErrorScore
@@ -33,9 +32,7 @@ from st_cdgm.evaluation.metrics.probabilistic import (
     reliability_index,
 )
 from st_cdgm.evaluation.metrics.spectra import Spectrum, SpectrumScore
-from st_cdgm.outputs import check_output_directory
-
-__all__ = ["METRICS", "Metric", "Scorecard", "evaluate_ensembles"]
+from st_cdgm.outputs import check_output_directory, write_atomically
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -19,20 +19,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from st_cdgm._version import __version__
-from st_cdgm.data.fields import TargetVariable
-from st_cdgm.data.grids import Grid
+from st_cdgm.data.space.grid import Grid
+from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.errors import InputError
-
-__all__ = [
-    "FILL_VALUE",
-    "TIME_UNITS",
-    "check_days",
-    "check_fields",
-    "day_bounds",
-    "encode_days",
-    "encoding",
-    "layout",
-]
 
 TIME_UNITS = "days since 1850-01-01"
 FILL_VALUE = np.float32(9.969209968386869e36)  # netCDF's default for floats

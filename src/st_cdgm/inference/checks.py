@@ -6,8 +6,6 @@ import math
 
 from st_cdgm.errors import ConfigError
 
-__all__ = ["check_sampler"]
-
 ONE_STEP = "one_step"
 
 
@@ -57,6 +55,6 @@ def check_sampler(
             expected="neither, since diffusion.scheduler_type is one_step",
             remedy="leave both out, or train with another diffusion.scheduler_type",
         )
-    from st_cdgm.models.samplers import resolve_sampler
+    from st_cdgm.models.noise_levels import resolve_sampler
 
     resolve_sampler(sampler or scheduler)

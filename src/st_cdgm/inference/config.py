@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 
 from st_cdgm.errors import ConfigError
 
-__all__ = ["InferenceConfig"]
-
 
 @dataclass(kw_only=True)
 class InferenceConfig:

@@ -12,25 +12,23 @@ import torch
 from numpy.typing import NDArray
 
 from st_cdgm._version import __version__
-from st_cdgm.data.batch import Batch
-from st_cdgm.data.calendars import duration
-from st_cdgm.data.datasets import WindowDataset
-from st_cdgm.data.fields import FieldArrays
-from st_cdgm.data.opening import resolve_paths
-from st_cdgm.data.predictors import load_predictors
-from st_cdgm.data.preprocessor import Preprocessor
-from st_cdgm.data.splits import check_period
-from st_cdgm.data.stamps import DAY
+from st_cdgm.checkpoint.directory import Checkpoint, load_checkpoint
+from st_cdgm.data.files.open import resolve_paths
+from st_cdgm.data.fit.preprocessor import Preprocessor
+from st_cdgm.data.task.batch import Batch
+from st_cdgm.data.task.datasets import WindowDataset
+from st_cdgm.data.task.predictors import load_predictors
+from st_cdgm.data.time.calendar import duration
+from st_cdgm.data.time.periods import check_period
+from st_cdgm.data.time.timestamps import DAY
+from st_cdgm.data.variables.fields import FieldArrays
 from st_cdgm.errors import ConfigError, InputError, OutputError
-from st_cdgm.inference.block_means import CoarseMeans
 from st_cdgm.inference.checks import check_sampler
 from st_cdgm.inference.writer import EnsembleWriter
 from st_cdgm.models.st_cdgm import STCDGM
 from st_cdgm.outputs import check_output_path
+from st_cdgm.physics.coarse_means import CoarseMeans
 from st_cdgm.randomness import member_day_noise
-from st_cdgm.training.checkpoint import Checkpoint, load_checkpoint
-
-__all__ = ["check_daily", "downscale", "generate", "generate_batch"]
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +187,7 @@ def downscale(
         ``diffusion.condition_dropout``; 1 is the model itself.
     block_means : mapping of str to str, optional
         Target -> predictor whose values the target's means over coarse cells take,
-        exactly; see `st_cdgm.inference.block_means`.
+        exactly; see `st_cdgm.physics.coarse_means`.
 
     Raises
     ------

@@ -21,12 +21,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.fields import TargetVariable
-from st_cdgm.data.grids import Grid
+from st_cdgm.data.space.grid import Grid
+from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.errors import OutputError
 from st_cdgm.inference.cf_layout import (
     FILL_VALUE,
-    TIME_UNITS,
     check_days,
     check_fields,
     day_bounds,
@@ -35,15 +34,6 @@ from st_cdgm.inference.cf_layout import (
     layout,
 )
 from st_cdgm.outputs import check_output_path, temporary_name
-
-__all__ = [
-    "FILL_VALUE",
-    "TIME_UNITS",
-    "EnsembleWriter",
-    "check_output_path",
-    "encode_days",
-    "ensemble_dataset",
-]
 
 logger = logging.getLogger(__name__)
 

@@ -8,13 +8,11 @@ from st_cdgm._lazy import import_name
 
 if TYPE_CHECKING:
     from st_cdgm.models.causal_rcn import RCNCell, RCNSequenceRunner
+    from st_cdgm.models.convolutions import IntelligibleVariableConfig
     from st_cdgm.models.diffusion_decoder import CausalDiffusionDecoder
     from st_cdgm.models.diffusion_output import DiffusionOutput
     from st_cdgm.models.graph_builder import HeteroGraphBuilder
-    from st_cdgm.models.intelligible_encoder import (
-        IntelligibleVariableConfig,
-        IntelligibleVariableEncoder,
-    )
+    from st_cdgm.models.intelligible_encoder import IntelligibleVariableEncoder
     from st_cdgm.models.st_cdgm import STCDGM
 
 __all__ = [

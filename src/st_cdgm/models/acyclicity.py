@@ -25,17 +25,6 @@ from torch import Tensor
 
 from st_cdgm.errors import ConfigError, InputError
 
-__all__ = [
-    "CONSTRAINTS",
-    "acyclicity",
-    "central_path",
-    "dagma",
-    "in_dagma_domain",
-    "keep_in_domain",
-    "notears",
-    "sparsity",
-]
-
 CONSTRAINTS = ("dagma", "notears", "none")
 
 

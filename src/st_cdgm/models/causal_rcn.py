@@ -48,14 +48,6 @@ from st_cdgm.models.stacked import (
     pool_nodes,
 )
 
-__all__ = [
-    "MaskDiagonal",
-    "RCNCell",
-    "RCNSequenceOutput",
-    "RCNSequenceRunner",
-]
-
-
 STATE_SCOPES = ("mixed", "own")
 
 
@@ -237,7 +229,7 @@ class RCNCell(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return Hhat and what the GRU carries on, the same when states are mixed."""
         parents = parent_sums(H_prev, weights.A)  # S_k, (Q, N, H)
-        bias = cast(Tensor, self.parent_block.bias).unsqueeze(1)
+        bias = cast("Tensor", self.parent_block.bias).unsqueeze(1)
         # Sums inside the products, the second in place: no further pass over states.
         mixed = torch.baddbmm(bias, H_prev, weights.memory.transpose(1, 2))
         carried = None

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Conditioning", "SpatialConditioner", "context_maps"]
-
 
 @dataclass(frozen=True)
 class Conditioning:

@@ -8,17 +8,6 @@ from typing import Any
 
 from st_cdgm.errors import ConfigError
 
-__all__ = [
-    "DiffusionConfig",
-    "EncoderConfig",
-    "GraphConfig",
-    "MetaPathConfig",
-    "ModelConfig",
-    "RCNConfig",
-    "UNET_PRESETS",
-    "UNetConfig",
-]
-
 _LOGGER = logging.getLogger(__name__)
 
 VP_STEPS = 1000  # noise levels of the variance-preserving schedule

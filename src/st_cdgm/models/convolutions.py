@@ -5,18 +5,53 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch_geometric.nn as pyg_nn
 from torch import Tensor, nn
+from torch_geometric.nn import SAGEConv
 
 from st_cdgm.errors import ConfigError, MissingVariableError
 
-if TYPE_CHECKING:
-    from st_cdgm.models.intelligible_encoder import IntelligibleVariableConfig
+EdgeType = tuple[str, str, str]
+POOLS = {"mean": "mean", "avg": "mean", "max": "max", "none": "none"}
 
-__all__ = ["build_convolution", "unsuitable_convolution"]
+
+@dataclass(frozen=True)
+class IntelligibleVariableConfig:
+    """One intelligible variable.
+
+    Attributes
+    ----------
+    name : str
+        Unique name.
+    meta_path : tuple of str
+        Source node type, relation, target node type.
+    conv_class : type or str
+        A convolution of ``torch_geometric.nn``, or its name.
+    conv_kwargs : mapping, optional
+        Further arguments of the convolution.
+    pool : str, optional
+        ``mean`` (``avg``), ``max`` or ``none``; the encoder's default when absent.
+    """
+
+    name: str
+    meta_path: EdgeType
+    conv_class: type[nn.Module] | str = SAGEConv
+    conv_kwargs: Mapping[str, Any] | None = None
+    pool: str | None = None
+
+
+def check_pool(pool: str) -> str:
+    """Return the plain name of a pooling, or say which there are."""
+    if pool not in POOLS:
+        raise ConfigError(
+            "unknown pooling", variable="pool", found=pool, expected=" | ".join(POOLS)
+        )
+    return POOLS[pool]
+
 
 FROM_FIRST_GRAPH = -1  # PyG's mark for a size it takes from the first input
 

@@ -15,8 +15,6 @@ from st_cdgm.models.loss_weights import extreme_weight, focal_weight, weighted_m
 if TYPE_CHECKING:
     from st_cdgm.models.denoiser import ConditionalDenoiser
 
-__all__ = ["decoder_loss"]
-
 
 def decoder_loss(
     decoder: ConditionalDenoiser,

@@ -18,11 +18,9 @@ from torch.nn import functional as F
 from st_cdgm.models.conditioning import Conditioning
 from st_cdgm.models.config import DiffusionConfig
 from st_cdgm.models.noise import multiscale_noise
+from st_cdgm.models.noise_levels import vp_sigmas
 from st_cdgm.models.preconditioning import precondition
-from st_cdgm.models.samplers import vp_sigmas
 from st_cdgm.models.unet import build_unet, merge_unet_kwargs
-
-__all__ = ["ConditionalDenoiser"]
 
 Adapter = Callable[[Any], "Conditioning | Tensor"]
 

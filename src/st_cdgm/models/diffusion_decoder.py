@@ -31,18 +31,6 @@ from st_cdgm.models.diffusion_output import (
 )
 from st_cdgm.models.ensemble_draw import draw_ensemble, member_streams
 from st_cdgm.models.guidance import Projection
-from st_cdgm.models.noise import multiscale_noise
-from st_cdgm.models.preconditioning import Preconditioning, precondition
-from st_cdgm.models.unet import unet_kwargs
-
-__all__ = [
-    "CausalDiffusionDecoder",
-    "DiffusionOutput",
-    "Preconditioning",
-    "multiscale_noise",
-    "precondition",
-    "unet_kwargs",
-]
 
 
 class CausalDiffusionDecoder(ConditionalDenoiser):

@@ -10,13 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = [
-    "DiffusionOutput",
-    "FieldCodec",
-    "decode_temperatures",
-    "encode_temperatures",
-]
-
 TRIPLE = ("t_min", "t_mean", "t_max")
 
 

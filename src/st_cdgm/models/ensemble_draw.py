@@ -13,10 +13,9 @@ from st_cdgm.models.conditioning import Conditioning
 from st_cdgm.models.config import DiffusionConfig
 from st_cdgm.models.denoiser import ConditionalDenoiser
 from st_cdgm.models.guidance import GuidedDenoiser, Projection
-from st_cdgm.models.samplers import resolve_sampler, sample
+from st_cdgm.models.noise_levels import resolve_sampler
+from st_cdgm.models.samplers import sample
 from st_cdgm.randomness import member_day_noise
-
-__all__ = ["draw_ensemble", "member_streams"]
 
 
 @torch.no_grad()

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["fair_crps", "masked_mean", "multiscale_crps", "pool_valid"]
-
 
 def masked_mean(values: Tensor, weight: Tensor, *, per_day: bool = False) -> Tensor:
     """Average ``(B, C, ...)`` per channel, over the batch as well or day by day.

@@ -41,8 +41,6 @@ from st_cdgm.models.static_fields import read_static
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["GraphBuildReport", "HeteroGraphBuilder"]
-
 logger = logging.getLogger(__name__)
 
 STATIC_NODE = "SP_HR"

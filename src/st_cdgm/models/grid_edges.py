@@ -13,17 +13,6 @@ from torch import Tensor
 from st_cdgm.errors import ConfigError, InputError
 from st_cdgm.models.stacked import check_shape
 
-__all__ = [
-    "NEIGHBOURS",
-    "check_grid_shape",
-    "count_far_cells",
-    "covering_cell",
-    "grid_edges",
-    "grid_to_nodes",
-    "nearest",
-    "unit_vectors",
-]
-
 RING = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
 KNIGHT = [(dy, dx) for dy in (-2, -1, 1, 2) for dx in (-2, -1, 1, 2) if dy**2 != dx**2]
 NEIGHBOURS = {8: RING, 16: RING + KNIGHT}

@@ -18,8 +18,6 @@ from torch import Tensor
 from st_cdgm.errors import ConfigError
 from st_cdgm.models.conditioning import Conditioning
 
-__all__ = ["GuidedDenoiser", "Projection"]
-
 Projection = Callable[[Tensor], Tensor]
 
 

@@ -8,48 +8,21 @@ A variable stands for its meta-path's source.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch_geometric.data import HeteroData
-from torch_geometric.nn import SAGEConv
 
 from st_cdgm.errors import ConfigError, InputError, MissingVariableError
-from st_cdgm.models.convolutions import build_convolution, unsuitable_convolution
+from st_cdgm.models.convolutions import (
+    EdgeType,
+    IntelligibleVariableConfig,
+    build_convolution,
+    check_pool,
+    unsuitable_convolution,
+)
 from st_cdgm.models.stacked import check_shape, pool_nodes
-
-__all__ = ["IntelligibleVariableConfig", "IntelligibleVariableEncoder"]
-
-EdgeType = tuple[str, str, str]
-POOLS = {"mean": "mean", "avg": "mean", "max": "max", "none": "none"}
-
-
-@dataclass(frozen=True)
-class IntelligibleVariableConfig:
-    """One intelligible variable.
-
-    Attributes
-    ----------
-    name : str
-        Unique name.
-    meta_path : tuple of str
-        Source node type, relation, target node type.
-    conv_class : type or str
-        A convolution of ``torch_geometric.nn``, or its name.
-    conv_kwargs : mapping, optional
-        Further arguments of the convolution.
-    pool : str, optional
-        ``mean`` (``avg``), ``max`` or ``none``; the encoder's default when absent.
-    """
-
-    name: str
-    meta_path: EdgeType
-    conv_class: type[nn.Module] | str = SAGEConv
-    conv_kwargs: Mapping[str, Any] | None = None
-    pool: str | None = None
 
 
 class IntelligibleVariableEncoder(nn.Module):
@@ -108,8 +81,8 @@ class IntelligibleVariableEncoder(nn.Module):
         self.configs = list(configs)
         self.hidden_dim = hidden_dim
         self.conditioning_dim = conditioning_dim or hidden_dim
-        self.default_pool = _check_pool(default_pool)
-        self.pools = [_check_pool(c.pool or default_pool) for c in self.configs]
+        self.default_pool = check_pool(default_pool)
+        self.pools = [check_pool(c.pool or default_pool) for c in self.configs]
         self._check_names()
         self.convolutions = nn.ModuleList(
             build_convolution(config, hidden_dim, in_channels)
@@ -349,7 +322,7 @@ class IntelligibleVariableEncoder(nn.Module):
                 found=state.shape[-3],
                 expected=len(self.configs),
             )
-        wanted = self.pools if pool is None else [_check_pool(pool)] * state.shape[-3]
+        wanted = self.pools if pool is None else [check_pool(pool)] * state.shape[-3]
         methods = ["max" if p == "max" else "mean" for p in wanted]
         if len(set(methods)) == 1:
             pooled = pool_nodes(state, batch_index, pool=methods[0])  # (..., Q, G, H)
@@ -365,14 +338,6 @@ class IntelligibleVariableEncoder(nn.Module):
         grouped = pooled.squeeze(-2) if state.dim() == 4 else pooled.transpose(0, 1)
         tokens: Tensor = self.conditioning_projection(grouped)
         return tokens
-
-
-def _check_pool(pool: str) -> str:
-    if pool not in POOLS:
-        raise ConfigError(
-            "unknown pooling", variable="pool", found=pool, expected=" | ".join(POOLS)
-        )
-    return POOLS[pool]
 
 
 def _check_present(

@@ -15,8 +15,6 @@ from torch import Tensor
 
 from st_cdgm.errors import ConfigError
 
-__all__ = ["extreme_thresholds", "extreme_weight", "focal_weight", "weighted_mean"]
-
 _TINY = 1e-12
 
 

@@ -7,8 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["multiscale_noise"]
-
 
 def multiscale_noise(
     noise: Tensor, scales: list[int], pattern: str = "smooth"

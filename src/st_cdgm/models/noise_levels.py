@@ -16,18 +16,6 @@ from torch import Tensor
 from st_cdgm.errors import ConfigError
 from st_cdgm.models.config import VP_STEPS
 
-__all__ = [
-    "ALIASES",
-    "DEFAULT_STEPS",
-    "SAMPLERS",
-    "UNIT_VARIANCE_SIGMA_RANGE",
-    "check_steps",
-    "karras_sigmas",
-    "noise_levels",
-    "resolve_sampler",
-    "vp_sigmas",
-]
-
 # Steps used when the caller names none.
 DEFAULT_STEPS: dict[str, int] = {
     "ddpm": 1000,

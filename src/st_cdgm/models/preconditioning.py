@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["MIN_SNR_GAMMA", "Preconditioning", "precondition"]
-
 MIN_SNR_GAMMA = 5.0
 
 

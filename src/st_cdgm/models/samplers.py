@@ -39,26 +39,10 @@ from torch import Tensor, nn
 
 from st_cdgm.models.noise_levels import (
     DEFAULT_STEPS,
-    SAMPLERS,
-    UNIT_VARIANCE_SIGMA_RANGE,
     check_steps,
-    karras_sigmas,
     noise_levels,
     resolve_sampler,
-    vp_sigmas,
 )
-
-__all__ = [
-    "DEFAULT_STEPS",
-    "SAMPLERS",
-    "UNIT_VARIANCE_SIGMA_RANGE",
-    "draws_needed",
-    "karras_sigmas",
-    "noise_levels",
-    "resolve_sampler",
-    "sample",
-    "vp_sigmas",
-]
 
 Denoiser: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 Noise: TypeAlias = Callable[[int], Tensor]

@@ -10,21 +10,13 @@ from torch import Tensor, nn
 
 from st_cdgm.errors import ConfigError
 from st_cdgm.models.causal_rcn import RCNCell
-from st_cdgm.models.conditioning import (
-    Conditioning,
-    SpatialConditioner,
-    context_maps,
-)
+from st_cdgm.models.conditioning import Conditioning, SpatialConditioner, context_maps
 from st_cdgm.models.config import MetaPathConfig, ModelConfig
+from st_cdgm.models.convolutions import IntelligibleVariableConfig
 from st_cdgm.models.diffusion_decoder import CausalDiffusionDecoder
 from st_cdgm.models.graph_builder import HeteroGraphBuilder
 from st_cdgm.models.guidance import Projection
-from st_cdgm.models.intelligible_encoder import (
-    IntelligibleVariableConfig,
-    IntelligibleVariableEncoder,
-)
-
-__all__ = ["STCDGM", "CausalRollout", "ModelInputs", "default_metapaths"]
+from st_cdgm.models.intelligible_encoder import IntelligibleVariableEncoder
 
 STATIC_NODE = "SP_HR"
 

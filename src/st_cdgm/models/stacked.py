@@ -17,17 +17,6 @@ from torch import Tensor, nn
 
 from st_cdgm.errors import ConfigError, InputError
 
-__all__ = [
-    "GRUStep",
-    "ParentSums",
-    "StackedGRUCell",
-    "StackedLinear",
-    "check_shape",
-    "parent_sums",
-    "pool_nodes",
-    "rms_normalise",
-]
-
 RMS_EPS = 1e-6
 NODES_AT_ONCE = 1024  # of a backward pass: 10 MiB of temporaries at Q = 5, H = 128
 

@@ -15,8 +15,6 @@ from st_cdgm.errors import MissingVariableError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["read_static"]
-
 logger = logging.getLogger(__name__)
 
 

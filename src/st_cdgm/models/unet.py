@@ -11,8 +11,6 @@ from torch import nn
 from st_cdgm.errors import ConfigError
 from st_cdgm.models.config import UNetConfig
 
-__all__ = ["build_unet", "merge_unet_kwargs", "unet_kwargs"]
-
 OWN_SIZES = {f.name for f in fields(UNetConfig)}
 # What the decoder sets itself.
 FIXED = {"sample_size", "in_channels", "out_channels", "cross_attention_dim"}

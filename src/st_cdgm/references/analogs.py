@@ -8,8 +8,8 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from st_cdgm.data.fields import FieldArrays
-from st_cdgm.data.preprocessor import Preprocessor
+from st_cdgm.data.fit.preprocessor import Preprocessor
+from st_cdgm.data.variables.fields import FieldArrays
 from st_cdgm.references.components import PrincipalComponents
 from st_cdgm.references.days import (
     check_members,
@@ -17,8 +17,6 @@ from st_cdgm.references.days import (
     season_pool,
     training_days,
 )
-
-__all__ = ["AnalogReference"]
 
 
 @dataclass(kw_only=True, eq=False)

@@ -13,11 +13,9 @@ from typing import ClassVar, Protocol, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from st_cdgm.data.fields import FieldArrays
-from st_cdgm.data.preprocessor import Preprocessor
+from st_cdgm.data.fit.preprocessor import Preprocessor
+from st_cdgm.data.variables.fields import FieldArrays
 from st_cdgm.errors import ConfigError
-
-__all__ = ["REFERENCES", "Reference", "build_reference"]
 
 
 class Reference(Protocol):
@@ -78,7 +76,7 @@ class _Registry(Mapping[str, type[Reference]]):
     def __getitem__(self, name: str) -> type[Reference]:
         module, attribute = self._places[name]
         found = getattr(import_module(f"st_cdgm.references.{module}"), attribute)
-        return cast(type[Reference], found)
+        return cast("type[Reference]", found)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

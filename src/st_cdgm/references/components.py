@@ -9,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-__all__ = ["PrincipalComponents"]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PrincipalComponents:

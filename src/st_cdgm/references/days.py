@@ -5,19 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from st_cdgm.data.fields import FieldArrays
-from st_cdgm.data.preprocessor import Preprocessor
+from st_cdgm.data.fit.preprocessor import Preprocessor
+from st_cdgm.data.variables.fields import FieldArrays
 from st_cdgm.errors import InputError
 from st_cdgm.randomness import member_day_rng
-
-__all__ = [
-    "check_members",
-    "draw_days",
-    "mask_invalid",
-    "season_distance",
-    "season_pool",
-    "training_days",
-]
 
 DAYS_PER_YEAR = 365.25
 

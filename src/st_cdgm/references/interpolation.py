@@ -8,13 +8,11 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from st_cdgm.data.baselines import Baseline
-from st_cdgm.data.fields import FieldArrays
-from st_cdgm.data.preprocessor import Preprocessor
+from st_cdgm.data.fit.baseline.interpolation import Baseline
+from st_cdgm.data.fit.preprocessor import Preprocessor
+from st_cdgm.data.variables.fields import FieldArrays
 from st_cdgm.errors import InputError
 from st_cdgm.references.days import mask_invalid
-
-__all__ = ["InterpolationReference"]
 
 
 @dataclass(kw_only=True, eq=False)

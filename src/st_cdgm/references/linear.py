@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from st_cdgm.data.fields import FieldArrays
-from st_cdgm.data.preprocessor import Preprocessor
+from st_cdgm.data.fit.preprocessor import Preprocessor
+from st_cdgm.data.variables.fields import FieldArrays
 from st_cdgm.references.components import PrincipalComponents
 from st_cdgm.references.days import (
     check_members,
@@ -21,12 +21,10 @@ from st_cdgm.references.days import (
     season_pool,
     training_days,
 )
-
-__all__ = ["RidgeReference"]
+from st_cdgm.typing import Floats
 
 _LOGGER = logging.getLogger(__name__)
 
-Floats = NDArray[np.float64]
 
 # Penalties tried, as a share of the number of training days (features have variance 1).
 PENALTIES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)

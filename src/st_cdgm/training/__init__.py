@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 from st_cdgm._lazy import import_name
 
 if TYPE_CHECKING:
-    from st_cdgm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-    from st_cdgm.training.discovery import discover_edges, judge_model
+    from st_cdgm.checkpoint.directory import (
+        Checkpoint,
+        load_checkpoint,
+        save_checkpoint,
+    )
     from st_cdgm.training.early_stopping import EarlyStopping
     from st_cdgm.training.fit import TrainingResult, train
     from st_cdgm.training.training_loop import train_epoch
@@ -17,8 +20,6 @@ __all__ = [
     "Checkpoint",
     "EarlyStopping",
     "TrainingResult",
-    "discover_edges",
-    "judge_model",
     "load_checkpoint",
     "save_checkpoint",
     "train",
@@ -26,13 +27,11 @@ __all__ = [
 ]
 
 _HOME = {
-    "Checkpoint": "st_cdgm.training.checkpoint",
+    "Checkpoint": "st_cdgm.checkpoint.directory",
     "EarlyStopping": "st_cdgm.training.early_stopping",
     "TrainingResult": "st_cdgm.training.fit",
-    "discover_edges": "st_cdgm.training.discovery",
-    "judge_model": "st_cdgm.training.discovery",
-    "load_checkpoint": "st_cdgm.training.checkpoint",
-    "save_checkpoint": "st_cdgm.training.checkpoint",
+    "load_checkpoint": "st_cdgm.checkpoint.directory",
+    "save_checkpoint": "st_cdgm.checkpoint.directory",
     "train": "st_cdgm.training.fit",
     "train_epoch": "st_cdgm.training.training_loop",
 }

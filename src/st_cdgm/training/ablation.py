@@ -16,14 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from st_cdgm.data.datasets import WindowDataset
-from st_cdgm.data.preprocessor import Preprocessor
+from st_cdgm.data.fit.preprocessor import Preprocessor
+from st_cdgm.data.task.datasets import WindowDataset
 from st_cdgm.models.conditioning import Conditioning
 from st_cdgm.models.st_cdgm import STCDGM
 from st_cdgm.training.config import LossConfig, TrainingConfig
 from st_cdgm.training.lightning_module import STCDGMModule, last_day_condition
-
-__all__ = ["AblationResult", "edge_test", "shuffle_test"]
 
 # Weather persists: days closer than this are not independent in the bootstrap.
 SPELL_DAYS = 10

@@ -15,8 +15,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, WeightAveraging
 from torch import Tensor
 
+from st_cdgm.checkpoint.directory import load_weights, save_checkpoint
 from st_cdgm.models.st_cdgm import STCDGM
-from st_cdgm.training.checkpoint import load_weights, save_checkpoint
 from st_cdgm.training.config import LrSchedulerConfig
 from st_cdgm.training.early_stopping import EarlyStopping
 from st_cdgm.training.resume import StateStore, write_state

@@ -7,17 +7,6 @@ from dataclasses import dataclass, field, replace
 
 from st_cdgm.errors import ConfigError
 
-__all__ = [
-    "DAG_METHODS",
-    "RECONSTRUCTION_TYPES",
-    "DagConfig",
-    "EarlyStoppingConfig",
-    "LossConfig",
-    "LrSchedulerConfig",
-    "PhysicalLossConfig",
-    "TrainingConfig",
-]
-
 CONSTRAINTS = ("dagma", "notears", "none")
 # Every name that the acyclicity goes by -> the package's own.
 DAG_METHODS = {

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from st_cdgm.errors import ConfigError
 
-__all__ = ["EarlyStopping"]
-
 _LOGGER = logging.getLogger(__name__)
 
 Modules = nn.Module | Mapping[str, nn.Module]

@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 
 from st_cdgm.errors import ConfigError
+from st_cdgm.models.noise_levels import karras_sigmas
 from st_cdgm.models.preconditioning import precondition
-from st_cdgm.models.samplers import karras_sigmas
-
-__all__ = ["check_min_snr", "min_snr_ratio", "sampled_estimate"]
 
 
 def check_min_snr(decoder: Any, gamma: float | None) -> None:

@@ -17,15 +17,15 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMon
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
-from st_cdgm.data.batch import Batch
-from st_cdgm.data.datasets import WindowDataset
-from st_cdgm.data.normalization import Moments
-from st_cdgm.data.views import PipelineViews
+from st_cdgm.checkpoint.build import build_model
+from st_cdgm.data.fit.moments import Moments
+from st_cdgm.data.task.batch import Batch
+from st_cdgm.data.task.datasets import WindowDataset
+from st_cdgm.data.task.prepared import PipelineViews
 from st_cdgm.errors import ConfigError
 from st_cdgm.models.config import ModelConfig
 from st_cdgm.models.st_cdgm import STCDGM
 from st_cdgm.randomness import seed_everything
-from st_cdgm.training.build import build_model
 from st_cdgm.training.callbacks import AveragedWeights, BestCheckpoint, PlateauSchedule
 from st_cdgm.training.config import LossConfig, TrainingConfig
 from st_cdgm.training.lightning_module import STCDGMModule
@@ -36,8 +36,6 @@ from st_cdgm.training.resume import (
     kept_metrics,
     read_state,
 )
-
-__all__ = ["TrainingResult", "train"]
 
 logger = logging.getLogger(__name__)
 

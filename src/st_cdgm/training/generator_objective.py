@@ -5,22 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from st_cdgm.data.batch import Batch
-from st_cdgm.data.preprocessor import Preprocessor
+from st_cdgm.data.fit.preprocessor import Preprocessor
+from st_cdgm.data.task.batch import Batch
 from st_cdgm.errors import ConfigError
 from st_cdgm.models.conditioning import Conditioning
+from st_cdgm.models.ensemble_loss import masked_mean, multiscale_crps
 from st_cdgm.models.loss_weights import extreme_weight, focal_weight
 from st_cdgm.models.st_cdgm import STCDGM
+from st_cdgm.physics.terms import BlockTerm, WindTerm
 from st_cdgm.training.config import LossConfig, TrainingConfig
-from st_cdgm.training.estimates import (
-    check_min_snr,
-    min_snr_ratio,
-    sampled_estimate,
-)
-from st_cdgm.training.losses import masked_mean, multiscale_crps, multiscale_energy
-from st_cdgm.training.physical_terms import BlockTerm, WindTerm
-
-__all__ = ["GeneratorObjective"]
+from st_cdgm.training.estimates import check_min_snr, min_snr_ratio, sampled_estimate
+from st_cdgm.training.losses import multiscale_energy
 
 
 def _last_day(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

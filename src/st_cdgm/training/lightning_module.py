@@ -10,21 +10,14 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from st_cdgm.data.batch import Batch
-from st_cdgm.data.preprocessor import Preprocessor
-from st_cdgm.models.acyclicity import (
-    acyclicity,
-    central_path,
-    keep_in_domain,
-    sparsity,
-)
+from st_cdgm.data.fit.preprocessor import Preprocessor
+from st_cdgm.data.task.batch import Batch
+from st_cdgm.models.acyclicity import acyclicity, central_path, keep_in_domain, sparsity
 from st_cdgm.models.conditioning import Conditioning
 from st_cdgm.models.st_cdgm import STCDGM, CausalRollout
 from st_cdgm.training.config import LossConfig, TrainingConfig
 from st_cdgm.training.generator_objective import GeneratorObjective
 from st_cdgm.training.losses import loss_reconstruction
-
-__all__ = ["STCDGMModule", "last_day_condition"]
 
 
 def last_day_condition(

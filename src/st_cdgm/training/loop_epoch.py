@@ -19,13 +19,7 @@ from st_cdgm.errors import ConfigError
 from st_cdgm.models.acyclicity import keep_in_domain
 from st_cdgm.training.config import DAG_METHODS
 from st_cdgm.training.loop_options import Chain, StepOptions
-from st_cdgm.training.loop_step import (
-    InvalidBatchError,
-    StepLosses,
-    step_losses,
-)
-
-__all__ = ["Epoch", "Precision", "TrainingStepResult"]
+from st_cdgm.training.loop_step import InvalidBatchError, StepLosses, step_losses
 
 _LOGGER = logging.getLogger(__name__)
 

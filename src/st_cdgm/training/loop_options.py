@@ -10,12 +10,11 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from st_cdgm.data.fields import Channel, TargetVariable
+from st_cdgm.data.variables.fields import Channel, TargetVariable
 from st_cdgm.errors import ConfigError
+from st_cdgm.physics.derivatives import WindDerivatives
+from st_cdgm.physics.wind import wind_pairs
 from st_cdgm.training.config import DAG_METHODS, RECONSTRUCTION_TYPES
-from st_cdgm.training.physics import WindDerivatives, wind_pairs
-
-__all__ = ["Chain", "StepOptions"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,27 +12,12 @@ from torch import Tensor
 
 from st_cdgm.errors import ConfigError, InputError
 from st_cdgm.models.conditioning import Conditioning
+from st_cdgm.models.ensemble_loss import multiscale_crps
 from st_cdgm.models.loss_weights import extreme_weight, focal_weight, weighted_mean
-from st_cdgm.training.estimates import (
-    check_min_snr,
-    min_snr_ratio,
-    sampled_estimate,
-)
+from st_cdgm.physics.terms import wind_loss
+from st_cdgm.training.estimates import check_min_snr, min_snr_ratio, sampled_estimate
 from st_cdgm.training.loop_options import Chain, StepOptions
-from st_cdgm.training.losses import (
-    loss_dag,
-    loss_reconstruction,
-    multiscale_crps,
-    multiscale_energy,
-)
-from st_cdgm.training.physical_terms import wind_loss
-
-__all__ = [
-    "InvalidBatchError",
-    "StepLosses",
-    "loss_diffusion",
-    "step_losses",
-]
+from st_cdgm.training.losses import loss_dag, loss_reconstruction, multiscale_energy
 
 _NOT_FINITE = re.compile(r"\b(nan|inf|infinite|infinity)\b", re.IGNORECASE)
 

@@ -11,27 +11,10 @@ from torch.nn import functional as F
 from st_cdgm.errors import ConfigError, InputError
 from st_cdgm.models.acyclicity import dagma, notears, sparsity
 from st_cdgm.models.ensemble_loss import (
-    fair_crps,
     masked_mean,
-    multiscale_crps,
     pool_valid,
 )
 from st_cdgm.training.config import DAG_METHODS, RECONSTRUCTION_TYPES
-
-__all__ = [
-    "DAG_METHODS",
-    "RECONSTRUCTION_TYPES",
-    "fair_crps",
-    "fair_energy_score",
-    "loss_dag",
-    "loss_dagma",
-    "loss_no_tears",
-    "loss_reconstruction",
-    "masked_mean",
-    "multiscale_crps",
-    "multiscale_energy",
-    "pool_valid",
-]
 
 # -- Causal network --------------------------------------------------------------------
 

@@ -25,8 +25,6 @@ from torch import Tensor
 
 from st_cdgm.errors import InputError
 
-__all__ = ["RandomState", "StateStore", "kept_metrics", "read_state", "write_state"]
-
 TENSORS = "optimizer.safetensors"
 STATE = "state.json"
 METRICS = "metrics.csv"

@@ -18,16 +18,16 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from st_cdgm.data.fields import Channel, TargetVariable
-from st_cdgm.training.loop_epoch import Epoch, Precision, TrainingStepResult
-from st_cdgm.training.loop_options import Chain, StepOptions
-from st_cdgm.training.loop_step import loss_diffusion
-from st_cdgm.training.losses import loss_dagma, loss_no_tears, loss_reconstruction
-from st_cdgm.training.physics import (
+from st_cdgm.data.variables.fields import Channel, TargetVariable
+from st_cdgm.physics.wind import (
     compute_divergence,
     compute_vorticity,
     loss_physical,
 )
+from st_cdgm.training.loop_epoch import Epoch, Precision, TrainingStepResult
+from st_cdgm.training.loop_options import Chain, StepOptions
+from st_cdgm.training.loop_step import loss_diffusion
+from st_cdgm.training.losses import loss_dagma, loss_no_tears, loss_reconstruction
 
 __all__ = [
     "TrainingStepResult",
@@ -66,7 +66,8 @@ def convert_sample_to_batch(
     device : torch.device or str
         Of everything in the batch.
     groups : mapping of str to list of int, optional
-        Node type -> predictor channels, from ``st_cdgm.training.build.channel_groups``.
+        Node type -> predictor channels, from
+        ``st_cdgm.checkpoint.build.channel_groups``.
         Without it every level gets every channel: right for a single level only.
 
     Returns

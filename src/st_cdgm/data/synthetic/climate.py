@@ -35,8 +35,6 @@ from st_cdgm.data.synthetic.flow import (
 from st_cdgm.data.synthetic.geography import Geography, build_geography
 from st_cdgm.errors import ConfigError
 
-__all__ = ["EPOCH", "SyntheticClimate", "simulate"]
-
 logger = logging.getLogger(__name__)
 
 F32 = NDArray[np.float32]

@@ -10,16 +10,6 @@ from numpy.typing import NDArray
 
 from st_cdgm.errors import ConfigError
 
-__all__ = [
-    "GROUPS",
-    "LEVELS",
-    "VARIABLES",
-    "CausalGraph",
-    "Edge",
-    "Intervention",
-    "SyntheticConfig",
-]
-
 LEVELS = ("250", "500", "850", "surf")
 GROUPS = ("GP250", "GP500", "GP850", "SURF")
 # Streamfunction, temperature and moisture of each level; at the surface the third

@@ -18,15 +18,6 @@ from st_cdgm.data.synthetic.geography import (
     correlated_amplitude,
 )
 
-__all__ = [
-    "FINE_DRIVERS",
-    "fine_fields",
-    "rain_rate",
-    "solar",
-    "surface_temperature",
-    "weather_amplitude",
-]
-
 F32 = NDArray[np.float32]
 BLOCK_VALUES = 2_000_000  # fine values per field held at once
 

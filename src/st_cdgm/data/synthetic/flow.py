@@ -34,8 +34,6 @@ from st_cdgm.data.synthetic.config import (
 )
 from st_cdgm.errors import ConfigError
 
-__all__ = ["FlowFields", "Plane", "random_stream", "run_flow"]
-
 Array = NDArray[np.float64]
 
 EARTH_RADIUS = 6.371e6  # m

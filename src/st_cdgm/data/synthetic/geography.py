@@ -13,8 +13,6 @@ from scipy.ndimage import gaussian_filter
 from st_cdgm.data.synthetic.config import SyntheticConfig
 from st_cdgm.data.synthetic.flow import EARTH_RADIUS, MARGIN, random_stream
 
-__all__ = ["Geography", "build_geography", "cell_size_km", "correlated_amplitude"]
-
 F32 = NDArray[np.float32]
 COAST_WIDTH = 0.12  # of the land field's spread: how gently the land fraction rises
 CONTINENTALITY_KM = 150.0  # reach of the sea's influence

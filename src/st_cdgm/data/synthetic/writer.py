@@ -14,17 +14,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from st_cdgm.data.synthetic.climate import EPOCH, SyntheticClimate, simulate
-from st_cdgm.data.synthetic.config import (
-    GROUPS,
-    VARIABLES,
-    SyntheticConfig,
-    group_of,
-)
+from st_cdgm.data.synthetic.config import GROUPS, VARIABLES, SyntheticConfig, group_of
 from st_cdgm.data.synthetic.fine import FINE_DRIVERS
 from st_cdgm.errors import OutputError
 from st_cdgm.outputs import check_output_directory
-
-__all__ = ["SyntheticPaths", "truth_document", "write_climate", "write_synthetic"]
 
 TITLE = "Synthetic climate of ST-CDGM (simulated for demonstration, not observed)"
 NAMES = {

@@ -27,8 +27,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from st_cdgm.errors import GridMismatchError, InputError
 
-__all__ = ["Block", "Pair", "Score", "accumulate", "pair_of", "ratio"]
-
 # A block's forecast in float64; the scores need about four temporaries of that size.
 BLOCK_BYTES = 64 * 2**20
 

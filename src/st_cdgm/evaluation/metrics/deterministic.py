@@ -15,16 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from st_cdgm.errors import InputError
 from st_cdgm.evaluation.metrics.blocks import Block, accumulate, pair_of, ratio
 
-__all__ = [
-    "CorrelationScore",
-    "MeanErrorScore",
-    "bias",
-    "correlation",
-    "mae",
-    "mse",
-    "rmse",
-]
-
 
 class MeanErrorScore:
     """Weighted moments of the error of the ensemble mean."""

@@ -15,17 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from st_cdgm.errors import InputError
 from st_cdgm.evaluation.metrics.blocks import Block, Pair, accumulate, pair_of, ratio
 
-__all__ = [
-    "QuantileChange",
-    "WetDays",
-    "WetDayScore",
-    "histogram_distance",
-    "quantile_change",
-    "quantile_ratio",
-    "sliced_wasserstein",
-    "wet_day_frequency",
-]
-
 # Values of one row block held at a time when quantiles need all days together.
 QUANTILE_BYTES = 256 * 2**20
 

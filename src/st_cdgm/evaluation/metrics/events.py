@@ -14,8 +14,6 @@ from scipy import ndimage
 from st_cdgm.errors import InputError
 from st_cdgm.evaluation.metrics.blocks import pair_of, ratio
 
-__all__ = ["f1_extremes", "fss"]
-
 
 def fss(
     forecast: ArrayLike,

@@ -11,18 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from st_cdgm.evaluation.metrics.blocks import Block, accumulate, pair_of, ratio
 
-__all__ = [
-    "CrpsScore",
-    "EnergyScore",
-    "RankHistogram",
-    "SpreadSkillScore",
-    "crps",
-    "energy_score",
-    "rank_histogram",
-    "reliability_index",
-    "spread_skill_ratio",
-]
-
 
 class CrpsScore:
     """Weighted mean of the CRPS over days and cells; see :func:`crps`."""

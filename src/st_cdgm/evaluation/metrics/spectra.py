@@ -13,14 +13,6 @@ from scipy import fft
 
 from st_cdgm.evaluation.metrics.blocks import Block, accumulate, pair_of
 
-__all__ = [
-    "SpectrumScore",
-    "Spectrum",
-    "power_spectrum",
-    "spectra",
-    "spectrum_distance",
-]
-
 # Power below this share of the largest reference power counts as this share.
 FLOOR = 1e-12
 

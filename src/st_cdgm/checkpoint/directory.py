@@ -1,0 +1,233 @@
+"""Checkpoints: a directory of safetensors and JSON, enough for inference. No pickle.
+
+``model.safetensors`` holds the weights (keys ``model.*``) and the arrays of the data
+layer (keys ``data.*``); ``meta.json`` holds everything else. ``checkpoints/last`` has
+two more files, from which a training goes on: `st_cdgm.training.resume`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from st_cdgm._version import __version__
+from st_cdgm.checkpoint.build import build_model
+from st_cdgm.data.fit.preprocessor import Preprocessor
+from st_cdgm.errors import InputError, MissingFileError
+from st_cdgm.models.config import ModelConfig
+from st_cdgm.models.st_cdgm import STCDGM
+
+FORMAT_VERSION = 1
+WEIGHTS = "model.safetensors"
+META = "meta.json"
+# What missing or contradictory parts of a checkpoint lead to while it is rebuilt.
+REBUILD_ERRORS = (
+    LookupError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+    OmegaConfBaseException,
+)
+
+
+class Checkpoint:
+    """A model ready for inference and what it must know of its training data."""
+
+    def __init__(
+        self, model: STCDGM, preprocessor: Preprocessor, meta: dict[str, Any]
+    ) -> None:
+        self.model, self.preprocessor, self.meta = model, preprocessor, meta
+
+
+def save_checkpoint(
+    directory: Path,
+    model: STCDGM,
+    preprocessor: Preprocessor,
+    *,
+    extra: dict[str, Any] | None = None,
+    more: Callable[[Path], list[str]] | None = None,
+) -> Path:
+    """Write a checkpoint directory in one step: it is complete or it is not there.
+
+    ``more`` writes further files into a directory and returns their names.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    data_meta, arrays = preprocessor.to_state()
+    tensors = {
+        f"model.{key}": value.detach().cpu().contiguous().clone()
+        for key, value in model.state_dict().items()
+    }
+    tensors |= {
+        f"data.{key}": torch.from_numpy(np.array(value, order="C"))
+        for key, value in arrays.items()
+    }
+    meta = {
+        "format_version": FORMAT_VERSION,
+        "package_version": __version__,
+        "model": asdict(model.config),
+        "data": data_meta,
+        "variables": model.names,
+        "baseline_mean": model.baseline_mean.flatten().tolist(),
+        "baseline_std": model.baseline_std.flatten().tolist(),
+        **(extra or {}),
+    }
+    temporary = Path(
+        tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent)
+    )
+    try:
+        save_file(tensors, temporary / WEIGHTS)
+        (temporary / META).write_text(json.dumps(meta, indent=2), encoding="utf-8")
+        names = [WEIGHTS, META, *(more(temporary) if more else [])]
+        temporary.chmod(0o755)
+        for name in names:
+            (temporary / name).chmod(0o644)
+            with (temporary / name).open("rb") as handle:
+                os.fsync(handle.fileno())
+        _replace_directory(temporary, directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return directory
+
+
+def _replace_directory(new: Path, target: Path) -> None:
+    """Put ``new`` in the place of ``target``; the old one goes only afterwards."""
+    old = target.with_name(f".{target.name}-old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _what_lies_there(directory: Path) -> str:
+    """Describe what is in the place of a checkpoint, or beside it."""
+    if directory.is_dir():
+        names = sorted(path.name for path in directory.iterdir())[:8]
+        return f"a directory with {', '.join(names) or 'nothing'}"
+    if directory.exists():
+        return "a file"
+    if not directory.parent.is_dir():
+        return f"no directory {directory.parent}"
+    beside = sorted(p.name for p in directory.parent.iterdir() if p.is_dir())[:8]
+    return f"nothing of that name; beside it: {', '.join(beside) or 'nothing'}"
+
+
+def _read_meta(directory: Path) -> dict[str, Any]:
+    path = directory / META
+    if not path.is_file() or not (directory / WEIGHTS).is_file():
+        raise MissingFileError(
+            "not a checkpoint directory",
+            file=directory,
+            found=_what_lies_there(directory),
+            expected=f"{WEIGHTS} and {META}",
+            remedy="pass RUN/checkpoints/best (or last) of a training",
+        )
+    try:
+        meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(meta, dict):
+            raise ValueError(type(meta).__name__)  # noqa: TRY004, TRY301 - same message
+    except ValueError as error:
+        raise InputError(
+            "the checkpoint's description is not valid JSON",
+            file=path,
+            found=error,
+            expected="the file that the training wrote",
+            remedy="copy the checkpoint again, or use another one",
+        ) from error
+    if meta.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            "the checkpoint was written in another format",
+            file=path,
+            found=f"format_version {meta.get('format_version')}",
+            expected=f"format_version {FORMAT_VERSION}",
+            remedy="use the package version named in the file, or train again",
+        )
+    return meta
+
+
+def load_checkpoint(
+    directory: str | Path, *, device: str | torch.device = "cpu"
+) -> Checkpoint:
+    """Rebuild model and data description from a checkpoint directory.
+
+    Raises
+    ------
+    MissingFileError
+        The directory or one of its files does not exist.
+    InputError
+        Damaged files or another format version.
+    """
+    directory = Path(directory)
+    meta = _read_meta(directory)
+    try:
+        tensors = load_file(directory / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            "the checkpoint's weights cannot be read",
+            file=directory / WEIGHTS,
+            found=error,
+            expected="the file that the training wrote",
+            remedy="copy the checkpoint again, or use another one",
+        ) from error
+    try:
+        model, preprocessor = _rebuild(meta, tensors)
+    except InputError:
+        raise
+    except REBUILD_ERRORS as error:
+        raise InputError(
+            "the parts of the checkpoint do not fit together",
+            file=directory,
+            found=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            expected=f"{WEIGHTS} and {META} of one training, unchanged",
+            remedy="copy the checkpoint again, or use another one",
+        ) from error
+    return Checkpoint(model.to(device).eval(), preprocessor, meta)
+
+
+def _rebuild(
+    meta: dict[str, Any], tensors: dict[str, torch.Tensor]
+) -> tuple[STCDGM, Preprocessor]:
+    arrays = {
+        key.removeprefix("data."): value.numpy()
+        for key, value in tensors.items()
+        if key.startswith("data.")
+    }
+    preprocessor = Preprocessor.from_state(meta["data"], arrays)
+    config = OmegaConf.to_object(
+        OmegaConf.merge(OmegaConf.structured(ModelConfig), meta["model"])
+    )
+    assert isinstance(config, ModelConfig)
+    model = build_model(
+        preprocessor,
+        config,
+        baseline_mean=torch.tensor(meta["baseline_mean"]),
+        baseline_std=torch.tensor(meta["baseline_std"]),
+    )
+    model.load_state_dict(_weights(tensors))
+    return model, preprocessor
+
+
+def _weights(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        key.removeprefix("model."): value
+        for key, value in tensors.items()
+        if key.startswith("model.")
+    }
+
+
+def load_weights(model: STCDGM, directory: Path) -> None:
+    """Put the weights of a checkpoint into the model that wrote it."""
+    model.load_state_dict(_weights(load_file(directory / WEIGHTS)))

@@ -1,0 +1,50 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from st_cdgm.runs.console import Session
+
+if TYPE_CHECKING:
+    from st_cdgm.config.schema import Config
+
+ConfigOption = Annotated[
+    str,
+    typer.Option(
+        "--config", "-c", metavar="NAME|FILE", help="Packaged preset or YAML file."
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Values that replace the file's."),
+]
+DryRunOption = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Print the resolved configuration and stop."),
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Go on after the last complete epoch of this run, if any."
+    ),
+]
+
+
+def session(ctx: typer.Context) -> Session:
+    """Return the session of this invocation."""
+    found = ctx.find_object(Session)
+    return Session() if found is None else found
+
+
+def load(name: str, overrides: list[str] | None, *, dry_run: bool = False) -> Config:
+    """Load a configuration; with ``dry_run`` print it and end the verb."""
+    from st_cdgm.config.load import config_to_yaml, load_config
+
+    settings = load_config(name, overrides or [])
+    if dry_run:
+        typer.echo(config_to_yaml(settings), nl=False)
+        raise typer.Exit
+    return settings

@@ -1,0 +1,1 @@
+"""From a path or URL to an honest lazy data set."""

@@ -1,0 +1,272 @@
+"""Lazy arrays that say which file and variable they come from when reading fails."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import dask.array
+import netCDF4
+import numpy as np
+import xarray as xr
+from dask.array.core import normalize_chunks
+from dask.base import tokenize
+from numpy.typing import NDArray
+
+from st_cdgm.errors import InputError
+
+# What the NetCDF library leaves where a program has not written anything.
+_NEVER_WRITTEN = np.float32(netCDF4.default_fillvals["f4"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Invalid:
+    """Which decoded values of a variable are missing.
+
+    Attributes
+    ----------
+    low, high : float
+        Valid range, in decoded values.
+    never_written : bool
+        Whether the library's own fill value counts, as no other one is declared.
+    """
+
+    low: float = -np.inf
+    high: float = np.inf
+    never_written: bool = False
+
+    def masked(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the values with NaN for the invalid ones."""
+        with np.errstate(invalid="ignore"):
+            wrong = (values < self.low) | (values > self.high)
+            if self.never_written:
+                wrong |= values.astype(np.float32) == _NEVER_WRITTEN
+        if wrong.any():
+            values = values.copy()
+            values[wrong] = np.nan
+        return values
+
+
+def invalid_values(variable: xr.Variable) -> Invalid | None:
+    """Find what a variable declares invalid; None where nothing is.
+
+    ``valid_range``, ``valid_min`` and ``valid_max`` are those of the NetCDF
+    conventions, which xarray leaves to its users: in packed numbers if the attribute
+    has their type, in unpacked ones if it is wider. Whole numbers stay as they are.
+    """
+    if variable.dtype.kind != "f" or variable.ndim < 2:
+        return None
+    known = variable.encoding
+    low, high = _valid_range(variable)
+    declared = {"_FillValue", "missing_value", "scale_factor", "add_offset"}
+    blank = not declared & (set(known) | set(variable.attrs))
+    if not blank and np.isinf([low, high]).all():
+        return None
+    return Invalid(low=low, high=high, never_written=blank)
+
+
+def _valid_range(variable: xr.Variable) -> tuple[float, float]:
+    attrs = variable.attrs
+    both = np.atleast_1d(np.asarray(attrs.get("valid_range", [])))
+    if both.shape == (2,):
+        low, high = both
+    else:
+        low, high = attrs.get("valid_min"), attrs.get("valid_max")
+    return _decoded(variable, low, -np.inf), _decoded(variable, high, np.inf)
+
+
+def _decoded(variable: xr.Variable, given: Any, otherwise: float) -> float:
+    """Return one end of the range as the values are read, half a step further out."""
+    number, known = np.asarray(given), variable.encoding
+    unsigned = "_Unsigned" in known or "_Unsigned" in variable.attrs
+    if number.dtype.kind not in "iuf" or number.size != 1 or unsigned:
+        return otherwise
+    end = float(number.reshape(-1)[0])
+    if not np.isfinite(end):
+        return otherwise
+    outwards = float(np.sign(otherwise))
+    packed = "scale_factor" in known or "add_offset" in known
+    if packed and number.dtype == known.get("dtype"):
+        scale = float(np.asarray(known.get("scale_factor", 1.0)).reshape(-1)[0])
+        offset = float(np.asarray(known.get("add_offset", 0.0)).reshape(-1)[0])
+        if scale < 0.0:  # the ends change places; both are given or none is used
+            return otherwise
+        return end * scale + offset + outwards * 0.5 * scale
+    if packed and number.dtype.kind != "f":
+        return otherwise  # neither packed nor unpacked
+    return end + outwards * 1e-6 * abs(end)
+
+
+LARGEST_BYTES = 1 << 60
+MOST_CHUNKS = 10_000_000
+_PACKING = ("scale_factor", "add_offset")
+_TEXT = (
+    *("units", "standard_name", "long_name", "cell_methods", "axis", "positive"),
+    *("calendar", "bounds", "climatology", "grid_mapping", "grid_mapping_name"),
+)
+# One word, or one and a modifier; "unknown" and titles are no names.
+_STANDARD_NAME = re.compile(
+    r"(?!(?:unknown|undefined|none)$)[a-z][a-z0-9_]*"
+    r"( (detection_minimum|number_of_observations|standard_error|status_flag"
+    r"|component_\w+))?",
+    re.IGNORECASE,
+)
+
+
+def guarded(ds: xr.Dataset, source: str | Path, *, version: str = "") -> xr.Dataset:
+    """Put a data set that was opened without chunks on dask, piece by piece.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Opened with ``chunks=None``; values not read yet.
+    source : str or Path
+        Path or URL for messages.
+    version : str
+        Distinguishes the states of a file that changes.
+
+    Raises
+    ------
+    InputError
+        If a variable claims a size that no disk holds. While reading: if the values
+        cannot be read, naming file and variable.
+    """
+    lazy: dict[Any, xr.Variable] = {}
+    for name, variable in ds.variables.items():
+        if name in ds.indexes or variable.ndim == 0:
+            continue
+        chunks = _chunks(variable, str(name), source)
+        array: Any = dask.array  # its stubs leave this untyped
+        mark = tokenize(str(source), version, str(name), chunks)
+        data = array.from_array(
+            _Values(
+                variable=variable,
+                name=str(name),
+                source=str(source),
+                invalid=invalid_values(variable),
+            ),
+            chunks=chunks,
+            name=f"{name}-{mark}",
+            meta=np.empty((0,) * variable.ndim, variable.dtype),
+        )
+        lazy[name] = xr.Variable(
+            variable.dims, data, variable.attrs, variable.encoding, fastpath=True
+        )
+    made = ds.assign(lazy)
+    made.encoding = ds.encoding
+    return made
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Values:
+    """The values of a variable of a file, as dask reads them."""
+
+    variable: xr.Variable
+    name: str
+    source: str
+    invalid: Invalid | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.variable.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return cast("np.dtype[Any]", self.variable.dtype)
+
+    @property
+    def ndim(self) -> int:
+        return self.variable.ndim
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        try:
+            values = np.asarray(self.variable[key].values)
+        except Exception as error:  # every library has its own
+            raise InputError(
+                "the values cannot be read",
+                file=self.source,
+                variable=self.name,
+                found=f"{type(error).__name__}: {error}",
+                expected="a complete file",
+                remedy="the file is damaged or cut off, or its server is gone: copy or "
+                "download it again",
+            ) from error
+        return values if self.invalid is None else self.invalid.masked(values)
+
+
+def _chunks(
+    variable: xr.Variable, name: str, source: str | Path
+) -> tuple[tuple[int, ...], ...]:
+    """Pieces that follow those of the file; all at once for text and dates."""
+    shape = variable.shape
+    size = 1
+    for length in shape:
+        size *= length
+    stored = variable.encoding.get("preferred_chunks", {})
+    step = tuple(stored.get(d, n) for d, n in zip(variable.dims, shape, strict=True))
+    if size * max(variable.dtype.itemsize, 1) > LARGEST_BYTES:
+        raise _too_large(name, source, shape)
+    if variable.dtype.kind in "OSU" or size == 0:
+        return normalize_chunks(shape, shape=shape)  # type: ignore[no-untyped-call,no-any-return]
+    pieces = 1
+    for length, part in zip(shape, step, strict=True):
+        pieces *= -(-length // max(int(part), 1))
+    if pieces > MOST_CHUNKS:
+        raise _too_large(name, source, shape)
+    return normalize_chunks(  # type: ignore[no-untyped-call,no-any-return]
+        "auto", shape=shape, dtype=variable.dtype, previous_chunks=step
+    )
+
+
+def _too_large(name: str, source: str | Path, shape: tuple[int, ...]) -> InputError:
+    return InputError(
+        "a variable claims a size that cannot be",
+        file=source,
+        variable=name,
+        found=" x ".join(map(str, shape)),
+        expected=f"at most {MOST_CHUNKS} pieces and {LARGEST_BYTES} bytes",
+        remedy="the header is damaged: copy or download the file again",
+    )
+
+
+def text_attributes(ds: xr.Dataset) -> xr.Dataset:
+    """Make text of attributes that are to be text, such as ``units = 1``.
+
+    A standard name that is no name (``unknown``, ``daily rain rate``) is dropped: what
+    the variable is follows from its own name then.
+    """
+    made = ds.copy()
+    for variable in made.variables.values():
+        for key in _TEXT:
+            if not isinstance(variable.attrs.get(key, ""), str):
+                variable.attrs[key] = str(variable.attrs[key])
+        named = variable.attrs.get("standard_name", "").strip()
+        if named and not _STANDARD_NAME.fullmatch(named):
+            del variable.attrs["standard_name"]
+    return made
+
+
+def check_packing(ds: xr.Dataset, source: str | Path) -> None:
+    """Raise InputError where values would be unpacked with what is no number."""
+    for name, variable in ds.variables.items():
+        for key in _PACKING:
+            value = variable.encoding.get(key)
+            if value is None or _usable(value, key):
+                continue
+            raise InputError(
+                "a variable cannot be unpacked",
+                file=source,
+                variable=str(name),
+                found=f"{key} = {value!r}",
+                expected="one finite number, and not 0 as scale_factor",
+                remedy=f"correct the attribute (ncatted -a {key},{name},o,f,VALUE)",
+            )
+
+
+def _usable(value: Any, key: str) -> bool:
+    number = np.asarray(value)
+    if number.dtype.kind not in "iuf" or number.size != 1:
+        return False
+    return bool(np.isfinite(number).all() and (key != "scale_factor" or number.all()))

@@ -1,0 +1,369 @@
+"""Open NetCDF and Zarr lazily, one or many files, with one view of time for all."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import uuid
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import netCDF4
+import xarray as xr
+from cf_xarray.accessor import CFDatasetAccessor
+
+from st_cdgm.data.files.join import join, label_of
+from st_cdgm.data.files.layouts import settle_coordinates
+from st_cdgm.data.files.lazy import check_packing, guarded, text_attributes
+from st_cdgm.data.files.memory import NO_FILE, TIMES, from_memory
+from st_cdgm.data.files.remote import (
+    RemoteStore,
+    expand_url,
+    is_url,
+    local_path,
+    locate,
+)
+from st_cdgm.data.files.remote_files import RemoteFile, StorageOptions
+from st_cdgm.data.files.sniff import HEAD_BYTES, is_zarr, try_opening, unreadable
+from st_cdgm.data.space.coordinates import (
+    bounds_variables,
+    horizontal_coordinates,
+    time_coordinates,
+)
+from st_cdgm.errors import InputError, MissingFileError, MissingVariableError
+
+logger = logging.getLogger(__name__)
+Paths = str | Path | Sequence[str | Path] | xr.Dataset
+SHOWN = 8  # file names in a message
+NETCDF_ENDINGS = (".nc", ".nc4", ".cdf")
+# What readers call the short names of roles.
+_ROLES = {"lr": "predictor", "hr": "target", "inspected": "data"}
+
+
+def open_dataset(
+    paths: Paths, *, role: str, storage_options: StorageOptions | None = None
+) -> xr.Dataset:
+    """Open one file, several files or a glob pattern, without reading the values.
+
+    Time is decoded to cftime dates whatever the calendar. Several files are joined
+    along time, and variables in separate files are put side by side.
+
+    Parameters
+    ----------
+    paths : str, Path, sequence of these, or xarray.Dataset
+        NetCDF 3/4 files, a Zarr directory, a folder of ``*.nc``, ``*.nc4`` or ``*.cdf``
+        files or a pattern; each of them also behind a URL (``https://``, ``s3://``,
+        ``file://`` ...), save that the web has no patterns and folders. A data set in
+        memory is taken as if it came from a file.
+    role : str
+        What the data are for (``"lr"``, ``"hr"``, ``"static"``); used in messages.
+    storage_options : mapping, optional
+        For the file system behind URLs; the environment and configuration files that
+        fsspec knows count, too.
+
+    Raises
+    ------
+    MissingFileError
+        If nothing is there or it may not be read.
+    InputError
+        If a file is not NetCDF or Zarr, is damaged, has undecodable time units, the
+        files do not fit together, or a server does not answer.
+    """
+    role = _ROLES.get(role, role)
+    if isinstance(paths, xr.Dataset):
+        return from_memory(paths)
+    sources = resolve_sources(paths, role=role, storage_options=storage_options)
+    parts = [
+        _open_one(source, role=role, storage_options=storage_options)
+        for source in sources
+    ]
+    ds = join(parts, sources, role=role)
+    ds.encoding["source"] = label_of(sources)
+    return ds
+
+
+def file_label(ds: xr.Dataset) -> str:
+    """Name of the file or files behind a data set, for messages."""
+    return str(ds.encoding.get("source", NO_FILE))
+
+
+def resolve_paths(paths: Paths, *, role: str = "input") -> list[Path]:
+    """Return the local ones of :func:`resolve_sources`; URLs are not looked at.
+
+    Raises
+    ------
+    MissingFileError
+        If a path or pattern matches nothing, or the list is empty.
+    """
+    role = _ROLES.get(role, role)
+    files: list[Path] = []
+    for one in _as_sequence(paths, role=role):
+        local = one if isinstance(one, Path) or not is_url(one) else local_path(one)
+        if local is not None:
+            files += _expand(Path(local), role=role)
+    return files
+
+
+def resolve_sources(
+    paths: Paths, *, role: str = "input", storage_options: StorageOptions | None = None
+) -> list[str | Path]:
+    """Expand patterns and folders into existing local files and URLs.
+
+    Whether a single URL exists shows when it is opened.
+
+    Raises
+    ------
+    MissingFileError
+        If a path or pattern matches nothing, or the list is empty.
+    InputError
+        If a server cannot be asked for what matches.
+    """
+    role = _ROLES.get(role, role)
+    sources: list[str | Path] = []
+    for one in _as_sequence(paths, role=role):
+        local = local_path(one) if isinstance(one, str) and is_url(one) else Path(one)
+        if local is None:
+            sources += expand_url(str(one), role=role, storage_options=storage_options)
+        else:
+            is_url(local)  # says so if it was one
+            sources += _expand(local, role=role)
+    return sources
+
+
+def _as_sequence(paths: Paths, *, role: str) -> list[str | Path]:
+    if isinstance(paths, xr.Dataset):
+        return []
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    if not given:
+        raise MissingFileError(
+            f"no {role} file is named", expected="at least one path", found="none"
+        )
+    return given
+
+
+def _expand(path: Path, *, role: str) -> list[Path]:
+    path = path.expanduser()
+    if path.is_dir() and not is_zarr(path):
+        found = sorted(p for p in path.glob("*") if p.suffix in NETCDF_ENDINGS)
+    elif path.exists():
+        found = [path]
+    else:
+        found = _matches(path)
+    if found:
+        return found
+    raise MissingFileError(
+        f"the {role} file does not exist",
+        file=path,
+        found=_nearby(path),
+        expected="a NetCDF file, a Zarr directory, or a pattern that matches some",
+        remedy="check the path (a relative one starts at the current folder)",
+    )
+
+
+def _nearby(path: Path) -> str:
+    """Describe what lies beside an absent file, the most similar names first."""
+    if not path.parent.is_dir():
+        return f"no folder {path.parent}"
+    names = sorted(p.name for p in path.parent.iterdir() if p.name[:1] != ".")
+    alike = difflib.get_close_matches(path.name, names, n=3)
+    shown = [*alike, *(name for name in names if name not in alike)]
+    more = ", ..." if len(shown) > SHOWN else ""
+    return f"in {path.parent.absolute()}: {', '.join(shown[:SHOWN]) or 'nothing'}{more}"
+
+
+def _matches(pattern: Path) -> list[Path]:
+    """Existing files that match a pattern, sorted."""
+    root = Path(pattern.anchor)
+    relative = pattern.relative_to(root)
+    if not any(mark in str(relative) for mark in "*?["):
+        return []
+    return sorted(root.glob(str(relative)))
+
+
+# -- One file --------------------------------------------------------------------------
+
+
+def _open_one(
+    source: str | Path, *, role: str, storage_options: StorageOptions | None
+) -> xr.Dataset:
+    where: Path | RemoteFile | RemoteStore = (
+        source
+        if isinstance(source, Path)
+        else locate(source, role=role, storage_options=storage_options)
+    )
+    if isinstance(where, Path):
+        try_opening(where, role=role)
+    target, options = _reader_of(where)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            opened = xr.open_dataset(target, **options)
+            ds = text_attributes(opened)
+            check_packing(ds, source)
+            ds = settle_coordinates(guarded(ds, source, version=_version(where)))
+    except InputError:
+        raise
+    except PermissionError as error:
+        raise MissingFileError(
+            f"the {role} file may not be read",
+            file=source,
+            remedy="check its permissions",
+        ) from error
+    except ValueError as error:
+        raise _time_error(source, target, options, error, role=role) from error
+    except Exception as error:
+        raise _damaged(source, role=role, error=error) from error
+    if options["engine"] == "zarr":  # listings come in any order
+        ds = ds[sorted(ds.data_vars, key=str)]
+    if not ds.variables and isinstance(source, Path) and source.is_file():
+        _check_no_groups(source, role=role)
+    ds.set_close(opened.close)
+    return ds
+
+
+def _reader_of(where: Path | RemoteFile | RemoteStore) -> tuple[Any, dict[str, Any]]:
+    """Return what xarray is to open, and how."""
+    options: dict[str, Any] = {
+        "decode_times": TIMES,
+        "decode_timedelta": False,
+        "decode_coords": "all",
+        "chunks": None,
+    }
+    if isinstance(where, RemoteStore):
+        options |= {
+            "engine": "zarr",
+            "zarr_format": where.zarr_format,
+            "consolidated": where.consolidated,
+        }
+        return where.store, options
+    if isinstance(where, RemoteFile):
+        return where, options | {"engine": "h5netcdf", "phony_dims": "sort"}
+    if where.is_dir():
+        consolidated = (where / ".zmetadata").exists()
+        return where, options | {"engine": "zarr", "consolidated": consolidated}
+    return where, options | {"engine": "netcdf4"}
+
+
+def _version(where: Path | RemoteFile | RemoteStore) -> str:
+    """Tell one state of a local file from another; data elsewhere is always new."""
+    if isinstance(where, Path):
+        state = where.stat()
+        return f"{state.st_mtime_ns} {state.st_size} {where}"
+    return uuid.uuid4().hex
+
+
+def _time_error(
+    source: str | Path,
+    target: Any,
+    options: dict[str, Any],
+    error: Exception,
+    *,
+    role: str,
+) -> InputError:
+    """Tell time units that cannot be decoded from a damaged file."""
+    try:
+        raw = xr.open_dataset(target, **{**options, "decode_times": False})
+    except Exception:  # the first error says it better
+        return _damaged(source, role=role, error=error)
+    with raw:
+        times = {
+            str(n): f"{v.attrs.get('units')!r}, calendar {v.attrs.get('calendar')!r}"
+            + ("" if v.notnull().all() else ", stamps missing")
+            for n, v in raw.variables.items()
+            if "since" in str(v.attrs.get("units", ""))
+        }
+    found = "; ".join(f"{name}: {text}" for name, text in times.items()) or str(error)
+    return InputError(
+        "the time axis cannot be decoded",
+        file=source,
+        variable=next(iter(times), None),
+        found=found,
+        expected="CF time units such as 'days since 1990-01-01', a CF calendar, and "
+        "dates that exist in it",
+        remedy="mend the time units or calendar (cdo setreftime, cdo setcalendar)",
+    )
+
+
+def _damaged(source: str | Path, *, role: str, error: Exception) -> InputError:
+    head = None
+    if isinstance(source, Path) and source.is_file():
+        with source.open("rb") as stream:
+            head = stream.read(HEAD_BYTES)
+    return unreadable(source, role=role, error=error, head=head)
+
+
+def _check_no_groups(file: Path, *, role: str) -> None:
+    with netCDF4.Dataset(str(file)) as opened:
+        groups = sorted(opened.groups)
+    if groups:
+        raise MissingVariableError(
+            f"the {role} file has its variables in groups",
+            file=file,
+            found=f"nothing at the root, groups {', '.join(groups)}",
+            expected="variables at the root of the file",
+            remedy="copy one group into a file of its own (ncks -G : -g GROUP in out)",
+        )
+
+
+# -- What is in a data set -------------------------------------------------------------
+
+
+def time_name(ds: xr.Dataset) -> str:
+    """Name of the time dimension.
+
+    Raises
+    ------
+    MissingVariableError
+        If there is none with a coordinate.
+    """
+    candidates = time_coordinates(ds) or [
+        str(name)
+        for name in CFDatasetAccessor(ds).coordinates.get("time", []) + ["time"]
+        if name in ds.dims and name in ds.coords
+    ]
+    if candidates:
+        return candidates[0]
+    raise MissingVariableError(
+        "no time coordinate",
+        file=file_label(ds),
+        variable="time",
+        found=f"dimensions {', '.join(f'{d}={n}' for d, n in ds.sizes.items())}",
+        expected="a time dimension with a coordinate in CF units ('days since ...')",
+        remedy="add the time coordinate (cdo settaxis,1990-01-01,12:00,1day)",
+    )
+
+
+def time_bounds(ds: xr.Dataset, time: str) -> xr.DataArray | None:
+    """Beginning and end of each time step, if in the file. Shape ``(T, 2)``."""
+    name = ds[time].attrs.get("bounds", ds[time].encoding.get("bounds"))
+    if name not in ds.variables or ds[name].dims[:1] != (time,):
+        return None
+    return ds[name].load()
+
+
+def data_variables(ds: xr.Dataset) -> list[str]:
+    """Names of the real fields: numbers on both horizontal dimensions.
+
+    Cell bounds, grid mappings, coordinates stored as variables, text and helper
+    variables such as Gaussian weights or date codes are left out. Without any latitude
+    and longitude in the data set, numbers with at least two dimensions count.
+    """
+    bounds = bounds_variables(ds)
+    pair = horizontal_coordinates(ds)
+    coordinates = set(pair or ())
+    names = []
+    for name, variable in ds.data_vars.items():
+        if str(name) in bounds | coordinates or "grid_mapping_name" in variable.attrs:
+            continue
+        if variable.dtype.kind not in "fiub":
+            continue
+        on_grid = (
+            variable.ndim >= 2
+            if pair is None
+            else horizontal_coordinates(ds, str(name)) is not None
+        )
+        if on_grid:
+            names.append(str(name))
+    return names

@@ -1,0 +1,1 @@
+"""Deterministic fine fields to which the model adds a residual."""

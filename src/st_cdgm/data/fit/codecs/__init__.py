@@ -1,0 +1,1 @@
+"""Between physical fields and the space in which the model works."""

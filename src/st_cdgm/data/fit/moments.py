@@ -1,0 +1,241 @@
+"""Means and standard deviations that never meet a NaN or a zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+
+from st_cdgm.errors import InputError, check_choice
+from st_cdgm.typing import FloatArray
+
+Scope = Literal["per_variable", "per_gridpoint"]
+FillStrategy = Literal["zero", "mean", "interpolate"]
+# Training days: raw predictors (T, C_lr, y, x), season (T,), truth (T, C, Y, X), NaN
+# where missing. Each call starts again at the first day; T may differ between blocks.
+Blocks = Callable[[], Iterator[tuple[FloatArray, FloatArray, FloatArray]]]
+# A cell that hardly varies would blow its noise up to unit variance.
+STD_FLOOR = 0.1
+# Below this share of the magnitude a spread is rounding, not variability.
+_CONSTANT = 1.0e-6
+_FIELDS_PER_BLOCK = 1024
+
+
+class Moments:
+    """Running mean and standard deviation of every channel and cell, NaN left out.
+
+    Chunks of days are added one after the other, in float64 and around a shift, so
+    that a large mean (geopotential) does not swallow a small spread.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        ``(C, Y, X)``.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.count = np.zeros(shape, dtype=np.int64)
+        self._shift = np.full(shape, np.nan)
+        self._sum = np.zeros(shape)
+        self._square = np.zeros(shape)
+
+    def add(self, values: FloatArray) -> None:
+        """Add days. Shape ``(T, C, Y, X)``."""
+        if not len(values):
+            return
+        finite = np.isfinite(values)
+        first = np.take_along_axis(values, finite.argmax(axis=0)[None], axis=0)[0]
+        new = np.isnan(self._shift) & np.isfinite(first)
+        self._shift[new] = first[new]
+        shift = np.nan_to_num(self._shift)
+        centred = np.where(finite, values - shift, 0.0)
+        self.count += finite.sum(axis=0)
+        self._sum += centred.sum(axis=0)
+        self._square += np.square(centred).sum(axis=0)
+
+    def result(self, scope: Scope) -> tuple[FloatArray, FloatArray]:
+        """Return mean and standard deviation.
+
+        Parameters
+        ----------
+        scope : {"per_variable", "per_gridpoint"}
+            One number per channel over all cells, or one per cell.
+
+        Returns
+        -------
+        mean, std : ndarray
+            Shape ``(C, 1, 1)`` or ``(C, Y, X)``, float32. Without any variation std is
+            1; per cell it is at least a tenth of the channel's median; a cell that was
+            never valid has mean 0 and std 1.
+        """
+        check_choice("normalization", scope, get_args(Scope))
+        if scope == "per_variable":
+            return self._pooled()
+        known = self.count > 0
+        count = np.maximum(self.count, 1)
+        offset = self._sum / count
+        mean = np.where(known, np.nan_to_num(self._shift) + offset, 0.0)
+        std = np.sqrt(np.maximum(self._square / count - offset**2, 0.0))
+        varies = known & (std > _CONSTANT * np.abs(mean))
+        for channel, moving in enumerate(varies):
+            if moving.any():
+                floor = STD_FLOOR * np.median(std[channel][moving])
+                std[channel] = np.maximum(std[channel], floor)
+        std = np.where(known & varies.any(axis=(1, 2), keepdims=True), std, 1.0)
+        return mean.astype(np.float32), std.astype(np.float32)
+
+    def _pooled(self) -> tuple[FloatArray, FloatArray]:
+        """Pool all cells of a channel, weighting each by its number of valid days."""
+        axes = (1, 2)
+        total = np.maximum(self.count.sum(axis=axes, keepdims=True), 1)
+        shift = np.nan_to_num(self._shift)
+        centre = (self.count * shift + self._sum).sum(axis=axes, keepdims=True) / total
+        # sum (x - centre)^2 per cell, from the sums around the cell's shift.
+        away = shift - centre
+        square = self._square + 2 * away * self._sum + self.count * away**2
+        std = np.sqrt(np.maximum(square.sum(axis=axes, keepdims=True) / total, 0.0))
+        std = np.where(std > _CONSTANT * np.abs(centre), std, 1.0)
+        return centre.astype(np.float32), std.astype(np.float32)
+
+
+def moments(
+    chunks: Iterable[FloatArray], shape: tuple[int, int, int], scope: Scope
+) -> tuple[FloatArray, FloatArray]:
+    """Return mean and standard deviation of chunks of days; see :class:`Moments`."""
+    running = Moments(shape)
+    for chunk in chunks:
+        running.add(chunk)
+    return running.result(scope)
+
+
+def fill_nearest(field: FloatArray) -> FloatArray:
+    """Fill NaN with the nearest finite cell, counted in grid cells.
+
+    Parameters
+    ----------
+    field : ndarray
+        Shape ``(..., Y, X)``; all leading entries share the NaN pattern of the first.
+
+    Returns
+    -------
+    ndarray
+        Same shape. Unchanged where nothing is finite.
+    """
+    missing = ~np.isfinite(field[(0,) * (field.ndim - 2)])
+    if not missing.any() or missing.all():
+        return field
+    index = distance_transform_edt(missing, return_distances=False, return_indices=True)
+    filled: FloatArray = field[..., index[0], index[1]]
+    return filled
+
+
+def fill_missing(
+    values: FloatArray, mean: FloatArray, strategy: FillStrategy
+) -> FloatArray:
+    """Return ``values`` without NaN or infinity.
+
+    Parameters
+    ----------
+    values : ndarray
+        Shape ``(T, C, Y, X)``.
+    mean : ndarray
+        Training mean, the neutral value. Shape ``(C, 1|Y, 1|X)``.
+    strategy : {"zero", "mean", "interpolate"}
+        ``zero``: the training mean, which is 0 once standardised. ``mean``: the mean of
+        the day's other cells. ``interpolate``: the day's nearest cell. Both fall back
+        to ``zero`` on a day without any value.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(T, C, Y, X)``; the input itself where nothing was missing.
+    """
+    return fill_missing_with_mask(values, mean, strategy)[0]
+
+
+def fill_missing_with_mask(
+    values: FloatArray, mean: FloatArray, strategy: FillStrategy
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Return ``values`` without NaN or infinity, and where they were finite.
+
+    Parameters
+    ----------
+    values, mean, strategy
+        See :func:`fill_missing`.
+
+    Returns
+    -------
+    filled : ndarray
+        Shape ``(T, C, Y, X)``; the input itself where nothing was missing.
+    valid : ndarray
+        True where the value was given, False where it was made up. Same shape, bool.
+    """
+    check_choice("nan_fill_strategy", strategy, get_args(FillStrategy))
+    finite = np.isfinite(values)
+    if finite.all():
+        return values, finite
+    neutral = np.broadcast_to(mean, values.shape[1:])
+    out = np.where(finite, values, neutral).astype(np.float32)
+    fields, known = out.reshape(-1, *out.shape[2:]), finite.reshape(-1, *out.shape[2:])
+    gaps = np.flatnonzero(known.any(axis=(1, 2)) & ~known.all(axis=(1, 2)))
+    if not len(gaps):
+        return out, finite
+    if strategy == "mean":
+        _fill_with_mean(fields, known, gaps)
+    elif strategy == "interpolate":
+        _fill_with_nearest(fields, known, gaps)
+    return out, finite
+
+
+def _fill_with_mean(
+    fields: FloatArray, known: NDArray[np.bool_], gaps: NDArray[np.int64]
+) -> None:
+    """Fill the fields ``gaps``, shape ``(N, Y, X)``, with their own means, in place."""
+    for start in range(0, len(gaps), _FIELDS_PER_BLOCK):
+        some = gaps[start : start + _FIELDS_PER_BLOCK]
+        usable = known[some].reshape(len(some), -1)
+        values = fields[some].reshape(len(some), -1)
+        given = np.where(usable, values, 0.0).astype(np.float64)
+        mean = (given.sum(axis=1) / usable.sum(axis=1)).astype(np.float32)
+        filled = np.where(usable, values, mean[:, None])
+        fields[some] = filled.reshape(-1, *fields.shape[1:])
+
+
+def _fill_with_nearest(
+    fields: FloatArray, known: NDArray[np.bool_], gaps: NDArray[np.int64]
+) -> None:
+    """Fill the fields ``gaps`` from their nearest cells, in place.
+
+    Fields that miss the same cells share one search: gaps are mostly coasts and the
+    ground below pressure levels, the same on many days.
+    """
+    packed = np.packbits(known[gaps].reshape(len(gaps), -1), axis=1)
+    rows = np.ascontiguousarray(packed).view(f"V{packed.shape[1]}")[:, 0]
+    _, first, pattern = np.unique(rows, return_index=True, return_inverse=True)
+    order = np.argsort(pattern, kind="stable")
+    ends = np.cumsum(np.bincount(pattern, minlength=len(first)))
+    for start, member in zip(first, np.split(gaps[order], ends[:-1]), strict=True):
+        missing = ~known[gaps[start]]
+        index = distance_transform_edt(
+            missing, return_distances=False, return_indices=True
+        )
+        at = np.nonzero(missing)
+        source = index[0][at], index[1][at]
+        fields[member[:, None], *at] = fields[member[:, None], *source]
+
+
+def check_known(values: FloatArray, names: tuple[str, ...], *, file: str) -> None:
+    """Raise InputError where a channel has no finite value. Shape ``(T, C, Y, X)``."""
+    empty = [not np.isfinite(values[:, c]).any() for c in range(values.shape[1])]
+    if any(empty):
+        raise InputError(
+            "a variable has no value in the training period",
+            file=file,
+            variable=", ".join(n for n, e in zip(names, empty, strict=True) if e),
+            found="only missing values",
+            expected="finite values on some training days",
+            remedy="leave the variable out or choose another training period",
+        )

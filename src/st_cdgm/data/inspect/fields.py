@@ -1,0 +1,381 @@
+"""One field of a file: its range, its missing values, and where they are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import xarray as xr
+from dask.base import compute
+from numpy.typing import NDArray
+
+from st_cdgm.data.files.open import file_label
+from st_cdgm.data.inspect.roles import one_line
+from st_cdgm.data.inspect.scrambling import Arrangement, Order, arrangement
+from st_cdgm.data.space.grid import Grid
+from st_cdgm.data.time.timestamps import iso
+from st_cdgm.data.variables.levels import level_of, level_values, vertical_name
+from st_cdgm.data.variables.limits import physical_limits
+from st_cdgm.data.variables.quantities import Quantity, quantity_of
+from st_cdgm.data.variables.units import canonical_units, units_convert
+from st_cdgm.errors import InputError
+
+MOST_STEPS = 120  # steps whose arrangement is looked at
+MOST_VALUES = 10**6  # values of them
+BLOCK_VALUES = 5 * 10**6  # values read at once to find a place
+_SMOOTH = ("temperature", "pressure", "geopotential", "geopotential_height")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutOfRange:
+    """Values outside the physical range, in the units of the file.
+
+    Attributes
+    ----------
+    count, steps : int
+        Values outside, and time steps on which there are any.
+    share : float
+        Share of all values.
+    limits : (float, float)
+        The range.
+    worst : tuple of dict
+        Lowest value below and highest above, each with its ``place``: coordinates by
+        name, dates as ISO text.
+    """
+
+    count: int
+    steps: int
+    share: float
+    limits: tuple[float, float]
+    worst: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariableReport:
+    """One field of a file, in the units of the file.
+
+    Attributes
+    ----------
+    name : str
+        Variable name.
+    dims : tuple of str
+        Dimensions.
+    units : str or None
+        As in the file.
+    canonical_units : str
+        Units in which it is used as a predictor.
+    standard_name : str or None
+        As in the file.
+    levels : list of float
+        Pressures in hPa, empty for a single-level field.
+    minimum, maximum : float or None
+        Over all values; None where there are none.
+    nan_share : float
+        Share of missing values, in [0, 1].
+    roughness : float or None
+        See :func:`st_cdgm.data.inspect.scrambling.roughness`, over the steps looked at.
+    missing : str
+        ``nowhere``, ``always in the same cells`` or ``in changing cells``.
+    order : str or None
+        What is wrong with the order of the values, if anything.
+    arrangement : Arrangement or None
+        The measures behind ``order``.
+    outside : OutOfRange or None
+        Values that no place on Earth has, if any.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    units: str | None
+    canonical_units: str
+    standard_name: str | None
+    levels: list[float]
+    minimum: float | None
+    maximum: float | None
+    nan_share: float
+    roughness: float | None
+    missing: str = "nowhere"
+    order: Order | None = None
+    arrangement: Arrangement | None = None
+    outside: OutOfRange | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Values:
+    """What one reading of a field gives."""
+
+    low: float
+    high: float
+    nan_share: float
+    missing: str
+    outside: int
+    outside_steps: int
+    sample: NDArray[Any]
+
+
+def inspect_field(
+    ds: xr.Dataset, name: str, step_hours: float | None, problems: list[str]
+) -> VariableReport:
+    """Describe one field; what is wrong with it is added to ``problems``.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        The opened file.
+    name : str
+        Variable in it.
+    step_hours : float or None
+        Length of a time step where it is known.
+    problems : list of str
+        Is extended.
+    """
+    da = ds[name]
+    quantity = quantity_of(name, da.attrs)
+    _check_units(name, da.attrs.get("units"), quantity, problems)
+    limits = physical_limits(da, step_hours)
+    values = _read(ds, name, limits, problems)
+    laid = order = outside = None
+    if values is not None:
+        smooth = quantity is not None and quantity.key in _SMOOTH
+        laid = arrangement(values.sample)
+        order = laid.verdict(smooth=smooth)
+        if order is not None:
+            problems.append(_order_text(name, order, laid))
+        if not np.isfinite(values.low) and not np.isfinite(values.high):
+            problems.append(f"no values (variable {name})")
+        elif limits is not None and values.outside:
+            outside = _outside(ds, name, values, limits)
+            problems.append(_outside_text(name, outside, da.attrs.get("units")))
+    units = da.attrs.get("units")
+    return VariableReport(
+        name=name,
+        dims=tuple(str(d) for d in da.dims),
+        units=None if units is None else str(units),
+        canonical_units=canonical_units(name, da.attrs),
+        standard_name=da.attrs.get("standard_name"),
+        levels=_levels(da, name, file_label(ds), problems),
+        minimum=_finite(values.low) if values else None,
+        maximum=_finite(values.high) if values else None,
+        nan_share=values.nan_share if values else 0.0,
+        roughness=laid.roughness if laid else None,
+        missing=values.missing if values else "nowhere",
+        order=order,
+        arrangement=laid,
+        outside=outside,
+    )
+
+
+def _check_units(
+    name: str, units: Any, quantity: Quantity | None, problems: list[str]
+) -> None:
+    if quantity is None:
+        return
+    if units is None:
+        problems.append(f"no units (variable {name})")
+    elif not units_convert(str(units), quantity):
+        problems.append(
+            f"units do not fit (variable {name}; found {units!r}, expected "
+            f"something that converts to {quantity.units!r})"
+        )
+
+
+def _levels(da: xr.DataArray, name: str, file: str, problems: list[str]) -> list[float]:
+    vertical = vertical_name(da)
+    try:
+        if vertical is not None and vertical in da.coords and da.sizes[vertical] > 1:
+            return [float(level) for level in level_values(da[vertical], file=file)]
+    except InputError as error:
+        problems.append(one_line(error))
+        return []
+    _, level = level_of(name, da)
+    return [] if level is None else [level]
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+# -- Reading ---------------------------------------------------------------------------
+
+
+def _read(
+    ds: xr.Dataset,
+    name: str,
+    limits: tuple[float, float] | None,
+    problems: list[str],
+) -> _Values | None:
+    """Read a field once, in pieces; None where it is empty or cannot be read."""
+    da = ds[name]
+    if da.size == 0:
+        problems.append(f"no values (variable {name})")
+        return None
+    space = _space(ds, name)
+    others = [d for d in da.dims if d not in space]
+    finite = cast("xr.DataArray", np.isfinite(da))
+    low, high = limits or (-np.inf, np.inf)
+    beyond = (da < low) | (da > high)
+    try:
+        smallest, largest, nulls, ever, always, count, steps, sample = compute(  # type: ignore[no-untyped-call]
+            da.min(),
+            da.max(),
+            da.isnull().mean(),
+            finite.any(others),
+            finite.all(others),
+            beyond.sum(),
+            beyond.any(space).sum(),
+            _sampled(da, space),
+        )
+    except (OSError, RuntimeError) as error:
+        problems.append(f"the values cannot be read (variable {name}; {error})")
+        return None
+    return _Values(
+        low=float(smallest),
+        high=float(largest),
+        nan_share=float(nulls),
+        missing=_missing(ever.values, always.values),
+        outside=int(count),
+        outside_steps=int(steps),
+        sample=np.asarray(sample.values),
+    )
+
+
+def _missing(ever: NDArray[np.bool_], always: NDArray[np.bool_]) -> str:
+    if always.all():
+        return "nowhere"
+    same = bool((ever == always).all())
+    return "always in the same cells" if same else "in changing cells"
+
+
+def _space(ds: xr.Dataset, name: str) -> tuple[str, str]:
+    """Row and column dimension; without coordinates the last two."""
+    try:
+        grid = Grid.from_dataset(ds, variable=name)
+    except InputError:
+        first, second = ds[name].dims[-2:]
+        return str(first), str(second)
+    return grid.y_name, grid.x_name
+
+
+def _sampled(da: xr.DataArray, space: Sequence[str]) -> xr.DataArray:
+    """Select steps, evenly spread, of one level; levels where there is no time.
+
+    Shape ``(T, Y, X)``.
+    """
+    others = [d for d in da.dims if d not in space]
+    along = next((d for d in others if _is_time(da, str(d))), None)
+    if along is None:
+        along = max(others, key=lambda d: da.sizes[d], default=None)
+    if along is None:
+        return da.transpose(*space).expand_dims("step")
+    one = {d: da.sizes[d] // 2 for d in others if d != along}
+    cells = max(int(np.prod([da.sizes[d] for d in space])), 1)
+    count = int(np.clip(MOST_VALUES // cells, 3, MOST_STEPS))
+    steps = np.unique(np.linspace(0, da.sizes[along] - 1, count).astype(int))
+    return da.isel({**one, along: steps}).transpose(along, *space)
+
+
+def _is_time(da: xr.DataArray, dim: str) -> bool:
+    return dim in da.coords and da[dim].dtype == object
+
+
+# -- What is wrong ---------------------------------------------------------------------
+
+
+def _order_text(name: str, order: Order, laid: Arrangement) -> str:
+    if order == "swapped axes":
+        return (
+            f"latitude and longitude are exchanged in memory (variable {name}; "
+            f"{laid.swap_gain:.1f} times smoother as {laid.swapped})"
+        )
+    if order == "scattered":
+        return (
+            f"the field is as rough as shuffled values (variable {name}; roughness "
+            f"{laid.roughness:.2f}, weather is well below)"
+        )
+    if order == "broken":
+        return (
+            f"parts of the field are in the wrong place (variable {name}; a step "
+            f"between two rows or columns is {laid.seam:.0f} times the usual one)"
+        )
+    share = laid.misplaced or laid.far
+    what = (
+        f"{share:.0%} of the cells resemble a distant cell most"
+        if share
+        else f"only {laid.adjacent:.0%} of the rows or columns resemble the next most"
+    )
+    return f"the values are not where the coordinates say (variable {name}; {what})"
+
+
+def _outside(
+    ds: xr.Dataset, name: str, values: _Values, limits: tuple[float, float]
+) -> OutOfRange:
+    wanted = [values.low] if values.low < limits[0] else []
+    wanted += [values.high] if values.high > limits[1] else []
+    return OutOfRange(
+        count=values.outside,
+        steps=values.outside_steps,
+        share=values.outside / ds[name].size,
+        limits=limits,
+        worst=tuple(
+            {"value": value, "place": _place(ds, name, value)} for value in wanted
+        ),
+    )
+
+
+def _place(ds: xr.Dataset, name: str, value: float) -> dict[str, Any]:
+    """Coordinates of the first cell that has the value, found block by block."""
+    da = ds[name]
+    first = da.dims[0]
+    size = max(1, BLOCK_VALUES * da.sizes[first] // da.size)
+    for start in range(0, da.sizes[first], size):
+        block = da.isel({first: slice(start, start + size)})
+        found = np.argwhere(block.values == value)
+        if len(found):
+            position = dict(zip(da.dims, found[0].tolist(), strict=True))
+            position[first] += start
+            return _coordinates(ds, name, position)
+    return {}
+
+
+def _coordinates(ds: xr.Dataset, name: str, position: dict[Any, int]) -> dict[str, Any]:
+    cell = ds[name].isel(position)
+    place: dict[str, Any] = {}
+    for dim in position:
+        if dim in cell.coords:
+            here = cell[dim].values[()]
+            place[str(dim)] = iso(here) if hasattr(here, "isoformat") else float(here)
+        else:
+            place[str(dim)] = position[dim]
+    try:
+        grid = Grid.from_dataset(ds, variable=name)
+    except InputError:
+        return place
+    row, column = position[grid.y_name], position[grid.x_name]
+    place.pop(grid.y_name)
+    place.pop(grid.x_name)
+    return place | {
+        "lat": float(grid.lat2d[row, column]),
+        "lon": float(grid.lon2d[row, column]),
+    }
+
+
+def _outside_text(name: str, outside: OutOfRange, units: Any) -> str:
+    low, high = outside.limits
+    worst = "; ".join(
+        f"{one['value']:.6g} at {_shown(one['place'])}" for one in outside.worst
+    )
+    many = "; most values: the units must be wrong" if outside.share > 0.5 else ""
+    return (
+        f"values outside the physical range (variable {name}; {outside.count} in "
+        f"{outside.steps} fields, not within {low:.4g}..{high:.4g} {units}; "
+        f"{worst}{many})"
+    )
+
+
+def _shown(place: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{key} {value:.5g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in place.items()
+    )

@@ -1,0 +1,409 @@
+"""Whether coarse predictors and fine targets belong together, before anyone trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from st_cdgm.data.files.open import Paths
+from st_cdgm.data.inspect.pair_weather import (
+    FEWEST_CELLS,
+    Counterpart,
+    PairedWeather,
+    some_days,
+)
+from st_cdgm.data.inspect.roles import cell_width
+from st_cdgm.data.inspect.similarity import LAGS
+from st_cdgm.data.read.readers import (
+    ChannelCube,
+    TargetCube,
+    read_channels,
+    read_targets,
+)
+from st_cdgm.data.space.grid import Grid
+from st_cdgm.data.space.sphere import is_global, wrap_near
+from st_cdgm.data.time.calendar import CalendarDays
+from st_cdgm.typing import Floats, Indices
+
+FEWEST_DAYS = 60  # shared days below which nothing can be learned
+PAIRED = 0.3  # correlation of area means that unpaired weather does not reach
+SHIFT, SHIFT_ALONE = 0.1, 0.5  # gain in Fisher's z that speaks for another day
+TURNED, MOVED = 0.1, 0.06  # gain in pattern correlation that speaks for a layout
+LEAST_PATTERN = 0.3
+SCRAMBLED, SAME_WEATHER = 0.15, 0.5
+COARSER = 1.5  # ratio of cell sizes that makes a downscaling task
+CLOSE_DEG = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something that keeps a pair from being used, and what to do about it."""
+
+    problem: str
+    remedy: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairReport:
+    """What ``st-cdgm inspect --pair`` shows.
+
+    Attributes
+    ----------
+    lr, hr : str
+        Files.
+    calendars : (str, str)
+        CF calendars of both.
+    shared_days, lr_only_days, hr_only_days : int
+        Days in both and in one alone.
+    period : str or None
+        First and last shared day.
+    cell_ratio : float
+        Width of a coarse cell over that of a fine one.
+    outside_share : float
+        Share of fine cells that no coarse cell covers.
+    short_deg : dict
+        How far the coarse cells end short of the fine ones: ``south``, ``north``,
+        ``west``, ``east``, degrees; 0 where they enclose them.
+    days_compared : int
+        Days whose values were compared.
+    best_lag : int or None
+        Days by which the coarse record has to be moved to fit; 0 in a sound pair.
+    counterparts : tuple of Counterpart
+        One per target.
+    findings : tuple of Finding
+        What keeps the pair from being used.
+    notes : tuple of str
+        What is worth knowing.
+    """
+
+    lr: str
+    hr: str
+    calendars: tuple[str, str]
+    shared_days: int
+    lr_only_days: int
+    hr_only_days: int
+    period: str | None
+    cell_ratio: float
+    outside_share: float
+    short_deg: dict[str, float]
+    days_compared: int
+    best_lag: int | None
+    counterparts: tuple[Counterpart, ...]
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def usable(self) -> bool:
+        """Whether nothing was found that keeps the pair from being used."""
+        return not self.findings
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types that JSON can hold."""
+        return {"usable": self.usable, **asdict(self)}
+
+
+def inspect_pair(
+    lr: Paths,
+    hr: Paths,
+    *,
+    lr_variables: Sequence[str] | None = None,
+    hr_variables: Sequence[str] | None = None,
+) -> PairReport:
+    """Compare predictors and targets: days, region, cell sizes, and the weather itself.
+
+    Area means of the anomalies are correlated for lags of -5 to 5 days: a sound pair
+    has its largest correlation on the same day, a record whose days are labelled
+    wrongly elsewhere, a free-running model nowhere. Patterns are correlated for
+    several layouts of the coarse values: turned, moved, axes exchanged. At most 730
+    days are read, in blocks spread over the record.
+
+    Parameters
+    ----------
+    lr, hr : str, Path or sequence of these
+        Predictors and targets.
+    lr_variables, hr_variables : sequence of str, optional
+        As for training; all if None.
+
+    Raises
+    ------
+    MissingFileError, MissingVariableError, InputError
+        If one of the two cannot be used by itself.
+    """
+    coarse = read_channels(lr, variables=lr_variables)
+    fine = read_targets(hr, variables=hr_variables)
+    findings: list[Finding] = []
+    notes: list[str] = []
+    shared = _shared_days(coarse.days, fine.days)
+    _check_days(coarse, fine, len(shared), findings)
+    short, outside = _shortfall(coarse.grid, fine.grid)
+    ratio = cell_width(coarse.grid) / cell_width(fine.grid)
+    _check_region(short, outside, ratio, findings, notes)
+    pairs: tuple[Counterpart, ...] = ()
+    lag, compared = None, 0
+    if len(shared) >= FEWEST_DAYS and not findings:
+        weather = PairedWeather(coarse, fine, some_days(shared, fine.grid))
+        pairs = tuple(weather.compare(c) for c in range(len(fine.targets)))
+        compared = len(weather.day)
+        lag = _check_weather(pairs, findings, notes)
+    return PairReport(
+        lr=coarse.file,
+        hr=fine.file,
+        calendars=(coarse.days.calendar, fine.days.calendar),
+        shared_days=len(shared),
+        lr_only_days=len(coarse.days) - len(shared),
+        hr_only_days=len(fine.days) - len(shared),
+        period=fine.days.select(shared).period() if len(shared) else None,
+        cell_ratio=ratio,
+        outside_share=outside,
+        short_deg=short,
+        days_compared=compared,
+        best_lag=lag,
+        counterparts=pairs,
+        findings=tuple(findings),
+        notes=tuple(notes),
+    )
+
+
+# -- Days and region -------------------------------------------------------------------
+
+
+def _shared_days(lr: CalendarDays, hr: CalendarDays) -> Indices:
+    """Return the indices into the fine record of the days in both."""
+    if lr.calendar != hr.calendar:
+        return np.empty(0, np.int64)
+    _, _, of_hr = np.intersect1d(
+        lr.key, hr.key, assume_unique=True, return_indices=True
+    )
+    return np.asarray(of_hr, np.int64)
+
+
+def _check_days(
+    lr: ChannelCube, hr: TargetCube, shared: int, findings: list[Finding]
+) -> None:
+    if lr.days.calendar != hr.days.calendar:
+        findings.append(
+            Finding(
+                problem=f"the calendars differ: {lr.days.calendar} and "
+                f"{hr.days.calendar}",
+                remedy="convert one file (xarray: Dataset.convert_calendar)",
+            )
+        )
+    elif not shared:
+        findings.append(
+            Finding(
+                problem=f"no day is in both: {lr.days.period()} and {hr.days.period()}",
+                remedy="take files of the same period",
+            )
+        )
+    elif shared < FEWEST_DAYS:
+        findings.append(
+            Finding(
+                problem=f"only {shared} days are in both, too few to learn from",
+                remedy=f"take files that share at least {FEWEST_DAYS} days, better "
+                "several years",
+            )
+        )
+
+
+def _shortfall(lr: Grid, hr: Grid) -> tuple[dict[str, float], float]:
+    """How far the coarse cells end short on each side, and the share left outside."""
+    north_south = 0.5 * _steps(lr.lat2d, 0)
+    east_west = 0.5 * _steps(lr.lon2d, 1)
+    lon = wrap_near(hr.lon2d, lr.lon)
+    low, high = lr.lat.min() - north_south, lr.lat.max() + north_south
+    west, east = lr.lon.min() - east_west, lr.lon.max() + east_west
+    inside = (hr.lat2d >= low - CLOSE_DEG) & (hr.lat2d <= high + CLOSE_DEG)
+    sides = {"south": low - hr.lat.min(), "north": hr.lat.max() - high}
+    if not (lr.regular and is_global(lr.lon)):
+        inside &= (lon >= west - CLOSE_DEG) & (lon <= east + CLOSE_DEG)
+        sides |= {"west": west - lon.min(), "east": lon.max() - east}
+    short = {side: round(max(float(by), 0.0), 6) for side, by in sides.items()}
+    return short, float((~inside).mean())
+
+
+def _steps(coordinate: Floats, axis: int) -> float:
+    """Typical step of a coordinate along an axis, degrees."""
+    steps = np.abs(np.diff(coordinate, axis=axis))
+    return float(np.median(steps)) if steps.size else 0.0
+
+
+def _check_region(
+    short: dict[str, float],
+    outside: float,
+    ratio: float,
+    findings: list[Finding],
+    notes: list[str],
+) -> None:
+    sides = ", ".join(f"{by:.3g} degrees in the {s}" for s, by in short.items() if by)
+    if outside >= 0.5:
+        findings.append(
+            Finding(
+                problem=f"the regions differ: {outside:.0%} of the fine cells lie "
+                f"outside the coarse grid (short by {sides})",
+                remedy="take predictors of a region that encloses the targets",
+            )
+        )
+    elif outside > 0.0:
+        notes.append(
+            f"{outside:.0%} of the fine cells lie outside the coarse grid (short by "
+            f"{sides}); the nearest coarse values are used there"
+        )
+    if ratio < COARSER:
+        turned = ratio < 1.0 / COARSER
+        findings.append(
+            Finding(
+                problem=f"the predictors are not coarser than the targets: their cells "
+                f"are {ratio:.2g} times as wide",
+                remedy="exchange the two files"
+                if turned
+                else "take coarser predictors or finer targets",
+            )
+        )
+
+
+# -- Verdict ---------------------------------------------------------------------------
+
+
+def _check_weather(
+    pairs: Sequence[Counterpart], findings: list[Finding], notes: list[str]
+) -> int | None:
+    """Judge the correlations; return the lag of the best fit, None where none fits."""
+    lags = np.array([[r or 0.0 for r in pair.lag_correlations] for pair in pairs])
+    if lags.max(initial=0.0) < PAIRED:
+        findings.append(
+            Finding(
+                problem="the days are not paired: area means of predictors and targets "
+                f"correlate with at most {lags.max(initial=0.0):.2f} at any lag of "
+                "-5 to 5 days",
+                remedy="take a reanalysis, or a regional run driven by it, that shows "
+                "the weather of the target days; a free-running climate model can only "
+                "be downscaled with a model trained on such a pair",
+            )
+        )
+        return None
+    z = np.arctanh(np.minimum(lags, 0.999)).mean(axis=0)  # Fisher's z per lag
+    zero = LAGS.index(0)
+    best = int(z.argmax())
+    gain = float(z[best] - z[zero])
+    certain = SHIFT_ALONE if len(pairs) == 1 and abs(LAGS[best]) == 1 else SHIFT
+    if gain > certain:
+        findings.append(_shifted(LAGS[best], lags.mean(axis=0)[[zero, best]]))
+        return LAGS[best]
+    _note_lags(pairs, notes)
+    _note_means(pairs, notes)
+    _check_layout(pairs, findings, notes)
+    return 0
+
+
+def _shifted(lag: int, correlation: Floats) -> Finding:
+    days = f"{abs(lag)} day" + ("s" if abs(lag) > 1 else "")
+    side = "later" if lag > 0 else "earlier"
+    return Finding(
+        problem=f"the predictors are shifted: they fit the targets best {days} {side} "
+        f"(correlation {correlation[1]:.2f} instead of {correlation[0]:.2f})",
+        remedy=f"move the predictors' time axis by {-lag} days (cdo shifttime,"
+        f"{-lag}day), or find out how either file labels its days",
+    )
+
+
+def _note_lags(pairs: Sequence[Counterpart], notes: list[str]) -> None:
+    """Say which targets fit another day better although the pair as a whole does not.
+
+    A minimum temperature of the early morning, or fields of 00 UTC, can resemble the
+    day before as much as the day itself.
+    """
+    for pair in pairs:
+        known = [r or 0.0 for r in pair.lag_correlations]
+        best = int(np.argmax(known))
+        if LAGS[best] != 0 and known[best] >= PAIRED:
+            notes.append(
+                f"{pair.target} resembles the predictors of {LAGS[best]:+d} day "
+                f"({known[best]:.2f}) more than those of the same day "
+                f"({known[LAGS.index(0)]:.2f}): its day may begin at another hour"
+            )
+
+
+def _note_means(pairs: Sequence[Counterpart], notes: list[str]) -> None:
+    """Say where the means of one quantity differ so much that units may be wrong."""
+    for pair in pairs:
+        fine, coarse = pair.target_mean, pair.channel_mean
+        if not pair.same_quantity or fine is None or coarse is None:
+            continue
+        ratio = coarse / fine if fine else 1.0
+        rain = pair.target_units == "mm day-1" and not 0.25 <= ratio <= 4.0
+        warmth = pair.target_units == "degC" and abs(coarse - fine) > 15.0
+        if rain or warmth:
+            notes.append(
+                f"the means of {pair.channel} ({coarse:.3g} {pair.target_units}) and "
+                f"{pair.target} ({fine:.3g}) differ much: check the units"
+            )
+
+
+def _check_layout(
+    pairs: Sequence[Counterpart], findings: list[Finding], notes: list[str]
+) -> None:
+    known = [p for p in pairs if p.same_quantity and p.pattern is not None]
+    if not known:
+        notes.append(
+            "places were not compared: no predictor is of a target's quantity, or the "
+            f"targets lie in fewer than {FEWEST_CELLS} coarse cells"
+        )
+        return
+    for layout in dict.fromkeys(p.best_layout for p in known if _turned(p)):
+        findings.append(
+            _misplaced(
+                layout, [p for p in known if _turned(p) and p.best_layout == layout]
+            )
+        )
+    lost = [p for p in known if not _turned(p) and _scrambled(p)]
+    if lost:
+        findings.append(_lost(lost))
+    for pair in known:
+        given = pair.pattern or 0.0
+        if not _turned(pair) and not _scrambled(pair) and given < LEAST_PATTERN:
+            notes.append(
+                f"patterns of {pair.channel} and {pair.target} have little in common "
+                f"(correlation {given:.2f})"
+            )
+
+
+def _turned(pair: Counterpart) -> bool:
+    """Whether another layout of the coarse values fits clearly better."""
+    given, best = pair.pattern or 0.0, pair.best_pattern or 0.0
+    least = MOVED if pair.best_layout.startswith("moved") else TURNED
+    return best - given > least and best >= LEAST_PATTERN
+
+
+def _scrambled(pair: Counterpart) -> bool:
+    """Whether area means agree while patterns do not."""
+    return (pair.pattern or 0.0) < SCRAMBLED and (
+        pair.correlation or 0.0
+    ) >= SAME_WEATHER
+
+
+def _misplaced(layout: str, pairs: Sequence[Counterpart]) -> Finding:
+    best = max(pairs, key=lambda p: (p.best_pattern or 0.0) - (p.pattern or 0.0))
+    return Finding(
+        problem=f"{_names(pairs)} of the predictors: the values are not where the "
+        f"coordinates say; they fit the targets better with {layout} (correlation of "
+        f"patterns {best.best_pattern:.2f} instead of {best.pattern:.2f})",
+        remedy="rearrange the values so, or correct the coordinates; inspect again",
+    )
+
+
+def _lost(pairs: Sequence[Counterpart]) -> Finding:
+    worst = min(pairs, key=lambda p: p.pattern or 0.0)
+    return Finding(
+        problem=f"{_names(pairs)} of the predictors: scrambled in space; the area "
+        f"mean follows {worst.target} (correlation {worst.correlation:.2f}), the "
+        f"patterns do not ({worst.pattern:.2f})",
+        remedy="look at a map of one day; the values are probably written in another "
+        "order than the coordinates",
+    )
+
+
+def _names(pairs: Sequence[Counterpart]) -> str:
+    return ", ".join(dict.fromkeys(pair.channel for pair in pairs))

@@ -1,0 +1,1 @@
+"""From a data set to checked cubes of channels."""

@@ -1,0 +1,236 @@
+"""Which variables and levels of a file are meant, as channels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import xarray as xr
+
+from st_cdgm.data.files.open import file_label
+from st_cdgm.data.variables.fields import Channel
+from st_cdgm.data.variables.levels import (
+    SYNONYMS,
+    channel_name,
+    is_pressure,
+    level_in_name,
+    level_of,
+    level_values,
+    vertical_name,
+)
+from st_cdgm.errors import InputError, MissingVariableError
+
+logger = logging.getLogger(__name__)
+Fields = list[tuple[Channel, xr.DataArray]]
+
+
+def split_levels(ds: xr.Dataset, variables: Sequence[str]) -> Fields:
+    """Turn variables into channels, one per (variable, level).
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Opened data.
+    variables : sequence of str
+        Names of variables in it.
+
+    Returns
+    -------
+    list of (Channel, DataArray)
+        In the order of ``variables``, levels in the order of the file. The channel
+        carries the units of the file.
+
+    Raises
+    ------
+    InputError
+        If a vertical axis is not made of pressures, or two channels get one name.
+    """
+    file = file_label(ds)
+    found: Fields = []
+    for name in variables:
+        found += _split_one(ds[name], name, file=file)
+    seen: dict[str, str] = {}
+    for channel, da in found:
+        if channel.name in seen:
+            raise InputError(
+                "two variables give the same channel",
+                file=file,
+                variable=channel.name,
+                found=f"{seen[channel.name]} and {da.name}",
+                expected="one source per variable and level",
+                remedy="name only one of them in the list of variables",
+            )
+        seen[channel.name] = str(da.name)
+    return found
+
+
+def _split_one(da: xr.DataArray, name: str, *, file: str) -> Fields:
+    vertical = vertical_name(da)
+    if (
+        vertical is not None
+        and da.sizes[vertical] == 1
+        and not _pressure_axis(da, vertical)
+    ):
+        # One height (2 m): a single-level field.
+        da, vertical = da.isel({vertical: 0}, drop=True), None
+    if vertical is None:
+        variable, level = level_of(name, da)
+        return [(_channel(variable, level, da), da)]
+    if vertical not in da.coords:
+        raise InputError(
+            "a vertical dimension has no coordinate",
+            file=file,
+            variable=name,
+            found=f"dimension {vertical} of {da.sizes[vertical]}",
+            expected="a coordinate with the pressures",
+            remedy=f"add the coordinate {vertical} with units hPa or Pa",
+        )
+    pressures = level_values(da[vertical], file=file)
+    split = []
+    for i, level in enumerate(pressures.tolist()):
+        one = da.isel({vertical: i}, drop=True)
+        split.append((_channel(name, level, one), one))
+    return split
+
+
+def _pressure_axis(da: xr.DataArray, vertical: str) -> bool:
+    return vertical in da.coords and is_pressure(da[vertical])
+
+
+def _channel(variable: str, level: float | None, da: xr.DataArray) -> Channel:
+    standard_name = da.attrs.get("standard_name")
+    return Channel(
+        name=channel_name(variable, level),
+        variable=variable,
+        level=level,
+        units=str(da.attrs.get("units", "1")),
+        standard_name=None if standard_name is None else str(standard_name),
+    )
+
+
+# -- Selection by name -----------------------------------------------------------------
+
+
+def select_channels(
+    ds: xr.Dataset, available: Sequence[str], variables: Sequence[str] | None
+) -> Fields:
+    """Channels meant by ``variables``, in that order.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Opened data.
+    available : sequence of str
+        The fields in it.
+    variables : sequence of str or None
+        Variables (``q``: all levels) or channels (``q_850``); None takes all. A name
+        that the file does not have is looked for under its synonyms (``t`` and ``ta``,
+        ``q`` and ``hus``) and then keeps the name asked for.
+
+    Raises
+    ------
+    MissingVariableError
+        If one is absent; the message lists all channels of the file.
+    InputError
+        If the list is empty or names a channel twice.
+    """
+    file = file_label(ds)
+    if variables is None:
+        return split_levels(ds, available)
+    wanted = as_list(variables)
+    if not wanted:
+        raise InputError(
+            "an empty list of variables",
+            file=file,
+            expected="names of variables or channels, or none at all to take every one",
+            remedy=f"choose from: {', '.join(available)}",
+        )
+    matches = {name: _matching(ds, available, name, file=file) for name in wanted}
+    absent = [name for name, found in matches.items() if not found]
+    if absent:
+        shown = [channel.name for channel, _ in _splittable(ds, available)]
+        check_available(absent, (), shown, file=file)
+    chosen: Fields = [pair for name in wanted for pair in matches[name]]
+    _check_unique([channel.name for channel, _ in chosen], file=file)
+    return chosen
+
+
+def _matching(
+    ds: xr.Dataset, available: Sequence[str], name: str, *, file: str
+) -> Fields:
+    if name in available:
+        return split_levels(ds, [name])
+    every = _splittable(ds, available)
+    found = [pair for pair in every if pair[0].name == name]
+    found = found or [pair for pair in every if pair[0].variable == name]
+    return found or _by_synonym(every, name, file=file)
+
+
+def _splittable(ds: xr.Dataset, available: Sequence[str]) -> Fields:
+    """Channels of all variables, leaving out those whose levels make no sense."""
+    every: Fields = []
+    for name in available:
+        try:
+            every += split_levels(ds, [name])
+        except InputError as error:
+            logger.debug("%s left out of the search: %s", name, error)
+    return every
+
+
+def _by_synonym(every: Fields, name: str, *, file: str) -> Fields:
+    base, level = level_in_name(name)
+    group = next((g for g in SYNONYMS if base.lower() in g), frozenset({base.lower()}))
+    found = [
+        (channel, da)
+        for channel, da in every
+        if channel.variable.lower() in group
+        and (level is None or channel.level == level)
+    ]
+    if len({channel.variable for channel, _ in found}) != 1:
+        return []
+    if len(found) > 1 and level is None and any(c.level is None for c, _ in found):
+        return []
+    renamed = [
+        (
+            replace(channel, name=channel_name(base, channel.level), variable=base),
+            da,
+        )
+        for channel, da in found
+    ]
+    logger.warning("%s: %s is taken from %s", file, name, found[0][0].variable)
+    return renamed
+
+
+def as_list(variables: Sequence[str]) -> list[str]:
+    """Return a list of names from any sequence, or from a single name."""
+    return [variables] if isinstance(variables, str) else [str(v) for v in variables]
+
+
+def check_available(
+    names: Sequence[str], available: Sequence[str], shown: Sequence[str], *, file: str
+) -> None:
+    """Raise MissingVariableError, listing ``shown``, unless all names are available."""
+    absent = [name for name in names if name not in available]
+    if absent:
+        raise MissingVariableError(
+            "the file does not have a variable or level that is asked for",
+            file=file,
+            variable=", ".join(absent),
+            found=", ".join(shown) or "no fields",
+            expected=", ".join(names),
+            remedy="choose from those found, or add the missing one to the file",
+        )
+
+
+def _check_unique(names: Sequence[str], *, file: str) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(
+            "a channel is asked for twice",
+            file=file,
+            variable=", ".join(twice),
+            found=", ".join(names),
+            expected="each channel once",
+            remedy="name either the variable (all levels) or single channels",
+        )

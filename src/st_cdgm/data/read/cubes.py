@@ -1,0 +1,239 @@
+"""Days of a long lazy record, read without looking at all of its tasks.
+
+Each time a slice of a dask array is computed, dask goes through the tasks of the whole
+array first. For a century of daily files that takes longer than reading the slice, and
+a pass over the record takes time in proportion to the square of its length.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from dask.array.core import concatenate3
+from dask.base import get_scheduler
+from dask.core import flatten
+from dask.optimization import cull
+from dask.utils import ensure_dict
+from numpy.typing import NDArray
+
+from st_cdgm.data.space.grid import Grid
+from st_cdgm.data.time.calendar import CalendarDays
+from st_cdgm.data.variables.fields import Channel, TargetVariable
+from st_cdgm.data.variables.limits import physical_limits
+from st_cdgm.errors import InputError
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class RangeWatch:
+    """Warn once of every variable whose values leave its physical range.
+
+    Parameters
+    ----------
+    variables : sequence of Channel or TargetVariable
+        What lies on the second axis, in canonical units.
+    grid : Grid
+        For the place.
+    days : CalendarDays
+        For the date.
+    file : str
+        For the message.
+    """
+
+    def __init__(
+        self,
+        variables: Sequence[Channel | TargetVariable],
+        grid: Grid,
+        days: CalendarDays,
+        file: str,
+    ) -> None:
+        self.variables, self.grid, self.days, self.file = variables, grid, days, file
+        hours = days.step_seconds / 3600
+        self._limits = [_limits_of(variable, hours) for variable in variables]
+        self._told: set[str] = set()
+
+    def look(self, values: NDArray[np.floating], index: NDArray[np.integer]) -> None:
+        """Look at the days ``index``, values of shape ``(T, C, y, x)``."""
+        for c, limits in enumerate(self._limits):
+            name = self.variables[c].name
+            if limits is None or name in self._told:
+                continue
+            low, high = limits
+            plane = values[:, c]
+            outside = (plane < low) | (plane > high)
+            if outside.any():
+                self._told.add(name)
+                self._tell(c, plane, outside, index)
+
+    def _tell(
+        self,
+        c: int,
+        plane: NDArray[np.floating],
+        outside: NDArray[np.bool_],
+        index: NDArray[np.integer],
+    ) -> None:
+        day, row, column = (int(i[0]) for i in np.nonzero(outside))
+        limits, variable = self._limits[c], self.variables[c]
+        assert limits is not None
+        date = self.days.select(index[day : day + 1]).iso()[0]
+        _LOGGER.warning(
+            "%s has values outside %.4g to %.4g %s in %s: %d of the %d read together, "
+            "the first %.5g on %s at %.2f degrees north, %.2f degrees east",
+            variable.name,
+            *limits,
+            variable.units,
+            self.file,
+            int(outside.sum()),
+            outside.size,
+            float(plane[day, row, column]),
+            date,
+            float(self.grid.lat2d[row, column]),
+            float(self.grid.lon2d[row, column]),
+        )
+
+
+def _limits_of(
+    variable: Channel | TargetVariable, hours: float
+) -> tuple[float, float] | None:
+    """Return the range of a variable in its canonical units, None if not known."""
+    base = variable.variable if isinstance(variable, Channel) else variable.name
+    attrs: dict[str, str | float] = {"units": variable.units}
+    if variable.standard_name:
+        attrs["standard_name"] = variable.standard_name
+    if isinstance(variable, Channel) and variable.level is not None:
+        attrs["pressure_level_hPa"] = variable.level
+    return physical_limits(xr.DataArray(np.zeros(()), name=base, attrs=attrs), hours)
+
+
+MANY_BLOCKS = 16  # along time: from here on dask's own slicing is slow
+
+
+class DayBlocks:
+    """A dask array whose tasks are ordered once; days are the first axis.
+
+    Parameters
+    ----------
+    array : dask.array.Array
+        Any array of one or more dimensions.
+    """
+
+    def __init__(self, array: da.Array) -> None:
+        self._keys: list[Any] = array.__dask_keys__()
+        optimised = array.__dask_optimize__(array.__dask_graph__(), self._keys)
+        self._tasks = ensure_dict(optimised)
+        self._ends = np.cumsum(array.chunks[0])
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Compute the days from ``start`` up to ``stop``; at least one day.
+
+        Runs on the scheduler that dask is set to.
+        """
+        first, last = np.searchsorted(self._ends, [start, stop - 1], side="right")
+        keys = self._keys[first : last + 1]
+        tasks, _ = cull(self._tasks, list(flatten(keys)))  # type: ignore[no-untyped-call]
+        chosen: Any = get_scheduler()  # type: ignore[no-untyped-call]
+        blocks = (chosen or da.Array.__dask_scheduler__)(tasks, keys)
+        begin = int(self._ends[first - 1]) if first else 0
+        trimmed = []
+        for number, block in enumerate(blocks, start=int(first)):
+            end = int(self._ends[number])
+            trimmed.append(_trimmed(block, max(start - begin, 0), stop - begin))
+            begin = end
+        whole: Any = concatenate3(trimmed)  # type: ignore[no-untyped-call]
+        return np.asarray(whole)
+
+
+def _trimmed(block: Any, start: int, stop: int) -> Any:
+    """Cut the first axis of an array, or of all arrays of nested sequences."""
+    if isinstance(block, list | tuple):
+        return [_trimmed(part, start, stop) for part in block]
+    return block[start:stop]
+
+
+class LazyCube:
+    """What predictors and targets share: days that are read when asked for."""
+
+    grid: Grid
+    days: CalendarDays
+    values: xr.DataArray
+    file: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names along the second axis."""
+        return tuple(variable.name for variable in self._variables)
+
+    @property
+    def _variables(self) -> Sequence[Channel | TargetVariable]:
+        raise NotImplementedError
+
+    @cached_property
+    def _watch(self) -> RangeWatch:
+        return RangeWatch(self._variables, self.grid, self.days, self.file)
+
+    @cached_property
+    def _blocks(self) -> DayBlocks | None:
+        chunks = self.values.chunks
+        if chunks is not None and len(chunks[0]) >= MANY_BLOCKS:
+            return DayBlocks(self.values.data)
+        return None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what each process makes for itself."""
+        return {k: v for k, v in self.__dict__.items() if k != "_blocks"}
+
+    def _load(
+        self, index: NDArray[Any] | slice | None, *, check: bool
+    ) -> NDArray[np.float32]:
+        index = slice(None) if index is None else index
+        names = ", ".join(self.names)
+        with readable(names, self.file):
+            read = self._read(index).astype(np.float32, copy=False)
+        for c, name in enumerate(self.names):
+            if check and read.size and not np.isfinite(read[:, c]).any():
+                raise all_missing(name, self.file)
+        self._watch.look(read, np.arange(len(self.days))[index])
+        return read
+
+    def _read(self, index: NDArray[Any] | slice) -> NDArray[Any]:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self.values))
+            if step == 1 and stop > start and self._blocks is not None:
+                return self._blocks.read(start, stop)
+        return np.asarray(self.values[index].values)
+
+
+@contextmanager
+def readable(name: str, file: str) -> Iterator[None]:
+    """Turn the failure of a library to read values into one of ours."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            "the values cannot be read",
+            file=file,
+            variable=name,
+            found=f"{type(error).__name__}: {error}",
+            expected="a complete file",
+            remedy="the file is damaged or cut off: copy or download it again",
+        ) from error
+
+
+def all_missing(name: str, file: str) -> InputError:
+    """Return the error about a variable without any value."""
+    return InputError(
+        "a variable has no values",
+        file=file,
+        variable=name,
+        found="missing everywhere",
+        expected="finite values on some cells",
+        remedy="check fill value, valid_range, mask and region in the file, or leave "
+        "it out",
+    )

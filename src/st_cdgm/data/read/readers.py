@@ -1,0 +1,410 @@
+"""Predictors, targets and static fields: from files to checked, lazy cubes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import dask.array
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from st_cdgm.data.files.open import (
+    Paths,
+    data_variables,
+    file_label,
+    open_dataset,
+    time_bounds,
+    time_name,
+)
+from st_cdgm.data.read.channels import Fields, as_list, check_available, select_channels
+from st_cdgm.data.read.cubes import LazyCube, all_missing, readable
+from st_cdgm.data.space.grid import Grid
+from st_cdgm.data.time.calendar import CalendarDays
+from st_cdgm.data.time.daily import TimeSteps, time_steps
+from st_cdgm.data.variables.fields import Channel, TargetVariable
+from st_cdgm.data.variables.levels import channel_name
+from st_cdgm.data.variables.units import Role, check_plausible, to_canonical
+from st_cdgm.errors import InputError, MissingVariableError
+
+DAYS_AT_ONCE = 64  # while looking for a value
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ChannelCube(LazyCube):
+    """Predictors of a file, not yet read.
+
+    Attributes
+    ----------
+    channels : tuple of Channel
+        What is on the channel axis, in canonical units.
+    grid : Grid
+        Coarse grid in the order of the file.
+    days : CalendarDays
+        One entry per time step.
+    values : xarray.DataArray
+        Lazy float32. Dimensions ``(time, channel, y, x)``, canonical units.
+    file : str
+        Where it came from, for messages.
+    """
+
+    channels: tuple[Channel, ...]
+    grid: Grid
+    days: CalendarDays
+    values: xr.DataArray
+    file: str
+
+    @property
+    def _variables(self) -> tuple[Channel, ...]:
+        return self.channels
+
+    def load(
+        self, index: NDArray[Any] | slice | None = None, *, check: bool = True
+    ) -> NDArray[np.float32]:
+        """Read the days at ``index`` (all of them). Shape ``(T, C_lr, y, x)``.
+
+        Raises
+        ------
+        InputError
+            If the file breaks off, or, with ``check``, a channel has no finite value.
+        """
+        return self._load(index, check=check)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TargetCube(LazyCube):
+    """Fine-grid targets of a file, not yet read.
+
+    Attributes
+    ----------
+    targets : tuple of TargetVariable
+        What is on the variable axis, in canonical units.
+    grid : Grid
+        Fine grid in the order of the file.
+    days : CalendarDays
+        One entry per time step.
+    values : xarray.DataArray
+        Lazy float32, NaN where missing. Dimensions ``(time, variable, y, x)``.
+    file : str
+        Where it came from, for messages.
+    """
+
+    targets: tuple[TargetVariable, ...]
+    grid: Grid
+    days: CalendarDays
+    values: xr.DataArray
+    file: str
+
+    @property
+    def _variables(self) -> tuple[TargetVariable, ...]:
+        return self.targets
+
+    def load(
+        self, index: NDArray[Any] | slice | None = None, *, check: bool = True
+    ) -> NDArray[np.float32]:
+        """Read the days at ``index`` (all of them). Shape ``(T, C, Y, X)``.
+
+        Raises
+        ------
+        InputError
+            If the file breaks off, or, with ``check``, a variable has no finite value.
+        """
+        return self._load(index, check=check)
+
+
+def read_channels(
+    paths: Paths,
+    *,
+    variables: Sequence[str] | None = None,
+    role: Role = "lr",
+    time_step: str = "daily",
+) -> ChannelCube:
+    """Open predictors and label them channel by channel; nothing big is read.
+
+    Parameters
+    ----------
+    paths : str, Path or sequence of these
+        See :func:`st_cdgm.data.files.open.open_dataset`.
+    variables : sequence of str, optional
+        Channels (``q_850``) or variables (``q``: all its levels), in this order. None
+        takes every field with a time axis.
+    role : {"lr", "hr"}
+        Decides the units of temperatures.
+    time_step : {"daily", "native"}
+        ``daily`` makes days of shorter steps, each variable by its ``cell_methods``
+        (see :mod:`st_cdgm.data.time.daily`); days without all their steps are left
+        out. ``native`` keeps the steps, which must be constant. In both,
+        precipitation is in mm day-1: an amount over a step becomes the step's rate.
+
+    Raises
+    ------
+    MissingVariableError
+        If a variable or level is absent; the message lists what is there.
+    InputError
+        If grid, time, units or levels cannot be used, or a field has no values.
+    """
+    ds = open_dataset(paths, role=role)
+    fields, grid, days = _timed_fields(ds, variables, role=role, time_step=time_step)
+    return ChannelCube(
+        channels=tuple(channel for channel, _ in fields),
+        grid=grid,
+        days=days,
+        values=_stack(fields, "channel"),
+        file=file_label(ds),
+    )
+
+
+def read_targets(
+    paths: Paths, *, variables: Sequence[str] | None = None, time_step: str = "daily"
+) -> TargetCube:
+    """Open fine-grid targets; parameters and errors as for :func:`read_channels`."""
+    ds = open_dataset(paths, role="hr")
+    fields, grid, days = _timed_fields(ds, variables, role="hr", time_step=time_step)
+    targets = tuple(
+        TargetVariable(
+            name=channel.name,
+            units=channel.units,
+            standard_name=channel.standard_name,
+            long_name=_text(da.attrs.get("long_name")),
+            cell_methods=_text(da.attrs.get("cell_methods")),
+        )
+        for channel, da in fields
+    )
+    return TargetCube(
+        targets=targets,
+        grid=grid,
+        days=days,
+        values=_stack(fields, "variable"),
+        file=file_label(ds),
+    )
+
+
+def read_static(
+    path: Paths, *, variables: Sequence[str] | None = None, grid: Grid
+) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+    """Read static fine fields on the target grid.
+
+    Parameters
+    ----------
+    path : str, Path or sequence of these
+        File or files.
+    variables : sequence of str, optional
+        Which fields; None takes all, an empty list takes none.
+    grid : Grid
+        Grid of the targets, which the fields must share.
+
+    Returns
+    -------
+    names : tuple of str
+        One per field; a further axis (level, land-use class) gives one field per
+        entry, ``frac_1``, ``frac_2``.
+    values : ndarray
+        Canonical units, NaN where missing. Shape ``(C_s, Y, X)``, float32.
+
+    Raises
+    ------
+    GridMismatchError
+        If the file is on another grid.
+    MissingVariableError
+        If a variable is absent.
+    InputError
+        If a field changes with time or has no values.
+    """
+    ds = open_dataset(path, role="static")
+    file = file_label(ds)
+    available = data_variables(ds)
+    names = available if variables is None else as_list(variables)
+    if not names:
+        return (), np.zeros((0, *grid.shape), np.float32)
+    check_available(names, available, available, file=file)
+    labels: list[str] = []
+    planes: list[NDArray[np.float32]] = []
+    for name in names:
+        own = Grid.from_dataset(ds, file=file, variable=name)
+        grid.check_same(own, file=file, role="static")
+        da = to_canonical(ds[name], file=file, role="static")
+        if not da.size:
+            raise all_missing(name, file)
+        for label, plane in _static_planes(da, name, own, file=file):
+            labels.append(label)
+            planes.append(plane)
+    return tuple(labels), np.stack(planes)
+
+
+# -- Fields -------------------------------------------------------------------------
+
+
+def _timed_fields(
+    ds: xr.Dataset, variables: Sequence[str] | None, *, role: Role, time_step: str
+) -> tuple[Fields, Grid, CalendarDays]:
+    file = file_label(ds)
+    time = time_name(ds)
+    available = [name for name in data_variables(ds) if time in ds[name].dims]
+    if not available:
+        Grid.from_dataset(ds, file=file)  # the usual reason, with its own message
+        raise MissingVariableError(
+            "no field with a time axis",
+            file=file,
+            found=", ".join(map(str, ds.data_vars)) or "no variables",
+            expected=f"variables on {time}, latitude and longitude",
+        )
+    fields = select_channels(ds, available, variables)
+    steps = time_steps(
+        ds[time],
+        bounds=time_bounds(ds, time),
+        time_step=time_step,
+        ends=_stamped_at_end(fields),
+        file=file,
+    )
+    grid = _common_grid(ds, fields, file=file)
+    fields = [_prepared(channel, da, steps, grid, file, role) for channel, da in fields]
+    return fields, grid, steps.days
+
+
+def _stamped_at_end(fields: Fields) -> bool:
+    """Whether ECMWF says of all fields that they cover the time up to their stamp."""
+    kinds = {da.attrs.get("GRIB_stepType", "instant") for _, da in fields}
+    return bool(kinds) and kinds <= {"accum", "avg", "max", "min"}
+
+
+# -- Shape, units, values --------------------------------------------------------------
+
+
+def _common_grid(ds: xr.Dataset, fields: Fields, *, file: str) -> Grid:
+    first = str(fields[0][1].name)
+    grid = Grid.from_dataset(ds, file=file, variable=first)
+    for name in dict.fromkeys(str(da.name) for _, da in fields[1:]):
+        if {grid.y_name, grid.x_name} <= set(ds[name].dims):
+            continue
+        raise InputError(
+            "two variables are on different grids",
+            file=file,
+            variable=name,
+            found=f"{name} on {tuple(ds[name].dims)}",
+            expected=f"({grid.y_name}, {grid.x_name}) as {first}",
+            remedy="regrid the file to one grid, or name variables of one grid only",
+        )
+    return grid
+
+
+def _prepared(
+    channel: Channel,
+    da: xr.DataArray,
+    steps: TimeSteps,
+    grid: Grid,
+    file: str,
+    role: Role,
+) -> tuple[Channel, xr.DataArray]:
+    """One channel in canonical units with the dimensions ``(time, y, x)``."""
+    dims = (steps.time, grid.y_name, grid.x_name)
+    da = _drop_single(da, dims, channel.name, file=file)
+    da = steps.apply(da.transpose(*dims), channel.name)
+    da = to_canonical(da, file=file, role=role, name=channel.name)
+    _check_some_values(da, channel, file=file)
+    made = replace(
+        channel,
+        units=str(da.attrs["units"]),
+        standard_name=_text(da.attrs.get("standard_name")),
+    )
+    return made, da.astype(np.float32)
+
+
+def _drop_single(
+    da: xr.DataArray, keep: tuple[str, ...], name: str, *, file: str
+) -> xr.DataArray:
+    for dim in [str(d) for d in da.dims if d not in keep]:
+        if da.sizes[dim] != 1:
+            raise InputError(
+                "a variable has a further dimension",
+                file=file,
+                variable=name,
+                found=f"{tuple(da.dims)} with {dim} of {da.sizes[dim]}",
+                expected=f"{keep}, or one pressure dimension besides",
+                remedy=f"select one entry of {dim} (xarray: ds.isel({dim}=0))",
+            )
+        da = da.isel({dim: 0}, drop=True)
+    return da
+
+
+def _check_some_values(da: xr.DataArray, channel: Channel, *, file: str) -> None:
+    """Look at the first, middle and last day; at others only if they are empty."""
+    length = da.sizes[da.dims[0]]
+    # One by one: a list of days would read whole chunks for each.
+    values = np.concatenate(
+        [
+            _values(da.isel({da.dims[0]: slice(day, day + 1)}), channel.name, file)
+            for day in sorted({0, length // 2, length - 1})
+        ]
+    )
+    for start in range(0, length, DAYS_AT_ONCE):
+        if np.isfinite(values).any():
+            break
+        part = da.isel({da.dims[0]: slice(start, start + DAYS_AT_ONCE)})
+        values = _values(part, channel.name, file)
+    if not np.isfinite(values).any():
+        raise all_missing(channel.name, file)
+    check_plausible(values, channel.name, da.attrs, file=file)
+
+
+def _values(da: xr.DataArray, name: str, file: str) -> NDArray[Any]:
+    with readable(name, file):
+        return np.asarray(da.values)
+
+
+def _stack(fields: Fields, axis_name: str) -> xr.DataArray:
+    array: Any = dask.array  # its stubs leave these two untyped
+    planes = [array.asarray(da.data) for _, da in fields]
+    return xr.DataArray(
+        array.stack(planes, axis=1),
+        dims=("time", axis_name, "y", "x"),
+        coords={axis_name: [channel.name for channel, _ in fields]},
+    )
+
+
+def _static_planes(
+    da: xr.DataArray, name: str, grid: Grid, *, file: str
+) -> list[tuple[str, NDArray[np.float32]]]:
+    """One plane per entry of a further axis; a constant time axis is dropped."""
+    dated = [d for d in da.dims if d in da.coords and da[d].dtype == object]
+    for dim in dated:
+        da = _constant(da, str(dim), name, file=file)
+    extra = [str(d) for d in da.dims if d not in (grid.y_name, grid.x_name)]
+    ordered = da.transpose(*extra, grid.y_name, grid.x_name)
+    values = _values(ordered, name, file).astype(np.float32)
+    planes = []
+    for index in np.ndindex(values.shape[: len(extra)]):
+        label = name
+        for dim, i in zip(extra, index, strict=True):
+            if da.sizes[dim] > 1:
+                label = channel_name(label, _entry(da, dim, i))
+        if not np.isfinite(values[index]).any():
+            raise all_missing(label, file)
+        planes.append((label, values[index]))
+    return planes
+
+
+def _constant(da: xr.DataArray, time: str, name: str, *, file: str) -> xr.DataArray:
+    """Return the first step, provided that all steps are the same."""
+    first = da.isel({time: 0}, drop=True)
+    steps = _values(da.transpose(time, ...), name, file)
+    if all(np.array_equal(step, steps[0], equal_nan=True) for step in steps):
+        return first
+    raise InputError(
+        "a static field changes with time",
+        file=file,
+        variable=name,
+        found=f"{da.sizes[time]} time steps that differ",
+        expected="one field without time axis",
+        remedy="select or average the time steps (cdo timmean)",
+    )
+
+
+def _entry(da: xr.DataArray, dim: str, i: int) -> float:
+    numbered = dim in da.coords and np.issubdtype(da[dim].dtype, np.number)
+    return float(da[dim].values[i]) if numbered else float(i)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,1 @@
+"""Grids: coordinates, cells, blocks, gradients on the sphere."""

@@ -1,0 +1,1 @@
+"""A prepared task on disk, as Zarr stores or shards."""

@@ -1,0 +1,130 @@
+"""One preprocessing job: blocks, budget, resuming, metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from st_cdgm.data.fit.preprocessor import Preprocessor
+from st_cdgm.data.store.manifest import (
+    FORMAT_VERSION,
+    input_facts,
+    preprocessor_mark,
+    write_preprocessor,
+)
+from st_cdgm.data.store.resumable import ResumableOutput
+from st_cdgm.data.store.work import Reader, Work, affordable_workers, run_blocks
+from st_cdgm.data.task.config import DataConfig
+from st_cdgm.data.task.days import memory_bytes
+from st_cdgm.data.task.labels import GridMetadata
+from st_cdgm.data.time.calendar import CalendarDays
+from st_cdgm.errors import InputError
+from st_cdgm.outputs import FileFacts
+
+Progress = Callable[[int, int], None]
+
+
+class PreparedPipeline(Protocol):
+    """What the writers need: a NetCDF pipeline has it, and a Zarr one."""
+
+    preprocessor: Preprocessor
+    days: CalendarDays
+    indices: dict[str, NDArray[np.int64]]
+    seq_len: int
+    config: DataConfig
+
+    @property
+    def dims(self) -> GridMetadata:
+        """Dimension names."""
+
+    def prepared_reader(self) -> Reader:
+        """Return a picklable ``read(start, stop)``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """Who works, with how much memory, and who is told; see :func:`write_zarr`."""
+
+    memory: str | int
+    workers: int
+    scheduler: str | None
+    overwrite: bool
+    progress: Progress | None
+
+
+def write_blocks(
+    pipeline: PreparedPipeline,
+    output_dir: str | Path,
+    resources: Resources,
+    *,
+    facts: Mapping[str, Any],
+    work: Callable[[str], Work],
+    count: int,
+    need: int,
+    begin: Callable[[Path], None],
+    metadata: Callable[[], dict[str, Any]],
+) -> Path:
+    """Run the blocks that are not done yet, then publish the directory.
+
+    Parameters
+    ----------
+    pipeline : PreparedPipeline
+        Where the fields come from.
+    output_dir : str or Path
+        Directory to make.
+    resources : Resources
+        Budget and workers.
+    facts : mapping
+        What beside inputs and preprocessor decides the bytes.
+    work : callable
+        Takes the directory, returns what writes a block.
+    count : int
+        Number of blocks.
+    need : int
+        Memory of a block, bytes.
+    begin : callable
+        Writes into the new directory what comes before the blocks.
+    metadata : callable
+        Returns the metadata.
+    """
+    budget = memory_bytes(resources.memory, variable="memory")
+    all_facts = {
+        "format_version": FORMAT_VERSION,
+        "inputs": input_facts(pipeline),
+        "preprocessor": preprocessor_mark(pipeline.preprocessor),
+        **facts,
+    }
+    with ResumableOutput(
+        output_dir, all_facts, overwrite=resources.overwrite
+    ) as output:
+        try:
+            workers = resources.workers
+            if resources.scheduler is None:
+                workers = affordable_workers(budget, workers, need)
+            if not output.begun:
+                begin(output.root)
+                write_preprocessor(output.root, pipeline.preprocessor, pipeline.days)
+                output.begin()
+
+            def done(number: int, files: FileFacts) -> None:
+                output.record(number, files)
+                if resources.progress is not None:
+                    resources.progress(len(output.done), count)
+
+            run_blocks(
+                work(str(output.root.absolute())),
+                [number for number in range(count) if number not in output.done],
+                done=done,
+                workers=workers,
+                scheduler=resources.scheduler,
+            )
+            return output.publish(metadata())
+        except OSError as error:
+            if isinstance(error, InputError):
+                raise
+            raise output.failure(error) from error

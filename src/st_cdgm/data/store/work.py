@@ -1,0 +1,265 @@
+"""Blocks of days: how large they are, how many at once, and who computes them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import dask
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from st_cdgm.data.task.days import DAYS_PER_BLOCK
+from st_cdgm.errors import ConfigError
+from st_cdgm.outputs import FileFacts
+
+logger = logging.getLogger(__name__)
+Reader = Callable[[int, int], dict[str, NDArray[np.float32]]]
+Work = Callable[[int], FileFacts]
+# Days are computed in parts of at most this size, whatever the budget: the same parts
+# give the same bytes.
+PART_BYTES = 64 << 20
+# Memory for computing a part, in units of its result: raw values, the first guess, the
+# encoded and the standardised fields exist side by side, beside the caches of NetCDF.
+PART_FACTOR = 6
+# A worker process with the libraries loaded and nothing to do.
+WORKER_BYTES = 450 << 20
+# For what grows slowly: file caches, the journal, the allocator's slack.
+SLACK_BYTES = 96 << 20
+
+
+def days_at_once(bytes_per_day: int) -> int:
+    """Return how many days are computed together: a power of two, at most 32."""
+    days = DAYS_PER_BLOCK
+    while days > 1 and days * bytes_per_day > PART_BYTES:
+        days //= 2
+    return days
+
+
+class BlockReader:
+    """Prepared fields of any days, computed in fixed parts of the record.
+
+    Parameters
+    ----------
+    read : callable
+        ``read(start, stop)`` computes days.
+    n_days, bytes_per_day : int
+        Length of the record and memory of a day.
+    """
+
+    def __init__(self, read: Reader, n_days: int, bytes_per_day: int) -> None:
+        self.days = days_at_once(bytes_per_day)
+        self._read, self._n_days = read, n_days
+        # Two are kept: a span of days may begin in one and end in the next.
+        self._kept: OrderedDict[int, dict[str, NDArray[np.float32]]] = OrderedDict()
+
+    def __call__(self, start: int, stop: int) -> dict[str, NDArray[np.float32]]:
+        """Return the fields of the days ``start:stop``; do not write to them."""
+        pieces = []
+        for first, last in self.parts(start, stop):
+            part, begin = self._part(first // self.days), first // self.days * self.days
+            days = slice(first - begin, last - begin)
+            pieces.append({key: value[days] for key, value in part.items()})
+        if len(pieces) == 1:
+            return pieces[0]
+        return {key: np.concatenate([p[key] for p in pieces]) for key in pieces[0]}
+
+    def parts(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Cut ``start:stop`` where the parts of the record begin."""
+        while start < stop:
+            end = min((start // self.days + 1) * self.days, stop)
+            yield start, end
+            start = end
+
+    def _part(self, number: int) -> dict[str, NDArray[np.float32]]:
+        if number not in self._kept:
+            while len(self._kept) > 1:
+                self._kept.popitem(last=False)
+            start = number * self.days
+            stop = min(start + self.days, self._n_days)
+            self._kept[number] = dict(self._read(start, stop))
+        return self._kept[number]
+
+
+def block_need(block_bytes: int, bytes_per_day: int) -> int:
+    """Return the memory that computing and writing a block takes.
+
+    Parameters
+    ----------
+    block_bytes : int
+        What of a block is kept until it is written.
+    bytes_per_day : int
+        Memory of one prepared day.
+    """
+    part = days_at_once(bytes_per_day) * bytes_per_day
+    return block_bytes + PART_FACTOR * part + SLACK_BYTES
+
+
+def affordable_workers(memory: int, workers: int, need: int) -> int:
+    """Return how many processes may work side by side.
+
+    Parameters
+    ----------
+    memory : int
+        Bytes that may be resident in all processes together.
+    workers : int
+        How many are wished for.
+    need : int
+        What one block takes, see :func:`block_need`.
+
+    Raises
+    ------
+    ConfigError
+        If not even one block fits.
+    """
+    if workers < 1:
+        raise ConfigError(
+            "at least one worker is needed", variable="workers", found=workers
+        )
+    _give_back()
+    here = int(psutil.Process().memory_info().rss)
+    if here + need > memory:
+        raise ConfigError(
+            "the memory does not suffice for one block of days",
+            variable="memory",
+            found=f"{memory >> 20} MiB",
+            expected=f"at least {(here + need) >> 20} MiB: {here >> 20} MiB are in use "
+            f"before the first block, which takes {need >> 20} MiB",
+            remedy="give more memory, or make blocks smaller (block_size)",
+        )
+    fitting = max((memory - here) // (WORKER_BYTES + need), 1)
+    if fitting < workers:
+        logger.warning(
+            "%d workers instead of %d: more would not stay within %d MiB of memory",
+            fitting,
+            workers,
+            memory >> 20,
+        )
+    return min(fitting, workers)
+
+
+def _give_back() -> None:
+    """Return freed memory to the system: fitting statistics leaves much of it."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def run_blocks(
+    work: Work,
+    pending: Sequence[int],
+    *,
+    done: Callable[[int, FileFacts], None],
+    workers: int = 1,
+    scheduler: str | None = None,
+) -> None:
+    """Do blocks, here or by dask workers, and report each as soon as it is done.
+
+    Parameters
+    ----------
+    work : callable
+        Takes the number of a block, returns the facts of the files it has written. It
+        must be picklable where processes share the work.
+    pending : sequence of int
+        Blocks to do.
+    done : callable
+        Called in this process with the number and the files of each block.
+    workers : int
+        Processes on this machine; 1 works in this one, without dask.
+    scheduler : str, optional
+        Address of a running dask scheduler (``tcp://host:8786``) instead.
+
+    Raises
+    ------
+    ImportError
+        If ``dask.distributed`` is needed and not installed.
+    ConfigError
+        If the scheduler does not answer.
+    """
+    if scheduler is None and (workers == 1 or len(pending) < 2):
+        for number in pending:
+            done(number, _alone(work, number))
+        return
+    with _client(min(workers, len(pending)), scheduler) as client:
+        _distribute(client, work, pending, done)
+
+
+def _alone(work: Work, number: int) -> FileFacts:
+    """Do one block; no threads of dask beside the process."""
+    with dask.config.set(scheduler="synchronous"):
+        return work(number)
+
+
+def _distribute(
+    client: Any,
+    work: Work,
+    pending: Sequence[int],
+    done: Callable[[int, FileFacts], None],
+) -> None:
+    import distributed
+
+    untyped: Any = distributed
+    shared = client.scatter(work, broadcast=True, hash=False)
+    waiting = iter(pending)
+    numbers: dict[str, int] = {}
+
+    def submit() -> Any:
+        number = next(waiting, None)
+        if number is None:
+            return None
+        future = client.submit(_alone, shared, number, pure=False, retries=0)
+        numbers[future.key] = number
+        return future
+
+    slots = max(sum(client.nthreads().values()), 1)
+    first = [future for _ in range(slots) if (future := submit()) is not None]
+    running = untyped.as_completed(first)
+    for future in running:
+        done(numbers[future.key], future.result())
+        following = submit()
+        if following is not None:
+            running.add(following)
+
+
+@contextmanager
+def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
+    try:
+        import distributed
+    except ImportError as error:
+        raise ImportError(
+            "several workers need dask.distributed: pip install 'st-cdgm[dist]'"
+        ) from error
+    untyped: Any = distributed
+    if scheduler is None:
+        with (
+            untyped.LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=None,
+                memory_limit=0,
+                silence_logs=logging.ERROR,
+            ) as cluster,
+            untyped.Client(cluster) as client,
+        ):
+            yield client
+        return
+    try:
+        client = untyped.Client(scheduler, timeout=10)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            "the dask scheduler does not answer",
+            variable="scheduler",
+            found=scheduler,
+            expected="the address of a running scheduler, such as tcp://host:8786",
+            remedy="start one (dask scheduler, dask worker), or use workers instead",
+        ) from error
+    with client:
+        yield client

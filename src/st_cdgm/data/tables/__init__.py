@@ -1,0 +1,1 @@
+"""NetCDF files as tables and metadata."""

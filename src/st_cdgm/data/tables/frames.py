@@ -1,0 +1,253 @@
+"""Tables of a data set, whatever the names of its coordinates and its calendar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from st_cdgm.data.files.open import data_variables
+from st_cdgm.data.space.coordinates import (
+    horizontal_coordinates,
+    required_coordinates,
+    row_and_column,
+)
+from st_cdgm.data.space.grid import Grid
+from st_cdgm.data.tables.selection import time_dimension
+from st_cdgm.data.variables.levels import channel_name, level_values
+from st_cdgm.errors import ConfigError, InputError, MissingVariableError
+
+Method = Literal["point", "stacked", "mean"]
+
+
+# -- Variables -------------------------------------------------------------------------
+
+
+def fields_of(ds: xr.Dataset) -> list[str]:
+    """Names of the fields; without any, of all numeric variables with dimensions."""
+    named = data_variables(ds)
+    return named or [
+        str(name)
+        for name, variable in ds.data_vars.items()
+        if variable.ndim and variable.dtype.kind in "fiub"
+    ]
+
+
+def check_variables(
+    ds: xr.Dataset, names: Sequence[str], *, file: str | Path | None
+) -> list[str]:
+    """Return the names, at least one and all of them in the data set.
+
+    Raises
+    ------
+    MissingVariableError
+        (a KeyError) If one is unknown; the message lists those there are.
+    InputError
+        (a ValueError) If there is none.
+    """
+    available = [str(name) for name in ds.data_vars]
+    unknown = [name for name in names if name not in ds.variables]
+    if unknown:
+        raise MissingVariableError(
+            "the file does not have a variable that is asked for",
+            file=file,
+            variable=", ".join(unknown),
+            found=", ".join(available) or "no variables",
+            remedy="choose from the available variables",
+        )
+    if not names:
+        raise InputError(
+            "no variable to make a table of",
+            file=file,
+            found=", ".join(available) or "no variables",
+            expected="at least one field or variable name",
+        )
+    return list(dict.fromkeys(names))
+
+
+# -- Tables ----------------------------------------------------------------------------
+
+
+def table(
+    ds: xr.Dataset,
+    names: Sequence[str],
+    method: Method,
+    *,
+    drop_na: bool = True,
+    file: str | Path | None = None,
+) -> pd.DataFrame:
+    """Turn variables into a table; only they are read.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Opened data.
+    names : sequence of str
+        Variables in it.
+    method : {"point", "stacked", "mean"}
+        ``point``: one row per time step, one column per variable and grid point, the
+        columns a MultiIndex ``(variable, lat, lon)``. ``stacked``: one row per time
+        step and grid point, coordinates and variables as columns. ``mean``: one row
+        per time step, each variable averaged over the grid with the cell areas.
+    drop_na : bool
+        Leave out rows (``point``: rows and columns) without any value.
+    file : str or Path, optional
+        For error messages.
+
+    Raises
+    ------
+    ConfigError
+        If the method is not one of the three.
+    MissingVariableError
+        If ``point`` or ``mean`` find no latitude and longitude.
+    """
+    if method not in get_args(Method):
+        raise ConfigError(
+            "unknown method of making a table",
+            variable="method",
+            found=repr(method),
+            expected=", ".join(get_args(Method)),
+        )
+    chosen = ds[list(names)]
+    pair = horizontal_coordinates(ds)
+    kept = set(pair or ())
+    chosen = chosen.assign_coords(
+        {n: ds[n] for n in kept if set(ds[n].dims) <= set(chosen.dims)}
+    )
+    aside = [
+        n for n, c in chosen.coords.items() if n not in chosen.dims and n not in kept
+    ]
+    chosen = chosen.drop_vars(aside)
+    make = {"point": _wide, "stacked": _long, "mean": _mean}[method]
+    return make(chosen, list(names), drop_na=drop_na, file=file)
+
+
+def _long(
+    ds: xr.Dataset, names: list[str], *, drop_na: bool, file: str | Path | None
+) -> pd.DataFrame:
+    if not ds.dims:
+        return pd.DataFrame({name: [ds[name].values[()]] for name in names})
+    frame = ds.to_dataframe(dim_order=_dimension_order(ds)).reset_index()
+    keys = [column for column in frame.columns if column not in names]
+    frame = frame[[*keys, *names]]
+    if drop_na:
+        frame = frame.dropna(subset=names, how="all").reset_index(drop=True)
+    return frame
+
+
+def _mean(
+    ds: xr.Dataset, names: list[str], *, drop_na: bool, file: str | Path | None
+) -> pd.DataFrame:
+    means = {}
+    for name in names:
+        grid = _grid(ds, name, file=file)
+        weights = xr.DataArray(
+            grid.area_weights().astype(np.float64), dims=(grid.y_name, grid.x_name)
+        )
+        means[name] = ds[name].weighted(weights).mean((grid.y_name, grid.x_name))
+    averaged = xr.Dataset(means)
+    aside = [n for n in averaged.coords if n not in averaged.dims]
+    return _long(averaged.drop_vars(aside), names, drop_na=drop_na, file=file)
+
+
+def _grid(ds: xr.Dataset, name: str, *, file: str | Path | None) -> Grid:
+    """Rows, columns and areas; unlike for a model, longitudes may jump."""
+    lat_name, lon_name = required_coordinates(ds, file=file, variable=name)
+    lat, lon = ds[lat_name], ds[lon_name]
+    dims = (str(lat.dims[0]), str(lon.dims[0]))
+    if lat.ndim == 2:
+        dims = row_and_column(ds, lat)
+        lat, lon = lat.transpose(*dims), lon.transpose(*dims)
+    return Grid(
+        lat=lat.values.astype(np.float64),
+        lon=lon.values.astype(np.float64),
+        y_name=dims[0],
+        x_name=dims[1],
+    )
+
+
+def _wide(
+    ds: xr.Dataset, names: list[str], *, drop_na: bool, file: str | Path | None
+) -> pd.DataFrame:
+    pair = required_coordinates(ds, file=file, variable=names[0])
+    time = time_dimension(ds)
+    parts = []
+    for name in names:
+        for label, da in _planes(
+            ds[name], name, {time, *ds[pair[0]].dims, *ds[pair[1]].dims}
+        ):
+            if time is not None and time in ds.dims and time not in da.dims:
+                da = da.expand_dims({time: ds.indexes[time]})
+            parts.append(_wide_part(da, label, time, pair, file=file))
+    frame = pd.concat(parts, axis=1)
+    if drop_na:
+        frame = frame.dropna(axis=0, how="all").dropna(axis=1, how="all")
+    return frame
+
+
+def _wide_part(
+    da: xr.DataArray,
+    label: str,
+    time: str | None,
+    pair: tuple[str, str],
+    *,
+    file: str | Path | None,
+) -> pd.DataFrame:
+    # A level's label may be the name of an axis.
+    free = label if label not in da.coords else f"{label} values"
+    grid = _grid(da.to_dataset(name=free), free, file=file)
+    space = (grid.y_name, grid.x_name)
+    timed = time is not None and time in da.dims
+    values = da.transpose(*([time] if timed else []), *space).values
+    # Coordinates as the file writes them, not turned to be continuous.
+    lat, lon = xr.broadcast(da[pair[0]], da[pair[1]])
+    columns = pd.MultiIndex.from_arrays(
+        [
+            [label] * (grid.shape[0] * grid.shape[1]),
+            lat.transpose(*space).values.ravel(),
+            lon.transpose(*space).values.ravel(),
+        ],
+        names=["variable", *pair],
+    )
+    index = da.indexes[cast("str", time)] if timed else pd.RangeIndex(1)
+    return pd.DataFrame(values.reshape(len(index), -1), index=index, columns=columns)
+
+
+def _planes(
+    da: xr.DataArray, name: str, keep: set[Any]
+) -> list[tuple[str, xr.DataArray]]:
+    """One field per entry of every further axis, named like a channel: ``ta_850``."""
+    extra = [dim for dim in da.dims if dim not in keep]
+    planes = [(name, da)]
+    for dim in extra:
+        entries = _entries(da, str(dim))
+        planes = [
+            (channel_name(label, entry), part.isel({dim: i}, drop=True))
+            for label, part in planes
+            for i, entry in enumerate(entries)
+        ]
+    return planes
+
+
+def _entries(da: xr.DataArray, dim: str) -> list[float]:
+    if dim not in da.coords or da[dim].dtype.kind not in "iuf":
+        return [float(i) for i in range(da.sizes[dim])]
+    try:
+        return [float(level) for level in level_values(da[dim])]
+    except InputError:  # not a pressure axis
+        return [float(value) for value in da[dim].values]
+
+
+def _dimension_order(ds: xr.Dataset) -> list[Any]:
+    """Time first, latitude and longitude last, whatever the order in the file."""
+    time, pair = time_dimension(ds), horizontal_coordinates(ds)
+    space: list[Any] = []
+    if pair is not None:
+        space = list(dict.fromkeys((*ds[pair[0]].dims, *ds[pair[1]].dims)))
+    first = [time] if time is not None else []
+    middle = [dim for dim in ds.sizes if dim not in space and dim not in first]
+    return [*first, *middle, *space]

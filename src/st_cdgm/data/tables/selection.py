@@ -1,0 +1,298 @@
+"""Open a file plainly, cut it to a region and a period, find its statistics."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import cftime
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from st_cdgm.data.files.lazy import guarded, text_attributes
+from st_cdgm.data.files.open import open_dataset, resolve_paths, time_name
+from st_cdgm.data.files.sniff import try_opening
+from st_cdgm.data.space.coordinates import (
+    continuous,
+    required_coordinates,
+    select_region,
+)
+from st_cdgm.data.time.timestamps import iso
+from st_cdgm.errors import InputError, MissingVariableError
+
+logger = logging.getLogger(__name__)
+_DATE = re.compile(
+    r"^\s*(-?\d{1,6})(?:-(\d{1,2}))?(?:-(\d{1,2}))?"
+    r"(?:[T ](\d{1,2})(?::(\d{1,2}))?(?::(\d{1,2})(?:\.\d*)?)?)?Z?\s*$"
+)
+
+
+# -- Time ------------------------------------------------------------------------------
+
+
+def time_dimension(ds: xr.Dataset) -> str | None:
+    """Name of the time dimension with a coordinate, None where there is none."""
+    try:
+        return time_name(ds)
+    except MissingVariableError:
+        return None
+
+
+def plain_dates(ds: xr.Dataset, *, file: str | Path | None = None) -> xr.Dataset:
+    """Give the time axis pandas dates, field by field and down to the second.
+
+    A calendar with dates that pandas does not have (30 February) keeps its own, even
+    where the file has none of them.
+    """
+    name = time_dimension(ds)
+    if name is None or np.issubdtype(ds[name].dtype, np.datetime64):
+        return ds
+    if ds[name].dtype.kind in "iuf":
+        logger.warning(
+            "%s: %s stays as it is: its units %r do not make dates",
+            file,
+            name,
+            ds[name].attrs.get("units"),
+        )
+        return ds
+    if ds[name].size and _foreign(ds[name].values[0]):
+        logger.info("%s: %s keeps its calendar, pandas lacks its dates", file, name)
+        return ds
+    texts = [iso(s) if isinstance(s, cftime.datetime) else s for s in ds[name].values]
+    try:
+        stamps = np.array(texts, dtype="datetime64[us]")
+    except ValueError:
+        logger.info("%s: %s keeps its calendar, pandas lacks its dates", file, name)
+        return ds
+    low, high = pd.Timestamp.min, pd.Timestamp.max
+    if stamps.size and low < stamps.min() and stamps.max() < high:
+        stamps = stamps.astype("datetime64[ns]")
+    return ds.assign_coords({name: (name, stamps, ds[name].attrs)})
+
+
+def _foreign(stamp: Any) -> bool:
+    return getattr(stamp, "calendar", "") in ("360_day", "all_leap", "366_day")
+
+
+def cut_period(
+    ds: xr.Dataset, start: Any, end: Any, *, file: str | Path | None = None
+) -> xr.Dataset:
+    """Keep the stamps from ``start`` to ``end``, both included; None leaves it open.
+
+    A bound is a date, or text as coarse as wanted: ``2001`` begins on 1 January and
+    ends on the last day of the year, in every calendar.
+
+    Raises
+    ------
+    MissingVariableError
+        If there is no time axis.
+    InputError
+        If a bound is not a date, or no stamp lies between them.
+    """
+    name = time_name(ds)
+    first, last = _date_parts(start), _date_parts(end)
+    values = ds[name].values
+    if values.dtype.kind in "iuf":
+        raise InputError(
+            "the time axis has numbers instead of dates",
+            file=file,
+            variable=name,
+            found=f"units {ds[name].attrs.get('units', 'none')!r}",
+            expected="CF time units such as 'days since 1990-01-01'",
+            remedy="set the time units (cdo settaxis)",
+        )
+    stamps = [_date_parts(stamp) or () for stamp in values]
+    keep = [
+        i
+        for i, stamp in enumerate(stamps)
+        if (first is None or stamp >= first)
+        and (last is None or stamp[: len(last)] <= last)
+    ]
+    if not keep and stamps:
+        raise InputError(
+            "the period has no time stamp of the file",
+            file=file,
+            variable=name,
+            found=f"{iso(values[0])}..{iso(values[-1])}",
+            expected=f"stamps in {start or 'the beginning'}..{end or 'the end'}",
+            remedy="check the period; it is written YYYY or YYYY-MM-DD",
+        )
+    return ds.isel({name: keep})
+
+
+def _date_parts(date: Any) -> tuple[int, ...] | None:
+    """Year, month, ... as far as given, which compare in every calendar."""
+    if date is None:
+        return None
+    text = date if isinstance(date, str | int) else iso(date)
+    match = _DATE.match(str(text))
+    if match is None:
+        raise InputError(
+            "a bound of the period is not a date",
+            found=repr(date),
+            expected="YYYY, YYYY-MM-DD or YYYY-MM-DDThh:mm",
+        )
+    return tuple(int(part) for part in match.groups() if part is not None)
+
+
+# -- Space -----------------------------------------------------------------------------
+
+
+def cut_region(
+    ds: xr.Dataset,
+    lat_range: tuple[float, float] | None,
+    lon_range: tuple[float, float] | None,
+    *,
+    file: str | Path | None = None,
+) -> xr.Dataset:
+    """Cut a box in degrees; on 2-D coordinates cells outside it become NaN.
+
+    Either latitude order, 0..360 and -180..180, and boxes across the seam of the file
+    are understood. Longitudes of such a box are written without a jump.
+
+    Raises
+    ------
+    MissingVariableError
+        If there are no horizontal coordinates.
+    InputError
+        If no cell lies in the box.
+    """
+    block = select_region(ds, lat_range=lat_range, lon_range=lon_range, file=file)
+    lat_name, lon_name = required_coordinates(ds, file=file, variable=None)
+    if ds[lat_name].ndim == 1:
+        lon = block[lon_name]
+        steps = np.diff(lon.values)
+        if (steps > 0).any() and (steps < 0).any():
+            lon = lon.copy(data=continuous(lon.values.astype(np.float64)))
+            block = block.assign_coords({lon_name: lon})
+        return block
+    inside = _inside(block[lat_name], block[lon_name], lat_range, lon_range)
+    masked = {
+        name: variable.where(inside)
+        for name, variable in block.data_vars.items()
+        if set(inside.dims) <= set(variable.dims)
+    }
+    kept = block.assign(masked)
+    for name in masked:
+        kept[name].attrs = block[name].attrs
+    return kept
+
+
+def _inside(
+    lat: xr.DataArray,
+    lon: xr.DataArray,
+    lat_range: tuple[float, float] | None,
+    lon_range: tuple[float, float] | None,
+) -> xr.DataArray:
+    inside = xr.ones_like(lat, dtype=bool)
+    if lat_range is not None:
+        inside &= (lat >= min(lat_range)) & (lat <= max(lat_range))
+    if lon_range is not None:
+        width = lon_range[1] - lon_range[0]
+        width = 360.0 if abs(width) >= 360.0 else width % 360.0
+        inside &= (lon - lon_range[0] + 1e-6) % 360.0 <= width + 2e-6
+    return inside.drop_vars([n for n in inside.coords if n not in inside.dims])
+
+
+# -- Opening and statistics ------------------------------------------------------------
+
+
+def open_plain(path: Path, chunks: Any) -> xr.Dataset:
+    """Open plainly: bounds stay variables, dates are pandas' where these exist."""
+    options: dict[str, Any] = {
+        "engine": "zarr" if path.is_dir() else "netcdf4",
+        "chunks": None,
+        "decode_timedelta": False,
+    }
+    if path.is_dir():
+        options["consolidated"] = (path / ".zmetadata").exists()
+    try_opening(path, role="inspected")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", xr.SerializationWarning)
+            return _guarded(path, options, chunks)
+    except Exception as error:
+        try:
+            open_dataset(path, role="inspected").close()  # knows the usual reasons
+        except InputError as known:
+            if "time axis" not in known.problem:
+                raise
+            logger.warning("%s", known)
+            return _guarded(path, options | {"decode_times": False}, chunks)
+        raise InputError(
+            "the file cannot be read",
+            file=path,
+            found=f"{type(error).__name__}: {error}",
+            expected="a complete NetCDF file, HDF5 file or Zarr directory",
+        ) from error
+
+
+def _guarded(path: Path, options: dict[str, Any], chunks: Any) -> xr.Dataset:
+    """Open with values that name file and variable where they cannot be read."""
+    opened = xr.open_dataset(path, **options)
+    ds = text_attributes(opened)
+    for name, variable in opened.variables.items():  # shown as the file has it
+        if "standard_name" in variable.attrs:
+            named = str(variable.attrs["standard_name"])
+            ds.variables[name].attrs.setdefault("standard_name", named)
+    ds = guarded(ds, path)
+    ds.set_close(opened.close)
+    return ds if chunks is None else ds.chunk(chunks)
+
+
+def statistics_of(
+    path: str | Path | None, given: xr.Dataset | None, what: str, file: Path
+) -> xr.Dataset:
+    """Return statistics from a file, else those given.
+
+    Raises
+    ------
+    InputError
+        If there are neither.
+    """
+    if path is not None:
+        found = resolve_paths(path, role="inspected")[0]
+        with open_plain(found, None) as opened:
+            return opened.load()
+    if given is not None:
+        return given
+    raise InputError(
+        "normalisation needs statistics",
+        file=file,
+        variable=what,
+        found="none",
+        expected="means and standard deviations of the variables",
+        remedy=f"pass {what}_filepath or {what}_dataset",
+    )
+
+
+def pooled(
+    name: str, means: xr.Dataset, stds: xr.Dataset, *, file: Path
+) -> tuple[float, float]:
+    """Mean and standard deviation over all cells, by the law of total variance."""
+    for what, statistics in (("means", means), ("stds", stds)):
+        if name not in statistics.data_vars:
+            raise MissingVariableError(
+                f"the {what} lack a variable that is to be normalised",
+                file=file,
+                variable=name,
+                found=", ".join(map(str, statistics.data_vars)) or "no variables",
+                remedy="compute its statistics, or leave it out",
+            )
+    centre, spread = means[name].astype(np.float64), stds[name].astype(np.float64)
+    mean = float(centre.mean())
+    std = float(np.sqrt(float((spread**2).mean()) + float(centre.var())))
+    if not np.isfinite([mean, std]).all():
+        raise InputError(
+            "the statistics of a variable have no values",
+            file=file,
+            variable=name,
+            found=f"mean {mean:g}, standard deviation {std:g}",
+        )
+    if std == 0.0:
+        logger.warning("%s: %s has standard deviation 0, taken as 1", file, name)
+    return mean, std or 1.0

@@ -1,0 +1,1 @@
+"""One downscaling task in memory: settings, days, windows, batches."""

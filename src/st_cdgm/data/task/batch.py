@@ -1,0 +1,60 @@
+"""The one container in which windows travel from the data layer to the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """A batch of training or inference windows.
+
+    Shapes: B batch, T time, C target channel, C_lr predictor channel, Y/X fine grid,
+    y/x coarse grid.
+
+    Attributes
+    ----------
+    lr : Tensor
+        Standardised predictors without NaN. Shape ``(B, T, C_lr, y, x)``.
+    baseline : Tensor
+        Encoded deterministic first guess. Shape ``(B, T, C, Y, X)``.
+    season : Tensor
+        Fraction of the year elapsed, in [0, 1). Shape ``(B, T)``.
+    time : Tensor
+        Calendar days as the integers YYYYMMDD. Shape ``(B, T)``, int64.
+    static : Tensor
+        Standardised static fine fields, the same for the whole batch.
+        Shape ``(C_s, Y, X)``; ``C_s`` may be 0.
+    valid : Tensor
+        Where the target exists. At inference: where the model was trained.
+        Shape ``(B, T, C, Y, X)``, bool.
+    target : Tensor or None
+        Encoded and standardised residual, 0 where not valid; None at inference.
+        Shape ``(B, T, C, Y, X)``.
+    """
+
+    lr: Tensor
+    baseline: Tensor
+    season: Tensor
+    time: Tensor
+    static: Tensor
+    valid: Tensor
+    target: Tensor | None = None
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """Return the batch on ``device``."""
+        moved = {
+            f.name: value.to(device, non_blocking=non_blocking)
+            if isinstance(value := getattr(self, f.name), Tensor)
+            else value
+            for f in fields(self)
+        }
+        return Batch(**moved)
+
+    @property
+    def batch_size(self) -> int:
+        """Number of windows B."""
+        return int(self.lr.shape[0])

@@ -1,0 +1,188 @@
+"""Predictors and targets on the days they share, read all at once or in blocks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from st_cdgm.data.fit.moments import Blocks
+from st_cdgm.data.fit.preprocessor import Preprocessor
+from st_cdgm.data.read.readers import ChannelCube, TargetCube
+from st_cdgm.data.space.grid import Grid
+from st_cdgm.data.task.days import DAYS_PER_BLOCK
+from st_cdgm.data.time.calendar import CalendarDays, shared_steps
+from st_cdgm.errors import InputError
+from st_cdgm.typing import FloatArray, Indices
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PairedDays:
+    """The days that predictors and targets share.
+
+    Attributes
+    ----------
+    lr, hr : ChannelCube, TargetCube
+        Lazy cubes with their channels, targets and grids.
+    days : CalendarDays
+        The shared days.
+    of_lr, of_hr : ndarray
+        Their indices in the two cubes. Shape ``(T,)``.
+    raw, truth : ndarray or None
+        The values, where they are kept in memory. Shapes ``(T, C_lr, y, x)`` and
+        ``(T, C, Y, X)``; NaN where missing.
+    """
+
+    lr: ChannelCube
+    hr: TargetCube
+    days: CalendarDays
+    of_lr: Indices
+    of_hr: Indices
+    raw: FloatArray | None = None
+    truth: FloatArray | None = None
+
+    @property
+    def file(self) -> str:
+        """Both files, for messages."""
+        return f"{self.lr.file}, {self.hr.file}"
+
+    @property
+    def cells_per_day(self) -> tuple[int, int]:
+        """Values of one day: predictors, targets."""
+        return (
+            int(np.prod(self.lr.values.shape[1:])),
+            int(np.prod(self.hr.values.shape[1:])),
+        )
+
+    def read(self, index: Indices | slice) -> tuple[FloatArray, FloatArray]:
+        """Return predictors and truth of some days."""
+        if self.raw is not None and self.truth is not None:
+            return self.raw[index], self.truth[index]
+        truth = self.hr.load(_as_slice(self.of_hr[index]), check=False)
+        raw = self.lr.load(_as_slice(self.of_lr[index]), check=False)
+        return raw, np.where(np.isfinite(truth), truth, np.nan)
+
+    def blocks(self, index: Indices, size: int = DAYS_PER_BLOCK) -> Blocks:
+        """Return the days at ``index`` in blocks of ``size``."""
+
+        def iterate() -> Iterator[tuple[FloatArray, FloatArray, FloatArray]]:
+            for start in range(0, len(index), size):
+                part = index[start : start + size]
+                raw, truth = self.read(part)
+                yield raw, self.days.season[part], truth
+
+        return iterate
+
+
+def pair_days(
+    lr: ChannelCube,
+    hr: TargetCube,
+    *,
+    memory: int,
+    chunks: Mapping[str, int] | None = None,
+) -> PairedDays:
+    """Find the shared days; read them if their values take at most ``memory`` bytes.
+
+    Raises
+    ------
+    InputError
+        If calendars differ or no day is shared.
+    """
+    _check_calendars(lr, hr)
+    of_lr, of_hr, days = shared_steps(lr.days, hr.days)
+    if not len(of_lr):
+        raise InputError(
+            "predictors and targets share no day",
+            file=f"{lr.file}, {hr.file}",
+            found=f"{lr.days.period()} and {hr.days.period()}",
+            expected="overlapping periods",
+            remedy="give files of the same period",
+        )
+    if not lr.grid.contains(hr.grid, _half_cell(lr.grid)):
+        _LOGGER.warning(
+            "the coarse grid (%s) does not enclose the fine grid (%s): "
+            "its edge values are used beyond",
+            lr.grid,
+            hr.grid,
+        )
+    found: dict[str, Any] = {
+        "lr": _chunked(lr, chunks),
+        "hr": _chunked(hr, chunks),
+        "days": days,
+        "of_lr": of_lr,
+        "of_hr": of_hr,
+    }
+    pairs = PairedDays(**found)
+    if 4 * sum(pairs.cells_per_day) * len(pairs.days) > memory:
+        return pairs
+    truth = pairs.hr.load(of_hr)
+    return PairedDays(
+        **found,
+        raw=pairs.lr.load(of_lr),
+        truth=np.where(np.isfinite(truth), truth, np.nan),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedReader:
+    """Compute what the model learns from, for any days.
+
+    Each day is computed by itself, so any split of the record gives the same values.
+    Can be sent to worker processes (cloudpickle), provided that the data are in files.
+    """
+
+    source: PairedDays
+    preprocessor: Preprocessor
+
+    def __call__(self, start: int, stop: int) -> dict[str, FloatArray]:
+        """Return ``lr``, ``baseline``, ``residual``, ``hr`` of the days.
+
+        Standardised predictors without NaN ``(T, C_lr, y, x)``; encoded first guess,
+        standardised residual and encoded truth ``(T, C, Y, X)``, NaN where there is no
+        truth.
+        """
+        prep, days = self.preprocessor, slice(start, stop)
+        raw, truth = self.source.read(days)
+        season = self.source.days.season[days]
+        guess = prep.predict_baseline(raw, season, truth)
+        return prep.prepare(prep.standardise_lr(raw), guess, truth)
+
+
+def _as_slice(index: Indices) -> Indices | slice:
+    """Return consecutive indices as a slice, which files read without detours."""
+    if len(index) and (np.diff(index) == 1).all():
+        return slice(int(index[0]), int(index[-1]) + 1)
+    return index
+
+
+def _chunked(cube: Any, chunks: Mapping[str, int] | None) -> Any:
+    """Return the cube with dask chunks along time as asked for."""
+    if not chunks or "time" not in chunks:
+        return cube
+    return replace(cube, values=cube.values.chunk({"time": int(chunks["time"])}))
+
+
+def _half_cell(grid: Grid) -> float:
+    """Return how far a regular grid's outermost cells reach beyond their centres."""
+    if not grid.regular:
+        return 0.0
+    steps = [
+        float(np.abs(np.diff(axis)).max(initial=0.0)) for axis in (grid.lat, grid.lon)
+    ]
+    return 0.5 * max(steps)
+
+
+def _check_calendars(lr: ChannelCube, hr: TargetCube) -> None:
+    if lr.days.calendar != hr.days.calendar:
+        raise InputError(
+            "predictors and targets have different calendars",
+            file=f"{lr.file}, {hr.file}",
+            found=f"{lr.days.calendar} and {hr.days.calendar}",
+            expected="one calendar, since days are paired",
+            remedy="convert one file (xarray: Dataset.convert_calendar)",
+        )

@@ -1,0 +1,1 @@
+"""Calendars, days, splits and windows."""

@@ -1,0 +1,171 @@
+"""Periods as users write them, and the days of a record that lie in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from st_cdgm.data.time.calendar import CLOCK, CalendarDays, key_text
+from st_cdgm.errors import ConfigError, InputError
+from st_cdgm.typing import Indices
+
+STEP_KEYS = 100 * CLOCK  # keys from here on are YYYYMMDDhhmmss
+_DATE = re.compile(
+    r"(\d{4})(?:-(\d{1,2})(?:-(\d{1,2})"
+    r"(?:[T ](\d{1,2})(?::(\d{2})(?::(\d{2}))?)?.*)?)?)?"
+)
+
+
+def check_period(start: str | None, end: str | None) -> tuple[int, int]:
+    """Return ``[start, end]`` as YYYYMMDD; None leaves a side open.
+
+    Raises
+    ------
+    ConfigError
+        If a bound is no date, or the period ends before it starts.
+    """
+    first, last = _period(start, end)
+    return first // CLOCK, last // CLOCK
+
+
+def period_days(
+    day: Indices, start: str | None, end: str | None, *, file: str | None = None
+) -> Indices:
+    """Return the indices of the days in ``[start, end]``.
+
+    Parameters
+    ----------
+    day : ndarray
+        YYYYMMDD, or YYYYMMDDhhmmss for shorter steps (``CalendarDays.key``),
+        increasing. Shape ``(T,)``, int64.
+    start, end : str or None
+        ISO dates, both included; None leaves that side open. A day that the calendar
+        does not have (30 February) is a bound like any other. The hour counts for
+        steps shorter than a day only.
+
+    Raises
+    ------
+    ConfigError
+        If a bound is no date, or the period ends before it starts.
+    InputError
+        If no day lies in the period; it says which period the file covers.
+    """
+    first, last = _period(start, end)
+    if not len(day) or day[0] < STEP_KEYS:
+        first, last = first // CLOCK, last // CLOCK
+    index = np.flatnonzero((day >= first) & (day <= last)).astype(np.int64)
+    if not len(index):
+        raise InputError(
+            "no day lies in the period asked for",
+            file=file,
+            found=_record(day, first, last),
+            expected=f"days from {start or 'the beginning'} to {end or 'the end'}",
+            remedy="choose a period of which the file has days",
+        )
+    return index
+
+
+def days_in_periods(
+    day: Indices, periods: Sequence[str], *, file: str | None = None
+) -> Indices:
+    """Return the indices of the days in any of the periods, in order.
+
+    Parameters
+    ----------
+    day : ndarray
+        See :func:`period_days`.
+    periods : sequence of str
+        ``[start, end, start, end, ...]``, as :func:`described_periods` gives them.
+    file : str, optional
+        Named in errors.
+
+    Raises
+    ------
+    ConfigError, InputError
+        As :func:`period_days`, for each of the periods.
+    """
+    pairs = zip(periods[::2], periods[1::2], strict=True)
+    parts = [period_days(day, start, end, file=file) for start, end in pairs]
+    return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+
+
+def described_periods(
+    days: CalendarDays, indices: Mapping[str, Indices]
+) -> dict[str, list[str]]:
+    """Return first and last day of every stretch of each split.
+
+    A stretch ends where the record has days that are not in the split; a gap in the
+    record itself does not end it.
+
+    Parameters
+    ----------
+    days : CalendarDays
+        The record.
+    indices : mapping
+        Split to the indices of its days, increasing.
+
+    Returns
+    -------
+    dict
+        Split to ``[start, end, start, end, ...]``, ISO; empty splits are left out.
+    """
+    out: dict[str, list[str]] = {}
+    for name, index in indices.items():
+        if not len(index):
+            continue
+        stretches = np.split(index, np.flatnonzero(np.diff(index) > 1) + 1)
+        ends = [days.key[at] for part in stretches for at in (part[0], part[-1])]
+        out[name] = [key_text(key) for key in ends]
+    return out
+
+
+def _record(day: Indices, first: int, last: int) -> str:
+    """Describe a record without a day in ``[first, last]``."""
+    if not len(day):
+        return "no day"
+    before, after = day[day < first], day[day > last]
+    text = f"days from {key_text(day[0])} to {key_text(day[-1])}"
+    if len(before) and len(after):
+        text += f", but none between {key_text(before[-1])} and {key_text(after[0])}"
+    return text
+
+
+def _period(start: str | None, end: str | None) -> tuple[int, int]:
+    """Return a period with open sides as two YYYYMMDDhhmmss numbers."""
+    first = 0 if start is None else parse_date(start, "start", last=False)
+    last = STEP_KEYS * CLOCK - 1 if end is None else parse_date(end, "end", last=True)
+    if last < first:
+        raise ConfigError(
+            "the period ends before it starts",
+            variable="start, end",
+            found=f"start {start}, end {end}",
+            expected="start on or before end",
+            remedy="exchange the two dates",
+        )
+    return first, last
+
+
+# Least and greatest month, day, hour, minute and second.
+_LEAST, _GREATEST = (1, 1, 0, 0, 0), (12, 31, 23, 59, 59)
+
+
+def parse_date(text: str, variable: str, *, last: bool) -> int:
+    """Return a date as YYYYMMDDhhmmss; a missing part means its first or last."""
+    match = _DATE.fullmatch(str(text).strip())
+    year, *parts = match.groups() if match else (None,)
+    missing = _GREATEST if last else _LEAST
+    given = [int(p or m) for p, m in zip(parts, missing, strict=False)]
+    limits = zip(_LEAST, given, _GREATEST, strict=False)
+    if year is None or not all(low <= n <= high for low, n, high in limits):
+        raise ConfigError(
+            "not a date",
+            variable=variable,
+            found=text,
+            expected="YYYY-MM-DD, such as 2003-12-31",
+        )
+    key = int(year)
+    for part in given:
+        key = key * 100 + part
+    return key

@@ -1,0 +1,1 @@
+"""What a variable is: names, units, ranges, levels, kinds."""

@@ -1,0 +1,151 @@
+"""Pressure levels: from variable names, attributes and coordinates to hPa."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from cf_xarray.accessor import CFDataArrayAccessor
+from numpy.typing import NDArray
+
+from st_cdgm.data.variables.units import units_factor
+from st_cdgm.errors import InputError
+
+# Levels of reanalyses and CMIP; a bare suffix (ta850) counts only if it is one of them.
+STANDARD_LEVELS = frozenset(
+    [1, 2, 3, 5, 7, 10, 20, 30, 50, 70, 100, 125, 150, 175, 200, 225, 250, 300, 350]
+    + [400, 450, 500, 550, 600, 650, 700, 750, 775, 800, 825, 850, 875, 900, 925, 950]
+    + [975, 1000]
+)
+LOWEST_PRESSURE, HIGHEST_PRESSURE = 0.1, 1100.0  # hPa
+_WITH_LEVEL = re.compile(r"^([A-Za-z][A-Za-z_]*?)(_?)(\d{1,4})(?:hPa|hpa|mb)?$")
+# 10 m and 100 m winds, not winds at 10 and 100 hPa.
+_HEIGHT_WINDS = frozenset({"u10", "v10", "u100", "v100", "ws10", "ws100", "si10"})
+_SURFACE = frozenset(
+    ["pr", "tas", "tasmin", "tasmax", "psl", "ps", "slp", "msl", "orog", "sst", "ts"]
+)
+# One quantity under the names of different archives (CMIP, ECMWF, NCEP, E-OBS).
+SYNONYMS = tuple(
+    frozenset(names.split())
+    for names in (
+        "t ta temp air",
+        "q hus shum",
+        "z zg phi gh hgt",
+        "u ua uwnd",
+        "v va vwnd",
+        "psl msl slp mslp prmsl",
+        "ps sp pres_sfc",
+        "tas t2m tg",
+        "tasmin tmin tn mn2t",
+        "tasmax tmax tx mx2t",
+        "pr tp precip prcp rr",
+        "hur r rhum",
+        "wap omega",
+    )
+)
+_VERTICAL_NAMES = frozenset(
+    ["plev", "level", "lev", "pressure", "pressure_level", "isobaricinhpa"]
+    + ["isobaric", "pfull", "pres"]
+)
+
+
+def channel_name(variable: str, level: float | None) -> str:
+    """Name of a channel: ``q_850`` on a level, ``psl`` without."""
+    return variable if level is None else f"{variable}_{level:g}"
+
+
+def level_of(name: str, da: xr.DataArray) -> tuple[str, float | None]:
+    """Split a variable into its name without level and its pressure level.
+
+    The level comes from the attribute ``pressure_level_hPa``, a scalar pressure
+    coordinate, or the name: ``q_850``, ``q850``, ``ta850``, ``t_500hPa``.
+
+    Returns
+    -------
+    variable : str
+    level : float or None
+        Pressure in hPa.
+    """
+    base, named = level_in_name(name)
+    attribute = da.attrs.get("pressure_level_hPa")
+    if attribute is not None:
+        return (base if named == float(attribute) else name), float(attribute)
+    for coordinate in da.coords.values():
+        if coordinate.ndim == 0 and is_pressure(coordinate):
+            level = float(level_values(coordinate)[0])
+            return (base if named == level else name), level
+    return base, named
+
+
+def level_in_name(name: str) -> tuple[str, float | None]:
+    """Split ``q_850`` or ``ta850`` into variable and level, None without a level."""
+    match = _WITH_LEVEL.match(name)
+    if match is None or name.lower() in _HEIGHT_WINDS:
+        return name, None
+    base, underscore, digits = match.groups()
+    level = float(digits)
+    marked = bool(underscore) or not name[-1].isdigit()
+    plausible = (
+        LOWEST_PRESSURE <= level <= HIGHEST_PRESSURE
+        if marked
+        else level in STANDARD_LEVELS and level >= 100
+    )
+    if base.lower() in _SURFACE or not plausible:
+        return name, None
+    return base, level
+
+
+def vertical_name(da: xr.DataArray) -> str | None:
+    """Name of the vertical dimension of a field, by CF attributes or usual names."""
+    found = CFDataArrayAccessor(da)
+    named = found.coordinates.get("vertical", []) + found.axes.get("Z", [])
+    named += [d for d in da.dims if str(d).lower() in _VERTICAL_NAMES]
+    named += [d for d in da.dims if d in da.coords and is_pressure(da[d])]
+    return next((str(n) for n in named if n in da.dims), None)
+
+
+def is_pressure(coordinate: xr.DataArray) -> bool:
+    """Whether a coordinate holds pressures, by its units or else its name."""
+    units = str(coordinate.attrs.get("units", ""))
+    if not units:
+        return str(coordinate.name).lower() in _VERTICAL_NAMES
+    return units_factor(units, "hPa") is not None
+
+
+def level_values(
+    coordinate: xr.DataArray, *, file: str | Path | None = None
+) -> NDArray[np.float64]:
+    """Pressures of a vertical coordinate in hPa. Shape ``(L,)``.
+
+    Raises
+    ------
+    InputError
+        If the coordinate is not a pressure, or has no units and could be several.
+    """
+    values = np.atleast_1d(np.asarray(coordinate.values, np.float64))
+    units = str(coordinate.attrs.get("units", ""))
+    converted = units_factor(units, "hPa") if units else _unlabelled(values)
+    if converted is not None:
+        levels = np.round(values * converted[0], 6)
+        inside = (levels >= LOWEST_PRESSURE) & (levels <= HIGHEST_PRESSURE)
+        if inside.all() and len(np.unique(levels)) == len(levels):
+            return levels
+    raise InputError(
+        "the vertical coordinate is not a set of pressure levels",
+        file=file,
+        variable=str(coordinate.name),
+        found=f"units {units!r}, values {np.array2string(values, threshold=8)}",
+        expected=f"distinct pressures of {LOWEST_PRESSURE:g}..{HIGHEST_PRESSURE:g} hPa",
+        remedy="set the units (hPa or Pa); interpolate model levels to pressure levels "
+        "(cdo ml2pl), heights to single-level variables",
+    )
+
+
+def _unlabelled(values: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Without units: hPa or Pa if all values are standard levels in exactly one."""
+    for factor in (1.0, 0.01):
+        if all(v in STANDARD_LEVELS for v in values * factor) and values.max() >= 100:
+            return factor, 0.0
+    return None

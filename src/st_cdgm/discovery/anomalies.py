@@ -1,0 +1,158 @@
+"""Anomalies for the search of lagged links: seasons removed, scales made equal.
+
+A common annual cycle makes every series predict every other one, so it has to go before
+anything is said about links. The neighbourhood of a cell at one time, its patch, is
+whitened so that the size of a weight says something about the size of its effect.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from st_cdgm.errors import InputError
+
+Floats = NDArray[np.floating]
+# Directions of a patch with less than this share of the mean variance are not blown up.
+VARIANCE_FLOOR = 0.01
+
+
+def harmonic_design(season: Floats, harmonics: int) -> NDArray[np.float64]:
+    """Return 1 and the cosines and sines of the year. Shape ``(T, 1 + 2 K)``.
+
+    Parameters
+    ----------
+    season : ndarray
+        Fraction of the year elapsed, [0, 1). Shape ``(T,)``.
+    harmonics : int
+        K.
+    """
+    angle = 2 * np.pi * np.outer(np.asarray(season, float), np.arange(1, harmonics + 1))
+    return np.hstack([np.ones((len(angle), 1)), np.cos(angle), np.sin(angle)])
+
+
+def remove_harmonics(
+    fields: Floats,
+    season: Floats,
+    train: NDArray[np.bool_] | None = None,
+    *,
+    harmonics: int = 3,
+) -> NDArray[np.float32]:
+    """Subtract mean and annual harmonics, cell by cell.
+
+    Parameters
+    ----------
+    fields : ndarray
+        Any units, finite. Shape ``(T, ...)``.
+    season : ndarray
+        Fraction of the year elapsed. Shape ``(T,)``.
+    train : ndarray of bool, optional
+        Days the harmonics are fitted on (least squares); all when absent.
+    harmonics : int
+        3 removes the cycles of 12, 6 and 4 months; 0 the mean alone.
+
+    Returns
+    -------
+    ndarray
+        Anomalies in the same units. Shape ``(T, ...)``.
+
+    Raises
+    ------
+    InputError
+        The days do not match, or there are too few to fit.
+    """
+    if len(season) != len(fields) or (train is not None and len(train) != len(fields)):
+        raise InputError(
+            "season, training days and fields have different lengths",
+            found=f"{len(season)} and {len(fields)} days",
+            expected="one season and one mark per day",
+        )
+    design = harmonic_design(season, harmonics)
+    chosen = np.ones(len(fields), bool) if train is None else np.asarray(train, bool)
+    if chosen.sum() < 2 * design.shape[1]:
+        raise InputError(
+            "too few training days for the annual harmonics",
+            found=int(chosen.sum()),
+            expected=f">= {2 * design.shape[1]}",
+        )
+    flat = np.asarray(fields, np.float64).reshape(len(fields), -1)
+    weights = np.linalg.lstsq(design[chosen], flat[chosen], rcond=None)[0]
+    anomalies = flat - design @ weights
+    return np.asarray(anomalies.reshape(fields.shape), np.float32)
+
+
+def standardise(
+    fields: Floats, train: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32]:
+    """Divide by the standard deviation over training days and cells.
+
+    Parameters
+    ----------
+    fields : ndarray
+        Anomalies. Shape ``(T, C, y, x)``.
+    train : ndarray of bool, optional
+        Days the scale is taken from; all when absent.
+
+    Returns
+    -------
+    ndarray
+        Without units; a constant channel stays as it is. Shape ``(T, C, y, x)``.
+    """
+    chosen = fields if train is None else fields[train]
+    scale = chosen.std(axis=(0, 2, 3), keepdims=True, dtype=np.float64)[0]
+    scaled = fields / np.where(scale > 0, scale, 1.0)
+    return np.asarray(scaled, np.float32)
+
+
+def inner_cells(shape: tuple[int, int]) -> NDArray[np.int64]:
+    """Return the flat indices of the cells that have all eight neighbours."""
+    index = np.arange(shape[0] * shape[1]).reshape(shape)
+    return index[1:-1, 1:-1].ravel()
+
+
+def patches(fields: Floats) -> NDArray[np.float32]:
+    """Return the 3 x 3 neighbourhood of every cell.
+
+    The border is continued outwards by its own values.
+
+    Parameters
+    ----------
+    fields : ndarray
+        Shape ``(T, C, y, x)``.
+
+    Returns
+    -------
+    ndarray
+        Channels of the nine cells, row by row. Shape ``(T, y * x, 9 * C)``.
+    """
+    t, c, y, x = fields.shape
+    wide = np.pad(fields, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
+    shifted = [wide[:, :, i : i + y, j : j + x] for i in range(3) for j in range(3)]
+    stacked = np.stack(shifted, axis=1)  # (T, 9, C, y, x)
+    nodes = stacked.reshape(t, 9 * c, y * x).transpose(0, 2, 1)
+    return np.ascontiguousarray(nodes, dtype=np.float32)
+
+
+def whitening(patch: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return mean and symmetric map to uncorrelated, unit-variance features.
+
+    Parameters
+    ----------
+    patch : ndarray
+        Training patches. Shape ``(..., F)``.
+
+    Returns
+    -------
+    mean : ndarray
+        Shape ``(F,)``.
+    matrix : ndarray
+        ``(patch - mean) @ matrix`` is white, save for directions whose variance is
+        below 1 % of the mean variance, which stay small. Shape ``(F, F)``.
+    """
+    flat = np.asarray(patch, np.float64).reshape(-1, patch.shape[-1])
+    mean = flat.mean(axis=0)
+    covariance = np.atleast_2d(np.cov(flat, rowvar=False))
+    variance, axes = np.linalg.eigh(covariance)
+    floor = max(VARIANCE_FLOOR * float(variance.mean()), 1e-12)
+    matrix = (axes / np.sqrt(np.maximum(variance, floor))) @ axes.T
+    return mean.astype(np.float32), matrix.astype(np.float32)

@@ -1,0 +1,59 @@
+"""Verdicts about lagged links on disk."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from st_cdgm.outputs import write_bytes
+
+VERDICT_NOTE = (
+    "An edge means: on years that the network was not trained on, the target's next "
+    "day is predicted worse without the source, steadily over the years, and the same "
+    "days of other years cannot take the source's place. It is a predictive relation "
+    "between groups of predictors. A fast common driver that is not among them, or a "
+    "link faster than a day, can still make one; 'doubtful' marks pairs whose "
+    "unexplained parts share slow variations."
+)
+COLUMNS = ("source", "target", "gain", "t", "shadow", "slow_z", "verdict")
+
+
+def export_edges(
+    run_dir: str | Path, verdicts: Mapping[str, Any], *, protocol: Mapping[str, Any]
+) -> dict[str, Path]:
+    """Write ``edges.json`` and ``edges.csv`` into a run directory.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+        Run directory.
+    verdicts : mapping
+        ``variables``, ``error`` and ``pairs``, as `EdgeVerdicts.to_dict` returns them.
+    protocol : mapping
+        Period, years and settings of the test.
+
+    Returns
+    -------
+    dict of str to Path
+        Files written, by suffix: ``json``, ``csv``.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written.
+    """
+    content = {**verdicts, "protocol": dict(protocol), "note": VERDICT_NOTE}
+    buffer = io.StringIO()
+    table = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(verdicts["pairs"])
+    folder = Path(run_dir)
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    return {
+        "json": write_bytes(folder / "edges.json", text.encode()),
+        "csv": write_bytes(folder / "edges.csv", buffer.getvalue().encode()),
+    }

@@ -1,0 +1,206 @@
+"""Linear Granger tests between gridded variables.
+
+``patch_granger``: each variable is regressed on the 3 x 3 neighbourhoods of all
+variables a day before, on training years; an edge is decided by the held-out gain, with
+the rule that the neural network's edges are decided by. ``mean_granger``: the textbook
+F-test on spatial means, in sample, kept as a warning.
+
+References
+----------
+Granger, doi:10.2307/1912791.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from st_cdgm.discovery.anomalies import inner_cells, patches
+from st_cdgm.discovery.verdicts import EdgeVerdicts, judge_edges, shadow_days
+from st_cdgm.errors import InputError
+
+Floats = NDArray[np.floating]
+RIDGE = 1e-3  # of the mean diagonal
+
+
+def patch_granger(
+    fields: Floats,
+    year: NDArray[np.int64],
+    season: Floats,
+    *,
+    names: Sequence[str],
+    folds: int = 2,
+    lags: int = 1,
+    min_gain: float = 0.002,
+    min_t: float = 3.0,
+    shadow_ratio: float = 2.0,
+) -> EdgeVerdicts:
+    """Decide edges by the held-out gain of a linear model of neighbourhoods.
+
+    Parameters
+    ----------
+    fields : ndarray
+        Standardised anomalies, one channel per variable, consecutive days.
+        Shape ``(T, Q, y, x)``.
+    year, season : ndarray
+        Year and elapsed fraction of the year of each day. Shape ``(T,)``.
+    names : sequence of str
+        The variables.
+    folds : int
+        Every year is held out once, in one of so many fits.
+    lags : int
+        Days of the past that enter.
+    min_gain, min_t, shadow_ratio : float
+        The rule, see :func:`~st_cdgm.discovery.verdicts.judge_edges`.
+
+    Raises
+    ------
+    InputError
+        A grid without inner cells, or fewer than two years in a fold.
+    """
+    t, q = fields.shape[:2]
+    cells = inner_cells((fields.shape[2], fields.shape[3]))
+    if not len(cells):
+        raise InputError(
+            "neighbourhoods need inner cells",
+            found=fields.shape[2:],
+            expected="at least 3 x 3",
+        )
+    own = np.stack([patches(fields[:, [k]])[:, cells] for k in range(q)])
+    target = own[..., 4].transpose(1, 2, 0)[lags:]  # (T', n, Q)
+    past = np.concatenate([own[:, lags - j : t - j] for j in range(1, lags + 1)], -1)
+    index = np.unique(year, return_inverse=True)[1]
+    parts = []
+    for fold in range(folds):
+        train = (index % folds != fold)[lags:]
+        moments = _Moments(past, target, year[lags:], season[lags:], train)
+        parts.append(moments.errors())
+    full, without, shadow = (
+        np.concatenate(errors) for errors in zip(*parts, strict=True)
+    )
+    return judge_edges(
+        names,
+        full,
+        without,
+        shadow,
+        min_gain=min_gain,
+        min_t=min_t,
+        shadow_ratio=shadow_ratio,
+    )
+
+
+class _Moments:
+    """Cross products of features and targets, on training days and per year.
+
+    Features: a constant, the patches of all variables, and the same of their shadows.
+    """
+
+    def __init__(
+        self,
+        past: Floats,
+        target: Floats,
+        year: NDArray[np.int64],
+        season: Floats,
+        train: NDArray[np.bool_],
+    ) -> None:
+        self.q, self.width = past.shape[0], past.shape[-1]
+        other = np.maximum(
+            shadow_days(year, season, train), shadow_days(year, season, ~train)
+        )
+        self.fit = self._products(past, other, target, np.flatnonzero(train))
+        self.test = [
+            self._products(past, other, target, np.flatnonzero(~train & (year == y)))
+            for y in np.unique(year[~train])
+        ]
+
+    def _products(
+        self,
+        past: Floats,
+        other: NDArray[np.int64],
+        target: Floats,
+        days: NDArray[np.int64],
+    ) -> tuple[Floats, Floats, Floats]:
+        rows = len(days) * target.shape[1]
+        both = np.concatenate([past[:, days], past[:, other[days]]])  # (2Q, T, n, F)
+        x = both.transpose(1, 2, 0, 3).reshape(rows, -1).astype(np.float64)
+        x = np.hstack([np.ones((rows, 1)), x])
+        y = target[days].reshape(rows, self.q).astype(np.float64)
+        return x.T @ x / rows, x.T @ y / rows, (y * y).mean(axis=0)
+
+    def _columns(self, blocks: Sequence[int]) -> NDArray[np.int64]:
+        parts = [np.arange(self.width) + 1 + b * self.width for b in blocks]
+        return np.concatenate([[0], *parts])
+
+    def _year_errors(self, blocks: Sequence[int]) -> Floats:
+        """Fit all targets on these blocks; held-out error. Shape ``(Y, Q)``."""
+        cols = self._columns(blocks)
+        square = np.ix_(cols, cols)
+        gram = self.fit[0][square]
+        gram = gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
+        w = np.linalg.solve(gram, self.fit[1][cols])
+        return np.stack(
+            [
+                yy
+                - 2 * (w * xy[cols]).sum(0)
+                + np.einsum("fk,fg,gk->k", w, xx[square], w)
+                for xx, xy, yy in self.test
+            ]
+        )
+
+    def errors(self) -> tuple[Floats, Floats, Floats]:
+        """Return the errors per year: full, without each i, with each shadow."""
+        every = list(range(self.q))
+        full = self._year_errors(every)
+        without = np.stack(
+            [self._year_errors([b for b in every if b != i]) for i in every], axis=1
+        )
+        shadow = np.stack(
+            [
+                self._year_errors([b + self.q if b == i else b for b in every])
+                for i in every
+            ],
+            axis=1,
+        )
+        # A target keeps its own past in every comparison.
+        for k in every:
+            without[:, k, k] = shadow[:, k, k] = full[:, k]
+        return full, without, shadow
+
+
+def mean_granger(fields: Floats, *, level: float = 0.01) -> NDArray[np.bool_]:
+    """Return edges by F-tests on spatial means, in sample, one pair at a time.
+
+    Parameters
+    ----------
+    fields : ndarray
+        Shape ``(T, Q, y, x)``.
+    level : float
+        Significance of each test.
+
+    Returns
+    -------
+    ndarray of bool
+        ``[i, k]``: i -> k. Shape ``(Q, Q)``.
+    """
+    series = np.asarray(fields, np.float64).mean(axis=(2, 3))
+    past, now = series[:-1], series[1:]
+    n, q = past.shape
+    edge = np.zeros((q, q), dtype=bool)
+    for k in range(q):
+        small = np.column_stack([np.ones(n), past[:, k]])
+        without = _residual_sum(small, now[:, k])
+        for i in range(q):
+            if i == k:
+                continue
+            full = _residual_sum(np.column_stack([small, past[:, i]]), now[:, k])
+            f = (without - full) / (full / (n - 3))
+            edge[i, k] = stats.f.sf(f, 1, n - 3) < level
+    return edge
+
+
+def _residual_sum(design: Floats, y: Floats) -> float:
+    weights = np.linalg.lstsq(design, y, rcond=None)[0]
+    return float(((y - design @ weights) ** 2).sum())

@@ -1,0 +1,1 @@
+"""The learned graph as a matrix, edges and files."""

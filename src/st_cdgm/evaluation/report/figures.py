@@ -1,0 +1,236 @@
+"""The figures of a report, each with its text alternative, as data URIs."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from st_cdgm.evaluation.graph.matrix import Edge
+from st_cdgm.evaluation.report.inputs import (
+    Case,
+    Diagnostics,
+    LearnedGraph,
+    TrainingLog,
+)
+from st_cdgm.evaluation.report.maps import DayFields, MapGrid, plot_day_maps
+from st_cdgm.evaluation.report.plots import (
+    figure_png,
+    figure_svg,
+    plot_dag_graph,
+    plot_dag_heatmap,
+    plot_rank_histograms,
+    plot_spectra,
+    plot_training_curves,
+    pretty_units,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure ready for the page.
+
+    Attributes
+    ----------
+    uri : str
+        The image itself, as a ``data:`` URI.
+    alt, caption : str
+        Text alternative and caption.
+    min_width, max_width : int
+        Widths in CSS pixels between which it is shown; a narrower screen scrolls.
+    """
+
+    uri: str
+    alt: str
+    caption: str
+    min_width: int
+    max_width: int
+
+
+def _svg(figure: Figure, *, alt: str, caption: str, min_width: int = 360) -> Picture:
+    return _picture(figure, figure_svg(figure), "svg+xml", alt, caption, min_width)
+
+
+def _png(figure: Figure, *, alt: str, caption: str, min_width: int) -> Picture:
+    return _picture(figure, figure_png(figure), "png", alt, caption, min_width)
+
+
+def _picture(
+    figure: Figure, content: bytes, kind: str, alt: str, caption: str, min_width: int
+) -> Picture:
+    encoded = base64.b64encode(content).decode("ascii")
+    return Picture(
+        uri=f"data:image/{kind};base64,{encoded}",
+        alt=alt,
+        caption=caption,
+        min_width=min_width,
+        max_width=int(figure.get_figwidth() * 96),
+    )
+
+
+def day_pictures(
+    case: Case, grid: MapGrid, *, wet_threshold: float = 0.1
+) -> list[Picture]:
+    """Return the maps of one day, one picture per variable that has any field."""
+    pictures = []
+    for fields in case.fields:
+        if fields.truth is None and fields.mean is None:
+            continue
+        caption = (
+            f"{fields.variable} ({pretty_units(fields.units)}) on {fields.day}: truth, "
+            "baseline, ensemble mean, spread; three members, error of the mean."
+        )
+        pictures.append(
+            _png(
+                plot_day_maps(fields, grid, wet_threshold=wet_threshold),
+                alt=_describe_maps(fields),
+                caption=caption,
+                min_width=760,
+            )
+        )
+    return pictures
+
+
+def _describe_maps(fields: DayFields) -> str:
+    """Say in numbers what the maps show."""
+    parts = [f"Maps of {fields.variable} on {fields.day} in {fields.units}."]
+    named: list[tuple[str, NDArray[np.float64] | None]] = [
+        ("Truth", fields.truth),
+        ("Baseline", fields.baseline),
+        ("Ensemble mean", fields.mean),
+        *((f"Member {n + 1}", member) for n, member in enumerate(fields.members[:3])),
+        ("Spread", fields.spread),
+    ]
+    for name, values in named:
+        if values is not None and np.isfinite(values).any():
+            low, middle, high = (
+                float(function(values))
+                for function in (np.nanmin, np.nanmean, np.nanmax)
+            )
+            parts.append(f"{name}: {low:.3g} to {high:.3g}, mean {middle:.3g}.")
+    return " ".join(parts)
+
+
+def spectrum_pictures(diagnostics: Diagnostics) -> list[Picture]:
+    """Return one picture per variable: power by wavelength, truth and all sources."""
+    # Cycles per cell to cells per cycle; k = 0 is no wave.
+    positive = np.where(diagnostics.wavenumber > 0, diagnostics.wavenumber, np.nan)
+    wavelength = 1.0 / positive
+    pictures = []
+    for variable, spectra in diagnostics.spectra.items():
+        truth = diagnostics.truth_spectrum[variable]
+        if not np.isfinite(truth).any():
+            continue
+        units = pretty_units(diagnostics.units[variable])
+        squared = f"({units})²" if " " in units else f"{units}²"
+        figure = plot_spectra(
+            wavelength,
+            spectra,
+            truth,
+            title=variable,
+            x_label="wavelength (grid cells)",
+            y_label=f"mean power per mode ({squared})",
+        )
+        shares = ", ".join(
+            f"{name} {ratio:.2g}"
+            for name, power in spectra.items()
+            if np.isfinite(ratio := power[-1] / truth[-1])
+        )
+        pictures.append(
+            _svg(
+                figure,
+                alt=(
+                    f"Power spectra of {variable}, truth and {len(spectra)} sources. "
+                    f"Power at the shortest wave over that of the truth: {shares}."
+                ),
+                caption=f"{variable}: mean over the scored days, and over members.",
+            )
+        )
+    return pictures
+
+
+def rank_pictures(diagnostics: Diagnostics) -> list[Picture]:
+    """Return one picture per variable with a panel per ensemble source."""
+    pictures = []
+    for variable, ranks in diagnostics.ranks.items():
+        if not ranks:
+            continue
+        outer = ", ".join(
+            f"{name} {counts[0] + counts[-1]:.2g} (flat {2 / len(counts):.2g})"
+            for name, counts in ranks.items()
+        )
+        columns = min(3, len(ranks))
+        pictures.append(
+            _svg(
+                plot_rank_histograms(ranks, title=variable),
+                alt=(
+                    f"Rank histograms of {variable}. Share of cases in which the truth "
+                    f"takes the first or the last rank: {outer}."
+                ),
+                caption=f"{variable}; dashed: the flat line of a reliable ensemble.",
+                min_width=240 * columns,
+            )
+        )
+    return pictures
+
+
+def graph_pictures(graph: LearnedGraph) -> list[Picture]:
+    """Return the node-link picture and the heat map of the learned graph."""
+    kept = np.zeros_like(graph.matrix)
+    for edge in graph.edges:
+        i, j = graph.variables.index(edge.source), graph.variables.index(edge.target)
+        kept[i, j] = edge.weight
+    dashed = " Dashed: removed to make the graph acyclic." if graph.cut else ""
+    return [
+        _svg(
+            plot_dag_graph(graph.variables, graph.edges, graph.cut),
+            alt=f"Learned graph. Edges: {_edge_text(graph.edges)}. "
+            f"Cut: {_edge_text(graph.cut)}.",
+            caption="Arrows run from source to target, wider for larger weights."
+            + dashed,
+            min_width=460,
+        ),
+        _svg(
+            plot_dag_heatmap(kept, graph.variables, show=False),
+            alt=f"Heat map of the {len(graph.edges)} kept edge weights, "
+            "rows are sources, columns are targets.",
+            caption="The kept edges as a matrix; blank means no edge.",
+            min_width=460,
+        ),
+    ]
+
+
+def _edge_text(edges: Sequence[Edge]) -> str:
+    listed = [
+        f"{edge.source} to {edge.target} {edge.weight:.2g}" for edge in edges[:12]
+    ]
+    more = [f"and {len(edges) - 12} more"] if len(edges) > 12 else []
+    return ", ".join([*listed, *more]) or "none"
+
+
+def training_picture(log: TrainingLog) -> Picture:
+    """Return the training curves."""
+    ends = [
+        f"{name} from {values[np.isfinite(values)][0]:.3g} "
+        f"to {values[np.isfinite(values)][-1]:.3g}"
+        for name, values in log.curves.items()
+    ]
+    panels = len(log.curves) - (len({"train_loss", "val_loss"} & set(log.curves)) == 2)
+    caption = f"{len(log.epoch)} epochs; last epoch {log.epoch[-1]:g}."
+    validation = log.curves.get("val_loss")
+    if validation is not None:
+        best = int(np.nanargmin(validation))
+        caption += (
+            f" Lowest validation loss {validation[best]:.4g} in epoch "
+            f"{log.epoch[best]:g}."
+        )
+    return _svg(
+        plot_training_curves(log.epoch, log.curves),
+        alt=f"Training curves over {len(log.epoch)} epochs: {'; '.join(ends)}.",
+        caption=caption,
+        min_width=240 * min(3, max(panels, 1)),
+    )

@@ -1,0 +1,328 @@
+"""The files of a run directory as a report needs them; absent ones become notes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import xarray as xr
+import yaml
+from numpy.typing import NDArray
+
+from st_cdgm.data.space.grid import Grid
+from st_cdgm.errors import InputError, MissingFileError
+from st_cdgm.evaluation.graph.matrix import Edge, check_matrix, check_names
+from st_cdgm.evaluation.report.maps import DayFields, MapGrid
+from st_cdgm.evaluation.scorecard import Scorecard
+
+_LOGGER = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Case:
+    """One day shown as maps, with the rule that chose it."""
+
+    day: str
+    label: str
+    why: str
+    fields: list[DayFields]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Diagnostics:
+    """The content of ``diagnostics.nc``.
+
+    Attributes
+    ----------
+    grid : MapGrid
+        Fine grid.
+    cases : list of Case
+        Days to show.
+    units : dict
+        Variable to units.
+    wavenumber : ndarray
+        Cycles per grid cell. Shape ``(K,)``.
+    truth_spectrum : dict
+        Variable to mean power, shape ``(K,)``.
+    spectra, ranks : dict
+        Variable to source to mean power, shape ``(K,)``, or to the rank histogram of M
+        members, shape ``(M + 1,)``; only sources that have one.
+    """
+
+    grid: MapGrid
+    cases: list[Case]
+    units: dict[str, str]
+    wavenumber: NDArray[np.float64]
+    truth_spectrum: dict[str, NDArray[np.float64]]
+    spectra: dict[str, dict[str, NDArray[np.float64]]]
+    ranks: dict[str, dict[str, NDArray[np.float64]]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LearnedGraph:
+    """The content of ``dag.json``; ``matrix[i, j]`` is the weight of i -> j.
+
+    ``possible`` is the number of edges the model allows, None where it is not stated.
+    """
+
+    variables: list[str]
+    matrix: NDArray[np.float64]
+    threshold: float
+    edges: list[Edge]
+    cut: list[Edge]
+    constraint: str
+    note: str
+    possible: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingLog:
+    """``logs/metrics.csv`` with one value per epoch, the mean over its steps."""
+
+    epoch: NDArray[np.float64]
+    curves: dict[str, NDArray[np.float64]]
+
+
+@dataclass(kw_only=True)
+class RunFiles:
+    """Everything found in a run directory.
+
+    Attributes
+    ----------
+    missing : dict
+        File name to one sentence for the reader, for each part that is None.
+    """
+
+    scorecard: Scorecard | None = None
+    diagnostics: Diagnostics | None = None
+    graph: LearnedGraph | None = None
+    training: TrainingLog | None = None
+    config_text: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] | None = None
+    conditioning: dict[str, Any] | None = None
+    edges: dict[str, Any] | None = None
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def setting(self, section: str, key: str) -> Any:
+        """Return a value of ``config.yaml``, None where it is not stated."""
+        found = self.config.get(section)
+        return found.get(key) if isinstance(found, dict) else None
+
+
+def read_run(run_dir: Path) -> RunFiles:
+    """Read what a run directory holds.
+
+    Raises
+    ------
+    MissingFileError
+        There is no such directory.
+    InputError
+        It holds none of the files a report is made from.
+    """
+    if not run_dir.is_dir():
+        raise MissingFileError(
+            "There is no such run directory",
+            file=run_dir,
+            found="a file" if run_dir.exists() else "nothing of that name",
+            expected="a directory",
+            remedy="give the directory that st-cdgm train or run wrote",
+        )
+    run = RunFiles()
+    run.scorecard = _try(run, run_dir, "scorecard.json", Scorecard.from_json)
+    run.diagnostics = _try(run, run_dir, "diagnostics.nc", _read_diagnostics)
+    run.graph = _try(run, run_dir, "dag.json", _read_graph)
+    run.training = _try(run, run_dir, "logs/metrics.csv", _read_training)
+    run.provenance = _try(run, run_dir, "provenance.json", _read_json)
+    run.config_text = _try(run, run_dir, "config.yaml", lambda p: p.read_text("utf-8"))
+    if run.config_text is not None:
+        run.config = _parse_yaml(run.config_text)
+    if (run_dir / "conditioning.json").is_file():
+        run.conditioning = _try(run, run_dir, "conditioning.json", _read_json)
+    if (run_dir / "edges.json").is_file():
+        run.edges = _try(run, run_dir, "edges.json", _read_json)
+    if len(run.missing) == 6:
+        raise InputError(
+            "The run directory holds nothing to report on",
+            file=run_dir,
+            found="; ".join(reason.rstrip(".") for reason in run.missing.values())
+            if any(run_dir.iterdir())
+            else "an empty directory",
+            expected="at least one of " + ", ".join(run.missing),
+            remedy="give the directory that st-cdgm run or st-cdgm evaluate wrote",
+        )
+    return run
+
+
+def _try(
+    run: RunFiles, run_dir: Path, name: str, read: Callable[[Path], T]
+) -> T | None:
+    """Read one file; an absent or damaged one becomes a note and a warning."""
+    path = run_dir / name
+    if not path.is_file():
+        run.missing[name] = f"The run directory has no {name}."
+        return None
+    try:
+        return read(path)
+    except (InputError, OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        _LOGGER.warning("%s cannot be read: %s", path, reason)
+        run.missing[name] = f"{name} cannot be read: {reason}"
+        return None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text("utf-8"))
+    if not isinstance(content, dict):
+        raise InputError("The file is not a JSON object", file=path)
+    return content
+
+
+def _parse_yaml(text: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _read_graph(path: Path) -> LearnedGraph:
+    content = _read_json(path)
+    names = check_names(content["matrix"], content["variables"])
+    graph = LearnedGraph(
+        variables=names,
+        matrix=check_matrix(content["matrix"]),
+        threshold=float(content.get("threshold", 0.0)),
+        edges=[_edge(entry) for entry in content.get("edges", [])],
+        cut=[_edge(entry) for entry in content.get("cut", [])],
+        constraint=str(content.get("constraint", "")),
+        note=str(content.get("note", "")),
+        possible=None if content.get("possible") is None else int(content["possible"]),
+    )
+    for edge in [*graph.edges, *graph.cut]:
+        if not {edge.source, edge.target} <= set(names):
+            raise InputError(
+                "An edge names an unknown variable",
+                file=path,
+                found=f"{edge.source} -> {edge.target}",
+                expected=", ".join(names),
+            )
+    return graph
+
+
+def _edge(entry: Mapping[str, Any]) -> Edge:
+    weight = float(entry["weight"])
+    if not math.isfinite(weight):
+        raise InputError("An edge has no finite weight", found=dict(entry))
+    return Edge(str(entry["source"]), str(entry["target"]), weight)
+
+
+def _read_training(path: Path) -> TrainingLog:
+    """Read the log; blank cells are NaN, several rows of an epoch are averaged."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    rows = [row for row in rows if row.get("epoch")]
+    if not rows:
+        raise InputError("The training log has no epoch", file=path)
+    epochs = sorted({float(row["epoch"]) for row in rows})
+    place = {epoch: number for number, epoch in enumerate(epochs)}
+    curves = {}
+    for name in rows[0]:
+        if name in ("epoch", "step", "seconds") or not name:
+            continue
+        total, count = np.zeros(len(epochs)), np.zeros(len(epochs))
+        for row in rows:
+            value = float(row[name]) if row.get(name) else math.nan
+            if math.isfinite(value):
+                total[place[float(row["epoch"])]] += value
+                count[place[float(row["epoch"])]] += 1
+        if count.any():
+            curves[name] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return TrainingLog(epoch=np.array(epochs), curves=curves)
+
+
+def _read_diagnostics(path: Path) -> Diagnostics:
+    with xr.open_dataset(path, decode_times=False) as dataset:
+        data = dataset.load()
+    names = [str(name) for name in data["variable"].values]
+    sources = [str(name) for name in data["source"].values]
+    units = dict(zip(names, map(str, data["units"].values), strict=True))
+    sizes = data["ensemble_size"].values
+    spectra: dict[str, dict[str, NDArray[np.float64]]] = {}
+    ranks: dict[str, dict[str, NDArray[np.float64]]] = {}
+    for v, name in enumerate(names):
+        spectra[name], ranks[name] = {}, {}
+        for s, source in enumerate(sources):
+            power = data["spectra"].values[s, v]
+            if np.isfinite(power).any():
+                spectra[name][source] = power
+            counts = data["rank_histogram"].values[s, v, : int(sizes[s]) + 1]
+            if sizes[s] > 1 and np.isfinite(counts).all():
+                ranks[name][source] = counts
+    truth = data["truth_spectrum"].values
+    return Diagnostics(
+        grid=_map_grid(data, path),
+        cases=[_case(data, c, units) for c in range(data.sizes["case"])],
+        units=units,
+        wavenumber=np.asarray(data["wavenumber"].values, dtype=np.float64),
+        truth_spectrum={name: truth[v] for v, name in enumerate(names)},
+        spectra=spectra,
+        ranks=ranks,
+    )
+
+
+def _map_grid(data: xr.Dataset, path: Path) -> MapGrid:
+    grid = Grid.from_dataset(data, file=path, variable="truth")
+    land = None
+    if "sftlf" in data and data["sftlf"].shape == grid.shape:
+        fraction = data["sftlf"].values.astype(np.float64)
+        # CMIP files give per cent, others a fraction.
+        land = fraction / 100 if np.nanmax(fraction) > 1.5 else fraction
+    return MapGrid(lat=grid.lat2d, lon=grid.lon2d, land=land)
+
+
+def _case(data: xr.Dataset, case: int, units: Mapping[str, str]) -> Case:
+    number = int(data["day"].values[case])
+    day = f"{number // 10000:04d}-{number // 100 % 100:02d}-{number % 100:02d}"
+    fields = [
+        DayFields(
+            variable=name,
+            units=units[name],
+            day=day,
+            truth=_plane(data, "truth", (case, v)),
+            baseline=_plane(data, "baseline", (case, v)),
+            mean=_plane(data, "mean", (0, case, v)),
+            spread=_plane(data, "spread", (0, case, v)),
+            members=_members(data, case, v),
+        )
+        for v, name in enumerate(units)
+    ]
+    return Case(
+        day=day,
+        label=str(data["case"].values[case]),
+        why=str(data["why"].values[case]) if "why" in data else "",
+        fields=fields,
+    )
+
+
+def _plane(
+    data: xr.Dataset, name: str, index: tuple[int, ...]
+) -> NDArray[np.float64] | None:
+    """Return one map of the first source, None where it was not stored."""
+    if name not in data:
+        return None
+    plane = data[name].values[index].astype(np.float64)
+    return plane if np.isfinite(plane).any() else None
+
+
+def _members(data: xr.Dataset, case: int, variable: int) -> NDArray[np.float64]:
+    members = data["members"].values[0, :, case, variable].astype(np.float64)
+    return np.asarray(members[np.isfinite(members).any(axis=(1, 2))])

@@ -1,0 +1,379 @@
+"""What a scorecard says: which source is best in which score, and a verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from st_cdgm.evaluation.gains import BLOCK_DAYS, RESAMPLES, Gain, percent
+from st_cdgm.evaluation.report.plots import pretty_units
+from st_cdgm.evaluation.scorecard import METRICS, Scorecard
+
+# Scores that may decide the headline, the first one present wins. All are better low.
+HEADLINE_METRICS = ("crps", "mae", "rmse")
+# Shown in the main table, in this order; everything else goes to the full table.
+MAIN_METRICS = (
+    "crps",
+    "rmse",
+    "bias",
+    "correlation",
+    "spread_skill",
+    "rank_histogram_distance",
+    "p99_bias",
+    "p99_ratio",
+    "wet_day_frequency_bias",
+    "spectrum_distance",
+)
+# Where the first is given, the second need not be in the main table.
+_REPLACES = {"p99_ratio": "p99_bias"}
+# Column heads of the main table; the full table spells the scores out.
+_SHORT = {
+    "crps": "fair CRPS",
+    "rmse": "RMSE",
+    "bias": "bias",
+    "correlation": "correlation",
+    "spread_skill": "spread / skill",
+    "rank_histogram_distance": "rank histogram distance",
+    "p99_bias": "99th percentile bias",
+    "p99_ratio": "99th percentile ratio",
+    "wet_day_frequency_bias": "wet-day frequency difference",
+    "spectrum_distance": "spectrum distance",
+}
+# Differences smaller than this share are called equal, they round away anyway.
+_TIE = 5e-4
+
+
+def goal_of(metric: str) -> float:
+    """Return the value of a perfect forecast, NaN where none is better or known."""
+    return METRICS[metric].ideal if metric in METRICS else math.nan
+
+
+def metric_label(metric: str) -> str:
+    """Return a score's name in words, ``crps`` is ``fair CRPS``."""
+    return METRICS[metric].title if metric in METRICS else metric.replace("_", " ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """All rows of a scorecard, looked up by source, variable and metric.
+
+    Attributes
+    ----------
+    sources : list of str
+        The model first, then the references.
+    variables, metrics : list of str
+        In the order of the scorecard.
+    values : dict
+        ``(source, variable, metric)`` to value.
+    units : dict
+        ``(variable, metric)`` to units; ``"1"`` and ``""`` are dimensionless.
+    gains : dict
+        Variable to the gain in CRPS with its interval; empty where none was stored.
+    """
+
+    sources: list[str]
+    variables: list[str]
+    metrics: list[str]
+    values: dict[tuple[str, str, str], float]
+    units: dict[tuple[str, str], str]
+    gains: dict[str, Gain] = field(default_factory=dict)
+
+    @classmethod
+    def from_scorecard(cls, card: Scorecard) -> Scores:
+        """Index the rows of a scorecard."""
+        rows: list[dict[str, Any]] = [
+            {str(key): value for key, value in row.items()}
+            for row in card.rows.to_dict(orient="records")
+        ]
+        return cls(
+            sources=list(dict.fromkeys(row["source"] for row in rows)),
+            variables=list(dict.fromkeys(row["variable"] for row in rows)),
+            metrics=list(dict.fromkeys(row["metric"] for row in rows)),
+            values={
+                (row["source"], row["variable"], row["metric"]): float(row["value"])
+                for row in rows
+            },
+            units={
+                (row["variable"], row["metric"]): row["units"] or "" for row in rows
+            },
+            gains={gain.variable: gain for gain in card.gains},
+        )
+
+    def get(self, source: str, variable: str, metric: str) -> float:
+        """Return a value, NaN where the scorecard has none."""
+        return self.values.get((source, variable, metric), math.nan)
+
+    def best(self, variable: str, metric: str) -> set[str]:
+        """Return the sources nearest to the ideal value; several for a tie."""
+        losses = {
+            source: abs(self.get(source, variable, metric) - goal_of(metric))
+            for source in self.sources
+        }
+        known = {source: loss for source, loss in losses.items() if loss < math.inf}
+        smallest = min(known.values(), default=math.nan)
+        return {source for source, loss in known.items() if loss == smallest}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The model against the best reference in one variable.
+
+    Attributes
+    ----------
+    gain : float
+        ``1 - model / reference``: positive where the model is better. NaN without one.
+    measured : Gain, optional
+        The same gain with its interval over days.
+    """
+
+    variable: str
+    metric: str
+    units: str
+    model: float
+    reference: float
+    reference_name: str
+    gain: float
+    measured: Gain | None = None
+
+    @property
+    def outcome(self) -> str:
+        """``wins``, ``loses``, ``unknown``, or one of two that decide nothing.
+
+        ``unclear``: the interval contains 0, or there are too few days for one.
+        ``ties``: equal numbers, on a scorecard without intervals.
+        """
+        if not math.isfinite(self.gain):
+            return "unknown"
+        if self.measured is not None:
+            return self.measured.outcome
+        if abs(self.gain) < _TIE:
+            return "ties"
+        return "wins" if self.gain > 0 else "loses"
+
+    @property
+    def sentence(self) -> str:
+        """The comparison in words, with both values."""
+        if self.outcome == "unknown":
+            return "cannot be compared: a score is missing"
+        units = f" {pretty_units(self.units)}" if self.units not in ("", "1") else ""
+        against = (
+            f"{_number(self.model)}{units} against {_number(self.reference)}{units} of "
+            f"{self.reference_name}, the best reference"
+        )
+        if self.measured is not None:
+            return f"{self.measured.words}: {against}"
+        words = {
+            "wins": f"{percent(self.gain)} better",
+            "loses": f"{percent(self.gain)} worse",
+            "ties": "equal",
+        }
+        return f"{words[self.outcome]}: {against}"
+
+
+def compare(scores: Scores) -> list[Comparison]:
+    """Compare the model with the best reference, per variable, by the headline score.
+
+    A variable without any headline score is left out; one whose scores are missing is
+    kept with a gain of NaN.
+    """
+    if len(scores.sources) < 2:
+        return []
+    model, *references = scores.sources
+    found = []
+    for variable in scores.variables:
+        metric = headline_metric(scores, variable)
+        if metric is None:
+            continue
+        values = {
+            name: scores.get(name, variable, metric)
+            for name in references
+            if math.isfinite(scores.get(name, variable, metric))
+        }
+        best = min(values, key=lambda name: values[name], default="")
+        own = scores.get(model, variable, metric)
+        reference = values.get(best, math.nan)
+        measured = scores.gains.get(variable) if metric == "crps" else None
+        if measured is not None and measured.reference != best:
+            measured = None
+        found.append(
+            Comparison(
+                variable=variable,
+                metric=metric,
+                units=scores.units.get((variable, metric), ""),
+                model=own,
+                reference=reference,
+                reference_name=best,
+                gain=1.0 - own / reference if reference > 0 else math.nan,
+                measured=measured,
+            )
+        )
+    return found
+
+
+def headline_metric(scores: Scores, variable: str) -> str | None:
+    """Return the first score of `HEADLINE_METRICS` that the variable has."""
+    known = {metric for _, name, metric in scores.values if name == variable}
+    return next((metric for metric in HEADLINE_METRICS if metric in known), None)
+
+
+def verdict(scores: Scores) -> str:
+    """Say in one sentence in which variables the model beats the best reference.
+
+    Returns
+    -------
+    str
+        Names every variable, the size of the difference and the reference; says so
+        plainly where the model loses, and where nothing can be compared.
+    """
+    if not scores.sources:
+        return "The scorecard is empty, so nothing can be said about skill."
+    model = scores.sources[0]
+    pairs = compare(scores)
+    if not pairs:
+        return (
+            f"No reference method was scored beside {model}, so nothing can be said "
+            "about its skill."
+        )
+    groups = {
+        outcome: [pair for pair in pairs if pair.outcome == outcome]
+        for outcome in ("wins", "ties", "unclear", "loses", "unknown")
+    }
+    metrics = " / ".join(dict.fromkeys(metric_label(pair.metric) for pair in pairs))
+    share = _count(len(groups["wins"]), len(pairs))
+    parts = [f"Judged by {metrics}, {model} beats the best reference in {share}"]
+    if groups["wins"]:
+        parts[0] += f": {_listing(groups['wins'])}"
+    if groups["ties"]:
+        parts.append(f"it equals it in {_counted(groups['ties'])}")
+    if groups["unclear"]:
+        parts.append(f"no clear difference in {_counted(groups['unclear'])}")
+    if groups["loses"]:
+        losses = groups["loses"]
+        parts.append(f"it loses in {len(losses)}: {_listing(losses)}")
+    if groups["unknown"]:
+        parts.append(f"scores are missing for {_counted(groups['unknown'])}")
+    return "; ".join(parts) + "."
+
+
+def _count(part: int, total: int) -> str:
+    noun = "variable" if total == 1 else "variables"
+    if total == 1:
+        return "the only variable" if part else "no variable"
+    if part == total:
+        return f"all {total} {noun}"
+    return f"{part} of {total} {noun}" if part else f"none of the {total} {noun}"
+
+
+def _listing(pairs: Sequence[Comparison]) -> str:
+    return ", ".join(
+        f"{pair.variable} by {percent(pair.gain)} ({pair.reference_name}"
+        + (f"; {pair.measured.interval})" if pair.measured else ")")
+        for pair in pairs
+    )
+
+
+def _counted(pairs: Sequence[Comparison]) -> str:
+    return f"{len(pairs)}: " + ", ".join(pair.variable for pair in pairs)
+
+
+def interval_note(scores: Scores) -> str:
+    """Say what the intervals of the headline are, or that there are none."""
+    measured = [pair.measured for pair in compare(scores) if pair.measured]
+    if not measured:
+        return (
+            "This scorecard was written without intervals: a small difference, or one "
+            "from few days, may be chance. Evaluate again to get them."
+        )
+    gain = measured[0]
+    size = f"{gain.block} scored day{'s' if gain.block > 1 else ''}"
+    return (
+        f"Intervals: 95 %, from a moving-block bootstrap over the {gain.days} scored "
+        f"days (blocks of {size}, about {BLOCK_DAYS} days; {RESAMPLES} resamples; the "
+        "same days for the model and the reference, which stays the best one over all "
+        "days). They cover the choice of days, not another training run. Where an "
+        "interval contains 0, or too few days were scored for one, there is no clear "
+        "difference."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreTable:
+    """One variable's scores, ready to print.
+
+    Attributes
+    ----------
+    columns : list of tuple
+        ``(label, note)`` per score; the note gives units and which side is better.
+    rows : list of tuple
+        ``(source, is_model, cells)``; a cell is ``(text, is_best)``.
+    """
+
+    variable: str
+    columns: list[tuple[str, str]]
+    rows: list[tuple[str, bool, list[tuple[str, bool]]]] = field(default_factory=list)
+
+
+def score_tables(scores: Scores, *, full: bool = False) -> list[ScoreTable]:
+    """Return one table per variable: the chief scores, or with ``full`` all of them."""
+    tables = []
+    for variable in scores.variables:
+        metrics = _columns_of(scores, variable, full=full)
+        if not metrics:
+            continue
+        best = {metric: scores.best(variable, metric) for metric in metrics}
+        rows = []
+        for number, source in enumerate(scores.sources):
+            values = [(m, scores.get(source, variable, m)) for m in metrics]
+            if all(math.isnan(value) for _, value in values):
+                continue
+            cells = [(_number(value), source in best[m]) for m, value in values]
+            rows.append((source, number == 0, cells))
+        columns = [
+            (
+                metric_label(m) if full else _SHORT.get(m, metric_label(m)),
+                _note(m, scores.units.get((variable, m), "")),
+            )
+            for m in metrics
+        ]
+        tables.append(ScoreTable(variable=variable, columns=columns, rows=rows))
+    return tables
+
+
+def _columns_of(scores: Scores, variable: str, *, full: bool) -> list[str]:
+    """Return the scores to print that at least one source has for the variable."""
+    present = [
+        metric
+        for metric in scores.metrics
+        if any(math.isfinite(scores.get(s, variable, metric)) for s in scores.sources)
+    ]
+    dropped = {old for new, old in _REPLACES.items() if new in present}
+    main = [m for m in MAIN_METRICS if m in present and m not in dropped]
+    return present if full or not main else main
+
+
+def _note(metric: str, units: str) -> str:
+    goal = goal_of(metric)
+    if math.isnan(goal):
+        side = "description only"
+    elif goal == 0.0 and "bias" not in metric:
+        side = "lower is better"
+    else:
+        side = f"ideal {goal:g}"
+    shown = "" if units in ("", "1") else pretty_units(units)
+    return ", ".join(part for part in (shown, side) if part)
+
+
+def _number(value: float) -> str:
+    """Return a value with four significant digits at most, a dash for NaN."""
+    if not math.isfinite(value):
+        return "\N{EN DASH}"
+    if value == 0:
+        return "0"
+    if abs(value) >= 1e5 or abs(value) < 1e-3:
+        text = f"{value:.2e}"
+    else:
+        digits = max(0, 3 - math.floor(math.log10(abs(value))))
+        text = f"{value:.{min(digits, 3)}f}"
+    return text.replace("-", "\N{MINUS SIGN}")

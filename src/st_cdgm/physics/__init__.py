@@ -1,0 +1,1 @@
+"""What must hold between fields: areal means, winds on the sphere."""

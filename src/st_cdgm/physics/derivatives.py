@@ -1,0 +1,215 @@
+"""Divergence and vorticity as difference operators on one grid.
+
+With longitude lambda, latitude phi and radius a, eastward u and northward v::
+
+    div  = [du/dlambda + d(v cos phi)/dphi] / (a cos phi)
+    zeta = [dv/dlambda - d(u cos phi)/dphi] / (a cos phi)
+
+References
+----------
+Holton & Hakim, An introduction to dynamic meteorology, 5th ed., ch. 2,
+doi:10.1016/C2009-0-63394-8.
+Fornberg, Generation of finite difference formulas on arbitrarily spaced grids,
+doi:10.1090/S0025-5718-1988-0935077-0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from st_cdgm.data.space.sphere import is_global
+from st_cdgm.errors import ConfigError, InputError
+from st_cdgm.typing import Floats
+
+EARTH_RADIUS = 6_371_229.0  # m, the sphere of GRIB2 and of most models
+# A row this close to a pole has no zonal direction.
+_POLE_COSINE = 1e-6
+
+
+@dataclass(frozen=True)
+class _AxisDifference:
+    """First derivative along one axis from each point and two others.
+
+    f'(x_i) = a_i (f_p - f_i) + b_i (f_q - f_i): p and q are the neighbours inside, the
+    next two at an end. Exact for parabolas, so second order for any spacing.
+    """
+
+    first: Tensor  # (n,), int64
+    second: Tensor  # (n,), int64
+    a: Tensor  # (n,), float64
+    b: Tensor  # (n,), float64
+
+    @classmethod
+    def along(
+        cls, name: str, x: Floats, *, period: float | None = None
+    ) -> _AxisDifference:
+        n = len(x)
+        step = np.diff(x)
+        if n < 2 or not ((step > 0).all() or (step < 0).all()):
+            raise InputError(
+                "no derivative along an axis that does not rise or fall throughout",
+                variable=name,
+                found=f"{n} points" if n < 2 else "a step backwards or of length 0",
+                expected="2 or more points in order",
+            )
+        first, second = np.arange(n) - 1, np.arange(n) + 1
+        if period is None:
+            first[0], second[0] = 1, min(2, n - 1)
+            first[-1], second[-1] = n - 2, max(n - 3, 0)
+        h1, h2 = x[first % n] - x, x[second % n] - x
+        if period is not None:
+            turn = np.copysign(period, step[0])
+            h1[0] -= turn
+            h2[-1] += turn
+        if n == 2:  # one difference is all there is
+            a, b = 1 / h1, np.zeros(n)
+        else:
+            a, b = h2 / h1 / (h2 - h1), -h1 / h2 / (h2 - h1)
+        tensors = (torch.from_numpy(np.ascontiguousarray(v)) for v in (a, b))
+        index = (torch.from_numpy(i % n) for i in (first, second))
+        return cls(*index, *tensors)
+
+    def __call__(self, f: Tensor, dim: int) -> Tensor:
+        shape = [-1 if axis == dim else 1 for axis in (-2, -1)]
+        near, far = (f.index_select(dim, i.to(f.device)) for i in self._pair)
+        a, b = (w.to(f).view(shape) for w in (self.a, self.b))
+        return a * (near - f) + b * (far - f)
+
+    def covered(self, known: Tensor, dim: int) -> Tensor:
+        """Where all the points that a derivative needs are known, bool."""
+        near, far = (known.index_select(dim, i.to(known.device)) for i in self._pair)
+        return known & near & far
+
+    @property
+    def _pair(self) -> tuple[Tensor, Tensor]:
+        return self.first, self.second
+
+
+@dataclass(frozen=True)
+class WindDerivatives:
+    """Divergence and vorticity on one grid, one-sided at its borders.
+
+    Build it with :meth:`planar` or :meth:`spherical`.
+
+    Attributes
+    ----------
+    along_x, along_y : callable
+        Derivatives along columns and rows.
+    cosine : Tensor
+        cos(phi) of each row, 1 on a plane. Shape ``(Y, 1)``, float64.
+    scale : Tensor
+        1 / (a cos phi), 1 on a plane; NaN at a pole. Shape ``(Y, 1)``, float64.
+    """
+
+    along_x: _AxisDifference
+    along_y: _AxisDifference
+    cosine: Tensor
+    scale: Tensor
+
+    @classmethod
+    def planar(
+        cls, shape: Sequence[int], dx: float = 1.0, dy: float = 1.0
+    ) -> WindDerivatives:
+        """On a plane with ``shape`` rows and columns.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            ``(Y, X)``.
+        dx, dy : float
+            Distance from one column, and from one row, to the next, in the unit of
+            length wanted; ``dy`` is negative where rows run from north to south.
+
+        Raises
+        ------
+        ConfigError
+            A distance of 0.
+        """
+        for name, step in (("dx", dx), ("dy", dy)):
+            if not (np.isfinite(step) and step != 0):
+                raise ConfigError(
+                    "the distance of grid points is not a length",
+                    variable=name,
+                    found=step,
+                    expected="a finite number other than 0",
+                )
+        rows, columns = int(shape[-2]), int(shape[-1])
+        one = torch.ones(rows, 1, dtype=torch.float64)
+        return cls(
+            _AxisDifference.along("x", _steps(columns, dx)),
+            _AxisDifference.along("y", _steps(rows, dy)),
+            one,
+            one,
+        )
+
+    @classmethod
+    def spherical(
+        cls, lat: ArrayLike, lon: ArrayLike, *, radius: float = EARTH_RADIUS
+    ) -> WindDerivatives:
+        """On a sphere, for a regular grid in any order and with any spacing.
+
+        Parameters
+        ----------
+        lat, lon : array-like
+            Degrees. Shapes ``(Y,)`` and ``(X,)``. On a rotated grid, whose wind
+            components follow the grid, the rotated coordinates. A circle of longitudes
+            is periodic.
+        radius : float
+            Of the sphere, in the unit of length wanted.
+
+        Raises
+        ------
+        InputError
+            Coordinates that are not those of a regular grid.
+        """
+        phi: Floats = np.asarray(lat, np.float64)
+        lam: Floats = np.asarray(lon, np.float64)
+        if phi.ndim != 1 or lam.ndim != 1:
+            raise InputError(
+                "derivatives on the sphere need a regular grid",
+                variable="lat, lon",
+                found=f"shapes {phi.shape} and {lam.shape}",
+                expected="latitudes (Y,) and longitudes (X,)",
+                remedy="on a rotated grid pass the rotated coordinates",
+            )
+        lam = np.unwrap(lam, period=360.0)
+        period = 2 * np.pi if is_global(lam) else None
+        cosine = np.cos(np.deg2rad(phi))
+        scale = np.full_like(cosine, np.nan)
+        np.divide(1.0, radius * cosine, out=scale, where=cosine > _POLE_COSINE)
+        return cls(
+            _AxisDifference.along("lon", np.deg2rad(lam), period=period),
+            _AxisDifference.along("lat", np.deg2rad(phi)),
+            torch.from_numpy(cosine)[:, None],
+            torch.from_numpy(scale)[:, None],
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns ``(Y, X)``."""
+        return len(self.along_y.first), len(self.along_x.first)
+
+    def divergence(self, u: Tensor, v: Tensor) -> Tensor:
+        """Return the divergence of ``(..., Y, X)``."""
+        outward = self.along_y(v * self.cosine.to(v), -2)
+        return self.scale.to(u) * (self.along_x(u, -1) + outward)
+
+    def vorticity(self, u: Tensor, v: Tensor) -> Tensor:
+        """Return the vertical component of the curl of ``(..., Y, X)``."""
+        shear = self.along_y(u * self.cosine.to(u), -2)
+        return self.scale.to(u) * (self.along_x(v, -1) - shear)
+
+    def covered(self, known: Tensor) -> Tensor:
+        """Where both derivatives use known cells only. Shape ``(..., Y, X)``, bool."""
+        inside = self.along_x.covered(known, -1) & self.along_y.covered(known, -2)
+        return inside & torch.isfinite(self.scale).to(known.device)
+
+
+def _steps(count: int, step: float) -> Floats:
+    return np.arange(count, dtype=np.float64) * np.float64(step)

@@ -1,0 +1,323 @@
+"""The physical losses of a trained task: which channels, on which grid, in which units.
+
+Both are made dimensionless, so that their weights mean the same for every task.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from st_cdgm.data.fit.baseline.combined import CombinedBaseline, counterparts
+from st_cdgm.data.fit.baseline.interpolation import LrInterpBaseline
+from st_cdgm.data.fit.codecs.target import FunctionCodec
+from st_cdgm.data.fit.preprocessor import Preprocessor
+from st_cdgm.data.space.grid import Grid, nearest_index
+from st_cdgm.data.variables.units import units_factor
+from st_cdgm.errors import ConfigError
+from st_cdgm.physics.blocks import Blocks, complete_blocks
+from st_cdgm.physics.derivatives import WindDerivatives
+from st_cdgm.physics.wind import loss_physical, wind_pairs
+
+
+def loss_block_mean(
+    fine: Tensor,
+    coarse: Tensor,
+    blocks: Blocks,
+    *,
+    valid: Tensor | None = None,
+    min_share: float = 0.5,
+) -> Tensor:
+    """MSE between the block means of a fine field and its coarse counterpart.
+
+    A soft constraint: the decoded fine field should average, by area, to what the
+    coarse model has. Only for a variable whose counterpart is the same quantity.
+
+    Parameters
+    ----------
+    fine : Tensor
+        Decoded, in the counterpart's units, finite where valid. Shape ``(..., Y, X)``.
+    coarse : Tensor
+        Finite. Shape ``(..., y, x)`` with as many leading axes.
+    blocks : Blocks
+        Coarse cell and area share of each fine cell; see :func:`complete_blocks`.
+    valid : Tensor, optional
+        Cells that count, bool, broadcastable to ``fine``; all when absent.
+    min_share : float
+        Blocks of which less is valid do not count: half a cell of land does not have
+        the mean of the whole.
+
+    Returns
+    -------
+    Tensor
+        Scalar, in squared units of the field; 0 where no block counts.
+    """
+    known = torch.ones_like(fine, dtype=torch.bool) if valid is None else valid
+    known = known.expand(fine.shape)
+    share = blocks.means(known.to(fine.dtype))  # (..., K)
+    total = blocks.means(torch.where(known, fine, 0.0))
+    error = total / share.clamp(min=1e-12) - coarse.flatten(-2)
+    # A share of exactly min_share must not be lost to rounding.
+    weight = share * (share >= min_share - 1e-6)
+    loss: Tensor = (weight * error**2).sum() / weight.sum().clamp(min=1e-12)
+    return loss
+
+
+# Components along the rows and columns of whatever grid they are on.
+_ALONG_GRID = {"x_wind", "grid_eastward_wind"}
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """A target that also exists on the coarse grid.
+
+    Attributes
+    ----------
+    target, channel : int
+        Index of the target and of the predictor channel.
+    factor, offset : float
+        From the channel's canonical units to the target's.
+    """
+
+    target: int
+    channel: int
+    factor: float
+    offset: float
+
+
+class WindTerm:
+    """MSE of divergence and vorticity of all wind pairs among the targets.
+
+    In grid cells and standard deviations: the wind is divided by the mean ``score_std``
+    of the pair, lengths by the mean distance of rows.
+
+    Parameters
+    ----------
+    preprocessor : Preprocessor
+        Targets and fine grid.
+
+    Raises
+    ------
+    ConfigError
+        No pair of wind components, or components that do not follow the grid.
+    """
+
+    def __init__(self, preprocessor: Preprocessor) -> None:
+        targets = preprocessor.targets
+        self.pairs = wind_pairs(targets)
+        if not self.pairs:
+            raise ConfigError(
+                "the physical loss needs wind among the targets",
+                variable="loss.lambda_phy",
+                found=", ".join(t.name for t in targets),
+                expected="a pair such as uas and vas, or 0",
+                remedy="set loss.lambda_phy: 0",
+            )
+        grid = preprocessor.hr_grid
+        if not grid.regular and any(
+            targets[u].standard_name not in _ALONG_GRID for u, _ in self.pairs
+        ):
+            raise ConfigError(
+                "the wind does not follow the rows and columns of its grid",
+                variable="loss.lambda_phy",
+                found=f"{targets[self.pairs[0][0]].name} on a {grid.kind} grid",
+                expected="a regular grid, or " + " | ".join(sorted(_ALONG_GRID)),
+                remedy="set loss.lambda_phy: 0",
+            )
+        self.derivatives = _derivatives_in_cells(grid)
+        std = torch.as_tensor(preprocessor.residual_std)
+        score = preprocessor.score_std
+        self.scales = [std[[u, v]] / float(score[[u, v]].mean()) for u, v in self.pairs]
+
+    def __call__(self, members: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """Return the loss of standardised residuals; see :func:`wind_loss`."""
+        terms = []
+        for (u, v), scale in zip(self.pairs, self.scales, strict=True):
+            terms.append(
+                wind_loss(
+                    members[:, :, [u, v]] * scale.to(members),
+                    target[:, [u, v]] * scale.to(target),
+                    valid[:, [u, v]],
+                    self.derivatives,
+                )
+            )
+        return torch.stack(terms).mean()
+
+
+def wind_loss(
+    members: Tensor, target: Tensor, valid: Tensor, derivatives: WindDerivatives
+) -> Tensor:
+    """MSE of divergence and vorticity of the ensemble mean, fair for any M.
+
+    The error of a mean of M members contains a share 1/M of their variance, which would
+    be pulled to 0; it is estimated from the members and taken off.
+
+    Parameters
+    ----------
+    members : Tensor
+        Shape ``(B, M, 2, Y, X)``.
+    target, valid : Tensor
+        Shape ``(B, 2, Y, X)``.
+    derivatives : WindDerivatives
+        Of the grid.
+    """
+    b, m = members.shape[:2]
+    mean = members.mean(dim=1)
+    loss = loss_physical(mean, target, valid=valid, derivatives=derivatives)
+    if m == 1:
+        return loss
+    spread = loss_physical(
+        members.flatten(0, 1),
+        mean.repeat_interleave(m, dim=0),
+        valid=valid.repeat_interleave(m, dim=0),
+        derivatives=derivatives,
+    )
+    return loss - spread / (m - 1)
+
+
+class BlockTerm:
+    """MSE of the members' block means against the coarse counterparts.
+
+    In variances of the counterparts, averaged over them.
+
+    Parameters
+    ----------
+    preprocessor : Preprocessor
+        Targets, predictors, grids and codec.
+
+    Raises
+    ------
+    ConfigError
+        No target has a counterpart, or the codec has no gradient.
+    """
+
+    def __init__(self, preprocessor: Preprocessor) -> None:
+        self.preprocessor = preprocessor
+        self.counterparts = coarse_counterparts(preprocessor)
+        if isinstance(preprocessor.codec, FunctionCodec):
+            raise ConfigError(
+                "a target transform given as a function has no gradient",
+                variable="loss.lambda_block",
+                expected="0, or data.precipitation_codec",
+            )
+        if not self.counterparts:
+            raise ConfigError(
+                "no target has a coarse counterpart",
+                variable="loss.lambda_block",
+                found=", ".join(t.name for t in preprocessor.targets),
+                expected="a surface predictor of the same quantity, or 0",
+                remedy="name it in data.baseline_map, or set loss.lambda_block: 0",
+            )
+        lr, hr = preprocessor.lr_grid, preprocessor.hr_grid
+        self.blocks = complete_blocks(
+            torch.from_numpy(nearest_index(lr, hr)),
+            hr.shape,
+            lr.shape[0] * lr.shape[1],
+            area=torch.from_numpy(np.array(hr.area_weights())),
+        )
+
+    def __call__(
+        self, members: Tensor, baseline: Tensor, lr: Tensor, valid: Tensor
+    ) -> Tensor:
+        """Return the loss.
+
+        Parameters
+        ----------
+        members : Tensor
+            Standardised residuals. Shape ``(B, M, C, Y, X)``.
+        baseline, valid : Tensor
+            Encoded first guess, and cells that count. Shape ``(B, C, Y, X)``.
+        lr : Tensor
+            Standardised predictors of the day. Shape ``(B, C_lr, y, x)``.
+        """
+        fields = self.preprocessor.decode(members, baseline[:, None])
+        terms = []
+        for part in self.counterparts:
+            coarse, variance = self._coarse(part, lr)
+            terms.append(
+                block_loss(
+                    fields[:, :, part.target],
+                    coarse,
+                    self.blocks,
+                    valid[:, part.target],
+                )
+                / variance
+            )
+        return torch.stack(terms).mean()
+
+    def _coarse(self, part: Counterpart, lr: Tensor) -> tuple[Tensor, float]:
+        """Return a counterpart in target units, and its typical variance."""
+        prep, c = self.preprocessor, part.channel
+        mean, std = (torch.as_tensor(x[c]).to(lr) for x in (prep.lr_mean, prep.lr_std))
+        values = lr[:, c] * std + mean
+        variance = float((std**2).mean())
+        if c in prep.lr_root:
+            values = values.clamp(min=0) ** 2
+            # Of the square of a Gaussian: 4 m^2 s^2 + 2 s^4.
+            variance = 4 * float((mean**2).mean()) * variance + 2 * variance**2
+        variance *= part.factor**2
+        return values * part.factor + part.offset, max(variance, 1e-12)
+
+
+def block_loss(
+    members: Tensor, coarse: Tensor, blocks: Blocks, valid: Tensor
+) -> Tensor:
+    """Return the block-mean loss of every member.
+
+    Parameters
+    ----------
+    members : Tensor
+        Decoded. Shape ``(B, M, Y, X)``.
+    coarse : Tensor
+        Shape ``(B, y, x)``.
+    valid : Tensor
+        Shape ``(B, Y, X)``.
+    """
+    return loss_block_mean(members, coarse[:, None], blocks, valid=valid[:, None])
+
+
+def coarse_counterparts(preprocessor: Preprocessor) -> list[Counterpart]:
+    """Find the targets that the coarse model has too.
+
+    Those that the baseline interpolates; without such a baseline, the surface channels
+    of the same name or standard name whose units convert.
+    """
+    baseline = preprocessor.baseline
+    found = []
+    for part, targets in getattr(baseline, "parts", ()):
+        if isinstance(part, LrInterpBaseline):
+            sources = zip(targets, part.source, part.convert, strict=True)
+            found += [Counterpart(t, c, *convert) for t, c, convert in sources]
+    if found or not isinstance(baseline, CombinedBaseline):
+        return found
+    names = counterparts(preprocessor.targets, preprocessor.channels)
+    for i, target in enumerate(preprocessor.targets):
+        if target.name in names:
+            channel = names[target.name]
+            given = preprocessor.channels[channel].units
+            convert = units_factor(given, target.units)
+            if convert is not None:
+                found.append(Counterpart(i, channel, *convert))
+    return found
+
+
+def _derivatives_in_cells(grid: Grid) -> WindDerivatives:
+    """Return the operator with the mean distance of rows as unit of length."""
+    y, x = (grid.lat, grid.lon) if grid.regular else (grid.y, grid.x)
+    if y is None or x is None:
+        raise ConfigError(
+            "the fine grid has no coordinates along its rows and columns",
+            variable="loss.lambda_phy",
+            found=f"a {grid.kind} grid",
+            expected="a regular, rotated or projected grid, or 0",
+        )
+    step = np.abs(np.diff(y)).mean()
+    if grid.regular or grid.kind == "rotated_latitude_longitude":
+        return WindDerivatives.spherical(y, x, radius=1 / np.deg2rad(step))
+    shape = (len(y), len(x))
+    return WindDerivatives.planar(
+        shape, float(np.diff(x).mean() / step), float(np.diff(y).mean() / step)
+    )

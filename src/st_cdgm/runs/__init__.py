@@ -1,0 +1,1 @@
+"""The programme of a run, callable from the command line and from Python."""
