@@ -17,6 +17,7 @@ from st_cdgm.errors import ConfigError, MissingFileError
 from st_cdgm.evaluation.config import REFERENCES
 from st_cdgm.evaluation.scorecard import Scorecard
 from st_cdgm.runs import provenance as _provenance
+from st_cdgm.runs import checks as _checks
 from st_cdgm.runs import steps as _workflow
 from st_cdgm.runs.console import Session
 from st_cdgm.runs.score_table import scorecard_table
@@ -90,7 +91,7 @@ def test_checksum_of_a_directory_and_of_a_pattern(tmp_path):
 def test_a_run_needs_a_test_period(config):
     config.data.splits.test = []
     with pytest.raises(ConfigError, match="no test period"):
-        _workflow.check_test_period(config)
+        _checks.check_test_period(config)
 
 
 def test_reference_names_agree():

@@ -71,6 +71,8 @@ def damaged_copy(case: int, seed: int, seeds: Path, folder: Path) -> Path:
     try:
         DAMAGES[damage](path, rng)
     except Exception:  # not every change can be written: flip bits instead
+        if path.is_dir():  # what was written until then differs from run to run
+            shutil.rmtree(path)
         copy(source, path)
         flip_bits(path, rng)
     if path.is_dir() and rng.random() < 0.5:

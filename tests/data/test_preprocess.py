@@ -392,7 +392,7 @@ def test_damaged_preprocessor(stores, tmp_path):
 
 KILLED = """
     import os, signal, sys, warnings
-    from st_cdgm.data import zarr_store
+    from st_cdgm.data.store import zarr_store
     from st_cdgm.data.store.preprocess import write_zarr
     from st_cdgm.data.pipeline import NetCDFDataPipeline
     from tests.data import small_task
