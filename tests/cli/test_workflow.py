@@ -16,8 +16,8 @@ from st_cdgm.config.load import load_config
 from st_cdgm.errors import ConfigError, MissingFileError
 from st_cdgm.evaluation.config import REFERENCES
 from st_cdgm.evaluation.scorecard import Scorecard
-from st_cdgm.runs import provenance as _provenance
 from st_cdgm.runs import checks as _checks
+from st_cdgm.runs import provenance as _provenance
 from st_cdgm.runs import steps as _workflow
 from st_cdgm.runs.console import Session
 from st_cdgm.runs.score_table import scorecard_table
