@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from st_cdgm.cli.main import EXIT_INPUT, EXIT_INTERRUPTED, app
 from st_cdgm.runs import progress as _progress
-from st_cdgm.runs import steps as _workflow
+from st_cdgm.runs import steps as _steps
+from st_cdgm.runs import workflow as _workflow
 from st_cdgm.training.config import LossConfig, TrainingConfig
 from st_cdgm.training.fit import train as train_model
 
@@ -130,7 +131,8 @@ def no_training(monkeypatch):
     def fail(*_args, **_kwargs):
         raise AssertionError("training began")
 
-    monkeypatch.setattr(_workflow, "train_model", fail)
+    for module in (_steps, _workflow):
+        monkeypatch.setattr(module, "train_model", fail)
 
 
 @pytest.mark.usefixtures("no_training")

@@ -200,7 +200,7 @@ def test_debug_shows_the_traceback(monkeypatch):
 
 def test_failure_during_a_run_leaves_its_traceback_in_the_log(monkeypatch, tmp_path):
     from st_cdgm.runs import checks as _checks
-    from st_cdgm.runs import steps as _workflow
+    from st_cdgm.runs import workflow as _workflow
     from st_cdgm.runs.console import start_logging
 
     def fail(config, session, **_):

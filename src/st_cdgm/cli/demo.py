@@ -25,7 +25,8 @@ def demo(
     """
     from st_cdgm.outputs import check_output_directory
     from st_cdgm.runs.checks import check_run_directory
-    from st_cdgm.runs.steps import make_climate, run_workflow
+    from st_cdgm.runs.steps import make_climate
+    from st_cdgm.runs.workflow import run_workflow
 
     data = out / "data"
     settings = load("demo_quick" if quick else "demo", None)

@@ -37,7 +37,7 @@ def evaluate(
     references = _references(reference or [])
     from st_cdgm.outputs import check_output_directory
     from st_cdgm.runs.score_table import scorecard_table
-    from st_cdgm.runs.steps import score_files
+    from st_cdgm.runs.scoring import score_files
 
     current = session(ctx)
     start_logging(current)

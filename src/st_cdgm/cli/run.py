@@ -29,7 +29,7 @@ def run(
     """
     settings = load(config, overrides, dry_run=dry_run)
     from st_cdgm.runs.checks import check_before_training, nothing_left_behind
-    from st_cdgm.runs.steps import run_workflow
+    from st_cdgm.runs.workflow import run_workflow
 
     check_before_training(settings, to_the_end=True)
     with nothing_left_behind(Path(settings.run.dir)):
