@@ -12,10 +12,10 @@ import typer
 from typer.testing import CliRunner
 
 from st_cdgm import __version__
-from st_cdgm.cli import doctor as doctor_module
-from st_cdgm.cli.doctor import Status
 from st_cdgm.cli.main import EXIT_FAILED, EXIT_INPUT, app
 from st_cdgm.errors import InputError
+from st_cdgm.runs import environment as doctor_module
+from st_cdgm.runs.environment import Status
 
 HEAVY = ("torch", "omegaconf", "hydra", "xarray", "numpy", "matplotlib", "pandas")
 
