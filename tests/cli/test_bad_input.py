@@ -14,7 +14,7 @@ from tests.toy import tiny_model
 from typer.testing import CliRunner
 
 from st_cdgm.cli.main import EXIT_INPUT, EXIT_INTERRUPTED, app
-from st_cdgm.runs import progress as _progress
+from st_cdgm.runs import console as _console
 from st_cdgm.runs import steps as _steps
 from st_cdgm.runs import workflow as _workflow
 from st_cdgm.training.config import LossConfig, TrainingConfig
@@ -222,7 +222,12 @@ def test_another_run_is_not_overwritten(files, tmp_path):
     (tmp_path / "run" / "config.yaml").write_text("run: {seed: 9}\n")
     before = below(tmp_path)
     facts = facts_of(train(files, tmp_path / "run"))
+    assert "holds a run already" in facts["problem"]
+    assert "--resume" in facts["remedy"]
+    assert "--overwrite" in facts["remedy"]
+    facts = facts_of(train(files, tmp_path / "run", "--resume"))
     assert "another configuration" in facts["problem"]
+    assert "run.seed: 9 there, 0 here" in facts["found"]
     assert below(tmp_path) == before
 
 
@@ -257,7 +262,7 @@ def press(*_args, **_kwargs):
 
 
 def test_interrupted_training_ends_cleanly(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(_progress.TrainingProgress, "on_train_batch_end", press)
+    monkeypatch.setattr(_console.TrainingWatch, "updated", press)
     result = train(files, tmp_path / "run", "training.batch_size=64")
     assert result.exit_code == EXIT_INTERRUPTED, result.output
     assert result.stdout == ""
@@ -498,7 +503,7 @@ def test_a_reference_needs_a_name_of_its_own(files, tmp_path, references):
     [("none", "does not exist"), ("text", "cannot be read"), ("cut", "cannot be read")],
 )
 def test_inspect_refuses_a_file(files, name, word):
-    facts = facts_of(call("inspect", files / "hr.nc", files / f"{name}.nc"))
+    facts = facts_of(call("inspect", files / f"{name}.nc"))
     assert word in facts["problem"]
     assert facts["file"] == str(files / f"{name}.nc")
     assert {"found", "expected", "remedy"} <= set(facts)

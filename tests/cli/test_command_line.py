@@ -22,7 +22,7 @@ HEAVY = ("torch", "omegaconf", "hydra", "xarray", "numpy", "matplotlib", "pandas
 # A change here changes what users type.
 OPTIONS = {
     "demo": ["--out", "--quick"],
-    "run": ["--config", "--dry-run", "--resume"],
+    "run": ["--config", "--dry-run", "--overwrite", "--resume"],
     "synthesize": ["--output"],
     "preprocess": [
         "--config",
@@ -36,7 +36,7 @@ OPTIONS = {
         "--verify",
         "--workers",
     ],
-    "train": ["--config", "--dry-run", "--resume"],
+    "train": ["--config", "--dry-run", "--overwrite", "--resume"],
     "downscale": [
         "--block-means",
         "--checkpoint",
@@ -116,7 +116,12 @@ def test_verbs_and_options_are_frozen():
         for verb, command in group.commands.items()
     }
     assert {verb: names for verb, names in arguments.items() if names} == ARGUMENTS
-    assert sorted(p.opts[0] for p in group.params) == ["--log-level", "--version"]
+    assert sorted(p.opts[0] for p in group.params) == [
+        "--install-completion",
+        "--log-level",
+        "--show-completion",
+        "--version",
+    ]
 
 
 def test_every_verb_shows_an_example():

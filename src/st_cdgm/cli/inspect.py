@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from st_cdgm.cli._options import session
 from st_cdgm.runs.console import start_logging
-from st_cdgm.runs.inspection import show_file, show_pair
+from st_cdgm.runs.inspection import inspect_files, show_pair
 
 EXIT_UNUSABLE = 2
 
@@ -36,33 +36,32 @@ def inspect(
 ) -> None:
     """Show what data files hold, what is wrong, and what they can be used for.
 
-    Exit code 2: a file cannot be read, or a pair is not usable.
+    A file that cannot be read does not keep the others from being shown. Exit code 2:
+    there was one, or a pair is not usable.
 
     Examples: st-cdgm inspect predictors.nc targets.nc
     st-cdgm inspect --pair predictors.nc targets.nc
     """
     if not files and pair is None:
         raise typer.BadParameter("name at least one file, or --pair LR HR")
-    from st_cdgm.data.inspect import files as inspection  # late: --help must stay quick
     from st_cdgm.outputs import to_json, write_text
 
-    start_logging(session(ctx))
-    reports = {file: inspection.inspect_file(file) for file in files or []}
-    content: dict[str, Any] = {f: report.to_dict() for f, report in reports.items()}
-    paired = None
+    current = session(ctx)
+    start_logging(current)
+    shown = not as_json
+    content, code = inspect_files(files or [], current, shown=shown)
     if pair is not None:
         from st_cdgm.data.inspect.pairs import inspect_pair
 
         paired = inspect_pair(*pair)
         content["pair"] = paired.to_dict()
+        code = code or (0 if paired.usable else EXIT_UNUSABLE)
+        if shown:
+            show_pair(paired)
+
     if output is not None:
         write_text(output, to_json(content) + "\n")
     if as_json:
         typer.echo(to_json(content))
-    else:
-        for report in reports.values():
-            show_file(report)
-        if paired is not None:
-            show_pair(paired)
-    if paired is not None and not paired.usable:
-        raise typer.Exit(EXIT_UNUSABLE)
+    if code:
+        raise typer.Exit(code)

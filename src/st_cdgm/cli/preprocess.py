@@ -10,9 +10,7 @@ import typer
 
 from st_cdgm.cli._options import DryRunOption, Overrides, load, session
 from st_cdgm.errors import ConfigError
-from st_cdgm.runs.console import error_console, start_logging
-
-EXIT_INTERRUPTED = 130
+from st_cdgm.runs.console import start_logging
 
 
 class Format(StrEnum):
@@ -86,13 +84,7 @@ def preprocess(
         options["shard_size"] = shard_size
 
     start_logging(current, level=settings.run.log_level)
-    try:
-        made = write_prepared(settings, target, format.value, options, current)
-    except KeyboardInterrupt:
-        error_console().print(
-            "Interrupted: run the same command again to go on where it stopped"
-        )
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+    made = write_prepared(settings, target, format.value, options, current)
     typer.echo("\n".join(written_lines(made)))
 
 

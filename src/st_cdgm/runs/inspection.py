@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from st_cdgm.runs.console import console
+from st_cdgm.errors import InputError
+from st_cdgm.runs.console import Session, byte_size, console, show, show_failure
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,12 +21,55 @@ SHOWN_LEVELS = 4
 ROLES = {"lr": "LR", "hr": "HR", "static": "static"}
 
 
+def inspect_files(
+    files: Sequence[str], session: Session, *, shown: bool = True
+) -> tuple[dict[str, Any], int]:
+    """Inspect files one after the other; a bad one does not hide the others.
+
+    Parameters
+    ----------
+    files : sequence of str
+        Paths, patterns or URLs.
+    session : Session
+        Where errors are told.
+    shown : bool
+        Whether each is printed as soon as it was read.
+
+    Returns
+    -------
+    content : dict
+        File -> report as JSON can hold it; of a file that cannot be read its ``error``.
+    code : int
+        0; 2 if a file cannot be read; 1 if reading one failed unexpectedly.
+    """
+    from st_cdgm.data.inspect import files as inspection
+
+    content: dict[str, Any] = {}
+    failed: list[Exception] = []
+    for file in files:
+        try:
+            report = inspection.inspect_file(file)
+        except Exception as error:  # noqa: BLE001 - the next file may be good
+            content[file] = {"error": str(error)}
+            show_failure(session, error)
+            failed.append(error)
+            continue
+        content[file] = report.to_dict()
+        if shown:
+            show_file(report)
+
+    if len(files) > 1 and failed:
+        show("Summary", f"{len(failed)} of {len(files)} files could not be read")
+    known = all(isinstance(error, InputError) for error in failed)
+    return content, 0 if not failed else 2 if known else 1
+
+
 # -- A file ----------------------------------------------------------------------------
 
 
 def show_file(report: FileReport) -> None:
     """Print what a file holds and what it can be used for."""
-    lines = [report.file, f"  {report.format}, {_size(report.size_bytes)}"]
+    lines = [report.file, f"  {report.format}, {byte_size(report.size_bytes)}"]
     grid = report.grid
     if grid is not None:
         lines.append(
@@ -102,14 +147,6 @@ def _variables(variables: tuple[VariableReport, ...]) -> Table:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
-
-
-def _size(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size = size / 1000
-    return f"{size:.3g} TB"
 
 
 def _duration(hours: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from st_cdgm.runs.console import Session, progress
+from st_cdgm.runs.console import Session, byte_size, progress
 from st_cdgm.runs.steps import open_data
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def written_lines(directory: Path) -> list[str]:
 
     path = directory if kind == "zarr" else directory / "data_*.tar"
     return [
-        f"Written: {directory} ({_shown(size)} in {len(files)} files)",
+        f"Written: {directory} ({byte_size(size)} in {len(files)} files)",
         f"Content: {content}; splits: {', '.join(metadata['splits'])}",
         f"Use:     {_USE[kind].format(path=str(path))}",
     ]
@@ -89,10 +89,3 @@ def verified_line(directory: Path) -> str:
     metadata = verify_output(directory)
     count = len(metadata["checksums"])
     return f"Sound: {directory}, {count} files ({metadata['format']})"
-
-
-def _shown(size: int) -> str:
-    amount, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB"]
-    while amount >= 1024 and len(units) > 1:
-        amount, units = amount / 1024, units[1:]
-    return f"{amount:.3g} {units[0]}"

@@ -1,47 +1,28 @@
-"""The steps of a run up to its ensemble: directory, data, training, downscaling."""
+"""The steps of a run up to its ensemble: data, training, downscaling."""
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from st_cdgm.config.load import save_config
-from st_cdgm.runs.checks import check_run_directory
-from st_cdgm.runs.console import Session, progress, start_logging
-from st_cdgm.runs.provenance import provenance
+from st_cdgm.runs.console import (
+    DownscalingWatch,
+    Session,
+    TrainingWatch,
+    byte_size,
+    follow_log,
+    progress,
+)
 
 if TYPE_CHECKING:
     from st_cdgm.config.schema import Config
     from st_cdgm.data.synthetic import SyntheticPaths
     from st_cdgm.data.task.prepared import PipelineViews
+    from st_cdgm.training.fit import TrainingResult
 
 logger = logging.getLogger(__name__)
-
-
-def prepare_run(config: Config, session: Session) -> Path:
-    """Make the run directory, start its log, write config.yaml and provenance.json.
-
-    Raises
-    ------
-    ConfigError
-        See :func:`check_run_directory`.
-    MissingFileError
-        A data file does not exist; nothing is written then.
-    """
-    run_dir = check_run_directory(config)
-    data = config.data
-    named = [data.lr_path, data.hr_path, data.static_path]
-    if data.store:
-        named = [str(Path(data.store) / "metadata.json")]
-    origin = provenance([data.resolve(p) for p in named if p], seed=config.run.seed)
-    start_logging(session, level=config.run.log_level, run_dir=run_dir)
-    save_config(config, run_dir / "config.yaml")
-    text = json.dumps(origin, indent=2) + "\n"
-    (run_dir / "provenance.json").write_text(text, encoding="utf-8")
-    return run_dir
 
 
 def open_data(config: Config, session: Session) -> PipelineViews:
@@ -77,14 +58,16 @@ def train_model(
     session: Session,
     *,
     resume: bool = False,
-) -> Path:
-    """Train, or go on with it; return the directory of the best checkpoint."""
-    from st_cdgm.runs.progress import TrainingProgress
+) -> TrainingResult:
+    """Train, or go on with it; return where the best checkpoint is."""
+    from pytorch_lightning.callbacks import LambdaCallback
+
     from st_cdgm.training.fit import train
 
-    # Lightning sets its own level when imported; its advice is not for this reader.
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        follow_log(name)
     with progress(session, "Training") as advance:
+        watch = TrainingWatch(session, advance)
         result = train(
             pipeline,
             model=config.model(),
@@ -92,7 +75,13 @@ def train_model(
             training=config.training,
             run_dir=run_dir,
             seed=config.run.seed,
-            callbacks=[TrainingProgress(advance)],
+            callbacks=[
+                LambdaCallback(
+                    on_train_start=lambda trainer, _: watch.started(trainer),
+                    on_train_batch_end=lambda *_: watch.updated(),
+                    on_train_epoch_end=lambda *_: watch.epoch_ended(),
+                )
+            ],
             resume=resume,
         )
     logger.info(
@@ -102,7 +91,7 @@ def train_model(
         result.steps,
         result.seconds,
     )
-    return result.checkpoint
+    return result
 
 
 def downscale_test(
@@ -137,17 +126,64 @@ def downscale_files(
     output: Path,
     *,
     session: Session,
+    members: int,
     **options: Any,
 ) -> Path:
-    """Downscale coarse files; ``options`` are those of ``inference.downscale``."""
-    from st_cdgm.inference.downscale import downscale
+    """Downscale coarse files; ``options`` are those of ``inference.downscale``.
 
+    The output's attributes name the command, the inputs and the checkpoint.
+    """
+    from st_cdgm.inference.checks import check_netcdf_name
+    from st_cdgm.inference.downscale import downscale
+    from st_cdgm.runs.provenance import output_attributes
+
+    check_netcdf_name(output)
+    attrs: dict[str, Any] = {}
     with progress(session, "Downscaling") as advance:
+        watch = DownscalingWatch(session, advance)
+
+        def begin(days: int) -> None:
+            # Only now is it sure that the inputs can be used: hash them.
+            attrs.update(output_attributes(checkpoint, lr, command=session.command))
+            watch.started(days, members, field_shape(checkpoint))
+
         return downscale(
             checkpoint,
             list(lr),
             output,
-            on_total=lambda days: advance(0, days),
-            on_progress=lambda days: advance(days, None),
+            members=members,
+            attrs=attrs,
+            on_total=begin,
+            on_progress=watch.made,
             **options,
         )
+
+
+def field_shape(checkpoint: Path) -> tuple[int, int, int]:
+    """Return (C, Y, X) of what a checkpoint makes, without loading the model."""
+    from safetensors import safe_open
+
+    from st_cdgm.checkpoint.directory import WEIGHTS
+
+    with safe_open(checkpoint / WEIGHTS, framework="numpy") as tensors:
+        c, y, x = tensors.get_slice("data.valid").get_shape()
+    return c, y, x
+
+
+def ensemble_results(path: Path) -> dict[str, str]:
+    """Return what an ensemble file holds, as lines to print."""
+    import netCDF4
+
+    with netCDF4.Dataset(path) as file:
+        days, members = (
+            len(file.dimensions["time"]),
+            len(file.dimensions["realization"]),
+        )
+        names = [
+            name for name, variable in file.variables.items() if variable.ndim == 4
+        ]
+    return {
+        "Ensemble": str(path),
+        "Content": f"{days} days, {members} members of {', '.join(names)}",
+        "Size": byte_size(path.stat().st_size),
+    }
