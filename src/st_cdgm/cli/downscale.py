@@ -50,7 +50,8 @@ def downscale(
     Example: st-cdgm downscale --checkpoint RUN/checkpoints/best --lr NEW.nc
     --output OUT.nc --members 20 --seed 1
     """
-    from st_cdgm.runs.steps import downscale_files
+    from st_cdgm.runs.console import show_results
+    from st_cdgm.runs.steps import downscale_files, ensemble_results
 
     current = session(ctx)
     start_logging(current)
@@ -68,7 +69,7 @@ def downscale(
         guidance_scale=guidance_scale,
         block_means=_pairs(block_means or []),
     )
-    typer.echo(f"Ensemble: {written}")
+    show_results(ensemble_results(written))
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:

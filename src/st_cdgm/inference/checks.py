@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
-from st_cdgm.errors import ConfigError
+from st_cdgm.errors import ConfigError, OutputError
 
 ONE_STEP = "one_step"
 
@@ -58,3 +59,18 @@ def check_sampler(
     from st_cdgm.models.noise_levels import resolve_sampler
 
     resolve_sampler(sampler or scheduler)
+
+
+def check_netcdf_name(path: str | Path) -> None:
+    """Raise OutputError for the name of a Zarr store: what is written is NetCDF."""
+    path = Path(path)
+    if ".zarr" in (suffix.lower() for suffix in path.suffixes):
+        raise OutputError(
+            "Zarr output is not written yet.",
+            file=path,
+            found="the name of a Zarr store",
+            expected="the name of a NetCDF file, such as "
+            f"{path.name[: path.name.lower().rindex('.zarr')]}.nc",
+            remedy="choose a name that ends in .nc; xarray turns the file into a "
+            "store: xarray.open_dataset(FILE, chunks={}).to_zarr(STORE)",
+        )

@@ -33,6 +33,7 @@ from st_cdgm.inference.cf_layout import (
     encoding,
     layout,
 )
+from st_cdgm.inference.checks import check_netcdf_name
 from st_cdgm.outputs import check_output_path, temporary_name
 
 logger = logging.getLogger(__name__)
@@ -159,6 +160,7 @@ class EnsembleWriter:
         attrs: Mapping[str, Any] | None = None,
         total_days: int | None = None,
     ) -> None:
+        check_netcdf_name(path)
         self.path = check_output_path(path)
         self.targets = tuple(targets)
         self.calendar = calendar
