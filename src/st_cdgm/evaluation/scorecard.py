@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -153,8 +153,8 @@ class PairScores:
 
     Attributes
     ----------
-    values : dict
-        Metric name to value.
+    values, units : dict
+        Metric name to value, and to its units.
     spectrum : Spectrum
         Spectra of the members and the truth.
     histogram : ndarray
@@ -164,6 +164,7 @@ class PairScores:
     """
 
     values: dict[str, float]
+    units: dict[str, str]
     spectrum: Spectrum
     histogram: NDArray[np.float64]
     daily: DailyScore
@@ -183,10 +184,18 @@ def score_pair(
     crps = scores[CrpsScore]
     return PairScores(
         values={n: float(m.value(scores[m.score])) for n, m in suited.items()},
+        units={name: metric.units or target.units for name, metric in suited.items()},
         spectrum=scores[SpectrumScore].value,
         histogram=scores[RankHistogram].value,
         daily=DailyScore(value=crps.daily, weight=crps.daily_weight),
     )
+
+
+def _rows(
+    source: str, target: TargetVariable, scores: PairScores
+) -> Iterator[tuple[str, str, str, float, str]]:
+    for name, value in scores.values.items():
+        yield source, target.name, name, value, scores.units[name]
 
 
 def evaluate_ensembles(
@@ -251,10 +260,7 @@ def evaluate_ensembles(
                 continue
             found = score_pair(aligned.pair(source, target.name), target, columns)
             scores[source.name, target.name] = found
-            rows += [
-                (source.name, target.name, name, value, columns[name].units_of(target))
-                for name, value in found.values.items()
-            ]
+            rows += _rows(source.name, target, found)
             _LOGGER.info(
                 "%s %s: CRPS %.4g", source.name, target.name, found.values["crps"]
             )

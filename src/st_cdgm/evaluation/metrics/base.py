@@ -54,8 +54,8 @@ class Metric(ABC):
         for a number that only describes.
     signed : bool
         Whether an ideal of 0 may be missed on both sides, as by a bias.
-    units : str or None
-        Units; those of the variable when None.
+    units : str
+        Units; those of the variable when empty.
     standard : bool
         Part of every scorecard; else only where ``evaluation.metrics`` names it.
     place : int
@@ -72,7 +72,7 @@ class Metric(ABC):
     ideal: float
     head = ""
     signed = False
-    units: str | None = None
+    units = ""
     standard = True
     place = 1000
     headline = 0
@@ -82,10 +82,6 @@ class Metric(ABC):
         """Whether the metric has a meaning for a variable; for all by default."""
         del target
         return True
-
-    def units_of(self, target: TargetVariable) -> str:
-        """Return the units of the number for a variable."""
-        return target.units if self.units is None else self.units
 
     @abstractmethod
     def value(self, score: Any) -> float:

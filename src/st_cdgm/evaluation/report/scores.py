@@ -313,6 +313,7 @@ def _columns_of(scores: Scores, variable: str, *, full: bool) -> list[str]:
     described = {name: metric_of(name) for name in present}
     dropped = {metric.replaces for metric in described.values()}
     main = [n for n, metric in described.items() if metric.head and n not in dropped]
+    main.sort(key=lambda name: (described[name].place, name))
     return present if full or not main else main
 
 
