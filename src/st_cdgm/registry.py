@@ -55,6 +55,8 @@ class Entry:
 
 _ENTRIES: dict[tuple[str, str], Entry] = {}
 _COMPLETE: set[str] = set()
+# Modules of plugins that were imported, and whether somebody named them.
+_PLUGINS: dict[str, bool] = {}
 
 
 def register(kind: str, name: str) -> Callable[[T], T]:
@@ -107,7 +109,9 @@ def get(kind: str, name: str) -> Any:
             variable=_HOMES[kind][1],
             found=name,
             expected=" | ".join(known),
-            remedy=f"did you mean {close[0]}?" if close else None,
+            remedy=f"did you mean {close[0]}?"
+            if close
+            else "correct the name, or load the plugin that brings it: --plugin MODULE",
         )
     return _ENTRIES[kind, name].part
 
@@ -128,6 +132,11 @@ def entries(kind: str) -> list[Entry]:
 def load_plugins(modules: Sequence[str] = ()) -> None:
     """Import plugins: those installed with an entry point, and those named.
 
+    Parameters
+    ----------
+    modules : sequence of str
+        Dotted names. Importing a module runs its code: name only what you trust.
+
     Raises
     ------
     ConfigError
@@ -135,29 +144,47 @@ def load_plugins(modules: Sequence[str] = ()) -> None:
     """
     installed = [point.value.partition(":")[0] for point in entry_points(group=GROUP)]
     for name in (*installed, *modules):
-        try:
-            importlib.import_module(name)
-        except ConfigError:
-            raise
-        except Exception as error:
-            raise ConfigError(
-                "a plugin cannot be imported",
-                variable="plugins",
-                found=f"{name}: {type(error).__name__}: {error}",
-                expected="the dotted name of a module that can be imported",
-                remedy="install its package, or correct or remove its name",
-            ) from error
+        _import_plugin(name)
+        _PLUGINS[name] = _PLUGINS.get(name, False) or name in modules
+
+
+def plugins(*, named: bool = False) -> list[str]:
+    """Return the modules of the plugins imported so far.
+
+    With ``named`` only those that somebody named, not those found by entry point alone.
+    """
+    return [name for name, by_name in _PLUGINS.items() if by_name or not named]
+
+
+def _import_plugin(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ConfigError:  # of a registration; it says what is wrong
+        raise
+    except Exception as error:
+        raise ConfigError(
+            "a plugin cannot be imported",
+            variable="plugins",
+            found=f"{name}: {type(error).__name__}: {error}",
+            expected="the dotted name of a module that can be imported",
+            remedy="install its package or add its folder to PYTHONPATH, or correct or "
+            "remove its name",
+        ) from error
 
 
 def _complete(kind: str) -> None:
     """Import the package's own parts of a kind, and the installed plugins, once."""
     if kind in _COMPLETE:
         return
-    _COMPLETE.add(kind)
-    home = importlib.import_module(f"st_cdgm.{_HOMES[kind][0]}")
-    for module in pkgutil.iter_modules(getattr(home, "__path__", ())):
-        importlib.import_module(f"{home.__name__}.{module.name}")
-    load_plugins()
+    _COMPLETE.add(kind)  # first: a part may ask for others while it is imported
+    try:
+        home = importlib.import_module(f"st_cdgm.{_HOMES[kind][0]}")
+        for module in pkgutil.iter_modules(getattr(home, "__path__", ())):
+            importlib.import_module(f"{home.__name__}.{module.name}")
+        load_plugins()
+    except BaseException:
+        _COMPLETE.discard(kind)
+        raise
 
 
 def _check_kind(kind: str) -> None:

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from st_cdgm.config.load import load_config
 from st_cdgm.errors import ConfigError, MissingFileError
-from st_cdgm.evaluation.config import REFERENCES
 from st_cdgm.evaluation.scorecard import Scorecard
 from st_cdgm.runs import checks as _checks
 from st_cdgm.runs import directory, steps, workflow
@@ -92,13 +91,6 @@ def test_a_run_needs_a_test_period(config):
     config.data.splits.test = []
     with pytest.raises(ConfigError, match="no test period"):
         _checks.check_test_period(config)
-
-
-def test_reference_names_agree():
-    """The settings may not import the methods, so the names are written twice."""
-    from st_cdgm.references.base import REFERENCES as METHODS
-
-    assert set(REFERENCES) == set(METHODS)
 
 
 def test_table_marks_the_best_source():

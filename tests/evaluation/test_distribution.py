@@ -11,9 +11,9 @@ from st_cdgm.evaluation.metrics.distribution import (
     histogram_distance,
     quantile_change,
     quantile_ratio,
-    sliced_wasserstein,
     wet_day_frequency,
 )
+from st_cdgm.evaluation.metrics.wasserstein import sliced_wasserstein
 
 
 def test_wet_days_by_hand():

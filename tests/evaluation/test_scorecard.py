@@ -11,15 +11,23 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from st_cdgm import registry
 from st_cdgm.errors import (
+    ConfigError,
     GridMismatchError,
     InputError,
     MissingFileError,
     MissingVariableError,
     OutputError,
 )
-from st_cdgm.evaluation.metrics.distribution import quantile_change
+from st_cdgm.evaluation.metrics import wasserstein
+from st_cdgm.evaluation.metrics.base import Metric
+from st_cdgm.evaluation.metrics.blocks import Block
+from st_cdgm.evaluation.metrics.distribution import histogram_distance, quantile_change
+from st_cdgm.evaluation.metrics.events import f1_extremes, fss
 from st_cdgm.evaluation.metrics.probabilistic import crps
+from st_cdgm.evaluation.metrics.wasserstein import sliced_wasserstein
+from st_cdgm.evaluation.report.scores import Scores, score_tables
 from st_cdgm.evaluation.scorecard import COLUMNS, Scorecard, evaluate_ensembles
 
 UNITS = {"tasmin": "degC", "pr": "mm day-1"}
@@ -392,3 +400,110 @@ def test_skill_against_a_source(card):
     assert skill.loc["model", "pr"] == -0.5
     with pytest.raises(InputError, match="source"):
         card.skill("analogs")
+
+
+# Metrics by name ----------------------------------------------------------------------
+
+MORE = {
+    "fss": fss,
+    "fss_10mm": fss,
+    "f1_p95": f1_extremes,
+    "f1_p99": f1_extremes,
+    "histogram_distance": histogram_distance,
+    "sliced_wasserstein": sliced_wasserstein,
+}
+
+
+def test_further_metrics_are_what_their_functions_give(truth, tmp_path):
+    values = {name: field.astype(np.float32) for name, field in sample().items()}
+    card = evaluate({"model": dataset(values)}, truth, tmp_path, metrics=list(MORE))
+    weights = np.repeat(np.cos(np.deg2rad(LAT))[:, None], 4, axis=1)
+    rain, wet = values["pr"], truth["pr"].values
+
+    def found(name):
+        return value(card, "model", "pr", name)
+
+    for name, threshold in (("fss", 1.0), ("fss_10mm", 10.0)):
+        expected = fss(rain, wet, threshold=threshold, weights=weights)
+        assert found(name) == pytest.approx(expected, rel=1e-6)
+        assert 0 < expected < 1
+    expected = f1_extremes(rain, wet, weights=weights)
+    assert found("f1_p95") == pytest.approx(expected["p95"], rel=1e-6)
+    assert found("f1_p99") == pytest.approx(expected["p99"], rel=1e-6)
+    expected = histogram_distance(rain, wet, weights=weights)
+    assert found("histogram_distance") == pytest.approx(expected, rel=1e-6)
+    expected = sliced_wasserstein(rain, wet, rng=np.random.default_rng(0))
+    assert found("sliced_wasserstein") == pytest.approx(expected)
+    present = set(card.rows.loc[card.rows["variable"] == "tasmin", "metric"])
+    assert present & set(MORE) == set(MORE) - {"fss", "fss_10mm"}  # of rain alone
+
+
+def test_further_metrics_come_last_and_only_when_named(truth, tmp_path):
+    forecasts = {"model": dataset(sample())}
+    plain = evaluate(forecasts, truth, tmp_path)
+    card = evaluate(forecasts, truth, tmp_path, metrics=["f1_p95", "fss"])
+    rain = card.rows[card.rows["variable"] == "pr"]
+    assert list(rain["metric"])[-2:] == ["fss", "f1_p95"]
+    pd.testing.assert_frame_equal(
+        card.rows[~card.rows["metric"].isin(MORE)].reset_index(drop=True), plain.rows
+    )
+    with pytest.raises(ConfigError, match="no metric of this name") as caught:
+        evaluate(forecasts, truth, tmp_path / "new", metrics=["f1"])
+    assert caught.value.facts["variable"] == "evaluation.metrics"
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_wasserstein_distance_looks_at_a_sample_of_days(
+    truth, tmp_path, monkeypatch
+):
+    values = {name: field.astype(np.float32) for name, field in sample().items()}
+    monkeypatch.setattr(wasserstein, "WASSERSTEIN_VALUES", 3 * 9 * 4 * 12)  # 3 of 6
+    card = evaluate(
+        {"model": dataset(values)}, truth, tmp_path, metrics=["sliced_wasserstein"]
+    )
+    some = slice(None, None, 2)
+    expected = sliced_wasserstein(
+        values["pr"][some], truth["pr"].values[some], rng=np.random.default_rng(0)
+    )
+    found = value(card, "model", "pr", "sliced_wasserstein")
+    assert found == pytest.approx(expected)
+
+
+def test_a_metric_of_one_class_is_seen_in_scorecard_and_report(
+    truth, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(registry, "_ENTRIES", registry._ENTRIES.copy())
+
+    class Largest:
+        def __init__(self) -> None:
+            self.forecast = self.truth = -np.inf
+
+        def update(self, block: Block) -> None:
+            self.forecast = max(self.forecast, float(block.forecast.max()))
+            self.truth = max(self.truth, float(block.reference.max()))
+
+    @registry.register("metric", "largest")
+    class LargestMetric(Metric):
+        score = Largest
+        title, head = "ratio of the largest values", "largest value"
+        ideal, units = 1.0, "1"
+
+        def value(self, score: Largest) -> float:
+            return score.forecast / score.truth
+
+    values = {name: field.astype(np.float32) for name, field in sample().items()}
+    card = evaluate({"model": dataset(values)}, truth, tmp_path)
+    inside = np.isfinite(truth["pr"].values[0])
+    expected = values["pr"][..., inside].max() / np.nanmax(truth["pr"].values)
+    assert value(card, "model", "pr", "largest") == pytest.approx(expected)
+    scores = Scores.from_scorecard(Scorecard.from_json(tmp_path / "scorecard.json"))
+    for table in score_tables(scores):
+        assert table.columns[-1] == ("largest value", "ideal 1")
+    full = score_tables(scores, full=True)[0]
+    assert full.columns[-1] == ("ratio of the largest values", "ideal 1")
+
+    # Without the class the file can still be read; nothing is called best.
+    del registry._ENTRIES["metric", "largest"]
+    assert card.best("largest") == {}
+    full = score_tables(scores, full=True)[0]
+    assert full.columns[-1] == ("largest", "description only")

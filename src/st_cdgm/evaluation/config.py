@@ -5,19 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from st_cdgm.errors import ConfigError
-
-REFERENCES = ("lr_interp", "climatology", "analogs", "ridge")
+from st_cdgm.registry import get
 
 
 @dataclass(kw_only=True)
 class EvaluationConfig:
-    """What the model is compared with, and on which days.
+    """What the model is compared with, in which scores, and on which days.
 
     Attributes
     ----------
     references : list of str
         Methods fitted on the same training period and scored on the same days:
-        ``lr_interp`` (the baseline alone), ``climatology``, ``analogs``, ``ridge``.
+        ``lr_interp`` (the baseline alone), ``climatology``, ``analogs``, ``ridge``, or
+        one of a plugin.
+    metrics : list of str
+        Metrics beside the standard ones, which every scorecard has: ``fss``,
+        ``fss_10mm``, ``f1_p95``, ``f1_p99``, ``histogram_distance`` and, slow,
+        ``sliced_wasserstein``. ``st-cdgm plugins --kind metric`` lists all.
     stride : int
         Every so many test days are scored; 1 is every day.
     """
@@ -25,17 +29,15 @@ class EvaluationConfig:
     references: list[str] = field(
         default_factory=lambda: ["climatology", "analogs", "ridge"]
     )
+    metrics: list[str] = field(default_factory=list)
     stride: int = 1
 
     def check(self) -> None:
-        """Raise ConfigError for an unknown reference or a value out of range."""
+        """Raise ConfigError for an unknown name or a value out of range."""
         for name in self.references:
-            if name not in REFERENCES:
-                raise ConfigError(
-                    "evaluation.references names an unknown method",
-                    found=name,
-                    expected=" | ".join(REFERENCES),
-                )
+            get("reference", name)
+        for name in self.metrics:
+            get("metric", name)
         if self.stride < 1:
             raise ConfigError(
                 "evaluation.stride is too small", found=self.stride, expected=">= 1"

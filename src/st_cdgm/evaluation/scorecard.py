@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,70 +16,20 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from st_cdgm.data.variables.fields import TargetVariable
-from st_cdgm.data.variables.kinds import is_precipitation
 from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.evaluation.alignment import Aligned, align, open_source
 from st_cdgm.evaluation.diagnostics import build_diagnostics, write_diagnostics
 from st_cdgm.evaluation.gains import DailyScore, Gain, block_length, gains_of
+from st_cdgm.evaluation.metrics.base import Metric, metric_of, metrics_of
 from st_cdgm.evaluation.metrics.blocks import Pair, accumulate
-from st_cdgm.evaluation.metrics.deterministic import CorrelationScore, MeanErrorScore
-from st_cdgm.evaluation.metrics.distribution import WetDayScore, quantile_change_of
-from st_cdgm.evaluation.metrics.probabilistic import (
-    CrpsScore,
-    EnergyScore,
-    RankHistogram,
-    SpreadSkillScore,
-    reliability_index,
-)
+from st_cdgm.evaluation.metrics.distribution import WET_DAY
+from st_cdgm.evaluation.metrics.probabilistic import CrpsScore, RankHistogram
 from st_cdgm.evaluation.metrics.spectra import Spectrum, SpectrumScore
 from st_cdgm.outputs import check_output_directory, write_atomically
 
 _LOGGER = logging.getLogger(__name__)
 
 COLUMNS = ["source", "variable", "metric", "value", "units"]
-WET_DAY = 1.0  # mm day-1
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How to read a metric.
-
-    Attributes
-    ----------
-    title : str
-        A few words for a table head.
-    ideal : float
-        The value of a perfect forecast; of two values the one nearer to it is better.
-        NaN for a number that only describes.
-    units : str or None
-        Units; those of the variable when None.
-    """
-
-    title: str
-    ideal: float
-    units: str | None = None
-
-
-METRICS: dict[str, Metric] = {
-    "crps": Metric("fair CRPS", 0.0),
-    "energy_score": Metric("fair energy score of the day's field", 0.0),
-    "rmse": Metric("RMSE of the ensemble mean", 0.0),
-    "mae": Metric("mean absolute error of the ensemble mean", 0.0),
-    "bias": Metric("bias of the ensemble mean", 0.0),
-    "correlation": Metric(
-        "correlation in time of the ensemble mean, annual cycle included", 1.0, "1"
-    ),
-    "spread_skill": Metric("spread-skill ratio", 1.0, "1"),
-    "rank_histogram_distance": Metric(
-        "distance of the rank histogram from flat", 0.0, "1"
-    ),
-    "p99_bias": Metric("bias of the 99th percentile", 0.0),
-    "p99_ratio": Metric("ratio of the 99th percentile", 1.0, "1"),
-    "wet_day_frequency": Metric("share of wet days", math.nan, "1"),
-    "wet_day_frequency_truth": Metric("share of wet days, truth", math.nan, "1"),
-    "wet_day_frequency_bias": Metric("bias of the share of wet days", 0.0, "1"),
-    "spectrum_distance": Metric("distance of the log spectra", 0.0, "dB"),
-}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -164,11 +114,10 @@ class Scorecard:
         """Return for each variable the source nearest to the ideal value.
 
         Sources without a finite value do not take part; a variable without any is left
-        out.
+        out, and so are all where the metric has no ideal value or is not known here.
         """
         table = self.wide(metric)
-        ideal = METRICS[metric].ideal if metric in METRICS else 0.0
-        distance = (table - ideal).abs().dropna(axis=1, how="all")
+        distance = (table - metric_of(metric).ideal).abs().dropna(axis=1, how="all")
         return {str(name): str(source) for name, source in distance.idxmin().items()}
 
     def skill(self, reference: str, metric: str = "crps") -> pd.DataFrame:
@@ -204,8 +153,8 @@ class PairScores:
 
     Attributes
     ----------
-    values : dict
-        Metric name to value.
+    values, units : dict
+        Metric name to value, and to its units.
     spectrum : Spectrum
         Spectra of the members and the truth.
     histogram : ndarray
@@ -215,44 +164,29 @@ class PairScores:
     """
 
     values: dict[str, float]
+    units: dict[str, str]
     spectrum: Spectrum
     histogram: NDArray[np.float64]
     daily: DailyScore
 
 
-def score_pair(pair: Pair, target: TargetVariable) -> PairScores:
-    """Compute every metric that has a meaning for ``target``."""
-    crps, energy, error = CrpsScore(), EnergyScore(), MeanErrorScore()
-    pearson, spread, ranks = CorrelationScore(), SpreadSkillScore(), RankHistogram()
-    spectrum, wet = SpectrumScore(), WetDayScore(threshold=WET_DAY)
-    accumulate(pair, crps, energy, error, pearson, spread, ranks, spectrum, wet)
-    quantile = quantile_change_of(pair, q=0.99)
-    ensemble = pair.shape[1] > 1
-    values = {
-        "crps": crps.value,
-        "energy_score": energy.value,
-        "rmse": error.rmse,
-        "mae": error.mae,
-        "bias": error.bias,
-        "correlation": pearson.temporal,
-        "spread_skill": spread.value,
-        "rank_histogram_distance": reliability_index(ranks.value)
-        if ensemble
-        else math.nan,
-        "p99_bias": quantile.difference,
-        "spectrum_distance": spectrum.value.distance,
-    }
-    if is_precipitation(target.name, target.standard_name):
-        values |= {
-            "p99_ratio": quantile.ratio,
-            "wet_day_frequency": wet.value.forecast,
-            "wet_day_frequency_truth": wet.value.reference,
-            "wet_day_frequency_bias": wet.value.difference,
-        }
+def score_pair(
+    pair: Pair, target: TargetVariable, metrics: Mapping[str, Metric]
+) -> PairScores:
+    """Compute those of the metrics that have a meaning for ``target``, in one pass."""
+    suited = {name: m for name, m in metrics.items() if m.suits(target)}
+    # What the diagnostics show is counted with them, each only once.
+    kinds = (CrpsScore, RankHistogram, SpectrumScore)
+    needed = dict.fromkeys([*kinds, *(metric.score for metric in suited.values())])
+    scores: dict[type, Any] = {kind: kind() for kind in needed}
+    accumulate(pair, *scores.values())
+
+    crps = scores[CrpsScore]
     return PairScores(
-        values=values,
-        spectrum=spectrum.value,
-        histogram=ranks.value,
+        values={n: float(m.value(scores[m.score])) for n, m in suited.items()},
+        units={name: metric.units or target.units for name, metric in suited.items()},
+        spectrum=scores[SpectrumScore].value,
+        histogram=scores[RankHistogram].value,
         daily=DailyScore(value=crps.daily, weight=crps.daily_weight),
     )
 
@@ -260,10 +194,8 @@ def score_pair(pair: Pair, target: TargetVariable) -> PairScores:
 def _rows(
     source: str, target: TargetVariable, scores: PairScores
 ) -> Iterator[tuple[str, str, str, float, str]]:
-    for name, metric in METRICS.items():
-        if name in scores.values:
-            units = target.units if metric.units is None else metric.units
-            yield source, target.name, name, scores.values[name], units
+    for name, value in scores.values.items():
+        yield source, target.name, name, value, scores.units[name]
 
 
 def evaluate_ensembles(
@@ -272,15 +204,16 @@ def evaluate_ensembles(
     *,
     protocol: Mapping[str, Any],
     output: Path,
+    metrics: Sequence[str] = (),
     baseline: xr.Dataset | None = None,
     land: NDArray[np.float32] | None = None,
 ) -> Scorecard:
     """Score ensembles against the truth and write the results.
 
     Every source is scored on the days that the truth and all sources have in common,
-    with cell-area weights, on the cells where the truth exists. Metrics: ``METRICS``,
-    each defined in :mod:`st_cdgm.evaluation.metrics`; the tail ratio and the wet days
-    (at least 1 mm/day) only for precipitation. The CRPS of the first source is compared
+    with cell-area weights, on the cells where the truth exists. The metrics are those
+    registered (see :mod:`st_cdgm.evaluation.metrics.base`), each on the variables it
+    has a meaning for. The CRPS of the first source is compared
     with that of the best other one, with an interval over days.
 
     Parameters
@@ -295,6 +228,8 @@ def evaluate_ensembles(
         key ``scored`` is added: days, period, calendar, members, weights.
     output : Path
         Directory for ``scorecard.json``, ``scorecard.csv`` and ``diagnostics.nc``.
+    metrics : sequence of str
+        Metrics beside the standard ones.
     baseline : Dataset, optional
         The model's first guess, shown in the diagnostics but not scored.
     land : ndarray, optional
@@ -302,6 +237,8 @@ def evaluate_ensembles(
 
     Raises
     ------
+    ConfigError
+        There is no metric of a name.
     GridMismatchError
         A source has another grid than the truth.
     MissingVariableError
@@ -313,6 +250,7 @@ def evaluate_ensembles(
         The results cannot be written.
     """
     check_output_directory(output)
+    columns = metrics_of(metrics)
     aligned = align(forecasts, truth)
     rows: list[tuple[str, str, str, float, str]] = []
     scores: dict[tuple[str, str], PairScores] = {}
@@ -320,7 +258,7 @@ def evaluate_ensembles(
         for target in aligned.targets:
             if target.name not in source.fields:
                 continue
-            found = score_pair(aligned.pair(source, target.name), target)
+            found = score_pair(aligned.pair(source, target.name), target, columns)
             scores[source.name, target.name] = found
             rows += _rows(source.name, target, found)
             _LOGGER.info(

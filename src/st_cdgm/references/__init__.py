@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 from st_cdgm._lazy import attach
 
 if TYPE_CHECKING:
-    from st_cdgm.references.base import REFERENCES as REFERENCES
     from st_cdgm.references.base import Reference as Reference
     from st_cdgm.references.base import build_reference as build_reference
 
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
-        "REFERENCES": "st_cdgm.references.base",
         "Reference": "st_cdgm.references.base",
         "build_reference": "st_cdgm.references.base",
     },

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.variables.fields import FieldArrays
+from st_cdgm.references.base import Reference
 from st_cdgm.references.components import PrincipalComponents
 from st_cdgm.references.days import (
     check_members,
@@ -17,10 +18,12 @@ from st_cdgm.references.days import (
     season_pool,
     training_days,
 )
+from st_cdgm.registry import register
 
 
+@register("reference", "analogs")
 @dataclass(kw_only=True, eq=False)
-class AnalogReference:
+class AnalogReference(Reference):
     """The M training days nearest in the space of predictor principal components.
 
     Attributes
@@ -37,8 +40,6 @@ class AnalogReference:
     Lorenz (1969), doi:10.1175/1520-0469(1969)26<636:APARBN>2.0.CO;2; Zorita and von
     Storch (1999), doi:10.1175/1520-0442(1999)012<2474:TAMAAS>2.0.CO;2.
     """
-
-    name: ClassVar[str] = "analogs"
 
     components: int = 20
     variance: float = 0.95

@@ -1,36 +1,42 @@
-"""What a reference method is, and where to find one by name.
+"""What a reference method is: the contract that each keeps.
 
 A reference is fitted on the training days alone and answers with an ensemble in target
-units. A model that does not beat the best of them has shown nothing.
+units. A model that does not beat the best of them has shown nothing. A class becomes
+one by ``@register("reference", name)`` in its own file, here or in a plugin; it is then
+valid in ``evaluation.references``, and its name stands in scorecard and report.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from importlib import import_module
-from typing import ClassVar, Protocol, Self, cast
+from abc import ABC, abstractmethod
+from typing import Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.variables.fields import FieldArrays
-from st_cdgm.errors import ConfigError
+from st_cdgm.registry import get
 
 
-class Reference(Protocol):
+class Reference(ABC):
     """A method that predicts ensembles and was fitted on training days only.
 
-    Attributes
-    ----------
-    name : str
-        Key in the registry and source name in a scorecard.
+    It can be made without arguments: what it can be told has default values.
     """
 
-    name: ClassVar[str]
-
+    @abstractmethod
     def fit(self, train: FieldArrays, preprocessor: Preprocessor) -> Self:
         """Learn from the training days and return the fitted reference.
+
+        Parameters
+        ----------
+        train : FieldArrays
+            T training days: predictors ``lr`` (T, C_lr, y, x), standardised; first
+            guess ``baseline`` and truth ``hr`` (T, C, Y, X), target units, NaN where
+            the truth is missing.
+        preprocessor : Preprocessor
+            Targets, grids, codec and the cells ``valid`` (C, Y, X) with training truth.
 
         Raises
         ------
@@ -38,6 +44,7 @@ class Reference(Protocol):
             The training days have no truth or are too few.
         """
 
+    @abstractmethod
     def predict(
         self, days: FieldArrays, *, members: int, seed: int
     ) -> NDArray[np.float32]:
@@ -63,31 +70,6 @@ class Reference(Protocol):
         """
 
 
-class _Registry(Mapping[str, type[Reference]]):
-    """Reference classes by name, imported when they are asked for."""
-
-    _places: ClassVar[dict[str, tuple[str, str]]] = {
-        "lr_interp": ("interpolation", "InterpolationReference"),
-        "climatology": ("climatology", "ClimatologyReference"),
-        "analogs": ("analogs", "AnalogReference"),
-        "ridge": ("linear", "RidgeReference"),
-    }
-
-    def __getitem__(self, name: str) -> type[Reference]:
-        module, attribute = self._places[name]
-        found = getattr(import_module(f"st_cdgm.references.{module}"), attribute)
-        return cast("type[Reference]", found)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-
-REFERENCES: Mapping[str, type[Reference]] = _Registry()
-
-
 def build_reference(name: str) -> Reference:
     """Return an unfitted reference by its name.
 
@@ -96,10 +78,4 @@ def build_reference(name: str) -> Reference:
     ConfigError
         Unknown name; the message lists the known ones.
     """
-    if name not in REFERENCES:
-        raise ConfigError(
-            "There is no such reference method.",
-            found=name,
-            expected=" | ".join(REFERENCES),
-        )
-    return REFERENCES[name]()
+    return cast("Reference", get("reference", name)())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.variables.fields import FieldArrays
+from st_cdgm.references.base import Reference
 from st_cdgm.references.days import (
     check_members,
     draw_days,
@@ -17,10 +18,12 @@ from st_cdgm.references.days import (
     season_pool,
     training_days,
 )
+from st_cdgm.registry import register
 
 
+@register("reference", "climatology")
 @dataclass(kw_only=True, eq=False)
-class ClimatologyReference:
+class ClimatologyReference(Reference):
     """Whole fields of training days of the same season, drawn at random.
 
     Attributes
@@ -30,8 +33,6 @@ class ClimatologyReference:
         the year is at most this far away. Where these are fewer than the members, the
         days nearest in season serve.
     """
-
-    name: ClassVar[str] = "climatology"
 
     window: float = 10.0
 

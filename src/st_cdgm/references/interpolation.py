@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +12,17 @@ from st_cdgm.data.fit.baseline.interpolation import Baseline
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.variables.fields import FieldArrays
 from st_cdgm.errors import InputError
+from st_cdgm.references.base import Reference
 from st_cdgm.references.days import mask_invalid
+from st_cdgm.registry import register
+
+STRATEGY = "lr_interp"
 
 
+@register("reference", "lr_interp")
 @dataclass(kw_only=True, eq=False)
-class InterpolationReference:
+class InterpolationReference(Reference):
     """The ``lr_interp`` baseline alone: one deterministic member."""
-
-    name: ClassVar[str] = "lr_interp"
 
     def fit(self, train: FieldArrays, preprocessor: Preprocessor) -> Self:
         """Check that the baseline is an interpolation; nothing is learned.
@@ -31,11 +34,11 @@ class InterpolationReference:
         """
         del train
         strategies = _strategies(preprocessor.baseline)
-        if strategies != {self.name}:
+        if strategies != {STRATEGY}:
             raise InputError(
                 "lr_interp needs an interpolated baseline for every target.",
                 found=", ".join(sorted(strategies)),
-                expected=self.name,
+                expected=STRATEGY,
                 remedy="set baseline_strategy: lr_interp, or leave this reference out",
             )
         self._preprocessor = preprocessor

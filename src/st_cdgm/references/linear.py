@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from st_cdgm.data.fit.harmonics import annual_waves
 from st_cdgm.data.fit.preprocessor import Preprocessor
+from st_cdgm.data.fit.ridge import solve_ridge
 from st_cdgm.data.variables.fields import FieldArrays
+from st_cdgm.references.base import Reference
 from st_cdgm.references.components import PrincipalComponents
 from st_cdgm.references.days import (
     check_members,
@@ -21,6 +24,7 @@ from st_cdgm.references.days import (
     season_pool,
     training_days,
 )
+from st_cdgm.registry import register
 from st_cdgm.typing import Floats
 
 _LOGGER = logging.getLogger(__name__)
@@ -36,8 +40,9 @@ SPELL_DAYS = 10
 BLOCK_BYTES = 64 * 2**20
 
 
+@register("reference", "ridge")
 @dataclass(kw_only=True, eq=False)
-class RidgeReference:
+class RidgeReference(Reference):
     """A linear regression in encoded target space plus whole residual fields.
 
     Predictors are the leading principal components (scaled to unit variance) and
@@ -57,8 +62,6 @@ class RidgeReference:
     penalty : float
         After :meth:`fit`: the penalty chosen, as a share of the number of days.
     """
-
-    name: ClassVar[str] = "ridge"
 
     components: int = 40
     harmonics: int = 2
@@ -84,17 +87,15 @@ class RidgeReference:
         folds = year_folds(days.day)
         self.penalty = choose_penalty(X, Y, folds)
         _LOGGER.info("ridge: penalty %g of the number of days", self.penalty)
-        self._coefficients = solve_ridge(X.T @ X, X.T @ Y, self.penalty, len(X))
+        self._coefficients = solve_ridge(
+            X.T @ X, X.T @ Y, _penalties(X.shape[1], self.penalty, len(X))
+        )
         self._residual = held_out_residuals(X, Y, folds, self.penalty)
         return self
 
     def _features(self, days: FieldArrays) -> Floats:
-        angle = 2 * np.pi * days.season.astype(np.float64)
-        waves = [
-            f(k * angle) for k in range(1, self.harmonics + 1) for f in (np.sin, np.cos)
-        ]
         scores = self._space.transform(days.lr) / self._width
-        return np.column_stack([np.ones(len(days)), *waves, scores])
+        return np.column_stack([annual_waves(days.season, self.harmonics), scores])
 
     def predict(
         self, days: FieldArrays, *, members: int, seed: int
@@ -154,21 +155,9 @@ def year_folds(day: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return [np.flatnonzero(fold == k) for k in range(FOLDS) if (fold == k).any()]
 
 
-def solve_ridge(gram: Floats, cross: Floats, penalty: float, days: int) -> Floats:
-    """Solve for the coefficients ``(K, P)``; the first feature (1) is not penalised.
-
-    Parameters
-    ----------
-    gram, cross : ndarray
-        ``X^T X`` and ``X^T Y``. Shapes ``(K, K)`` and ``(K, P)``.
-    penalty : float
-        As a share of ``days``.
-    days : int
-        Number of days summed in ``gram``.
-    """
-    diagonal = np.full(len(gram), penalty * days)
-    diagonal[0] = 0.0
-    return np.asarray(np.linalg.solve(gram + np.diag(diagonal), cross))
+def _penalties(features: int, penalty: float, days: int) -> Floats:
+    """Return the penalty of each feature; the first one (1) is free. ``(K,)``."""
+    return np.where(np.arange(features) > 0, penalty * days, 0.0)
 
 
 def choose_penalty(
@@ -204,7 +193,9 @@ def held_out_residuals(
     for fold in folds:
         x, y = X[fold], Y[fold]
         coefficients = solve_ridge(
-            gram - x.T @ x, cross - x.T @ y, penalty, len(X) - len(fold)
+            gram - x.T @ x,
+            cross - x.T @ y,
+            _penalties(X.shape[1], penalty, len(X) - len(fold)),
         )
         out[fold] = y - x @ coefficients
     return out

@@ -35,12 +35,12 @@ def scorecard_table(scorecard: Scorecard, metric: str = "crps") -> Group:
     from rich.console import Group
     from rich.table import Table
 
-    from st_cdgm.evaluation.scorecard import METRICS
+    from st_cdgm.evaluation.metrics.base import metric_of
 
     scores, best = scorecard.wide(metric), scorecard.best(metric)
     chosen = scorecard.rows[scorecard.rows["metric"] == metric]
     units = dict(zip(chosen["variable"], chosen["units"], strict=True))
-    title = f"{METRICS[metric].title} (* best)"
+    title = f"{metric_of(metric).title} (* best)"
     table = Table(title=title, box=table_lines())
     table.add_column("source")
     for variable in scores.columns:

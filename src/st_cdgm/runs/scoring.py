@@ -122,6 +122,7 @@ def score_test(
             land=_land_fraction(config, pipeline),
             protocol=protocol,
             output=run_dir,
+            metrics=config.evaluation.metrics,
         )
 
 

@@ -41,7 +41,7 @@ class HarmonicSums:
     def add(self, season: FloatArray, values: FloatArray) -> None:
         """Add days. Shapes ``(T,)`` and ``(T, P)``, NaN where missing."""
         self.days += len(values)
-        waves = _harmonics(season, 2 * HARMONICS).T  # (13, T)
+        waves = annual_waves(season, 2 * HARMONICS).T  # (13, T)
         design = waves[: len(self._right)]
         for start in range(0, values.shape[1], _CELLS_PER_BLOCK):
             cells = slice(start, start + _CELLS_PER_BLOCK)
@@ -91,7 +91,7 @@ class HarmonicSums:
         )
 
 
-def _harmonics(season: FloatArray, order: int = HARMONICS) -> Floats:
+def annual_waves(season: FloatArray, order: int = HARMONICS) -> Floats:
     """Return 1, cos 1, sin 1, cos 2, ... of each day. Shape ``(T, 2 order + 1)``."""
     angle = 2 * np.pi * np.asarray(season, dtype=np.float64)
     waves = [wave(k * angle) for k in range(1, order + 1) for wave in (np.cos, np.sin)]
@@ -104,7 +104,7 @@ def _harmonic_products(sums: Floats, order: int) -> Floats:
     Parameters
     ----------
     sums : ndarray
-        Over days, in the order of :func:`_harmonics`. Shape ``(4 order + 1, P)``.
+        Over days, in the order of :func:`annual_waves`. Shape ``(4 order + 1, P)``.
     order : int
         Highest harmonic of the product's factors.
 
@@ -144,7 +144,7 @@ def from_harmonics(coefficients: FloatArray, season: FloatArray) -> FloatArray:
     ndarray
         Shape ``(T, ...)``, float32.
     """
-    design = _harmonics(season).astype(np.float32)
+    design = annual_waves(season).astype(np.float32)
     out = np.empty((len(design), *coefficients.shape[1:]), dtype=np.float32)
     # Day by day: a product of matrices rounds differently for one day and for many.
     for day, row in zip(out, design, strict=True):

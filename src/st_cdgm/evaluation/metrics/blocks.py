@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,6 +57,14 @@ class Score(Protocol):
 
     def update(self, block: Block) -> None:
         """Take in a block of days."""
+
+
+@runtime_checkable
+class PairScore(Protocol):
+    """What needs all days together, or the data twice."""
+
+    def read(self, pair: Pair) -> None:
+        """Read forecast and reference, in pieces that fit into memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,11 +218,19 @@ def _check_mask(
         ) from error
 
 
-def accumulate(pair: Pair, *scores: Score) -> None:
-    """Feed every block of ``pair`` to every score, reading the data once."""
+def accumulate(pair: Pair, *scores: Score | PairScore) -> None:
+    """Feed every block of ``pair`` to every score, reading the data once.
+
+    Scores that need all days together then read for themselves.
+    """
+    sums = [score for score in scores if not isinstance(score, PairScore)]
     for block in pair.blocks():
-        for score in scores:
+        for score in sums:
             score.update(block)
+
+    for whole in scores:
+        if isinstance(whole, PairScore):
+            whole.read(pair)
 
 
 def ratio(numerator: float, denominator: float) -> float:

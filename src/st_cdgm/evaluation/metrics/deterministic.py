@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from st_cdgm.errors import InputError
+from st_cdgm.evaluation.metrics.base import Metric
 from st_cdgm.evaluation.metrics.blocks import Block, accumulate, pair_of, ratio
+from st_cdgm.registry import register
 
 
 class MeanErrorScore:
@@ -212,3 +214,62 @@ def correlation(
     score = CorrelationScore()
     accumulate(pair_of(forecast, reference, weights=weights, mask=mask), score)
     return score.temporal if over == "time" else score.pooled
+
+
+@register("metric", "rmse")
+class RmseMetric(Metric):
+    """Error of the ensemble mean."""
+
+    score = MeanErrorScore
+    title, head = "RMSE of the ensemble mean", "RMSE"
+    ideal, place = 0.0, 30
+    headline = 3
+
+    def value(self, score: MeanErrorScore) -> float:
+        """Return the root mean squared error."""
+        return score.rmse
+
+
+@register("metric", "mae")
+class MaeMetric(Metric):
+    """Absolute error of the ensemble mean."""
+
+    score = MeanErrorScore
+    title = "mean absolute error of the ensemble mean"
+    ideal, place = 0.0, 40
+    headline = 2
+
+    def value(self, score: MeanErrorScore) -> float:
+        """Return the mean absolute error."""
+        return score.mae
+
+
+@register("metric", "bias")
+class BiasMetric(Metric):
+    """Mean error, forecast minus truth."""
+
+    score = MeanErrorScore
+    title, head = "bias of the ensemble mean", "bias"
+    ideal, place = 0.0, 50
+    signed = True
+
+    def value(self, score: MeanErrorScore) -> float:
+        """Return the mean error."""
+        return score.bias
+
+
+@register("metric", "correlation")
+class CorrelationMetric(Metric):
+    """Correlation in time, cell by cell."""
+
+    score = CorrelationScore
+    title, head = (
+        "correlation in time of the ensemble mean, annual cycle included",
+        "correlation",
+    )
+    ideal, place = 1.0, 60
+    units = "1"
+
+    def value(self, score: CorrelationScore) -> float:
+        """Return the area mean of the correlation in time."""
+        return score.temporal

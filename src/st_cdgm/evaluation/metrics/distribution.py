@@ -1,4 +1,4 @@
-"""Distributions of values: wet days, high quantiles, histograms, Wasserstein.
+"""Distributions of values: wet days, high quantiles, histograms.
 
 Call shape and array shapes: see :mod:`st_cdgm.evaluation.metrics.blocks`. Everything is
 computed on the members, never on their mean, which is smoother than any of them.
@@ -6,15 +6,19 @@ computed on the members, never on their mean, which is smoother than any of them
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from st_cdgm.errors import InputError
+from st_cdgm.evaluation.metrics.base import Metric, PrecipitationMetric
 from st_cdgm.evaluation.metrics.blocks import Block, Pair, accumulate, pair_of, ratio
+from st_cdgm.registry import register
 
+# mm day-1; what the scorecard calls a wet day.
+WET_DAY = 1.0
 # Values of one row block held at a time when quantiles need all days together.
 QUANTILE_BYTES = 256 * 2**20
 
@@ -35,7 +39,7 @@ class WetDays:
 class WetDayScore:
     """Weighted counts of wet days; see :func:`wet_day_frequency`."""
 
-    def __init__(self, *, threshold: float = 1.0) -> None:
+    def __init__(self, *, threshold: float = WET_DAY) -> None:
         self.threshold = threshold
         self._forecast = self._reference = self._weight = 0.0
 
@@ -61,7 +65,7 @@ def wet_day_frequency(
     *,
     weights: ArrayLike | None = None,
     mask: ArrayLike | None = None,
-    threshold: float = 1.0,
+    threshold: float = WET_DAY,
 ) -> WetDays:
     """Share of days with at least ``threshold``, of all members and of the reference.
 
@@ -160,6 +164,14 @@ def _quantile_rows(pair: Pair, rows: slice, q: float) -> NDArray[np.float64]:
     return out
 
 
+class QuantileScore:
+    """The 99th percentile of forecast and reference; see :func:`quantile_change`."""
+
+    def read(self, pair: Pair) -> None:
+        """Compute it in blocks of rows."""
+        self.value = quantile_change_of(pair, q=0.99)
+
+
 def quantile_ratio(
     forecast: ArrayLike,
     reference: ArrayLike,
@@ -196,9 +208,14 @@ def histogram_distance(
     bins : int
         Number of bins of equal width.
     """
+    pair = pair_of(forecast, reference, weights=weights, mask=mask)
+    return histogram_distance_of(pair, bins=bins)
+
+
+def histogram_distance_of(pair: Pair, *, bins: int = 50) -> float:
+    """Compute :func:`histogram_distance` for a pair of readers, reading it twice."""
     if bins < 1:
         raise InputError("A histogram needs a bin.", found=bins, expected=">= 1")
-    pair = pair_of(forecast, reference, weights=weights, mask=mask)
     low, high = np.inf, -np.inf
     for block in pair.blocks():
         counted = block.weight > 0
@@ -229,65 +246,96 @@ def _counts(
     return np.asarray(counts, dtype=np.float64)
 
 
-def sliced_wasserstein(
-    forecast: ArrayLike,
-    reference: ArrayLike,
-    *,
-    rng: np.random.Generator,
-    mask: ArrayLike | None = None,
-    patch: int = 3,
-    projections: int = 50,
-    quantiles: int = 1024,
-) -> float:
-    r"""Sliced Wasserstein-2 distance between the patches of forecast and reference.
+class HistogramScore:
+    """The distance of the histograms; see :func:`histogram_distance`."""
 
-    :math:`\sqrt{E_\theta W_2^2(\theta_\# P, \theta_\# Q)}`, P and Q being all
-    ``patch x patch`` squares of counted cells over all days (and members), and theta
-    random directions. In one dimension W2 is the root mean square difference of the
-    quantile functions, here at ``quantiles`` mid-points.
-
-    Parameters
-    ----------
-    forecast, reference, mask : array_like
-        See :mod:`st_cdgm.evaluation.metrics.blocks`. Points have no area weights.
-    rng : Generator
-        Draws the directions.
-    patch : int
-        Side of a patch in cells; 1 compares values alone.
-    projections, quantiles : int
-        Number of directions and of quantile levels.
-
-    Returns
-    -------
-    float
-        In the units of the variable; 0 for equal distributions; NaN without any patch.
-
-    References
-    ----------
-    Bonneel et al. (2015), doi:10.1007/s10851-014-0506-3.
-    """
-    if min(patch, projections, quantiles) < 1:
-        raise InputError("patch, projections and quantiles must be at least 1.")
-    pair = pair_of(forecast, reference, mask=mask)
-    if patch > min(pair.shape[2:]):
-        return float("nan")
-    theta = rng.standard_normal((patch * patch, projections))
-    theta /= np.linalg.norm(theta, axis=0)
-    p: list[NDArray[np.float64]] = []
-    q: list[NDArray[np.float64]] = []
-    for block in pair.blocks():
-        inside = _windows(block.weight > 0, patch).all(axis=(-2, -1))  # (t, y, x)
-        members = np.moveaxis(block.forecast, 1, 0)
-        p += [_windows(m, patch)[inside].reshape(-1, patch**2) @ theta for m in members]
-        q.append(_windows(block.reference, patch)[inside].reshape(-1, patch**2) @ theta)
-    level = (np.arange(quantiles) + 0.5) / quantiles
-    first, second = np.concatenate(p), np.concatenate(q)
-    if first.size == 0:
-        return float("nan")
-    gap = np.quantile(first, level, axis=0) - np.quantile(second, level, axis=0)
-    return float(np.sqrt((gap**2).mean()))
+    def read(self, pair: Pair) -> None:
+        """Find the range, then count."""
+        self.value = histogram_distance_of(pair)
 
 
-def _windows(fields: NDArray[Any], patch: int) -> NDArray[Any]:
-    view = np.lib.stride_tricks.sliding_window_view(fields, (patch, patch), axis=(1, 2))
-    return np.asarray(view)
+@register("metric", "p99_bias")
+class P99BiasMetric(Metric):
+    """High values: difference of the percentiles in time."""
+
+    score = QuantileScore
+    title, head = "bias of the 99th percentile", "99th percentile bias"
+    ideal, place = 0.0, 90
+    signed = True
+
+    def value(self, score: QuantileScore) -> float:
+        """Return the difference of the area means."""
+        return score.value.difference
+
+
+@register("metric", "p99_ratio")
+class P99RatioMetric(PrecipitationMetric):
+    """Heavy precipitation: ratio of the percentiles in time."""
+
+    score = QuantileScore
+    title, head = "ratio of the 99th percentile", "99th percentile ratio"
+    ideal, place = 1.0, 100
+    units = "1"
+    replaces = "p99_bias"
+
+    def value(self, score: QuantileScore) -> float:
+        """Return forecast over truth."""
+        return score.value.ratio
+
+
+@register("metric", "wet_day_frequency")
+class WetDayMetric(PrecipitationMetric):
+    """Share of days with at least 1 mm/day."""
+
+    score = WetDayScore
+    title = "share of wet days"
+    ideal, place = math.nan, 110
+    units = "1"
+
+    def value(self, score: WetDayScore) -> float:
+        """Return the share of the members."""
+        return score.value.forecast
+
+
+@register("metric", "wet_day_frequency_truth")
+class WetDayTruthMetric(PrecipitationMetric):
+    """The same of the truth."""
+
+    score = WetDayScore
+    title = "share of wet days, truth"
+    ideal, place = math.nan, 120
+    units = "1"
+
+    def value(self, score: WetDayScore) -> float:
+        """Return the share of the truth."""
+        return score.value.reference
+
+
+@register("metric", "wet_day_frequency_bias")
+class WetDayBiasMetric(PrecipitationMetric):
+    """Difference of the shares of wet days."""
+
+    score = WetDayScore
+    title, head = "bias of the share of wet days", "wet-day frequency difference"
+    ideal, place = 0.0, 130
+    units = "1"
+    signed = True
+
+    def value(self, score: WetDayScore) -> float:
+        """Return forecast minus truth."""
+        return score.value.difference
+
+
+@register("metric", "histogram_distance")
+class HistogramMetric(Metric):
+    """Distance of the histograms; reads all data twice."""
+
+    score = HistogramScore
+    title, head = "distance of the histograms of all values", "histogram distance"
+    ideal, place = 0.0, 200
+    units = "1"
+    standard = False
+
+    def value(self, score: HistogramScore) -> float:
+        """Return the distance, 0 to 2."""
+        return score.value

@@ -12,7 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from st_cdgm.errors import InputError
-from st_cdgm.evaluation.metrics.blocks import pair_of, ratio
+from st_cdgm.evaluation.metrics.base import Metric, PrecipitationMetric
+from st_cdgm.evaluation.metrics.blocks import (
+    Block,
+    Pair,
+    accumulate,
+    pair_of,
+    ratio,
+)
+from st_cdgm.registry import register
 
 
 def fss(
@@ -53,18 +61,43 @@ def fss(
     ----------
     Roberts and Lean (2008), doi:10.1175/2007MWR2123.1.
     """
-    if window < 1 or window % 2 == 0:
-        raise InputError("The window must be odd and positive.", found=window)
-    difference = power = 0.0
-    for block in pair_of(forecast, reference, weights=weights, mask=mask).blocks():
+    score = FssScore(threshold=threshold, window=window)
+    accumulate(pair_of(forecast, reference, weights=weights, mask=mask), score)
+    return score.value
+
+
+class FssScore:
+    """Squared differences and squares of the fractions; see :func:`fss`."""
+
+    def __init__(self, *, threshold: float = 1.0, window: int = 9) -> None:
+        if window < 1 or window % 2 == 0:
+            raise InputError("The window must be odd and positive.", found=window)
+        self.threshold, self.window = threshold, window
+        self._difference = self._power = 0.0
+
+    def update(self, block: Block) -> None:
+        """Take in a block of days."""
         counted = block.weight > 0
-        area = _window_sum(counted, window)
-        share_o = _share(block.reference >= threshold, counted, area, window)
+        area = _window_sum(counted, self.window)
+        share_o = self._share(block.reference, counted, area)
         for member in np.moveaxis(block.forecast, 1, 0):
-            share_f = _share(member >= threshold, counted, area, window)
-            difference += float((block.weight * (share_f - share_o) ** 2).sum())
-            power += float((block.weight * (share_f**2 + share_o**2)).sum())
-    return 1 - ratio(difference, power)
+            share_f = self._share(member, counted, area)
+            self._difference += float((block.weight * (share_f - share_o) ** 2).sum())
+            self._power += float((block.weight * (share_f**2 + share_o**2)).sum())
+
+    def _share(
+        self,
+        field: NDArray[np.float64],
+        counted: NDArray[np.bool_],
+        area: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        events = (field >= self.threshold) & counted
+        return _window_sum(events, self.window) / np.maximum(area, 1)
+
+    @property
+    def value(self) -> float:
+        """The skill score."""
+        return 1 - ratio(self._difference, self._power)
 
 
 def _window_sum(flags: NDArray[np.bool_], window: int) -> NDArray[np.float64]:
@@ -72,15 +105,6 @@ def _window_sum(flags: NDArray[np.bool_], window: int) -> NDArray[np.float64]:
     mean = ndimage.uniform_filter(flags.astype(np.float64), size, mode="constant")
     # Counts are whole numbers: rounding takes away what the running sums leave behind.
     return np.asarray(np.rint(mean * window**2))
-
-
-def _share(
-    event: NDArray[np.bool_],
-    counted: NDArray[np.bool_],
-    area: NDArray[np.float64],
-    window: int,
-) -> NDArray[np.float64]:
-    return _window_sum(event & counted, window) / np.maximum(area, 1)
 
 
 def f1_extremes(
@@ -110,11 +134,22 @@ def f1_extremes(
         ``{"p95": ..., "p99.9": ...}``; NaN where neither side has an event.
     """
     pair = pair_of(forecast, reference, weights=weights, mask=mask)
+    return f1_extremes_of(pair, percentiles)
+
+
+def f1_extremes_of(
+    pair: Pair, percentiles: Sequence[float] = (95.0, 99.0)
+) -> dict[str, float]:
+    """Compute :func:`f1_extremes` for a pair of readers.
+
+    The counted values of the reference are held at once, the forecast never.
+    """
     values = np.concatenate(
         [b.reference[b.weight > 0] for b in pair.blocks()] or [np.empty(0)]
     )
     if values.size == 0:
         return {f"p{p:.12g}": float("nan") for p in percentiles}
+
     thresholds = np.percentile(values, percentiles)
     counts = np.zeros((len(percentiles), 2))  # hits; all events on either side
     for block in pair.blocks():
@@ -127,3 +162,78 @@ def f1_extremes(
         f"p{p:.12g}": ratio(hits, events)
         for p, (hits, events) in zip(percentiles, counts, strict=True)
     }
+
+
+class ExtremesScore:
+    """F1 of the 95th and 99th percentile; see :func:`f1_extremes`."""
+
+    def read(self, pair: Pair) -> None:
+        """Find the thresholds, then count hits."""
+        self.value = f1_extremes_of(pair)
+
+
+@register("metric", "fss")
+class FssMetric(PrecipitationMetric):
+    """Where it rains: at least 1 mm/day, within 9 cells."""
+
+    score = FssScore
+    title, head = "fractions skill score of wet days, 9 x 9 cells", "FSS, wet days"
+    ideal, place = 1.0, 220
+    units = "1"
+    standard = False
+
+    def value(self, score: FssScore) -> float:
+        """Return the score, 0 to 1."""
+        return score.value
+
+
+class HeavyFssScore(FssScore):
+    """Fractions skill of 10 mm/day."""
+
+    def __init__(self) -> None:
+        super().__init__(threshold=10.0)
+
+
+@register("metric", "fss_10mm")
+class HeavyFssMetric(PrecipitationMetric):
+    """Where it pours: at least 10 mm/day, within 9 cells."""
+
+    score = HeavyFssScore
+    title, head = "fractions skill score of 10 mm/day, 9 x 9 cells", "FSS, 10 mm/day"
+    ideal, place = 1.0, 230
+    units = "1"
+    standard = False
+
+    def value(self, score: FssScore) -> float:
+        """Return the score, 0 to 1."""
+        return score.value
+
+
+@register("metric", "f1_p95")
+class F1P95Metric(Metric):
+    """Hits of high values, cell by cell and member by member."""
+
+    score = ExtremesScore
+    title, head = "F1 of days above the truth's 95th percentile", "F1 above p95"
+    ideal, place = 1.0, 240
+    units = "1"
+    standard = False
+
+    def value(self, score: ExtremesScore) -> float:
+        """Return the score, 0 to 1."""
+        return score.value["p95"]
+
+
+@register("metric", "f1_p99")
+class F1P99Metric(Metric):
+    """Hits of extreme values, cell by cell and member by member."""
+
+    score = ExtremesScore
+    title, head = "F1 of days above the truth's 99th percentile", "F1 above p99"
+    ideal, place = 1.0, 250
+    units = "1"
+    standard = False
+
+    def value(self, score: ExtremesScore) -> float:
+        """Return the score, 0 to 1."""
+        return score.value["p99"]

@@ -5,11 +5,15 @@ Call shape and array shapes: see :mod:`st_cdgm.evaluation.metrics.blocks`.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import scoringrules
 from numpy.typing import ArrayLike, NDArray
 
+from st_cdgm.evaluation.metrics.base import Metric
 from st_cdgm.evaluation.metrics.blocks import Block, accumulate, pair_of, ratio
+from st_cdgm.registry import register
 
 
 class CrpsScore:
@@ -296,3 +300,58 @@ def reliability_index(histogram: ArrayLike) -> float:
     """
     frequency = np.asarray(histogram, dtype=np.float64)
     return float(np.abs(frequency - 1 / frequency.size).sum())
+
+
+@register("metric", "crps")
+class CrpsMetric(Metric):
+    """Continuous ranked probability score, fair in the ensemble size."""
+
+    score = CrpsScore
+    title, head = "fair CRPS", "fair CRPS"
+    ideal, place = 0.0, 10
+    headline = 1
+
+    def value(self, score: CrpsScore) -> float:
+        """Return the mean over days and cells."""
+        return score.value
+
+
+@register("metric", "energy_score")
+class EnergyMetric(Metric):
+    """Energy score of whole fields."""
+
+    score = EnergyScore
+    title = "fair energy score of the day's field"
+    ideal, place = 0.0, 20
+
+    def value(self, score: EnergyScore) -> float:
+        """Return the mean over days."""
+        return score.value
+
+
+@register("metric", "spread_skill")
+class SpreadSkillMetric(Metric):
+    """Spread of the ensemble over the error of its mean."""
+
+    score = SpreadSkillScore
+    title, head = "spread-skill ratio", "spread / skill"
+    ideal, place = 1.0, 70
+    units = "1"
+
+    def value(self, score: SpreadSkillScore) -> float:
+        """Return spread over error, NaN for one member."""
+        return score.value
+
+
+@register("metric", "rank_histogram_distance")
+class RankHistogramMetric(Metric):
+    """Distance of the rank histogram from flat."""
+
+    score = RankHistogram
+    title, head = "distance of the rank histogram from flat", "rank histogram distance"
+    ideal, place = 0.0, 80
+    units = "1"
+
+    def value(self, score: RankHistogram) -> float:
+        """Return the reliability index, NaN for one member."""
+        return reliability_index(score.value) if score.value.size > 2 else math.nan

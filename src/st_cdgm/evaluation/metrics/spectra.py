@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import fft
 
+from st_cdgm.evaluation.metrics.base import Metric
 from st_cdgm.evaluation.metrics.blocks import Block, accumulate, pair_of
+from st_cdgm.registry import register
 
 # Power below this share of the largest reference power counts as this share.
 FLOOR = 1e-12
@@ -163,3 +165,17 @@ def power_spectrum(
     """Return wavenumber and mean power of fields ``(Y, X)`` or ``(T, Y, X)``."""
     spectrum = spectra(field, field, weights=weights, mask=mask)
     return spectrum.wavenumber, spectrum.reference
+
+
+@register("metric", "spectrum_distance")
+class SpectrumMetric(Metric):
+    """Distance of the log spectra of members and truth."""
+
+    score = SpectrumScore
+    title, head = "distance of the log spectra", "spectrum distance"
+    ideal, place = 0.0, 140
+    units = "dB"
+
+    def value(self, score: SpectrumScore) -> float:
+        """Return the RMS over wavenumbers, mean over members."""
+        return score.value.distance

@@ -8,51 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from st_cdgm.evaluation.gains import BLOCK_DAYS, RESAMPLES, Gain, percent
+from st_cdgm.evaluation.metrics.base import metric_of
 from st_cdgm.evaluation.report.plots import pretty_units
-from st_cdgm.evaluation.scorecard import METRICS, Scorecard
+from st_cdgm.evaluation.scorecard import Scorecard
 
-# Scores that may decide the headline, the first one present wins. All are better low.
-HEADLINE_METRICS = ("crps", "mae", "rmse")
-# Shown in the main table, in this order; everything else goes to the full table.
-MAIN_METRICS = (
-    "crps",
-    "rmse",
-    "bias",
-    "correlation",
-    "spread_skill",
-    "rank_histogram_distance",
-    "p99_bias",
-    "p99_ratio",
-    "wet_day_frequency_bias",
-    "spectrum_distance",
-)
-# Where the first is given, the second need not be in the main table.
-_REPLACES = {"p99_ratio": "p99_bias"}
-# Column heads of the main table; the full table spells the scores out.
-_SHORT = {
-    "crps": "fair CRPS",
-    "rmse": "RMSE",
-    "bias": "bias",
-    "correlation": "correlation",
-    "spread_skill": "spread / skill",
-    "rank_histogram_distance": "rank histogram distance",
-    "p99_bias": "99th percentile bias",
-    "p99_ratio": "99th percentile ratio",
-    "wet_day_frequency_bias": "wet-day frequency difference",
-    "spectrum_distance": "spectrum distance",
-}
 # Differences smaller than this share are called equal, they round away anyway.
 _TIE = 5e-4
-
-
-def goal_of(metric: str) -> float:
-    """Return the value of a perfect forecast, NaN where none is better or known."""
-    return METRICS[metric].ideal if metric in METRICS else math.nan
-
-
-def metric_label(metric: str) -> str:
-    """Return a score's name in words, ``crps`` is ``fair CRPS``."""
-    return METRICS[metric].title if metric in METRICS else metric.replace("_", " ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +69,7 @@ class Scores:
     def best(self, variable: str, metric: str) -> set[str]:
         """Return the sources nearest to the ideal value; several for a tie."""
         losses = {
-            source: abs(self.get(source, variable, metric) - goal_of(metric))
+            source: abs(self.get(source, variable, metric) - metric_of(metric).ideal)
             for source in self.sources
         }
         known = {source: loss for source, loss in losses.items() if loss < math.inf}
@@ -213,9 +174,10 @@ def compare(scores: Scores) -> list[Comparison]:
 
 
 def headline_metric(scores: Scores, variable: str) -> str | None:
-    """Return the first score of `HEADLINE_METRICS` that the variable has."""
+    """Return the score that decides, of those that the variable has."""
     known = {metric for _, name, metric in scores.values if name == variable}
-    return next((metric for metric in HEADLINE_METRICS if metric in known), None)
+    ranks = {metric: metric_of(metric).headline for metric in known}
+    return min((m for m in ranks if ranks[m] > 0), key=ranks.__getitem__, default=None)
 
 
 def verdict(scores: Scores) -> str:
@@ -240,7 +202,7 @@ def verdict(scores: Scores) -> str:
         outcome: [pair for pair in pairs if pair.outcome == outcome]
         for outcome in ("wins", "ties", "unclear", "loses", "unknown")
     }
-    metrics = " / ".join(dict.fromkeys(metric_label(pair.metric) for pair in pairs))
+    metrics = " / ".join(dict.fromkeys(metric_of(pair.metric).title for pair in pairs))
     share = _count(len(groups["wins"]), len(pairs))
     parts = [f"Judged by {metrics}, {model} beats the best reference in {share}"]
     if groups["wins"]:
@@ -332,7 +294,7 @@ def score_tables(scores: Scores, *, full: bool = False) -> list[ScoreTable]:
             rows.append((source, number == 0, cells))
         columns = [
             (
-                metric_label(m) if full else _SHORT.get(m, metric_label(m)),
+                metric_of(m).title if full else metric_of(m).head or metric_of(m).title,
                 _note(m, scores.units.get((variable, m), "")),
             )
             for m in metrics
@@ -348,16 +310,18 @@ def _columns_of(scores: Scores, variable: str, *, full: bool) -> list[str]:
         for metric in scores.metrics
         if any(math.isfinite(scores.get(s, variable, metric)) for s in scores.sources)
     ]
-    dropped = {old for new, old in _REPLACES.items() if new in present}
-    main = [m for m in MAIN_METRICS if m in present and m not in dropped]
+    described = {name: metric_of(name) for name in present}
+    dropped = {metric.replaces for metric in described.values()}
+    main = [n for n, metric in described.items() if metric.head and n not in dropped]
+    main.sort(key=lambda name: (described[name].place, name))
     return present if full or not main else main
 
 
 def _note(metric: str, units: str) -> str:
-    goal = goal_of(metric)
+    goal, signed = metric_of(metric).ideal, metric_of(metric).signed
     if math.isnan(goal):
         side = "description only"
-    elif goal == 0.0 and "bias" not in metric:
+    elif goal == 0.0 and not signed:
         side = "lower is better"
     else:
         side = f"ideal {goal:g}"

@@ -15,6 +15,7 @@ from st_cdgm.data.fit.baseline.interpolation import MIN_DAYS, Baseline, fill_cel
 from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.harmonics import HarmonicSums, from_harmonics
 from st_cdgm.data.fit.moments import Blocks, fill_nearest
+from st_cdgm.data.fit.ridge import solve_ridge
 from st_cdgm.errors import InputError
 from st_cdgm.typing import FloatArray, Floats
 
@@ -321,8 +322,7 @@ class _Sums:
     def solve(self, penalty: float, cells: slice) -> Floats:
         """Return the coefficients. Shape ``(K, p)``."""
         weight = penalty * np.trace(self.gram) / len(self.gram)
-        matrix = self.gram + max(weight, 1e-12) * np.eye(len(self.gram))
-        return np.linalg.solve(matrix, self.scaled(cells))
+        return solve_ridge(self.gram, self.scaled(cells), max(weight, 1e-12))
 
     def error(self, coefficients: Floats, cells: slice) -> float:
         """Return the squared error per day less that of no regression, over cells."""

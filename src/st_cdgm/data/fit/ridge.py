@@ -1,0 +1,27 @@
+"""The penalised normal equations of a ridge regression."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from st_cdgm.typing import Floats
+
+
+def solve_ridge(gram: Floats, cross: Floats, penalty: ArrayLike) -> Floats:
+    """Return the coefficients ``(X^T X + diag(penalty))^-1 X^T Y``.
+
+    Parameters
+    ----------
+    gram, cross : ndarray
+        ``X^T X`` and ``X^T Y``. Shapes ``(K, K)`` and ``(K, P)``.
+    penalty : array_like
+        Of all features alike, or of each: 0 for an intercept. Shape ``()`` or ``(K,)``.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(K, P)``.
+    """
+    diagonal = np.broadcast_to(np.asarray(penalty, dtype=np.float64), len(gram))
+    return np.asarray(np.linalg.solve(gram + np.diag(diagonal), cross))

@@ -1,0 +1,130 @@
+"""What a metric of the scorecard is: one number per source and variable.
+
+A class becomes a metric by ``@register("metric", name)`` in its own file, here or in a
+plugin. Scorecard, terminal and report take columns, labels and goals from it::
+
+    class WarmDays:                                 # the sum over days
+        def __init__(self) -> None:
+            self.total = self.weight = 0.0
+
+        def update(self, block: Block) -> None:
+            warm = (block.forecast > 25).mean(axis=1)
+            self.total += float((block.weight * warm).sum())
+            self.weight += float(block.weight.sum())
+
+    @register("metric", "warm_days")
+    class WarmDaysMetric(Metric):                   # the column
+        title, ideal, units = "share of warm days", math.nan, "1"
+        score = WarmDays
+
+        def value(self, score: WarmDays) -> float:
+            return ratio(score.total, score.weight)
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, cast
+
+from st_cdgm.data.variables.fields import TargetVariable
+from st_cdgm.data.variables.kinds import is_precipitation
+from st_cdgm.evaluation.metrics.blocks import PairScore, Score
+from st_cdgm.registry import get, names
+
+
+class Metric(ABC):
+    """One column of the scorecard: what it needs, what it is called, what is good.
+
+    Attributes
+    ----------
+    score : type
+        Class of what goes through the data, made anew for every source and variable,
+        without arguments: with ``update(block)`` it is given every block of days in
+        time order, with ``read(pair)`` forecast and truth at once, for what needs all
+        days together (see :mod:`st_cdgm.evaluation.metrics.blocks`). Metrics of the
+        same class share one object.
+    title : str
+        Name in words: ``fair CRPS``.
+    head : str
+        Column head in the report's main table; empty: only in the full table.
+    ideal : float
+        The value of a perfect forecast; of two values the nearer one is better. NaN
+        for a number that only describes.
+    signed : bool
+        Whether an ideal of 0 may be missed on both sides, as by a bias.
+    units : str
+        Units; those of the variable when empty.
+    standard : bool
+        Part of every scorecard; else only where ``evaluation.metrics`` names it.
+    place : int
+        Order of the columns, the smallest first.
+    headline : int
+        Which metric decides who wins: of those a variable has, the smallest number
+        above 0. Such a metric is positive and better low.
+    replaces : str
+        Metric that need not stand beside it in the main table.
+    """
+
+    score: type[Score] | type[PairScore]
+    title: str
+    ideal: float
+    head = ""
+    signed = False
+    units = ""
+    standard = True
+    place = 1000
+    headline = 0
+    replaces = ""
+
+    def suits(self, target: TargetVariable) -> bool:
+        """Whether the metric has a meaning for a variable; for all by default."""
+        del target
+        return True
+
+    @abstractmethod
+    def value(self, score: Any) -> float:
+        """Return the number, NaN where it is not defined, from a complete `score`."""
+
+
+class PrecipitationMetric(Metric):
+    """A metric that has a meaning for precipitation alone."""
+
+    def suits(self, target: TargetVariable) -> bool:
+        """Whether the variable is precipitation."""
+        return is_precipitation(target.name, target.standard_name)
+
+
+class _Unknown(Metric):
+    """A metric of a file that another version, or a plugin not loaded, has written."""
+
+    ideal = math.nan
+
+    def __init__(self, name: str) -> None:
+        self.title = name.replace("_", " ")
+
+    def value(self, score: Any) -> float:
+        """Never asked for."""
+        raise NotImplementedError
+
+
+def metric_of(name: str) -> Metric:
+    """Return a metric by name; one that is not registered has no goal."""
+    if name not in names("metric"):
+        return _Unknown(name)
+    return cast("Metric", get("metric", name)())
+
+
+def metrics_of(more: Sequence[str] = ()) -> dict[str, Metric]:
+    """Return the standard metrics and those named, in the order of the columns.
+
+    Raises
+    ------
+    ConfigError
+        There is no metric of a name.
+    """
+    known: list[str] = [*names("metric"), *more]
+    found = {name: cast("Metric", get("metric", name)()) for name in known}
+    chosen = {n: m for n, m in found.items() if m.standard or n in more}
+    return dict(sorted(chosen.items(), key=lambda item: (item[1].place, item[0])))
