@@ -25,7 +25,7 @@ from st_cdgm.data.space.gradients import (
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.variables.fields import Channel
 from st_cdgm.data.variables.levels import channel_name
-from st_cdgm.data.variables.quantities import quantity_of
+from st_cdgm.data.variables.table import quantity_of
 from st_cdgm.data.variables.units import STANDARD_GRAVITY
 from st_cdgm.errors import InputError, MissingVariableError
 

@@ -25,7 +25,7 @@ from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.moments import Blocks
 from st_cdgm.data.space.grid import Grid, interpolation
 from st_cdgm.data.variables.fields import Channel, TargetVariable
-from st_cdgm.data.variables.kinds import ordered_temperatures, precipitation_channels
+from st_cdgm.data.variables.table import ordered_temperatures, precipitation_channels
 from st_cdgm.data.variables.units import units_factor
 from st_cdgm.errors import InputError, MissingVariableError, check_choice
 from st_cdgm.typing import FloatArray, State
