@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from st_cdgm.data.fit.baseline.combined import CombinedBaseline, counterparts
-from st_cdgm.data.fit.baseline.interpolation import LrInterpBaseline
+from st_cdgm.data.fit.baseline.lr_interp import LrInterpBaseline
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.space.grid import Grid, nearest_index
 from st_cdgm.data.variables.units import units_factor

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.fit.baseline.interpolation import Baseline
+from st_cdgm.data.fit.baseline.contract import Baseline
 from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.moments import (
     Blocks,

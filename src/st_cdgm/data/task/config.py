@@ -8,7 +8,7 @@ from typing import get_args
 
 from st_cdgm import registry
 from st_cdgm.data.files.remote import is_url
-from st_cdgm.data.fit.baseline.combined import STRATEGIES
+from st_cdgm.data.fit.baseline.combined import strategies
 from st_cdgm.data.fit.codecs.amounts import check_precipitation_options
 from st_cdgm.data.fit.moments import FillStrategy, Scope
 from st_cdgm.data.task.days import memory_bytes
@@ -36,7 +36,7 @@ class DataConfig:
         Days per window and from one window to the next.
     baseline_strategy : str
         ``auto``, ``lr_interp``, ``climatology``, ``regression`` (ridge from principal
-        components) or ``hr_smoothing`` (an oracle).
+        components), ``hr_smoothing`` (an oracle), or one that a plugin registers.
     baseline_map : dict
         Target name to the predictor channel it is interpolated from.
     baseline_factor : int
@@ -114,7 +114,7 @@ class DataConfig:
 
     def check(self) -> None:
         """Raise ConfigError unless every option is in its range."""
-        check_choice("baseline_strategy", self.baseline_strategy, STRATEGIES)
+        check_choice("baseline_strategy", self.baseline_strategy, strategies())
         check_choice("normalization", self.normalization, get_args(Scope))
         check_choice("residual_scaling", self.residual_scaling, get_args(Scope))
         check_choice(
