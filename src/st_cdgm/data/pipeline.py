@@ -21,7 +21,7 @@ from st_cdgm.data.fit.codecs.target import CodecPart, TargetCodec
 from st_cdgm.data.fit.moments import Blocks, FillStrategy, Scope
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.fit.statistics import fit_preprocessor, with_given_statistics
-from st_cdgm.data.read.derived import read_with_derived
+from st_cdgm.data.read.derived.appending import read_with_derived
 from st_cdgm.data.read.readers import read_static, read_targets
 from st_cdgm.data.task.config import DataConfig
 from st_cdgm.data.task.days import DayFields, memory_bytes
@@ -110,7 +110,7 @@ class NetCDFDataPipeline(PipelineViews):
         Whether predictors are standardised by median and interquartile range.
     lr_derived : sequence of str
         Predictors to derive, such as ``ug_850``; see
-        :func:`st_cdgm.data.read.derived.add_derived`.
+        :func:`st_cdgm.data.read.derived.appending.add_derived`.
     lr_coarsen : int
         Block side over which predictors are averaged, for a perfect-model study in
         which a fine model is its own coarse counterpart.
