@@ -338,7 +338,7 @@ class SyntheticConfig:
         }
 
         # In the order of the fields; the graph is read last.
-        checks = {
+        checks: dict[str, tuple[bool, object]] = {
             "seed": (self.seed >= 0, "0 or more"),
             "start_year": (self.start_year >= 1850, "1850 or later"),
             "years": (self.years >= 1, "at least 1"),
