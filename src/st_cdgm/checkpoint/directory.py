@@ -94,6 +94,7 @@ def save_checkpoint(
         save_file(tensors, temporary / WEIGHTS)
         (temporary / META).write_text(json.dumps(meta, indent=2), encoding="utf-8")
         names = [WEIGHTS, META, *(more(temporary) if more else [])]
+
         temporary.chmod(0o755)
         for name in names:
             (temporary / name).chmod(0o644)
