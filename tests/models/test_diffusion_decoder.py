@@ -406,6 +406,19 @@ def test_cells_without_a_target_do_not_count(bad):
     )
 
 
+def test_a_variable_is_averaged_over_its_own_cells():
+    """Much missing truth does not make a variable weigh less than another."""
+    model = decoder(scheduler_type="edm").eval()
+    target = torch.randn(2, 2, 5, 7, generator=seeded())
+    target[:, 1, 1:] = math.nan
+    noise = torch.ones_like(target)
+    filled = target.nan_to_num()
+    error = model.denoising_error(filled, condition(2), sigma=SIGMA[:2], noise=noise)
+    means = torch.stack([error[:, 0].mean(), error[:, 1, :1].mean()])
+    torch.testing.assert_close(loss_of(model, target), means.mean())
+    torch.testing.assert_close(loss_of(model, target, per_variable=True), means)
+
+
 @pytest.mark.parametrize("kind", ["edm", "one_step"])
 def test_a_target_without_any_cell_gives_zero_with_a_gradient(kind):
     """D55: the original returned a constant that backward() refused."""

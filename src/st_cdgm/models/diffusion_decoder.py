@@ -21,7 +21,6 @@ from torch import Tensor
 from st_cdgm.errors import ConfigError
 from st_cdgm.models.conditioning import Conditioning
 from st_cdgm.models.config import DiffusionConfig
-from st_cdgm.models.decoder_loss import decoder_loss
 from st_cdgm.models.denoiser import ConditionalDenoiser
 from st_cdgm.models.diffusion_output import (
     DiffusionOutput,
@@ -31,6 +30,7 @@ from st_cdgm.models.diffusion_output import (
 )
 from st_cdgm.models.ensemble_draw import draw_ensemble, member_streams
 from st_cdgm.models.guidance import Projection
+from st_cdgm.models.objective import Draws, Objective, Truth
 
 
 class CausalDiffusionDecoder(ConditionalDenoiser):
@@ -167,23 +167,29 @@ class CausalDiffusionDecoder(ConditionalDenoiser):
             NaN or infinity in the conditioning, the prediction or the loss; a wrong
             shape; focal weights for ``one_step``.
         """
-        return decoder_loss(
-            self,
-            target,
-            conditioning,
-            focal=(focal_alpha, focal_gamma) if use_focal_loss else None,
-            valid=valid,
-            sigma=sigma,
-            noise=noise,
-            extreme={
-                "factor": extreme_weight_factor,
-                "percentiles": extreme_percentiles,
-                "thresholds": extreme_thresholds,
-            },
-            extreme_values=extreme_values,
-            members=members,
-            per_variable=per_variable,
+        expected = (self.in_channels, self.height, self.width)
+        if target.ndim != 4 or tuple(target.shape[1:]) != expected:
+            msg = f"target has shape {tuple(target.shape)}, expected (B, *{expected})"
+            raise ValueError(msg)
+        objective = Objective(
+            use_focal_loss=use_focal_loss,
+            focal_alpha=focal_alpha,
+            focal_gamma=focal_gamma,
+            extreme_weight_factor=extreme_weight_factor,
+            extreme_percentiles=extreme_percentiles,
+            extreme_thresholds=extreme_thresholds,
         )
+        objective.check(self)
+
+        # Missing truth is filled and left out of every average.
+        mask = torch.isfinite(target)
+        mask = mask if valid is None else mask & valid
+        truth = Truth(torch.where(mask, target, 0.0), mask, extreme=extreme_values)
+        draws = Draws.of(
+            self, truth.residual, members=members, noise=noise, sigma=sigma
+        )
+        found = objective.loss(self, truth, conditioning, draws).check().per_variable
+        return found if per_variable else found.mean()
 
     # -- sampling -----------------------------------------------------------------
 
