@@ -54,7 +54,7 @@ def test_earlier_predictors_count(checkpoint, batch):
 
 def test_the_truth_is_never_looked_at(checkpoint, batch):
     """D4"""
-    blind = replace(batch, target=None)
+    blind = replace(batch, truth=None)
     np.testing.assert_array_equal(fields(checkpoint, blind), fields(checkpoint, batch))
 
 

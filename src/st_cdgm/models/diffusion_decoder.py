@@ -31,6 +31,7 @@ from st_cdgm.models.diffusion_output import (
 from st_cdgm.models.ensemble_draw import draw_ensemble, member_streams
 from st_cdgm.models.guidance import Projection
 from st_cdgm.models.objective import Draws, Objective, Truth
+from st_cdgm.models.sampling import AS_CONFIGURED, Sampling
 
 
 class CausalDiffusionDecoder(ConditionalDenoiser):
@@ -198,11 +199,7 @@ class CausalDiffusionDecoder(ConditionalDenoiser):
         self,
         conditioning: Conditioning | Tensor,
         noise: Callable[[], Tensor],
-        *,
-        sampler: str | None = None,
-        steps: int | None = None,
-        guidance_scale: float = 1.0,
-        projection: Projection | None = None,
+        sampling: Sampling = AS_CONFIGURED,
     ) -> Tensor:
         """Draw an ensemble of standardised residuals.
 
@@ -213,13 +210,8 @@ class CausalDiffusionDecoder(ConditionalDenoiser):
         noise : callable
             Each call returns further standard normal numbers. Shape
             ``(B, M, *noise_shape)``.
-        sampler, steps : optional
-            Instead of the configured ones.
-        guidance_scale : float
-            See `GuidedDenoiser`; 1 is the model itself.
-        projection : callable, optional
-            Applied to every estimate ``(B, M, C, Y, X)`` of the residual, such as
-            `BlockMeanProjection`.
+        sampling : Sampling
+            What differs from the configured way.
 
         Returns
         -------
@@ -231,15 +223,7 @@ class CausalDiffusionDecoder(ConditionalDenoiser):
         ConfigError
             Unknown sampler, or guidance of a model that was not trained for it.
         """
-        return draw_ensemble(
-            self,
-            self.prepare(conditioning),
-            noise,
-            sampler=sampler,
-            steps=steps,
-            guidance_scale=guidance_scale,
-            projection=projection,
-        )
+        return draw_ensemble(self, self.prepare(conditioning), noise, sampling)
 
     @torch.no_grad()
     def sample(
@@ -281,7 +265,7 @@ class CausalDiffusionDecoder(ConditionalDenoiser):
             Instead of the generator: each call returns ``(B, M, *noise_shape)``, M
             being 1 without ``members``.
         guidance_scale, projection
-            See `draw_residual`.
+            See `Sampling`.
         codec : FieldCodec, optional
             Names and decodes the channels, such as a ``TargetCodec``.
 
@@ -307,15 +291,13 @@ class CausalDiffusionDecoder(ConditionalDenoiser):
             msg = "give either noise or a generator, not both"
             raise ValueError(msg)
         source = noise or member_streams(generator, b, members or 1, self.noise_shape)
-        residual = draw_ensemble(
-            self,
-            prepared,
-            source,
+        sampling = Sampling(
             sampler=scheduler_type,
             steps=num_steps,
             guidance_scale=guidance_scale,
             projection=projection,
         )
+        residual = draw_ensemble(self, prepared, source, sampling)
         return compose(
             residual if members is not None else residual.squeeze(1),
             baseline,

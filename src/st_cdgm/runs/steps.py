@@ -159,10 +159,8 @@ def downscale_test(
         seed=config.run.seed,
         start=start,
         end=end,
-        sampler=config.inference.sampler,
-        steps=config.inference.steps,
-        guidance_scale=config.inference.guidance_scale,
-        block_means=config.inference.block_means,
+        sampling=config.inference.sampling,
+        device=config.inference.device,
         batch_days=config.inference.batch_days,
     )
 
