@@ -33,7 +33,6 @@ from st_cdgm.inference.cf_layout import (
     encoding,
     layout,
 )
-from st_cdgm.inference.checks import check_netcdf_name
 from st_cdgm.outputs import check_output_path, temporary_name
 
 logger = logging.getLogger(__name__)
@@ -101,6 +100,21 @@ def ensemble_dataset(
     for name, chosen in encoding(stored, len(day)).items():
         decoded[name].encoding.update(chosen)
     return decoded
+
+
+def check_netcdf_name(path: str | Path) -> None:
+    """Raise OutputError for the name of a Zarr store: what is written is NetCDF."""
+    path = Path(path)
+    if ".zarr" in (suffix.lower() for suffix in path.suffixes):
+        raise OutputError(
+            "Zarr output is not written yet.",
+            file=path,
+            found="the name of a Zarr store",
+            expected="the name of a NetCDF file, such as "
+            f"{path.name[: path.name.lower().rindex('.zarr')]}.nc",
+            remedy="choose a name that ends in .nc; xarray turns the file into a "
+            "store: xarray.open_dataset(FILE, chunks={}).to_zarr(STORE)",
+        )
 
 
 class EnsembleWriter:

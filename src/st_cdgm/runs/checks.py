@@ -97,19 +97,10 @@ def _check_file(config: Config, key: str, role: str) -> None:
 
 
 def _check_inference(config: Config) -> None:
-    from st_cdgm.inference.checks import check_sampler
-
-    check_sampler(
-        config.inference.sampler,
-        config.inference.steps,
-        scheduler=config.diffusion.scheduler_type,
-        section="inference.",
-        guidance_scale=config.inference.guidance_scale,
-        condition_dropout=config.diffusion.condition_dropout,
-    )
+    config.inference.sampling.check(config.diffusion, section="inference.")
     if config.data.baseline_strategy == ORACLE:
         raise ConfigError(
-            "the first guess would be made from the fine truth, which the test period "
+            "the baseline would be made from the fine truth, which the test period "
             "may not use",
             variable="data.baseline_strategy",
             found=ORACLE,

@@ -112,10 +112,8 @@ def downscale_test(
         seed=config.run.seed,
         start=start,
         end=end,
-        sampler=config.inference.sampler,
-        steps=config.inference.steps,
-        guidance_scale=config.inference.guidance_scale,
-        block_means=config.inference.block_means,
+        sampling=config.inference.sampling,
+        device=config.inference.device,
         batch_days=config.inference.batch_days,
     )
 
@@ -133,8 +131,8 @@ def downscale_files(
 
     The output's attributes name the command, the inputs and the checkpoint.
     """
-    from st_cdgm.inference.checks import check_netcdf_name
     from st_cdgm.inference.downscale import downscale
+    from st_cdgm.inference.writer import check_netcdf_name
     from st_cdgm.runs.provenance import output_attributes
 
     check_netcdf_name(output)
