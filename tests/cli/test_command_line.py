@@ -40,6 +40,7 @@ OPTIONS = {
     "downscale": [
         "--block-means",
         "--checkpoint",
+        "--device",
         "--end",
         "--guidance-scale",
         "--lr",

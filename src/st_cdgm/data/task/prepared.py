@@ -85,7 +85,7 @@ class PipelineViews:
 
     @property
     def baseline_prepared(self) -> xr.Dataset:
-        """Encoded first guess."""
+        """Encoded baseline."""
         return self._fine(self._values("baseline"))
 
     @property
@@ -144,7 +144,7 @@ class PipelineViews:
         return self.hr_prepared
 
     def get_baseline_dataset(self) -> xr.Dataset:
-        """Return the encoded first guess."""
+        """Return the encoded baseline."""
         return self.baseline_prepared
 
     def get_residual_dataset(self) -> xr.Dataset:
@@ -193,7 +193,7 @@ class PipelineViews:
         -------
         dict
             ``lr``, standardised predictors without NaN, shape ``(T, C_lr, y, x)``;
-            ``baseline``, encoded first guess; ``residual``, standardised; ``hr``,
+            ``baseline``, encoded baseline; ``residual``, standardised; ``hr``,
             encoded truth, shape ``(T, C, Y, X)``, NaN where there is no truth. May be
             views into memory: copy before writing.
         """

@@ -319,10 +319,17 @@ def variable_of(name: str, attrs: Mapping[Any, Any]) -> Variable | None:
         return named
     declared = _BY_STANDARD_NAME.get(standard_name) or _BY_NAME.get(standard_name)
     if declared is None:
-        doubtful = _CHANGE.search(standard_name) or len(_LEVEL.sub("", name)) < 2
-        return None if doubtful else named
+        word = name if name.lower() in _BY_NAME else _LEVEL.sub("", name)
+        return None if _CHANGE.search(standard_name) or len(word) < 2 else named
 
     return named if named is not None and _agree(named, declared) else declared
+
+
+def row_of(variable: TargetVariable | Channel) -> Variable | None:
+    """Return the row of a target or predictor; see :func:`variable_of`."""
+    methods = getattr(variable, "cell_methods", None) or ""
+    attrs = {"standard_name": variable.standard_name, "cell_methods": methods}
+    return variable_of(variable.name, attrs)
 
 
 def quantity_of(name: str, attrs: Mapping[Any, Any]) -> Quantity | None:
@@ -367,7 +374,7 @@ def temperature_rank(target: TargetVariable) -> int | None:
     The name decides between minimum and maximum. Where it names neither, the statistic
     over time in ``cell_methods`` does; without one, ``tas`` and its synonyms are means.
     """
-    row = variable_of(target.name, target.attrs())
+    row = row_of(target)
     if row is None or row.quantity is not TEMPERATURE or row.rank in (0, 2):
         return None if row is None else row.rank
     if row.rank is None and target.standard_name != "air_temperature":

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.variables.table import Quantity, quantity_of
+from st_cdgm.data.variables.table import TEMPERATURE, Quantity, quantity_of
 from st_cdgm.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -82,12 +82,13 @@ def canonical_units(name: str, attrs: Mapping[Any, Any], role: Role = "lr") -> s
     str
         UDUNITS text. A quantity that is not known here keeps the units of the file.
     """
-    quantity = quantity_of(name, attrs)
+    return _canonical(quantity_of(name, attrs), attrs, role)
+
+
+def _canonical(quantity: Quantity | None, attrs: Mapping[Any, Any], role: Role) -> str:
     if quantity is None:
         return str(attrs.get("units", "1")) or "1"
-    if quantity.key == "temperature" and role == "hr":
-        return "degC"
-    return quantity.units
+    return "degC" if quantity is TEMPERATURE and role == "hr" else quantity.units
 
 
 def to_canonical(
@@ -118,7 +119,7 @@ def to_canonical(
     """
     label = name or str(da.name)
     quantity = quantity_of(label, da.attrs)
-    wanted = canonical_units(label, da.attrs, role)
+    wanted = _canonical(quantity, da.attrs, role)
     if quantity is None:
         if not str(da.attrs.get("units", "")):
             logger.warning("%s: %s has no units; taken as '1'", file, label)
@@ -170,6 +171,7 @@ def check_plausible(
         )
 
 
+@functools.lru_cache(maxsize=1024)
 def units_factor(given: str, wanted: str) -> tuple[float, float] | None:
     """Factor and offset with ``wanted = factor * given + offset``.
 
@@ -235,10 +237,9 @@ def _conversion(
     )
 
 
-def units_convert(given: str, quantity: Quantity) -> bool:
-    """Whether units can be converted to the canonical ones of a quantity."""
-    direct = units_factor(given, quantity.units)
-    return (direct or _by_physics(given, quantity)) is not None
+def conversion(given: str, quantity: Quantity) -> tuple[float, float] | None:
+    """Factor and offset to the canonical units of a quantity, None if there is none."""
+    return units_factor(given, quantity.units) or _by_physics(given, quantity)
 
 
 def _by_physics(given: str, quantity: Quantity) -> tuple[float, float] | None:
