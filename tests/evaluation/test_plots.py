@@ -12,12 +12,11 @@ from matplotlib.patches import FancyArrowPatch
 
 from st_cdgm.errors import InputError, OutputError
 from st_cdgm.evaluation.graph.matrix import Edge
+from st_cdgm.evaluation.graph.plots import plot_dag_graph, plot_dag_heatmap
 from st_cdgm.evaluation.report.maps import DayFields, MapGrid, kind_of, plot_day_maps
 from st_cdgm.evaluation.report.plots import (
     figure_png,
     figure_svg,
-    plot_dag_graph,
-    plot_dag_heatmap,
     plot_rank_histograms,
     plot_spectra,
     plot_training_curves,
@@ -202,7 +201,7 @@ def test_maps_share_one_scale_except_spread_and_error():
     maps = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
     assert list(maps) == [
         "Truth",
-        "Baseline (first guess)",
+        "Baseline",
         "Ensemble mean",
         "Member 1",
         "Member 2",
@@ -249,7 +248,7 @@ def test_maps_say_what_is_not_stored():
     )
     figure = plot_day_maps(fields, grid_of())
     words = {axes.get_title(): texts(axes) for axes in figure.axes if axes.get_title()}
-    assert words["Baseline (first guess)"] == {"not stored"}
+    assert words["Baseline"] == {"not stored"}
     assert words["Truth"] == {"no data"}
     assert words["Member 2"] == {"not stored"}
     assert figure_png(figure).startswith(b"\x89PNG")

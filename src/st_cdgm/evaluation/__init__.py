@@ -13,8 +13,8 @@ if TYPE_CHECKING:
         export_dag_to_csv,
         export_dag_to_json,
     )
+    from st_cdgm.evaluation.graph.plots import plot_dag_heatmap
     from st_cdgm.evaluation.report.build import build_report
-    from st_cdgm.evaluation.report.plots import plot_dag_heatmap
     from st_cdgm.evaluation.scorecard import Scorecard, evaluate_ensembles
 
 __all__ = [
@@ -36,7 +36,7 @@ _HOME = {
     "export_dag": "st_cdgm.evaluation.graph.dag",
     "export_dag_to_csv": "st_cdgm.evaluation.graph.dag",
     "export_dag_to_json": "st_cdgm.evaluation.graph.dag",
-    "plot_dag_heatmap": "st_cdgm.evaluation.report.plots",
+    "plot_dag_heatmap": "st_cdgm.evaluation.graph.plots",
 }
 
 

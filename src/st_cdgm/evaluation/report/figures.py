@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from st_cdgm.evaluation.graph.matrix import Edge
+from st_cdgm.evaluation.graph.plots import plot_dag_graph, plot_dag_heatmap
 from st_cdgm.evaluation.report.inputs import (
     Case,
     Diagnostics,
@@ -26,8 +27,6 @@ from st_cdgm.evaluation.report.maps import (
 from st_cdgm.evaluation.report.plots import (
     figure_png,
     figure_svg,
-    plot_dag_graph,
-    plot_dag_heatmap,
     plot_rank_histograms,
     plot_spectra,
     plot_training_curves,

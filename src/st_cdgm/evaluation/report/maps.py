@@ -1,4 +1,4 @@
-"""Maps of one day: truth, first guess, ensemble mean, members, spread and error."""
+"""Maps of one day: truth, baseline, ensemble mean, members, spread and error."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def plot_day_maps(
     Returns
     -------
     Figure
-        Two rows of four maps: truth, first guess, ensemble mean, spread; three
+        Two rows of four maps: truth, baseline, ensemble mean, spread; three
         members, ensemble mean minus truth. Cells without data are grey.
     """
     with mpl.rc_context(FIGURE_STYLE):
@@ -104,7 +104,7 @@ def plot_day_maps(
 
         shared = [
             (0, 0, "Truth", fields.truth),
-            (0, 1, "Baseline (first guess)", fields.baseline),
+            (0, 1, "Baseline", fields.baseline),
             (0, 2, "Ensemble mean", fields.mean),
         ]
         for number in range(SHOWN_MEMBERS):
@@ -231,7 +231,7 @@ def _draw_own_scales(
 
 
 def _main_scale(fields: DayFields, wet_threshold: float) -> tuple[Colormap, Normalize]:
-    """Return colours and scale for truth, first guess, mean and members together."""
+    """Return colours and scale for truth, baseline, mean and members together."""
     members = fields.members[:SHOWN_MEMBERS]
     stored = [fields.truth, fields.baseline, fields.mean, *members]
     values = np.concatenate(
