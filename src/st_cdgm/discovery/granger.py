@@ -151,18 +151,13 @@ class _Moments:
 
     def errors(self) -> tuple[Floats, Floats, Floats]:
         """Return the errors per year: full, without each i, with each shadow."""
-        every = list(range(self.q))
-        full = self._year_errors(every)
-        without = np.stack(
-            [self._year_errors([b for b in every if b != i]) for i in every], axis=1
-        )
+        every, fit = list(range(self.q)), self._year_errors
+        full = fit(every)
+        without = np.stack([fit([b for b in every if b != i]) for i in every], axis=1)
         shadow = np.stack(
-            [
-                self._year_errors([b + self.q if b == i else b for b in every])
-                for i in every
-            ],
-            axis=1,
+            [fit([b + self.q * (b == i) for b in every]) for i in every], axis=1
         )
+
         # A target keeps its own past in every comparison.
         for k in every:
             without[:, k, k] = shadow[:, k, k] = full[:, k]
