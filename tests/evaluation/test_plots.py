@@ -13,7 +13,7 @@ from matplotlib.patches import FancyArrowPatch
 from st_cdgm.errors import InputError, OutputError
 from st_cdgm.evaluation.graph.matrix import Edge
 from st_cdgm.evaluation.graph.plots import plot_dag_graph, plot_dag_heatmap
-from st_cdgm.evaluation.report.maps import DayFields, MapGrid, kind_of, plot_day_maps
+from st_cdgm.evaluation.report.maps import DayMaps, MapGrid, kind_of, plot_day_maps
 from st_cdgm.evaluation.report.plots import (
     figure_png,
     figure_svg,
@@ -175,11 +175,11 @@ def test_kind_of(variable, units, kind):
     assert kind_of(variable, units) == kind
 
 
-def day_fields(variable: str, units: str, scale: float = 1.0) -> DayFields:
+def day_fields(variable: str, units: str, scale: float = 1.0) -> DayMaps:
     rng = np.random.default_rng(0)
     values = scale * np.abs(rng.standard_normal((7, 4, 6)))
     values[:, :, :2] = np.nan  # sea
-    return DayFields(
+    return DayMaps(
         variable=variable,
         units=units,
         day="2003-01-01",
@@ -236,7 +236,7 @@ def test_coast_comes_from_the_land_fraction_or_else_from_the_valid_cells():
 
 
 def test_maps_say_what_is_not_stored():
-    fields = DayFields(
+    fields = DayMaps(
         variable="tas",
         units="degC",
         day="2003-01-01",

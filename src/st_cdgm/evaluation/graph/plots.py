@@ -66,8 +66,10 @@ def plot_dag_heatmap(
         buffer = io.BytesIO()
         figure.savefig(buffer, format=suffix, dpi=150)
         write_bytes(output_path, buffer.getvalue())
-    elif show:
-        _show()
+    elif show and mpl.get_backend().lower() != "agg":
+        from matplotlib import pyplot
+
+        pyplot.show()
     return figure
 
 
@@ -113,13 +115,6 @@ def _shown_figure() -> Figure:
     from matplotlib import pyplot
 
     return pyplot.figure(figsize=(8, 6), layout="constrained", facecolor="white")
-
-
-def _show() -> None:
-    from matplotlib import pyplot
-
-    if mpl.get_backend().lower() != "agg":
-        pyplot.show()
 
 
 def plot_dag_graph(

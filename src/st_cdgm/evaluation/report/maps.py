@@ -44,7 +44,7 @@ class MapGrid:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DayFields:
+class DayMaps:
     """The fields of one variable on one day, NaN where there is no data.
 
     Attributes
@@ -77,13 +77,13 @@ def kind_of(variable: str, units: str) -> Kind:
 
 
 def plot_day_maps(
-    fields: DayFields, grid: MapGrid, *, wet_threshold: float = 0.1
+    fields: DayMaps, grid: MapGrid, *, wet_threshold: float = 0.1
 ) -> Figure:
     """Draw all fields of a day, with one colour scale for everything comparable.
 
     Parameters
     ----------
-    fields : DayFields
+    fields : DayMaps
         What to draw.
     grid : MapGrid
         Cell centres and land fraction. Without land fraction the border of the cells
@@ -200,7 +200,7 @@ class _Frame:
 
 
 def _draw_own_scales(
-    figure: Figure, frame: _Frame, fields: DayFields, grid: MapGrid
+    figure: Figure, frame: _Frame, fields: DayMaps, grid: MapGrid
 ) -> None:
     """Draw spread and error, each with a colour bar of its own."""
     error = None
@@ -230,7 +230,7 @@ def _draw_own_scales(
         bar.ax.tick_params(labelsize=8.5)
 
 
-def _main_scale(fields: DayFields, wet_threshold: float) -> tuple[Colormap, Normalize]:
+def _main_scale(fields: DayMaps, wet_threshold: float) -> tuple[Colormap, Normalize]:
     """Return colours and scale for truth, baseline, mean and members together."""
     members = fields.members[:SHOWN_MEMBERS]
     stored = [fields.truth, fields.baseline, fields.mean, *members]

@@ -118,7 +118,9 @@ def plot_spectra(
 
         # Waves at powers of two; the ratio at least from half to double.
         lower.invert_xaxis()
-        ticks = [2.0**n for n in range(1, 12) if _inside(2.0**n, waves)]
+        doubled = 2.0 ** np.arange(1, 12)
+        low, high = waves.min(initial=np.inf), waves.max(initial=-np.inf)
+        ticks = doubled[(low <= doubled) & (doubled <= high)].tolist()
         lower.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
         lower.xaxis.set_minor_locator(NullLocator())
         low, high = lower.get_ylim()
@@ -135,10 +137,6 @@ def plot_spectra(
         upper.set_title(title)
         upper.legend(frameon=False, fontsize=9, loc="lower left")
     return figure
-
-
-def _inside(value: float, range_of: NDArray[np.float64]) -> bool:
-    return bool(range_of.size and range_of.min() <= value <= range_of.max())
 
 
 def _positive(values: NDArray[Any]) -> NDArray[Any]:
