@@ -26,7 +26,7 @@ _HOMES = {
     "sampler": ("models.samplers", "inference.sampler"),
     "codec": ("data.fit.codecs", "data.codecs"),
     "baseline": ("data.fit.baseline", "data.baseline_strategy"),
-    "derived": ("data.read.derived", "data.lr_variables"),
+    "derived": ("data.read.derived", "data.lr_derived"),
     "metric": ("evaluation.metrics", "evaluation.metrics"),
     "reference": ("references", "evaluation.references"),
 }
@@ -116,6 +116,11 @@ def get(kind: str, name: str) -> Any:
     return _ENTRIES[kind, name].part
 
 
+def name_of(kind: str, part: Any) -> str:
+    """Return the name under which a part of a kind is registered."""
+    return next(entry.name for entry in entries(kind) if entry.part is part)
+
+
 def names(kind: str) -> tuple[str, ...]:
     """Return the names of a kind: the package's own first, then those of plugins."""
     return tuple(entry.name for entry in entries(kind))
@@ -154,6 +159,12 @@ def plugins(*, named: bool = False) -> list[str]:
     With ``named`` only those that somebody named, not those found by entry point alone.
     """
     return [name for name, by_name in _PLUGINS.items() if by_name or not named]
+
+
+def naming(modules: Sequence[str]) -> str:
+    """Return how to load plugins, as the remedy of an error."""
+    options = " ".join(f"--plugin {name}" for name in modules)
+    return f"if you trust them: st-cdgm {options} VERB ..., or load_plugins in Python"
 
 
 def _import_plugin(name: str) -> None:

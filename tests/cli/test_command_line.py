@@ -55,6 +55,7 @@ OPTIONS = {
     "inspect": ["--json", "--output", "--pair"],
     "discover": ["--config", "--dry-run"],
     "doctor": [],
+    "plugins": ["--kind"],
 }
 ARGUMENTS = {
     "discover": ["overrides"],
@@ -116,7 +117,11 @@ def test_verbs_and_options_are_frozen():
         for verb, command in group.commands.items()
     }
     assert {verb: names for verb, names in arguments.items() if names} == ARGUMENTS
-    assert sorted(p.opts[0] for p in group.params) == ["--log-level", "--version"]
+    assert sorted(p.opts[0] for p in group.params) == [
+        "--log-level",
+        "--plugin",
+        "--version",
+    ]
 
 
 def test_every_verb_shows_an_example():

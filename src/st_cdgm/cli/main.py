@@ -16,6 +16,7 @@ from st_cdgm.cli import (
     downscale,
     evaluate,
     inspect,
+    plugins,
     preprocess,
     report,
     run,
@@ -24,6 +25,7 @@ from st_cdgm.cli import (
 )
 from st_cdgm.cli._options import session
 from st_cdgm.errors import InputError
+from st_cdgm.registry import load_plugins
 from st_cdgm.runs.console import (
     Session,
     error_console,
@@ -131,6 +133,13 @@ def global_options(
         LogLevel | None,
         typer.Option(help="Level of the log on the terminal.", case_sensitive=False),
     ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE",
+            help="Import a module that adds samplers, metrics ...; may be repeated.",
+        ),
+    ] = None,
     version: Annotated[
         bool,
         typer.Option(
@@ -141,6 +150,8 @@ def global_options(
     """Climate downscaling ensembles with a learned causal graph."""
     prepare_threads()
     ctx.obj = Session(log_level=None if log_level is None else log_level.value)
+    if plugin:
+        load_plugins(plugin)
 
 
 for verb in (
@@ -155,6 +166,7 @@ for verb in (
     inspect.inspect,
     discover.discover,
     doctor.doctor,
+    plugins.plugins,
 ):
     app.command(verb.__name__)(verb)
 

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 from st_cdgm._lazy import import_name
 
 if TYPE_CHECKING:
-    from st_cdgm.references.base import Reference, build_reference
+    from st_cdgm.references.base import REFERENCES, Reference, build_reference
 
 __all__ = [
+    "REFERENCES",
     "Reference",
     "build_reference",
 ]
 
 _HOME = {
+    "REFERENCES": "st_cdgm.references.base",
     "Reference": "st_cdgm.references.base",
     "build_reference": "st_cdgm.references.base",
 }

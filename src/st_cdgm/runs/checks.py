@@ -197,7 +197,7 @@ def check_run_directory(config: Config) -> Path:
     stored = run_dir / "config.yaml"
     if stored.is_file() and (run_dir / "checkpoints").is_dir():
         try:
-            same = load_config(stored) == config
+            same = load_config(stored, trusted=False) == config
         except ConfigError:  # written by another version
             same = False
         if not same:
