@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from st_cdgm.data.fit.harmonics import annual_waves
+from st_cdgm.data.fit.harmonics import annual_harmonics
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.fit.ridge import solve_ridge
 from st_cdgm.data.variables.fields import FieldArrays
@@ -94,8 +94,9 @@ class RidgeReference(Reference):
         return self
 
     def _features(self, days: FieldArrays) -> Floats:
+        waves = annual_harmonics(days.season, self.harmonics)
         scores = self._space.transform(days.lr) / self._width
-        return np.column_stack([annual_waves(days.season, self.harmonics), scores])
+        return np.column_stack([waves, scores])
 
     def predict(
         self, days: FieldArrays, *, members: int, seed: int
