@@ -227,8 +227,8 @@ def test_a_run_with_one_part_of_each_kind(outside, configuration, climate, tmp_p
         str(configuration(*everything)),
         "data.codecs={pr: gust}",
         "data.baseline_strategy=mean",
-        "data.lr_derived=[departure]",
-        "inference.sampler=two_step",
+        "data.lr_derived=[wet_warmth]",
+        "inference.sampler=few_steps",
         "diffusion.scheduler_type=edm",
     )
     assert done.exit_code == 0, done.output
@@ -240,6 +240,6 @@ def test_a_run_with_one_part_of_each_kind(outside, configuration, climate, tmp_p
         *("downscale", "--checkpoint", str(checkpoint)),
         *("--lr", str(tmp_path / "data" / "predictors.nc")),
         *("--output", str(tmp_path / "new.nc"), "--members", "2"),
-        *("--start", "2003-01-01", "--end", "2003-01-03", "--sampler", "two_step"),
+        *("--start", "2003-01-01", "--end", "2003-01-03", "--sampler", "few_steps"),
     )
     assert done.exit_code == 0, done.output

@@ -1,16 +1,19 @@
-"""A codec and a baseline: how targets are encoded, and first guessed."""
+"""A codec, a baseline and a derived predictor: what the data may be given."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from st_cdgm.data.fit.baseline.contract import Baseline, BaselineTask
 from st_cdgm.data.fit.codecs.contract import Codec
+from st_cdgm.data.read.derived.contract import Derived, Plane
 from torch import Tensor
 
+from st_cdgm.data.space.grid import Grid
+from st_cdgm.data.variables.fields import Channel
 from st_cdgm.registry import register
 from st_cdgm.typing import FloatArray, State
 
@@ -60,3 +63,16 @@ class MeanBaseline(Baseline):
     def from_state(cls, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self:
         """Rebuild it."""
         return cls(np.asarray(arrays["mean"], np.float32))
+
+
+@register("derived", "wet_warmth")
+class WetWarmth(Derived):
+    """Temperature above freezing times precipitation, both at the surface."""
+
+    inputs = ("tas", "pr")
+    units = "degC mm day-1"
+    title = "Warmth times precipitation"
+
+    def function(self, grid: Grid, channels: Sequence[Channel]) -> Plane:
+        """Return the product; the temperature comes in kelvin."""
+        return lambda t, p: (np.maximum(t - 273.15, 0.0) * p).astype(np.float32)
