@@ -161,6 +161,12 @@ def plugins(*, named: bool = False) -> list[str]:
     return [name for name, by_name in _PLUGINS.items() if by_name or not named]
 
 
+def naming(modules: Sequence[str]) -> str:
+    """Return how to load plugins, as the remedy of an error."""
+    options = " ".join(f"--plugin {name}" for name in modules)
+    return f"if you trust them: st-cdgm {options} VERB ..., or load_plugins in Python"
+
+
 def _import_plugin(name: str) -> None:
     try:
         importlib.import_module(name)

@@ -56,6 +56,7 @@ OPTIONS = {
     "inspect": ["--json", "--output", "--pair"],
     "discover": ["--config", "--dry-run"],
     "doctor": [],
+    "plugins": ["--kind"],
 }
 ARGUMENTS = {
     "discover": ["overrides"],
@@ -120,6 +121,7 @@ def test_verbs_and_options_are_frozen():
     assert sorted(p.opts[0] for p in group.params) == [
         "--install-completion",
         "--log-level",
+        "--plugin",
         "--show-completion",
         "--version",
     ]

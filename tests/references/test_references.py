@@ -34,6 +34,7 @@ def fitted(world):
 
 def test_registry_knows_its_methods_by_name():
     assert set(NAMES) <= set(names("reference"))
+    assert "persistence" not in names("reference")
     assert all(issubclass(get("reference", name), Reference) for name in NAMES)
     with pytest.raises(ConfigError, match="no reference of this name") as caught:
         build_reference("persistence")

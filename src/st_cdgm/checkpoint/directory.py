@@ -29,6 +29,7 @@ from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.models.config import ModelConfig
 from st_cdgm.models.st_cdgm import STCDGM
 from st_cdgm.outputs import sync
+from st_cdgm.registry import naming, plugins
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -85,6 +86,9 @@ def save_checkpoint(
         "baseline_std": model.baseline_std.flatten().tolist(),
         **(extra or {}),
     }
+
+    if plugins():
+        meta["plugins"] = plugins()
 
     # Everything is on disk before the directory gets its name.
     temporary = Path(
@@ -180,7 +184,7 @@ def load_checkpoint(
     MissingFileError
         The directory or one of its files does not exist.
     InputError
-        Damaged files or another format version.
+        Damaged files, another format version, or a plugin that is not loaded.
     """
     directory = Path(directory)
     meta = _read_meta(directory)
@@ -193,9 +197,10 @@ def load_checkpoint(
 
     try:
         model, preprocessor = _rebuild(meta, tensors)
-    except InputError:
-        raise
-    except REBUILD_ERRORS as error:
+    except (InputError, *REBUILD_ERRORS) as error:
+        _check_plugins(meta, directory, error)
+        if isinstance(error, InputError):
+            raise
         raise InputError(
             "the parts of the checkpoint do not fit together",
             file=directory,
@@ -205,6 +210,23 @@ def load_checkpoint(
         ) from error
 
     return Checkpoint(model.to(device).eval(), preprocessor, meta)
+
+
+def _check_plugins(meta: dict[str, Any], directory: Path, cause: Exception) -> None:
+    """Say which plugins the training had and this process has not, if any.
+
+    They are named, never imported: a checkpoint may come from a stranger.
+    """
+    missing = [str(name) for name in meta.get("plugins", []) if name not in plugins()]
+    if missing:
+        problem = cause.problem if isinstance(cause, InputError) else str(cause)
+        raise InputError(
+            "the checkpoint was trained with plugins that are not loaded",
+            file=directory,
+            found=" ".join(problem.split())[:200],
+            expected=f"the plugins {', '.join(missing)}",
+            remedy=naming(missing),
+        ) from cause
 
 
 def _rebuild(

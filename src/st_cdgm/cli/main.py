@@ -17,6 +17,7 @@ from st_cdgm.cli import (
     downscale,
     evaluate,
     inspect,
+    plugins,
     preprocess,
     report,
     run,
@@ -25,6 +26,7 @@ from st_cdgm.cli import (
 )
 from st_cdgm.cli._options import session
 from st_cdgm.errors import InputError
+from st_cdgm.registry import load_plugins
 from st_cdgm.runs.console import Session, prepare_threads, show, show_failure
 
 EXIT_FAILED = 1
@@ -148,6 +150,13 @@ def global_options(
         LogLevel | None,
         typer.Option(help="Level of the log on the terminal.", case_sensitive=False),
     ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE",
+            help="Import a module that adds samplers, metrics ...; may be repeated.",
+        ),
+    ] = None,
     version: Annotated[
         bool,
         typer.Option(
@@ -161,6 +170,8 @@ def global_options(
         log_level=None if log_level is None else log_level.value,
         command=shlex.join(["st-cdgm", *ctx.meta[WORDS]]),
     )
+    if plugin:
+        load_plugins(plugin)
 
 
 for verb in (
@@ -175,6 +186,7 @@ for verb in (
     inspect.inspect,
     discover.discover,
     doctor.doctor,
+    plugins.plugins,
 ):
     app.command(verb.__name__)(verb)
 

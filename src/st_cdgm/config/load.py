@@ -23,6 +23,7 @@ from st_cdgm.config.keys import closest_key, type_name
 from st_cdgm.config.schema import Config
 from st_cdgm.errors import ConfigError, InputError, MissingFileError
 from st_cdgm.outputs import write_bytes
+from st_cdgm.registry import load_plugins, naming, plugins
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,9 @@ def preset_names() -> list[str]:
     return sorted(Path(f.name).stem for f in files if f.name.endswith(".yaml"))
 
 
-def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    name_or_path: str | Path, overrides: Sequence[str] = (), *, trusted: bool = True
+) -> Config:
     """Compose, check and return a configuration.
 
     Parameters
@@ -52,17 +55,22 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Conf
         list it builds on `base`, the default values of every section.
     overrides : sequence of str
         ``KEY=VALUE`` in Hydra's grammar, applied last.
+    trusted : bool
+        Whether the plugins that it names may be imported, which runs their code. If
+        not, one that was not imported before is an error.
 
     Returns
     -------
     Config
-        Every value resolved and of its declared type, ``check`` passed.
+        Every value resolved and of its declared type, ``check`` passed. ``plugins``
+        also lists those that were named elsewhere, such as on the command line.
 
     Raises
     ------
     ConfigError
         Unknown key (with the closest valid one), value of the wrong type or out of
-        range, missing value, override that cannot be parsed.
+        range, missing value, override that cannot be parsed, plugin that cannot be
+        imported.
     MissingFileError
         Neither a preset nor a readable file.
     """
@@ -72,8 +80,24 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Conf
         changes = [_checked_override(text, probe) for text in overrides]
         composed = _compose(name, [*search, *changes], source=str(name_or_path))
     config = _instantiate(composed, source=str(name_or_path))
+    _load_plugins(config, trusted=trusted, source=str(name_or_path))
     config.check()
     return config
+
+
+def _load_plugins(config: Config, *, trusted: bool, source: str) -> None:
+    """Import what the configuration names; note in it what others have named."""
+    missing = [name for name in config.plugins if name not in plugins()]
+    if missing and not trusted:
+        raise ConfigError(
+            "the configuration names plugins that are not loaded",
+            file=source,
+            variable="plugins",
+            found=", ".join(missing),
+            remedy=naming(missing),
+        )
+    load_plugins(config.plugins)
+    config.plugins = list(dict.fromkeys([*config.plugins, *plugins(named=True)]))
 
 
 @cache

@@ -63,8 +63,16 @@ class Config:
 
     Each section is the dataclass of the layer that reads it; the root stops in the
     command line, which hands every layer its own section.
+
+    Attributes
+    ----------
+    plugins : list of str
+        Modules of other packages that register samplers, codecs, baselines, derived
+        predictors, metrics or references; imported before names are looked up.
+        Importing runs their code.
     """
 
+    plugins: list[str] = field(default_factory=list)
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)

@@ -112,7 +112,7 @@ def _check_same_run(run_dir: Path, config: Config) -> None:
     if not stored.is_file():
         return
     try:
-        other = _differences(load_config(stored), config)
+        other = _differences(load_config(stored, trusted=False), config)
     except ConfigError:  # written by another version
         other = ["it cannot be read by this version"]
     if other:
@@ -212,7 +212,7 @@ def own_files(run_dir: Path) -> list[Path]:
     """Return the files and folders of a run in its directory, nobody else's."""
     names = {*RECORDS, *_WRITTEN}
     with suppress(InputError):
-        stored = load_config(run_dir / CONFIG)
+        stored = load_config(run_dir / CONFIG, trusted=False)
         names |= {f"references/{name}.nc" for name in stored.evaluation.references}
     return [run_dir / name for name in sorted(names) if (run_dir / name).exists()]
 

@@ -30,6 +30,7 @@ from st_cdgm.evaluation.report.scores import (
     verdict,
 )
 from st_cdgm.outputs import check_output_path, write_bytes
+from st_cdgm.registry import names, naming
 
 _LOGGER = logging.getLogger(__name__)
 SECTIONS = (
@@ -197,6 +198,15 @@ def _warnings(run: RunFiles) -> Iterator[str]:
         )
     if str((run.provenance or {}).get("git_commit", "")).endswith("-dirty"):
         yield "The code had uncommitted changes when this run was made."
+    card = run.scorecard
+    written = [] if card is None else card.rows["metric"].unique().tolist()
+    if unknown := [metric for metric in written if metric not in names("metric")]:
+        missing = [str(name) for name in run.config.get("plugins") or []]
+        yield (
+            f"Nothing but the name is known here of the metrics {', '.join(unknown)}: "
+            "a plugin that is not loaded, or another version, made them. "
+            + (f"To load it, {naming(missing)}." if missing else "")
+        )
 
 
 def _diagnostic_context(run: RunFiles) -> dict[str, Any]:
