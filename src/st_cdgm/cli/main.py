@@ -65,6 +65,7 @@ class ReadableErrors(TyperGroup):
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise _interrupted(ctx) from error
             raise
+
         except Exception as error:
             if _is_control_flow(error):
                 _suggest_key(error, ctx)
@@ -112,6 +113,7 @@ def _interrupted(ctx: typer.Context) -> typer.Exit:
     again = "run the same command again: it starts anew"
     if verb == "preprocess":
         again = "run the same command again: it goes on where it stopped"
+
     if log is not None and (log.parent / "checkpoints").is_dir():
         kept += f"; the checkpoints so far are in {log.parent / 'checkpoints'}"
         if verb in ("run", "train"):

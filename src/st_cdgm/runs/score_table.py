@@ -40,6 +40,8 @@ def scorecard_table(scorecard: Scorecard, metric: str = "crps") -> Group:
     scores, best = scorecard.wide(metric), scorecard.best(metric)
     chosen = scorecard.rows[scorecard.rows["metric"] == metric]
     units = dict(zip(chosen["variable"], chosen["units"], strict=True))
+
+    # One column a variable, one row a source, the best one marked.
     title = f"{METRICS[metric].title} (* best)"
     table = Table(title=title, box=table_lines())
     table.add_column("source")
@@ -47,6 +49,7 @@ def scorecard_table(scorecard: Scorecard, metric: str = "crps") -> Group:
         table.add_column(
             f"{variable} [{units[variable]}]".replace("[", r"\["), justify="right"
         )
+
     for source in scores.index:
         cells = []
         for variable in scores.columns:
@@ -55,6 +58,7 @@ def scorecard_table(scorecard: Scorecard, metric: str = "crps") -> Group:
             is_best = best.get(str(variable)) == source
             cells.append(f"[bold]{text} *[/bold]" if is_best else f"{text}  ")
         table.add_row(str(source), *cells)
+
     if metric != "crps" or not scorecard.gains:
         return Group(table)
     return Group(table, _gain_table(scorecard))
