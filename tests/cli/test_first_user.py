@@ -126,7 +126,7 @@ def test_an_interrupted_training_goes_on_by_the_command_that_it_names(
         patch.setattr(TrainingWatch, "updated", stop)
         result = train(files, tmp_path / "run", *small, "--overwrite")
     assert result.exit_code == EXIT_INTERRUPTED, result.output
-    named = result.stderr.rpartition("go on with: st-cdgm ")[2].strip()
+    named = result.stderr.rpartition("Go on with: st-cdgm ")[2].strip()
     assert named.startswith("train --config=demo_quick ")
     assert named.endswith("--resume")
     assert "--overwrite" not in named

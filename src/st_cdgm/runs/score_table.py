@@ -43,7 +43,7 @@ def scorecard_table(scorecard: Scorecard, metric: str = "crps") -> Group:
 
     # One column a variable, one row a source, the best one marked.
     title = f"{METRICS[metric].title} (* best)"
-    table = Table(title=title, box=table_lines())
+    table = Table(title=title, box=table_lines(), title_justify="left")
     table.add_column("source")
     for variable in scores.columns:
         table.add_column(
@@ -69,7 +69,11 @@ def _gain_table(scorecard: Scorecard) -> Table:
     from rich.table import Table
 
     model = scorecard.rows["source"].iloc[0]
-    table = Table(title=f"{model} against the best reference", box=table_lines())
+    table = Table(
+        title=f"{model} against the best reference",
+        box=table_lines(),
+        title_justify="left",
+    )
     for name in ("variable", "reference", "gain", "95 % interval", "verdict"):
         right = name in ("gain", "95 % interval")
         table.add_column(name, justify="right" if right else "left")
