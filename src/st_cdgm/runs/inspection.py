@@ -46,6 +46,7 @@ def inspect_files(
 
     content: dict[str, Any] = {}
     failed: list[Exception] = []
+
     for file in files:
         try:
             report = inspection.inspect_file(file)
@@ -54,6 +55,7 @@ def inspect_files(
             show_failure(session, error)
             failed.append(error)
             continue
+
         content[file] = report.to_dict()
         if shown:
             show_file(report)
@@ -81,10 +83,12 @@ def show_file(report: FileReport) -> None:
             f"lon {grid.lon[0]:.6g} to {grid.lon[1]:.6g}"
         )
     _print([*lines, *_time_lines(report)])
+
     if report.variables:
         console().print(_variables(report.variables), soft_wrap=False)
         if any(one.missing == "in changing cells" for one in report.variables):
             _print(["  * not always the same cells"])
+
     problems = [f"    - {problem}" for problem in report.problems]
     _print(["  problems:", *problems] if problems else [])
     _print([*_verdict_lines(report), ""])
@@ -99,6 +103,7 @@ def _time_lines(report: FileReport) -> list[str]:
     if time.step_hours is not None:
         steps += f" of {_duration(time.step_hours)}"
     lines = [f"  time: {stamps}", f"    {steps}, calendar {time.calendar}"]
+
     if time.gaps:
         gaps = [f"{a} to {b}" for a, b in time.gaps[:SHOWN_GAPS]]
         more = ["..."] if len(time.gaps) > SHOWN_GAPS else []
@@ -128,6 +133,7 @@ def _variables(variables: tuple[VariableReport, ...]) -> Table:
         table.add_column(title, overflow="fold")
     for title in ("min", "max", "missing", "rough"):
         table.add_column(title, justify="right", no_wrap=True)
+
     for one in variables:
         levels = [f"{level:g}" for level in one.levels[:SHOWN_LEVELS]]
         more = [f"({len(one.levels)})"] if len(one.levels) > SHOWN_LEVELS else []
@@ -195,10 +201,13 @@ def show_pair(report: PairReport) -> None:
             f"  best lag: {report.best_lag} days ({report.days_compared} read)"
         )
     _print(lines)
+
+    # What was correlated, what is remarkable, and the verdict.
     if report.counterparts:
         _print(["  correlations of anomalies: area means by lag, patterns in space"])
         console().print(_counterparts(report), soft_wrap=False)
     _print(["  notes:", *(f"    - {n}" for n in report.notes)] if report.notes else [])
+
     if report.usable:
         _print(["  usable as a pair because days, region and weather fit"])
     for finding in report.findings:
@@ -222,6 +231,7 @@ def _counterparts(report: PairReport) -> Table:
         table.add_column(title, overflow="fold")
     for title in ("means", "day -1", "same day", "day +1", "patterns"):
         table.add_column(title, justify="right", no_wrap=True)
+
     for one in report.counterparts:
         middle = len(one.lag_correlations) // 2
         near = one.lag_correlations[middle - 1 : middle + 2]

@@ -38,12 +38,14 @@ def run_references(
     test = replace(scored_days(config, pipeline), hr=None)
     written = {}
     names = config.evaluation.references
+
     with progress(session, "References", len(names)) as advance:
         for name in names:
             reference = build_reference(name).fit(training, pipeline.preprocessor)
             fields = reference.predict(
                 test, members=config.inference.members, seed=config.run.seed
             )
+
             path = run_dir / "references" / f"{name}.nc"
             _write_fields(path, fields, test, pipeline, title=f"Reference {name}")
             written[name] = path
@@ -186,6 +188,8 @@ def ablate(
     loaded = load_checkpoint(checkpoint)
     windows = pipeline.windows("validation", stride=config.training.validation_stride)
     document: dict[str, Any] = {"period": pipeline.preprocessor.periods["validation"]}
+
+    # Each test on the same windows, with the same random numbers.
     with progress(session, "Ablations", 2) as advance:
         for name, test in (("shuffled", shuffle_test), ("without_edges", edge_test)):
             results = test(
@@ -197,6 +201,7 @@ def ablate(
                 seed=config.run.seed,
             )
             document[name] = [result.to_dict() for result in results]
+
             for result in results:
                 logger.info(
                     "%s: loss of %s %+.1f %% (95 %% interval %+.1f to %+.1f)",
@@ -207,6 +212,7 @@ def ablate(
                     100 * result.high,
                 )
             advance(1, None)
+
     path = run_dir / "conditioning.json"
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return path
