@@ -5,6 +5,7 @@ import pytest
 from climate_files import dataset, field, on_levels, predictors, times, write
 
 from st_cdgm.data.read.readers import read_channels, read_static, read_targets
+from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.time.windows import window_index
 from st_cdgm.errors import GridMismatchError, InputError, MissingVariableError
@@ -181,7 +182,7 @@ def test_an_anomaly_in_kelvin_is_no_temperature(tmp_path):
 
 @pytest.fixture
 def grid() -> Grid:
-    return Grid.from_dataset(predictors())
+    return read_grid(predictors())
 
 
 def static(**extra):

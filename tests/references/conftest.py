@@ -13,7 +13,7 @@ from st_cdgm.data.fit.codecs.choice import build_codec
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.fit.statistics import fit_preprocessor
 from st_cdgm.data.space.grid import Grid
-from st_cdgm.data.time.calendar import day_keys
+from st_cdgm.data.time.axis import day_keys
 from st_cdgm.data.variables.fields import Channel, FieldArrays, TargetVariable
 
 TARGETS = (

@@ -131,7 +131,7 @@ def _is_folder(fs: Any, path: str) -> bool:
     return not any(fs.exists(f"{path.rstrip('/')}/{mark}") for mark in ZARR_MARKS)
 
 
-def locate(
+def locate_url(
     url: str, *, role: str, storage_options: StorageOptions | None = None
 ) -> Path | RemoteFile | RemoteStore:
     """Find out what lies behind a URL and how it can be read.
@@ -185,9 +185,9 @@ def describe(
     Raises
     ------
     MissingFileError, InputError
-        As :func:`locate`.
+        As :func:`locate_url`.
     """
-    where = locate(url, role="data", storage_options=storage_options)
+    where = locate_url(url, role="data", storage_options=storage_options)
     fs, path = filesystem(url, role="data", storage_options=storage_options)
     if isinstance(where, RemoteFile):
         where.close()
@@ -212,7 +212,7 @@ def fingerprint(url: str, *, storage_options: StorageOptions | None = None) -> s
     Raises
     ------
     MissingFileError, InputError
-        As :func:`locate`.
+        As :func:`locate_url`.
     """
     fs, path = filesystem(url, role="input", storage_options=storage_options)
     with clean_errors(url, "input"):

@@ -24,7 +24,7 @@ from st_cdgm.data.fit.moments import (
 from st_cdgm.data.fit.preprocessor import Preprocessor, as_tensor, rooted
 from st_cdgm.data.fit.robust import RobustMoments
 from st_cdgm.data.space.grid import Grid
-from st_cdgm.data.time.timestamps import DAY
+from st_cdgm.data.time.calendar import DAY
 from st_cdgm.data.variables.fields import Channel, TargetVariable
 from st_cdgm.data.variables.kinds import precipitation_channels
 from st_cdgm.errors import ConfigError, InputError, MissingVariableError

@@ -19,6 +19,7 @@ from st_cdgm.data.read.readers import (
     read_static,
     read_targets,
 )
+from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.space.sphere import unit_vectors
 from st_cdgm.data.variables.quantities import quantity_of
@@ -213,7 +214,7 @@ def _as_static(ds: xr.Dataset, scrambled: Collection[str]) -> Verdict:
         constant, changing = _by_change(ds)
         if not constant:
             return _no_static(ds, changing)
-        grid = Grid.from_dataset(ds, file=file_label(ds), variable=constant[0])
+        grid = read_grid(ds, file=file_label(ds), variable=constant[0])
         names, _ = read_static(ds, variables=constant, grid=grid)
     except InputError as error:
         return _refused("static", error)
@@ -261,7 +262,7 @@ def _changes(da: xr.DataArray) -> bool:
 
 def _no_static(ds: xr.Dataset, changing: Sequence[str]) -> Verdict:
     if not changing:
-        Grid.from_dataset(ds, file=file_label(ds))
+        read_grid(ds, file=file_label(ds))
         error: Any = MissingVariableError(
             "no field on a horizontal grid",
             found=", ".join(map(str, ds.data_vars)) or "no variables",

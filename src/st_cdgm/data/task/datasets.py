@@ -256,7 +256,7 @@ class ResDiffIterableDataset(IterableDataset[dict[str, Any]]):
         seed: int = 0,
         memory: str | int = "4 GiB",
     ) -> None:
-        from st_cdgm.data.time.calendar import day_keys
+        from st_cdgm.data.time.axis import day_keys
 
         coarse, fine = (dims.lr_lat, dims.lr_lon), (dims.hr_lat, dims.hr_lon)
         stacked = {

@@ -9,12 +9,11 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from st_cdgm.data.time.calendar import CalendarDays
+from st_cdgm.data.time.calendar import DAY, CalendarDays
 from st_cdgm.data.time.periods import (
     parse_date,
     period_days,
 )
-from st_cdgm.data.time.timestamps import DAY
 from st_cdgm.errors import ConfigError, InputError
 from st_cdgm.typing import Indices
 

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from st_cdgm.data.variables.quantities import Quantity, quantity_of
+
+
+class Named:
+    """What predictors and targets share: a name, and what it stands for."""
+
+    name: str
+    standard_name: str | None
+
+    @cached_property
+    def quantity(self) -> Quantity | None:
+        """The physical quantity, by standard name or name; None if not known."""
+        return quantity_of(self.name, {"standard_name": self.standard_name or ""})
+
 
 @dataclass(frozen=True, kw_only=True)
-class Channel:
+class Channel(Named):
     """One predictor channel.
 
     Attributes
@@ -43,7 +58,7 @@ class Channel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetVariable:
+class TargetVariable(Named):
     """One fine-grid target variable, with the attributes its output will carry."""
 
     name: str

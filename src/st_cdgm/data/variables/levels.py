@@ -10,6 +10,7 @@ import xarray as xr
 from cf_xarray.accessor import CFDataArrayAccessor
 from numpy.typing import NDArray
 
+from st_cdgm.data.variables.fields import Channel
 from st_cdgm.data.variables.units import units_factor
 from st_cdgm.errors import InputError
 
@@ -54,6 +55,18 @@ _VERTICAL_NAMES = frozenset(
 def channel_name(variable: str, level: float | None) -> str:
     """Name of a channel: ``q_850`` on a level, ``psl`` without."""
     return variable if level is None else f"{variable}_{level:g}"
+
+
+def channel_of(da: xr.DataArray, variable: str, level: float | None) -> Channel:
+    """Label a field, in the units that it has."""
+    standard_name = da.attrs.get("standard_name")
+    return Channel(
+        name=channel_name(variable, level),
+        variable=variable,
+        level=level,
+        units=str(da.attrs.get("units", "1")),
+        standard_name=None if standard_name is None else str(standard_name),
+    )
 
 
 def level_of(name: str, da: xr.DataArray) -> tuple[str, float | None]:

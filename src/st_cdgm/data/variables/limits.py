@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import xarray as xr
 
 from st_cdgm.data.variables.levels import level_of
-from st_cdgm.data.variables.quantities import quantity_of
-from st_cdgm.data.variables.units import to_canonical, units_factor
-from st_cdgm.errors import InputError
+from st_cdgm.data.variables.quantities import Quantity, quantity_of
+from st_cdgm.data.variables.units import canonical_conversion, units_factor
 
 # Canonical units; margins are left beyond the records, for models.
 _LIMITS = {
@@ -52,7 +50,10 @@ _RAIN_FACTOR, _RAIN_POWER = 450.0, 0.475
 
 
 def physical_limits(
-    da: xr.DataArray, step_hours: float | None
+    da: xr.DataArray,
+    step_hours: float | None,
+    *,
+    quantity: Quantity | None | Literal["ask"] = "ask",
 ) -> tuple[float, float] | None:
     """Return the lowest and highest value that can be true, in the units of the file.
 
@@ -62,6 +63,8 @@ def physical_limits(
         A field with its attributes; its values are not read.
     step_hours : float or None
         Length of a time step; 24 where it is not known.
+    quantity : Quantity or None, optional
+        What the field is, where that has been found; else it is asked for by name.
 
     Returns
     -------
@@ -69,11 +72,12 @@ def physical_limits(
         None for a quantity that is not known, or units that do not fit it.
     """
     name = str(da.name)
-    quantity = quantity_of(name, da.attrs)
+    if quantity == "ask":
+        quantity = quantity_of(name, da.attrs)
     if quantity is None:
         return None
     if quantity.key == "precipitation":
-        return _rain_limits(da, step_hours or 24.0)
+        return _rain_limits(da, quantity, step_hours or 24.0)
     low, high = _LIMITS.get(quantity.key, (-np.inf, np.inf))
     if quantity.key == "temperature" and name.lower() in _SURFACE_NAMES:
         low, high = _NEAR_SURFACE
@@ -82,28 +86,27 @@ def physical_limits(
         low, high = _SEA_LEVEL if at_sea_level else _SURFACE_PRESSURE
         if level_of(name, da)[1] is not None:
             return None
-    return _in_file_units(da.attrs, name, low, high)
+    return _in_file_units(da, quantity, low, high)
 
 
-def _rain_limits(da: xr.DataArray, hours: float) -> tuple[float, float] | None:
+def _rain_limits(
+    da: xr.DataArray, quantity: Quantity, hours: float
+) -> tuple[float, float] | None:
     """Limits of a rate, or of an amount that fell in one step."""
     depth = _RAIN_FACTOR * hours**_RAIN_POWER
     units = str(da.attrs.get("units", ""))
     amount = units_factor("mm", units) or units_factor("kg m-2", units)
     if amount is not None:
         return NEGATIVE_RAIN * amount[0], depth * amount[0]
-    return _in_file_units(da.attrs, str(da.name), NEGATIVE_RAIN, depth * 24.0 / hours)
+    return _in_file_units(da, quantity, NEGATIVE_RAIN, depth * 24.0 / hours)
 
 
 def _in_file_units(
-    attrs: Mapping[Any, Any], name: str, low: float, high: float
+    da: xr.DataArray, quantity: Quantity, low: float, high: float
 ) -> tuple[float, float] | None:
-    if not str(attrs.get("units", "")).strip():
+    units = str(da.attrs.get("units", ""))
+    found = canonical_conversion(units, quantity) if units.strip() else None
+    if found is None:
         return None
-    probe = xr.DataArray(np.array([0.0, 1.0]), dims="probe", attrs=dict(attrs))
-    try:
-        zero, one = to_canonical(probe, name=name).values.tolist()
-    except InputError:
-        return None
-    factor = one - zero
-    return (low - zero) / factor, (high - zero) / factor
+    factor, offset = found
+    return (low - offset) / factor, (high - offset) / factor

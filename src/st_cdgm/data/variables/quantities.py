@@ -31,6 +31,10 @@ class Quantity:
     names: frozenset[str]
     ranges: Mapping[str, Callable[[float, float], bool]]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send the key alone to other processes."""
+        return _by_key, (self.key,)
+
 
 def _within(low: float, high: float) -> Callable[[float, float], bool]:
     return lambda smallest, largest: low <= smallest and largest <= high
