@@ -12,13 +12,8 @@ import numpy as np
 import xarray as xr
 
 from st_cdgm.data.files.open import data_variables, file_label
-from st_cdgm.data.read.readers import (
-    ChannelCube,
-    TargetCube,
-    read_channels,
-    read_static,
-    read_targets,
-)
+from st_cdgm.data.read.cubes import ChannelCube, TargetCube
+from st_cdgm.data.read.readers import read_channels, read_static, read_targets
 from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.space.sphere import unit_vectors

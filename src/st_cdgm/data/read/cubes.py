@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -56,7 +57,11 @@ class RangeWatch:
     ) -> None:
         self.variables, self.grid, self.days, self.file = variables, grid, days, file
         hours = days.step_seconds / 3600
-        self._limits = [_limits_of(variable, hours) for variable in variables]
+        probes = [_probe(variable) for variable in variables]
+        self._limits = [
+            physical_limits(probe, hours, quantity=variable.quantity)
+            for probe, variable in zip(probes, variables, strict=True)
+        ]
         self._told: set[str] = set()
 
     def look(self, values: NDArray[np.floating], index: NDArray[np.integer]) -> None:
@@ -99,16 +104,13 @@ class RangeWatch:
         )
 
 
-def _limits_of(
-    variable: Channel | TargetVariable, hours: float
-) -> tuple[float, float] | None:
-    """Return the range of a variable in its canonical units, None if not known."""
+def _probe(variable: Channel | TargetVariable) -> xr.DataArray:
+    """Return a field of one value with the attributes that limits depend on."""
     base = variable.variable if isinstance(variable, Channel) else variable.name
     attrs: dict[str, str | float] = {"units": variable.units}
     if isinstance(variable, Channel) and variable.level is not None:
         attrs["pressure_level_hPa"] = variable.level
-    probe = xr.DataArray(np.zeros(()), name=base, attrs=attrs)
-    return physical_limits(probe, hours, quantity=variable.quantity)
+    return xr.DataArray(np.zeros(()), name=base, attrs=attrs)
 
 
 MANY_BLOCKS = 16  # along time: from here on dask's own slicing is slow
@@ -215,6 +217,66 @@ class LazyCube:
             if step == 1 and stop > start and self._blocks is not None:
                 return self._blocks.read(start, stop)
         return np.asarray(self.values[index].values)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ChannelCube(LazyCube):
+    """Predictors of a file, not yet read.
+
+    Attributes
+    ----------
+    channels : tuple of Channel
+        What is on the channel axis, in canonical units.
+    grid : Grid
+        Coarse grid in the order of the file.
+    days : CalendarDays
+        One entry per time step.
+    values : xarray.DataArray
+        Lazy float32. Dimensions ``(time, channel, y, x)``, canonical units.
+    file : str
+        Where it came from, for messages.
+    """
+
+    channels: tuple[Channel, ...]
+    grid: Grid
+    days: CalendarDays
+    values: xr.DataArray
+    file: str
+
+    @property
+    def variables(self) -> tuple[Channel, ...]:
+        """What lies on the second axis."""
+        return self.channels
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TargetCube(LazyCube):
+    """Fine-grid targets of a file, not yet read.
+
+    Attributes
+    ----------
+    targets : tuple of TargetVariable
+        What is on the variable axis, in canonical units.
+    grid : Grid
+        Fine grid in the order of the file.
+    days : CalendarDays
+        One entry per time step.
+    values : xarray.DataArray
+        Lazy float32, NaN where missing. Dimensions ``(time, variable, y, x)``.
+    file : str
+        Where it came from, for messages.
+    """
+
+    targets: tuple[TargetVariable, ...]
+    grid: Grid
+    days: CalendarDays
+    values: xr.DataArray
+    file: str
+
+    @property
+    def variables(self) -> tuple[TargetVariable, ...]:
+        """What lies on the second axis."""
+        return self.targets
 
 
 def all_missing(name: str, file: str) -> InputError:

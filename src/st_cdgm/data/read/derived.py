@@ -15,7 +15,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from st_cdgm.data.read.coarsen import coarsen_cube
-from st_cdgm.data.read.readers import ChannelCube, read_channels
+from st_cdgm.data.read.cubes import ChannelCube
+from st_cdgm.data.read.readers import read_channels
 from st_cdgm.data.space.gradients import (
     EQUATOR_DEG,
     ZERO_CELSIUS,

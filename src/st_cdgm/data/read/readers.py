@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import dask.array
@@ -19,79 +19,19 @@ from st_cdgm.data.files.open import (
     time_bounds,
     time_name,
 )
-from st_cdgm.data.read.channels import Fields, as_list, check_available, select_channels
-from st_cdgm.data.read.cubes import LazyCube, all_missing
+from st_cdgm.data.read.channels import as_list, check_available, select_channels
+from st_cdgm.data.read.cubes import ChannelCube, TargetCube, all_missing
 from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.time.calendar import DAY, CalendarDays
 from st_cdgm.data.time.steps import time_steps
-from st_cdgm.data.variables.fields import Channel, TargetVariable
-from st_cdgm.data.variables.levels import channel_name
+from st_cdgm.data.variables.fields import TargetVariable
+from st_cdgm.data.variables.levels import Fields, channel_name
 from st_cdgm.data.variables.quantities import quantity_of
 from st_cdgm.data.variables.units import Role, check_plausible, to_canonical
 from st_cdgm.errors import InputError, MissingVariableError
 
 DAYS_AT_ONCE = 64  # while looking for a value
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ChannelCube(LazyCube):
-    """Predictors of a file, not yet read.
-
-    Attributes
-    ----------
-    channels : tuple of Channel
-        What is on the channel axis, in canonical units.
-    grid : Grid
-        Coarse grid in the order of the file.
-    days : CalendarDays
-        One entry per time step.
-    values : xarray.DataArray
-        Lazy float32. Dimensions ``(time, channel, y, x)``, canonical units.
-    file : str
-        Where it came from, for messages.
-    """
-
-    channels: tuple[Channel, ...]
-    grid: Grid
-    days: CalendarDays
-    values: xr.DataArray
-    file: str
-
-    @property
-    def variables(self) -> tuple[Channel, ...]:
-        """What lies on the second axis."""
-        return self.channels
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TargetCube(LazyCube):
-    """Fine-grid targets of a file, not yet read.
-
-    Attributes
-    ----------
-    targets : tuple of TargetVariable
-        What is on the variable axis, in canonical units.
-    grid : Grid
-        Fine grid in the order of the file.
-    days : CalendarDays
-        One entry per time step.
-    values : xarray.DataArray
-        Lazy float32, NaN where missing. Dimensions ``(time, variable, y, x)``.
-    file : str
-        Where it came from, for messages.
-    """
-
-    targets: tuple[TargetVariable, ...]
-    grid: Grid
-    days: CalendarDays
-    values: xr.DataArray
-    file: str
-
-    @property
-    def variables(self) -> tuple[TargetVariable, ...]:
-        """What lies on the second axis."""
-        return self.targets
 
 
 def read_channels(
@@ -146,18 +86,19 @@ def read_targets(
     fields, grid, days = _timed_fields(
         opened, variables, role="hr", time_step=time_step
     )
-    targets = tuple(
-        TargetVariable(
+    targets = []
+    for channel, da in fields:
+        one = TargetVariable(
             name=channel.name,
             units=channel.units,
             standard_name=channel.standard_name,
-            long_name=_text(da.attrs.get("long_name")),
-            cell_methods=_text(da.attrs.get("cell_methods")),
+            long_name=da.attrs.get("long_name"),
+            cell_methods=da.attrs.get("cell_methods"),
         )
-        for channel, da in fields
-    )
+        vars(one)["quantity"] = channel.quantity
+        targets.append(one)
     return TargetCube(
-        targets=targets,
+        targets=tuple(targets),
         grid=grid,
         days=days,
         values=_stack(fields, "variable"),
@@ -207,13 +148,14 @@ def read_static(
     labels: list[str] = []
     planes: list[NDArray[np.float32]] = []
     compared: tuple[Hashable, ...] = ()
-    for name in names:
+    known = [quantity_of(name, ds[name].attrs) for name in names]
+    for name, quantity in zip(names, known, strict=True):
         da = ds[name]
         if da.dims != compared:  # fields on the same dimensions share their grid
             own = read_grid(ds, file=file, variable=name, located=opened.located)
             grid.check_same(own, file=file, role="static")
             compared = da.dims
-        da = to_canonical(da, file=file, role="static")
+        da = to_canonical(da, file=file, role="static", quantity=quantity)
         if not da.size:
             raise all_missing(name, file)
         for label, plane in _static_planes(da, name, own, file=file):
@@ -262,8 +204,7 @@ def _timed_fields(
     fields = [(c, da.transpose(*dims)) for c, da in fields]
     if steps.step_seconds < DAY:
         fields = [(c, steps.apply(da, c.name)) for c, da in fields]
-    fields = [_canonical(c, da, file, role) for c, da in fields]
-    return fields, grid, steps.days
+    return _canonical(fields, file, role), grid, steps.days
 
 
 def _stamped_at_end(fields: Fields) -> bool:
@@ -293,21 +234,29 @@ def _common_grid(opened: OpenedData, fields: Fields) -> Grid:
     return grid
 
 
-def _canonical(
-    channel: Channel, da: xr.DataArray, file: str, role: Role
-) -> tuple[Channel, xr.DataArray]:
-    """One channel ``(time, y, x)`` in canonical units, with what it is."""
-    quantity = quantity_of(channel.name, da.attrs)
-    da = to_canonical(da, file=file, role=role, name=channel.name, quantity=quantity)
-    values = _some_values(da, channel.name, file)
-    check_plausible(values, channel.name, da.attrs, file=file, quantity=quantity)
-    made = replace(
-        channel,
-        units=str(da.attrs["units"]),
-        standard_name=da.attrs.get("standard_name"),
-    )
-    vars(made)["quantity"] = quantity  # told by all attributes of the file
-    return made, da.astype(np.float32)
+def _canonical(fields: Fields, file: str, role: Role) -> Fields:
+    """Fields ``(time, y, x)`` in canonical units, and what they are."""
+    names = [channel.name for channel, _ in fields]
+    known = [quantity_of(channel.name, da.attrs) for channel, da in fields]
+    planes = [
+        to_canonical(da, file=file, role=role, name=name, quantity=quantity)
+        for name, (_, da), quantity in zip(names, fields, known, strict=True)
+    ]
+
+    # Units that contradict some of the values are wrong.
+    some = [
+        _some_values(da, name, file) for name, da in zip(names, planes, strict=True)
+    ]
+    for name, da, quantity, values in zip(names, planes, known, some, strict=True):
+        check_plausible(values, name, da.attrs, file=file, quantity=quantity)
+
+    made: Fields = []
+    for (channel, _), da, quantity in zip(fields, planes, known, strict=True):
+        units, standard_name = da.attrs["units"], da.attrs.get("standard_name")
+        one = replace(channel, units=str(units), standard_name=standard_name)
+        vars(one)["quantity"] = quantity  # told by all attributes of the file
+        made.append((one, da.astype(np.float32)))
+    return made
 
 
 def _drop_single(
@@ -401,7 +350,3 @@ def _constant(da: xr.DataArray, time: str, name: str, *, file: str) -> xr.DataAr
 def _entry(da: xr.DataArray, dim: str, i: int) -> float:
     numbered = dim in da.coords and np.issubdtype(da[dim].dtype, np.number)
     return float(da[dim].values[i]) if numbered else float(i)
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)

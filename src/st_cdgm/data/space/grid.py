@@ -89,6 +89,13 @@ class Grid:
         )
 
     @property
+    def half_cell(self) -> float:
+        """How far outermost cells of a regular grid reach beyond their centres, deg."""
+        axes = (self.lat, self.lon) if self.regular else ()
+        steps = [float(np.abs(np.diff(axis)).max(initial=0.0)) for axis in axes]
+        return 0.5 * max(steps, default=0.0)
+
+    @property
     def kind(self) -> str:
         """``regular``, ``curvilinear`` or the CF name of the projection."""
         if self.regular:
@@ -323,8 +330,9 @@ def interpolation(source: Grid, target: Grid) -> Interpolation:
         return _inverse_distance(source, target)
     lat, lon = target.lat2d.ravel(), target.lon2d.ravel()
     lon = wrap_near(lon, source.lon)
+    closed = periodic(source.lon)
     row, up = _bracket(source.lat, np.arange(len(source.lat)), lat)
-    column, right = _bracket(*periodic(source.lon), lon)
+    column, right = _bracket(*closed, lon)
     index = row[:, :, None] * len(source.lon) + column[:, None, :]
     weight = up[:, :, None] * right[:, None, :]
     return Interpolation(

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from st_cdgm.data.fit.preprocessor import Preprocessor
+from st_cdgm.data.read.cubes import ChannelCube
 from st_cdgm.data.read.derived import read_with_derived
-from st_cdgm.data.read.readers import ChannelCube
 from st_cdgm.data.time.calendar import duration
 from st_cdgm.data.time.periods import check_period, period_days
 from st_cdgm.data.variables.fields import FieldArrays

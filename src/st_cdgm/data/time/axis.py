@@ -195,6 +195,8 @@ class StepAxis:
         Days since 1850-01-01 in the calendar of the data. Shape ``(T,)``, int64.
     second : ndarray
         Seconds since midnight. Shape ``(T,)``, int64.
+    total : ndarray
+        Seconds since 1850-01-01. Shape ``(T,)``, int64.
     calendar : str
         CF calendar.
     stamps : xarray.DataArray
@@ -211,16 +213,12 @@ class StepAxis:
     date: Integers
     number: Integers
     second: Integers
+    total: Integers
     calendar: str
     stamps: xr.DataArray
     bounded: bool = False
     overlapping: bool = False
     file: str | Path | None = None
-
-    @cached_property
-    def total(self) -> Integers:
-        """Seconds since 1850-01-01. Shape ``(T,)``, int64."""
-        return self.number * DAY + self.second
 
     @cached_property
     def step_seconds(self) -> int:
@@ -388,7 +386,13 @@ def step_axis(
 def _axis(
     numbers: Numbers, time: xr.DataArray, calendar: str, file: str | Path | None
 ) -> StepAxis:
-    return StepAxis(**numbers._asdict(), stamps=time, calendar=calendar, file=file)
+    return StepAxis(
+        **numbers._asdict(),
+        total=numbers.total,
+        stamps=time,
+        calendar=calendar,
+        file=file,
+    )
 
 
 def _disorder(axis: StepAxis, number: Integers, several: str) -> InputError:

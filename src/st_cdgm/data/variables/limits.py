@@ -105,6 +105,8 @@ def _in_file_units(
     da: xr.DataArray, quantity: Quantity, low: float, high: float
 ) -> tuple[float, float] | None:
     units = str(da.attrs.get("units", ""))
+    if units == quantity.units:
+        return low, high
     found = canonical_conversion(units, quantity) if units.strip() else None
     if found is None:
         return None
