@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from st_cdgm.data.variables.fields import FieldArrays
+from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.errors import ConfigError, InputError
 from st_cdgm.evaluation.metrics.probabilistic import crps
 from st_cdgm.references.base import REFERENCES, build_reference

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from st_cdgm.data.fit.preprocessor import Preprocessor
-from st_cdgm.data.variables.fields import FieldArrays
+from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.references.components import PrincipalComponents
 from st_cdgm.references.days import (
     check_members,
