@@ -345,7 +345,7 @@ def test_read_only_file_system_is_refused(tmp_path, monkeypatch):
     def refuse(*_args, **_kwargs):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(writer_module.os, "open", refuse)
+    monkeypatch.setattr("os.open", refuse)
     with pytest.raises(OutputError, match="Read-only file system") as caught:
         check_output_path(tmp_path / "out.nc")
     assert "out.nc" in str(caught.value)

@@ -8,7 +8,6 @@ two more files, from which a training goes on: `st_cdgm.training.resume`.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.models.config import ModelConfig
 from st_cdgm.models.st_cdgm import STCDGM
+from st_cdgm.outputs import move_directory, sync
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -94,22 +94,11 @@ def save_checkpoint(
         temporary.chmod(0o755)
         for name in names:
             (temporary / name).chmod(0o644)
-            with (temporary / name).open("rb") as handle:
-                os.fsync(handle.fileno())
-        _replace_directory(temporary, directory)
+            sync(temporary / name)
+        move_directory(temporary, directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return directory
-
-
-def _replace_directory(new: Path, target: Path) -> None:
-    """Put ``new`` in the place of ``target``; the old one goes only afterwards."""
-    old = target.with_name(f".{target.name}-old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _what_lies_there(directory: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -23,6 +22,7 @@ from yaml import YAMLError
 from st_cdgm.config.keys import closest_key, type_name
 from st_cdgm.config.schema import Config
 from st_cdgm.errors import ConfigError, InputError, MissingFileError
+from st_cdgm.outputs import write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -88,11 +88,7 @@ def config_to_yaml(config: Config) -> str:
 
 def save_config(config: Config, path: str | Path) -> None:
     """Write a configuration that :func:`load_config` reads back unchanged."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(config_to_yaml(config), encoding="utf-8")
-    temporary.replace(path)
+    write_bytes(path, config_to_yaml(config).encode())
 
 
 @contextmanager

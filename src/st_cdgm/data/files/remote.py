@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import logging
-import os
 import re
 import tempfile
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from st_cdgm.data.files.sniff import (
     unreadable,
 )
 from st_cdgm.errors import InputError, MissingFileError
+from st_cdgm.outputs import temporary_name
 
 logger = logging.getLogger(__name__)
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*(::|://)")
@@ -258,7 +258,7 @@ def _downloaded(fs: Any, path: str, url: str, role: str) -> Path:
     if version and target.exists():
         return target
     logger.info("%s is copied to %s (%s bytes)", url, target, size or "unknown")
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    part = temporary_name(target)
     try:
         with clean_errors(url, role):
             fs.get_file(path, str(part))

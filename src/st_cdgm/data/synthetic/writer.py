@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from st_cdgm.data.synthetic.climate import EPOCH, SyntheticClimate, simulate
 from st_cdgm.data.synthetic.config import GROUPS, VARIABLES, SyntheticConfig, group_of
 from st_cdgm.data.synthetic.fine import FINE_DRIVERS
 from st_cdgm.errors import OutputError
-from st_cdgm.outputs import check_output_directory
+from st_cdgm.outputs import check_output_directory, sync, temporary_name
 
 TITLE = "Synthetic climate of ST-CDGM (simulated for demonstration, not observed)"
 NAMES = {
@@ -149,10 +148,7 @@ def write_climate(
     folder = Path(directory)
     _check_target(folder, overwrite)
     finals = {key: folder / name for key, name in NAMES.items()}
-    drafts = {
-        key: path.with_name(f".{path.name}.{os.getpid()}.part")
-        for key, path in finals.items()
-    }
+    drafts = {key: temporary_name(path) for key, path in finals.items()}
     writers: dict[str, Callable[[SyntheticClimate, Path], None]] = {
         "lr": _write_predictors,
         "hr": _write_targets,
@@ -163,7 +159,7 @@ def write_climate(
         folder.mkdir(parents=True, exist_ok=True)
         for key, write in writers.items():
             write(climate, drafts[key])
-            _flush(drafts[key])
+            sync(drafts[key])
         for key, draft in drafts.items():
             draft.replace(finals[key])
     except OSError as error:
@@ -223,11 +219,6 @@ def _check_target(folder: Path, overwrite: bool) -> None:
             found=", ".join(present),
             remedy="Choose another folder, or remove these files first.",
         )
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as handle:
-        os.fsync(handle.fileno())
 
 
 def _bounds(centres: NDArray[np.float64]) -> NDArray[np.float64]:
