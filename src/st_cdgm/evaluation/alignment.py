@@ -11,8 +11,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from st_cdgm.data.files.open import data_variables, time_bounds, time_name
+from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.data.space.grid import Grid
-from st_cdgm.data.time.calendar import CalendarDays, day_keys
+from st_cdgm.data.time.axis import day_keys
+from st_cdgm.data.time.calendar import CalendarDays
 from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.data.variables.units import to_canonical
 from st_cdgm.errors import InputError, MissingVariableError
@@ -176,7 +178,7 @@ def open_source(name: str, dataset: xr.Dataset, variables: Sequence[str]) -> Sou
     if len(present) < len(variables):
         missing = sorted(set(variables) - set(present))
         _LOGGER.warning("%s is not scored in %s: absent", name, ", ".join(missing))
-    grid = Grid.from_dataset(dataset, file=file, variable=present[0])
+    grid = read_grid(dataset, file=file, variable=present[0])
     time = time_name(dataset)
     days = day_keys(dataset[time], bounds=time_bounds(dataset, time), file=file)
     fields = {}

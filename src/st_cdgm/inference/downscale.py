@@ -18,11 +18,10 @@ from st_cdgm.data.files.open import resolve_paths
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.task.batch import Batch
 from st_cdgm.data.task.datasets import WindowDataset
+from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.data.task.predictors import load_predictors
-from st_cdgm.data.time.calendar import duration
+from st_cdgm.data.time.calendar import DAY, duration
 from st_cdgm.data.time.periods import check_period
-from st_cdgm.data.time.timestamps import DAY
-from st_cdgm.data.variables.fields import FieldArrays
 from st_cdgm.errors import ConfigError, InputError, OutputError
 from st_cdgm.inference.writer import EnsembleWriter
 from st_cdgm.models.sampling import AS_CONFIGURED, Sampling

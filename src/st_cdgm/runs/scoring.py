@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from st_cdgm.config.schema import Config
+    from st_cdgm.data.task.days import FieldArrays
     from st_cdgm.data.task.prepared import PipelineViews
-    from st_cdgm.data.variables.fields import FieldArrays
     from st_cdgm.evaluation.scorecard import Scorecard
 
 logger = logging.getLogger(__name__)

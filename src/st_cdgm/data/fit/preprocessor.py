@@ -20,7 +20,7 @@ from st_cdgm.data.fit.baseline.contract import Baseline
 from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.moments import FillStrategy, fill_missing
 from st_cdgm.data.space.grid import Grid
-from st_cdgm.data.time.timestamps import DAY
+from st_cdgm.data.time.calendar import DAY
 from st_cdgm.data.variables.fields import Channel, TargetVariable
 from st_cdgm.errors import InputError
 from st_cdgm.typing import FloatArray

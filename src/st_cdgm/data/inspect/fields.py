@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from st_cdgm.data.files.open import file_label
 from st_cdgm.data.inspect.roles import one_line
 from st_cdgm.data.inspect.scrambling import Arrangement, Order, arrangement
-from st_cdgm.data.space.grid import Grid
-from st_cdgm.data.time.timestamps import iso
+from st_cdgm.data.space.coordinates import read_grid
+from st_cdgm.data.time.axis import iso
 from st_cdgm.data.variables.levels import level_of, level_values, vertical_name
 from st_cdgm.data.variables.limits import physical_limits
 from st_cdgm.data.variables.table import Quantity, quantity_of
-from st_cdgm.data.variables.units import canonical_units, conversion
+from st_cdgm.data.variables.units import canonical_conversion, canonical_units
 from st_cdgm.errors import InputError
 
 MOST_STEPS = 120  # steps whose arrangement is looked at
@@ -173,7 +173,7 @@ def _check_units(
         return
     if units is None:
         problems.append(f"no units (variable {name})")
-    elif conversion(str(units), quantity) is None:
+    elif canonical_conversion(str(units), quantity) is None:
         problems.append(
             f"units do not fit (variable {name}; found {units!r}, expected "
             f"something that converts to {quantity.units!r})"
@@ -250,7 +250,7 @@ def _missing(ever: NDArray[np.bool_], always: NDArray[np.bool_]) -> str:
 def _space(ds: xr.Dataset, name: str) -> tuple[str, str]:
     """Row and column dimension; without coordinates the last two."""
     try:
-        grid = Grid.from_dataset(ds, variable=name)
+        grid = read_grid(ds, variable=name)
     except InputError:
         first, second = ds[name].dims[-2:]
         return str(first), str(second)
@@ -348,7 +348,7 @@ def _coordinates(ds: xr.Dataset, name: str, position: dict[Any, int]) -> dict[st
         else:
             place[str(dim)] = position[dim]
     try:
-        grid = Grid.from_dataset(ds, variable=name)
+        grid = read_grid(ds, variable=name)
     except InputError:
         return place
     row, column = position[grid.y_name], position[grid.x_name]

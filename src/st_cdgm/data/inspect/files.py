@@ -22,9 +22,8 @@ from st_cdgm.data.files.open import (
 from st_cdgm.data.files.remote import describe
 from st_cdgm.data.inspect.fields import VariableReport, inspect_field
 from st_cdgm.data.inspect.roles import Verdict, cell_width, one_line, role_verdicts
-from st_cdgm.data.space.grid import Grid
-from st_cdgm.data.time.calendar import day_keys
-from st_cdgm.data.time.timestamps import modern_calendar
+from st_cdgm.data.space.coordinates import read_grid
+from st_cdgm.data.time.axis import day_keys, modern_calendar
 from st_cdgm.errors import InputError
 
 T = TypeVar("T")
@@ -163,9 +162,7 @@ def _try(make: Callable[[], T], problems: list[str]) -> T | None:
 
 def _grid_report(ds: xr.Dataset) -> GridReport:
     names = data_variables(ds)
-    grid = Grid.from_dataset(
-        ds, file=file_label(ds), variable=names[0] if names else None
-    )
+    grid = read_grid(ds, file=file_label(ds), variable=names[0] if names else None)
     first, last = float(grid.lat.flat[0]), float(grid.lat.flat[-1])
     return GridReport(
         kind=grid.kind,

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.read.readers import ChannelCube, TargetCube
+from st_cdgm.data.read.cubes import ChannelCube, TargetCube
 from st_cdgm.data.space.blocks import block_mean, check_factor, coarse_grid
 from st_cdgm.data.space.cells import cell_areas
 

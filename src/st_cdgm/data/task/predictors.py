@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from st_cdgm.data.fit.preprocessor import Preprocessor
+from st_cdgm.data.read.cubes import ChannelCube
 from st_cdgm.data.read.derived.appending import read_with_derived
-from st_cdgm.data.read.readers import ChannelCube
+from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.data.time.calendar import duration
 from st_cdgm.data.time.periods import check_period, period_days
-from st_cdgm.data.variables.fields import FieldArrays
 from st_cdgm.errors import InputError
 
 _LOGGER = logging.getLogger(__name__)
@@ -77,16 +77,7 @@ def load_predictors(
     index = np.concatenate([history, wanted])
     raw, days = cube.load(index), cube.days.select(index)
     _warn_of_missing(raw, cube)
-    arrays = FieldArrays(
-        day=days.key,
-        ordinal=days.ordinal,
-        season=days.season,
-        lr=preprocessor.standardise_lr(raw),
-        baseline=preprocessor.predict_baseline(raw, days.season),
-        hr=None,
-        calendar=days.calendar,
-    )
-    return arrays, len(history)
+    return FieldArrays.prepared(preprocessor, days, raw), len(history)
 
 
 def check_no_oracle(preprocessor: Preprocessor) -> None:

@@ -132,6 +132,28 @@ def period_days(
     return index
 
 
+def split_bounds(periods: Mapping[str, list[str]]) -> dict[str, tuple[int, int]]:
+    """Return the period ``[start, end]`` of each split as two YYYYMMDDhhmmss numbers.
+
+    Raises
+    ------
+    ConfigError
+        If a period has no two dates in order.
+    """
+    out: dict[str, tuple[int, int]] = {}
+    for name, period in periods.items():
+        key, problem = f"data.splits.{name}", "a period needs a start and an end"
+        if len(period) == 2:
+            start = parse_date(period[0], key, last=False)
+            out[name] = start, parse_date(period[1], key, last=True)
+            problem = "a period ends before it starts"
+        if name not in out or out[name][0] > out[name][1]:
+            raise ConfigError(
+                problem, variable=key, found=period, expected="[start, end]"
+            )
+    return out
+
+
 def days_in_periods(
     day: Indices, periods: Sequence[str], *, file: str | None = None
 ) -> Indices:

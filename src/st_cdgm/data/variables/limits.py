@@ -15,7 +15,7 @@ from st_cdgm.data.variables.table import (
     Quantity,
     variable_of,
 )
-from st_cdgm.data.variables.units import conversion, units_factor
+from st_cdgm.data.variables.units import canonical_conversion, units_factor
 
 NEGATIVE_RAIN = -1e-2  # mm day-1; models leave tiny negative amounts
 # Envelope of observed point rainfall, 422 D^0.475 mm in D hours (Jennings, 1950,
@@ -67,7 +67,7 @@ def _in_file_units(
     attrs: Mapping[Any, Any], quantity: Quantity, low: float, high: float
 ) -> tuple[float, float] | None:
     units = str(attrs.get("units", "")).strip()
-    found = conversion(units, quantity) if units else None
+    found = canonical_conversion(units, quantity) if units else None
     if found is None:
         return None
     factor, offset = found

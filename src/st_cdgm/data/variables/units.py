@@ -97,6 +97,7 @@ def to_canonical(
     file: str | Path | None = None,
     role: Role = "lr",
     name: str | None = None,
+    quantity: Quantity | None | Literal["ask"] = "ask",
 ) -> xr.DataArray:
     """Convert a field to its canonical units, lazily, and say so in its attributes.
 
@@ -110,6 +111,8 @@ def to_canonical(
         See :func:`canonical_units`.
     name : str, optional
         Variable name to go by, default ``da.name``.
+    quantity : Quantity or None, optional
+        What the field is, where that has been found; else it is asked for by name.
 
     Raises
     ------
@@ -118,7 +121,8 @@ def to_canonical(
         could be in more than one unit.
     """
     label = name or str(da.name)
-    quantity = quantity_of(label, da.attrs)
+    if quantity == "ask":
+        quantity = quantity_of(label, da.attrs)
     wanted = _canonical(quantity, da.attrs, role)
     if quantity is None:
         if not str(da.attrs.get("units", "")):
@@ -141,6 +145,7 @@ def check_plausible(
     attrs: Mapping[Any, Any],
     *,
     file: str | Path | None = None,
+    quantity: Quantity | None | Literal["ask"] = "ask",
 ) -> None:
     """Raise where values contradict their (canonical) units: a wrong label in the file.
 
@@ -149,7 +154,8 @@ def check_plausible(
     InputError
         If the mean of the finite values is physically impossible.
     """
-    quantity = quantity_of(name, attrs)
+    if quantity == "ask":
+        quantity = quantity_of(name, attrs)
     if quantity is None or quantity.mean is None:
         return
     finite = values[np.isfinite(values)]
@@ -237,8 +243,11 @@ def _conversion(
     )
 
 
-def conversion(given: str, quantity: Quantity) -> tuple[float, float] | None:
-    """Factor and offset to the canonical units of a quantity, None if there is none."""
+def canonical_conversion(given: str, quantity: Quantity) -> tuple[float, float] | None:
+    """Factor and offset to the canonical units of a quantity, None if there are none.
+
+    Unlike :func:`units_factor` it knows constants, such as the density of water.
+    """
     return units_factor(given, quantity.units) or _by_physics(given, quantity)
 
 

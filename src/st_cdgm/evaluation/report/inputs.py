@@ -17,7 +17,7 @@ import xarray as xr
 import yaml
 from numpy.typing import NDArray
 
-from st_cdgm.data.space.grid import Grid
+from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.evaluation.graph.matrix import Edge, check_matrix, check_names
 from st_cdgm.evaluation.report.maps import DayMaps, MapGrid
@@ -295,7 +295,7 @@ def _read_diagnostics(path: Path) -> Diagnostics:
 
 
 def _map_grid(data: xr.Dataset, path: Path) -> MapGrid:
-    grid = Grid.from_dataset(data, file=path, variable="truth")
+    grid = read_grid(data, file=path, variable="truth")
     land = None
     if "sftlf" in data and data["sftlf"].shape == grid.shape:
         fraction = data["sftlf"].values.astype(np.float64)

@@ -21,7 +21,7 @@ from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.moments import Blocks
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.variables.fields import Channel, TargetVariable
-from st_cdgm.data.variables.table import (
+from st_cdgm.data.variables.kinds import (
     ordered_temperatures,
     precipitation_channels,
     row_of,

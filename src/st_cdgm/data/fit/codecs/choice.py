@@ -14,7 +14,7 @@ from st_cdgm.data.fit.codecs.contract import CodecOptions
 from st_cdgm.data.fit.codecs.target import CodecPart, TargetCodec
 from st_cdgm.data.fit.moments import Blocks
 from st_cdgm.data.variables.fields import TargetVariable
-from st_cdgm.data.variables.table import ordered_temperatures, row_of
+from st_cdgm.data.variables.kinds import ordered_temperatures, row_of
 from st_cdgm.errors import ConfigError
 from st_cdgm.typing import FloatArray
 

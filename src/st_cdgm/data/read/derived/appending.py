@@ -14,8 +14,9 @@ import xarray as xr
 
 from st_cdgm import registry
 from st_cdgm.data.read.coarsen import coarsen_cube
+from st_cdgm.data.read.cubes import ChannelCube
 from st_cdgm.data.read.derived.contract import Derived
-from st_cdgm.data.read.readers import ChannelCube, read_channels
+from st_cdgm.data.read.readers import read_channels
 from st_cdgm.data.variables.fields import Channel
 from st_cdgm.data.variables.levels import channel_name
 from st_cdgm.data.variables.table import synonyms, variable_of
