@@ -477,7 +477,7 @@ def test_evaluate_refuses_an_output_before_it_scores(files, tmp_path, place):
 
 @pytest.mark.parametrize(
     "references",
-    [["absent.nc"], ["st-cdgm=a.nc"], ["a=a.nc", "a=b.nc"]],
+    [["absent.nc"], ["a=b.nc"], ["a=a.nc", "a=b.nc"]],
 )
 def test_a_reference_needs_a_name_of_its_own(files, tmp_path, references):
     given = ["--prediction=a.nc", "--truth=b.nc", "--output", tmp_path / "scores"]

@@ -50,7 +50,7 @@ OPTIONS = {
         "--start",
         "--steps",
     ],
-    "evaluate": ["--output", "--prediction", "--reference", "--truth"],
+    "evaluate": ["--mask", "--output", "--prediction", "--reference", "--truth"],
     "report": ["--title"],
     "inspect": ["--json", "--output", "--pair"],
     "discover": ["--config", "--dry-run"],
