@@ -100,6 +100,8 @@ def _show_file(report: FileReport) -> None:
             _print(["  * not always the same cells"])
     problems = [f"    - {problem}" for problem in report.problems]
     _print(["  problems:", *problems] if problems else [])
+    notes = [f"    - {note}" for note in report.notes]
+    _print(["  notes:", *notes] if notes else [])
     _print([*_verdict_lines(report), ""])
 
 
