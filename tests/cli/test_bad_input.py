@@ -295,8 +295,7 @@ def test_an_ordinary_exit_is_no_interruption(monkeypatch):
         ("text", None, "cannot be read"),
         ("lr_without", "q_850", "variable or level"),
         ("hr", "q_850, z_500, tas", "variable or level"),
-        ("lr_narrow", None, "another shape"),
-        ("lr_upside_down", None, "opposite latitude order"),
+        ("lr_narrow", None, "does not cover"),
         ("lr_empty", "q_850", "no values"),
     ],
 )

@@ -45,6 +45,7 @@ OPTIONS = {
         "--lr",
         "--members",
         "--output",
+        "--regrid",
         "--sampler",
         "--seed",
         "--start",
@@ -52,7 +53,7 @@ OPTIONS = {
     ],
     "evaluate": ["--mask", "--output", "--prediction", "--reference", "--truth"],
     "report": ["--title"],
-    "inspect": ["--json", "--output", "--pair"],
+    "inspect": ["--checkpoint", "--json", "--output", "--pair"],
     "discover": ["--config", "--dry-run"],
     "doctor": [],
 }

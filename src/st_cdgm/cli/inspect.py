@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from st_cdgm.data.inspect.fields import VariableReport
     from st_cdgm.data.inspect.files import FileReport
     from st_cdgm.data.inspect.pairs import PairReport
+    from st_cdgm.data.task.predictor_check import PredictorReport
 
 SHOWN_GAPS = 3
 SHOWN_LEVELS = 4
@@ -38,6 +39,13 @@ def inspect(
             help="Check whether predictors and targets belong together.",
         ),
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Check whether a trained model can downscale the files, together.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     output: Annotated[
         Path | None,
@@ -46,12 +54,14 @@ def inspect(
 ) -> None:
     """Show what data files hold, what is wrong, and what they can be used for.
 
-    Exit code 2: a file cannot be read, or a pair is not usable.
+    Exit code 2: a file cannot be read, a pair is not usable, or the files do not fit
+    the model.
 
     Examples: st-cdgm inspect predictors.nc targets.nc
     st-cdgm inspect --pair predictors.nc targets.nc
+    st-cdgm inspect --checkpoint RUN/checkpoints/best new_predictors.nc
     """
-    if not files and pair is None:
+    if not files and (pair is None or checkpoint is not None):
         raise typer.BadParameter("name at least one file, or --pair LR HR")
     from st_cdgm.data.inspect import files as inspection  # late: --help must stay quick
     from st_cdgm.outputs import to_json, write_text
@@ -65,6 +75,15 @@ def inspect(
 
         paired = inspect_pair(*pair)
         content["pair"] = paired.to_dict()
+
+    fit = None
+    if checkpoint is not None and files:
+        from st_cdgm.runs.predictor_files import predictor_report
+
+        fit = predictor_report(checkpoint, files)
+        content["checkpoint"] = fit.to_dict()
+
+    # The file first, whatever is then said.
     if output is not None:
         write_text(output, to_json(content) + "\n")
     if as_json:
@@ -74,7 +93,10 @@ def inspect(
             _show_file(report)
         if paired is not None:
             _show_pair(paired)
-    if paired is not None and not paired.usable:
+        if fit is not None:
+            _show_fit(fit, checkpoint)
+
+    if (paired is not None and not paired.usable) or (fit is not None and fit.problems):
         raise typer.Exit(EXIT_UNUSABLE)
 
 
@@ -195,6 +217,21 @@ def _print(lines: list[str]) -> None:
                 line, out.width, subsequent_indent=pad, break_on_hyphens=False
             )
         out.print(line, markup=False)
+
+
+# -- Files and a model -----------------------------------------------------------------
+
+
+def _show_fit(report: PredictorReport, checkpoint: Path | None) -> None:
+    if report.problems:
+        problems = [f"    - {problem}" for problem in report.problems]
+        _print([f"not usable with {checkpoint} because", *problems])
+        return
+    _print([f"usable with {checkpoint}: {report.days} days ({report.period})"])
+    if report.regridding is not None:
+        _print([f"  will be regridded: {report.regridding}"])
+    if report.advice is not None:
+        _print([f"  note: {report.advice}"])
 
 
 # -- A pair ----------------------------------------------------------------------------
