@@ -41,8 +41,9 @@ from st_cdgm.data.time.calendar import ORIGIN
 from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.data.variables.kinds import row_of
 from st_cdgm.data.variables.table import PRECIPITATION, TEMPERATURE
-from st_cdgm.evaluation.alignment import Aligned, Source
+from st_cdgm.evaluation.alignment import Aligned
 from st_cdgm.evaluation.metrics.spectra import Spectrum
+from st_cdgm.evaluation.source import Source
 from st_cdgm.outputs import write_atomically
 
 SHOWN_MEMBERS = 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_cdgm.errors import InputError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from st_cdgm.data.inspect.fields import VariableReport
     from st_cdgm.data.inspect.files import FileReport
     from st_cdgm.data.inspect.pairs import PairReport
+    from st_cdgm.data.task.predictor_check import PredictorReport
 
 SHOWN_GAPS = 3
 SHOWN_LEVELS = 4
@@ -245,3 +247,20 @@ def _counterparts(report: PairReport) -> Table:
 
 def _correlation(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
+
+
+# -- Files and a model -----------------------------------------------------------------
+
+
+def show_fit(report: PredictorReport, checkpoint: Path | None) -> None:
+    """Print whether a model can downscale the files, and how."""
+    if report.problems:
+        problems = [f"    - {problem}" for problem in report.problems]
+        _print([f"not usable with {checkpoint} because", *problems])
+        return
+
+    _print([f"usable with {checkpoint}: {report.days} days ({report.period})"])
+    if report.regridding is not None:
+        _print([f"  will be regridded: {report.regridding}"])
+    if report.advice is not None:
+        _print([f"  note: {report.advice}"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +88,6 @@ def score_test(
     session: Session,
 ) -> Scorecard:
     """Score all sources on the scored test days."""
-    from st_cdgm.data.files.open import open_dataset
     from st_cdgm.evaluation.scorecard import evaluate_ensembles
 
     days = scored_days(config, pipeline)
@@ -112,14 +110,11 @@ def score_test(
         protocol["cells_left_out"] = (
             f"{unscored}, with test truth but no training truth"
         )
-    with ExitStack() as stack, progress(session, "Scoring"):
-        opened = {
-            name: stack.enter_context(open_dataset(path, role="forecast"))
-            for name, path in forecasts.items()
-        }
+    with progress(session, "Scoring"):
         return evaluate_ensembles(
-            opened,
+            forecasts,
             _as_dataset(truth, days, pipeline),
+            mask="truth",
             baseline=_as_dataset(days.baseline, days, pipeline),
             land=_land_fraction(config, pipeline),
             protocol=protocol,
@@ -224,25 +219,16 @@ def score_files(
     output: Path,
     *,
     references: Mapping[str, Path],
+    mask: str = "common",
     session: Session,
 ) -> Scorecard:
     """Score an ensemble file, and others, against a truth file."""
-    from st_cdgm.data.files.open import open_dataset
-    from st_cdgm.evaluation.scorecard import evaluate_ensembles
+    from st_cdgm.evaluation.scorecard import evaluate_files
 
-    files = {MODEL: prediction, **references}
-    protocol = {
-        "forecasts": {name: str(path) for name, path in files.items()},
-        "truth": str(truth),
-        "version": __version__,
-    }
-    with ExitStack() as stack, progress(session, "Scoring"):
-        opened = {
-            name: stack.enter_context(open_dataset(path, role="forecast"))
-            for name, path in files.items()
-        }
-        reference = stack.enter_context(open_dataset(truth, role="truth"))
-        return evaluate_ensembles(opened, reference, protocol=protocol, output=output)
+    with progress(session, "Scoring"):
+        return evaluate_files(
+            prediction, truth, references=references, mask=mask, output=output
+        )
 
 
 def write_report(run_dir: Path, *, title: str | None = None) -> Path:
