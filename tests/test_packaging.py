@@ -25,6 +25,7 @@ def test_exports_are_frozen():
     assert sorted(st_cdgm.__all__) == [
         "CausalDiffusionDecoder",
         "DiffusionOutput",
+        "Downscaler",
         "HeteroGraphBuilder",
         "IntelligibleVariableConfig",
         "IntelligibleVariableEncoder",
@@ -33,8 +34,14 @@ def test_exports_are_frozen():
         "RCNCell",
         "RCNSequenceRunner",
         "ResDiffIterableDataset",
+        "Run",
         "ZarrDataPipeline",
         "__version__",
+        "evaluate",
+        "inspect",
+        "load",
+        "open_run",
+        "run",
         "train_epoch",
     ]
 

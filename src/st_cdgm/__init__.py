@@ -11,6 +11,13 @@ from st_cdgm._lazy import attach
 from st_cdgm._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from st_cdgm.api import Downscaler as Downscaler
+    from st_cdgm.api import Run as Run
+    from st_cdgm.api import evaluate as evaluate
+    from st_cdgm.api import inspect as inspect
+    from st_cdgm.api import load as load
+    from st_cdgm.api import open_run as open_run
+    from st_cdgm.api import run as run
     from st_cdgm.data.netcdf_utils import NetCDFToDataFrame as NetCDFToDataFrame
     from st_cdgm.data.pipeline import NetCDFDataPipeline as NetCDFDataPipeline
     from st_cdgm.data.store.zarr_pipeline import ZarrDataPipeline as ZarrDataPipeline
@@ -35,6 +42,13 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "Downscaler": "st_cdgm.api",
+        "Run": "st_cdgm.api",
+        "evaluate": "st_cdgm.api",
+        "inspect": "st_cdgm.api",
+        "load": "st_cdgm.api",
+        "open_run": "st_cdgm.api",
+        "run": "st_cdgm.api",
         "CausalDiffusionDecoder": "st_cdgm.models.diffusion_decoder",
         "DiffusionOutput": "st_cdgm.models.diffusion_output",
         "HeteroGraphBuilder": "st_cdgm.models.graph_builder",

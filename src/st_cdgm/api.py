@@ -10,19 +10,21 @@ numbers.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from html import escape
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from st_cdgm._version import __version__
 from st_cdgm.checkpoint.directory import META, WEIGHTS, Checkpoint, load_checkpoint
 from st_cdgm.errors import ConfigError, InputError, MissingFileError
-from st_cdgm.inference.device import resolve_device
+from st_cdgm.inference.downscale import EnsemblePlan, chosen_device, plan_ensemble
+from st_cdgm.models.sampling import Sampling
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +87,7 @@ class Downscaler:
         if not path.exists() and _is_hub_name(str(source)):
             path = _fetched(str(source), revision)
 
-        return cls(load_checkpoint(path, device=resolve_device(device)))
+        return cls(load_checkpoint(path, device=chosen_device(device)))
 
     def save_pretrained(self, directory: str | Path) -> Path:
         """Write the model as a folder that can be shared; return its path.
@@ -101,7 +103,7 @@ class Downscaler:
         from st_cdgm.checkpoint.directory import save_checkpoint
 
         folder = Path(directory).expanduser()
-        kept = {"format_version", "package_version", "model", "preprocessor"}
+        kept = {"format_version", "package_version", "model", "data", "variables"}
         meta = self.checkpoint.meta
         save_checkpoint(
             folder,
@@ -182,6 +184,7 @@ class Downscaler:
         end: str | None = None,
         batch_days: int = 16,
         lazy: bool | None = None,
+        regrid: str = "auto",
         **sampling: Any,
     ) -> xr.Dataset:
         """Return an ensemble of fine fields for new coarse predictors.
@@ -202,9 +205,11 @@ class Downscaler:
         lazy : bool, optional
             Compute blocks of days when they are asked for (dask). By default where the
             ensemble takes more than 1 GiB.
+        regrid : {"auto", "bilinear", "conservative", "none"}
+            What to do with predictors on another grid.
         **sampling
-            ``sampler``, ``steps``, ``guidance_scale``, ``block_means``, ``regrid``: see
-            :func:`st_cdgm.inference.downscale.downscale`.
+            ``sampler``, ``steps``, ``guidance_scale``, ``block_means``: see
+            :class:`st_cdgm.models.sampling.Sampling`.
 
         Returns
         -------
@@ -217,8 +222,6 @@ class Downscaler:
         InputError, ConfigError
             As :func:`st_cdgm.inference.downscale.downscale`.
         """
-        from st_cdgm.inference.downscale import plan_ensemble
-
         plan = plan_ensemble(
             self.checkpoint,
             predictors,
@@ -227,9 +230,11 @@ class Downscaler:
             start=start,
             end=end,
             batch_days=batch_days,
-            **sampling,
+            regrid=regrid,
+            sampling=Sampling(**sampling),
         )
-        if plan.nbytes > LAZY_BYTES if lazy is None else lazy:
+        large = 4 * math.prod(plan.shape) > LAZY_BYTES
+        if large if lazy is None else lazy:
             return plan.dataset(_delayed(plan, self._lock))
 
         return plan.dataset(np.concatenate([fields for _, fields in plan.batches()]))
@@ -296,7 +301,6 @@ def run(
         What is wrong with the settings or the data, before the long part.
     """
     from st_cdgm.config.load import load_config
-    from st_cdgm.runs.checks import check_before_training, nothing_left_behind
     from st_cdgm.runs.console import Session
     from st_cdgm.runs.workflow import run_workflow
 
@@ -312,9 +316,7 @@ def run(
     else:
         settings = config
 
-    check_before_training(settings, to_the_end=True, resume=resume, overwrite=overwrite)
-    with nothing_left_behind(Path(settings.run.dir)):
-        run_workflow(settings, Session(), resume=resume)
+    run_workflow(settings, Session(), resume=resume, overwrite=overwrite)
     return Run(Path(settings.run.dir))
 
 
@@ -345,10 +347,11 @@ def evaluate(
     InputError
         Nothing in common, or masks that differ where they must not.
     """
-    from st_cdgm.runs.scoring import score_files
+    from st_cdgm.evaluation.scorecard import evaluate_files
 
-    return score_files(
-        prediction, truth, output, references=references or {}, mask=mask
+    folder = None if output is None else Path(output)
+    return evaluate_files(
+        prediction, truth, references=references, mask=mask, output=folder
     )
 
 
@@ -405,12 +408,12 @@ class Run:
     @property
     def scorecard(self) -> Scorecard:
         """All scores, and the protocol under which they were made."""
-        return self._part("scorecard", "scorecard.json")
+        return cast("Scorecard", self._part("scorecard", "scorecard.json"))
 
     @property
     def graph(self) -> LearnedGraph:
         """The learned graph: variables, matrix, edges kept and cut."""
-        return self._part("graph", "dag.json")
+        return cast("LearnedGraph", self._part("graph", "dag.json"))
 
     @property
     def verdicts(self) -> pd.DataFrame:
@@ -537,21 +540,25 @@ def _fetched(name: str, revision: str | None) -> Path:
         ) from error
 
 
-def _delayed(plan: Any, lock: Lock) -> Any:
+def _delayed(plan: EnsemblePlan, lock: Lock) -> Any:
     """Return the ensemble as a dask array, one block per batch of days."""
     import dask.array
     from dask.delayed import delayed
 
     def block(start: int, stop: int) -> Any:
         with lock:  # one network, one forward pass at a time
-            return plan.fields(start, stop)
+            return np.concatenate(
+                [made for _, made in plan.part(start, stop).batches()]
+            )
 
-    _, *rest = plan.shape
+    days, *rest = plan.shape
     array: Any = dask.array  # its stubs leave these untyped
+    starts = range(0, days, plan.batch_days)
+    sizes = [min(plan.batch_days, days - start) for start in starts]
     return array.concatenate(
         [
-            array.from_delayed(delayed(block)(a, b), (b - a, *rest), np.float32)
-            for a, b in plan.blocks()
+            array.from_delayed(delayed(block)(a, a + n), (n, *rest), np.float32)
+            for a, n in zip(starts, sizes, strict=True)
         ]
     )
 
@@ -559,7 +566,7 @@ def _delayed(plan: Any, lock: Lock) -> Any:
 def _plot_day(
     ensemble: xr.Dataset, day: str, variable: str | None, *, grid: Any
 ) -> Figure:
-    from st_cdgm.evaluation.report.maps import DayFields, MapGrid, plot_day_maps
+    from st_cdgm.evaluation.report.maps import DayMaps, MapGrid, plot_day_maps
 
     names = [str(n) for n, v in ensemble.data_vars.items() if "realization" in v.dims]
     name = names[0] if variable is None and names else variable
@@ -578,9 +585,8 @@ def _plot_day(
         )
 
     fields = ensemble[name].isel(time=stamps.index(day)).values  # (M, Y, X)
-    lat, lon = grid.lat_lon()
     return plot_day_maps(
-        DayFields(
+        DayMaps(
             variable=name,
             units=str(ensemble[name].attrs.get("units", "1")),
             day=day,
@@ -590,7 +596,7 @@ def _plot_day(
             members=fields,
             spread=fields.std(axis=0, ddof=1) if len(fields) > 1 else None,
         ),
-        MapGrid(lat=lat, lon=lon),
+        MapGrid(lat=grid.lat2d, lon=grid.lon2d),
     )
 
 

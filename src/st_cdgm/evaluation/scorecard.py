@@ -97,6 +97,21 @@ class Scorecard:
         rows["value"] = rows["value"].astype(float)
         return cls(rows=rows, protocol=protocol, gains=gains)
 
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return a table of all scores: variables and metrics by sources."""
+        table = self.rows.pivot_table(
+            index=["variable", "metric", "units"],
+            columns="source",
+            values="value",
+            dropna=False,
+            sort=False,
+        )
+        sources = list(dict.fromkeys(self.rows["source"]))
+        return table.dropna(how="all")[sources]
+
+    def _repr_html_(self) -> str:
+        return self.to_dataframe().to_html(float_format="{:.4g}".format, na_rep="")
+
     def wide(self, metric: str = "crps") -> pd.DataFrame:
         """Return a table of sources by variables, in the order of the scorecard."""
         chosen = self.rows[self.rows["metric"] == metric]

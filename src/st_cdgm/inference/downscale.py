@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 from numpy.typing import NDArray
 
 from st_cdgm._version import __version__
 from st_cdgm.checkpoint.directory import Checkpoint, load_checkpoint
-from st_cdgm.data.files.open import resolve_paths
+from st_cdgm.data.files.open import Paths, resolve_paths
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.task.batch import Batch
 from st_cdgm.data.task.datasets import WindowDataset
@@ -24,7 +25,7 @@ from st_cdgm.data.task.predictors import load_predictors
 from st_cdgm.data.time.calendar import DAY, duration
 from st_cdgm.data.time.periods import check_period
 from st_cdgm.errors import ConfigError, InputError, OutputError
-from st_cdgm.inference.writer import EnsembleWriter
+from st_cdgm.inference.writer import EnsembleWriter, ensemble_dataset
 from st_cdgm.models.sampling import AS_CONFIGURED, Sampling
 from st_cdgm.models.st_cdgm import STCDGM
 from st_cdgm.outputs import check_output_path
@@ -138,6 +139,132 @@ def generate(
             on_progress(len(index))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EnsemblePlan:
+    """An ensemble before it is drawn: predictors read, options checked.
+
+    Attributes
+    ----------
+    checkpoint : Checkpoint
+        Model and preprocessor.
+    arrays : FieldArrays
+        Predictors, history first.
+    first : int
+        Index of the first day asked for.
+    members : range
+        Member numbers.
+    seed, batch_days : int
+        Seed of the draws; days generated together.
+    sampling : Sampling
+        How to draw.
+    attrs : dict
+        Global attributes that say what it is.
+    """
+
+    checkpoint: Checkpoint
+    arrays: FieldArrays
+    first: int
+    members: range
+    seed: int
+    batch_days: int
+    sampling: Sampling
+    attrs: dict[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """Days, members, targets, rows and columns: ``(T, M, C, Y, X)``."""
+        c, y, x = np.shape(self.checkpoint.preprocessor.valid)
+        return len(self.arrays) - self.first, len(self.members), c, y, x
+
+    def batches(
+        self, on_progress: Callable[[int], None] | None = None
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Yield (days, fields) in time order; see :func:`generate`."""
+        return generate(
+            self.checkpoint,
+            self.arrays,
+            first=self.first,
+            members=self.members,
+            seed=self.seed,
+            batch_days=self.batch_days,
+            sampling=self.sampling,
+            on_progress=on_progress,
+        )
+
+    def part(self, start: int, stop: int) -> EnsemblePlan:
+        """Return the plan of the days ``start:stop`` of those asked for.
+
+        Drawn alone they are the same to the bit where ``start`` begins a batch.
+        """
+        history = self.checkpoint.preprocessor.seq_len - 1
+        begin = max(self.first + start - history, 0)
+        return replace(
+            self,
+            arrays=self.arrays.select(slice(begin, self.first + stop)),
+            first=self.first + start - begin,
+        )
+
+    def dataset(self, fields: Any) -> xr.Dataset:
+        """Return fields ``(T, M, C, Y, X)``, numpy or dask, as the file holds them."""
+        return ensemble_dataset(
+            fields,
+            day=self.arrays.day[self.first :],
+            calendar=self.arrays.calendar,
+            targets=self.checkpoint.preprocessor.targets,
+            grid=self.checkpoint.preprocessor.hr_grid,
+            members=self.members,
+            attrs=self.attrs,
+        )
+
+
+def plan_ensemble(
+    checkpoint: Checkpoint,
+    lr: Paths,
+    *,
+    members: int,
+    seed: int,
+    start: str | None = None,
+    end: str | None = None,
+    regrid: str = "auto",
+    sampling: Sampling = AS_CONFIGURED,
+    batch_days: int = 16,
+) -> EnsemblePlan:
+    """Read predictors and check all that an ensemble needs; see :func:`downscale`."""
+    _check_request(members, start, end)
+    generator, preprocessor = checkpoint.model.config.diffusion, checkpoint.preprocessor
+    sampling.check(generator)
+    if sampling.block_means:
+        # Refused before anything is read.
+        CoarseMeans.of(preprocessor, sampling.block_means)
+    check_daily(preprocessor)
+
+    predictors = open_predictors(preprocessor, lr, regrid=regrid)
+    arrays, first = load_predictors(preprocessor, predictors, start=start, end=end)
+    return EnsemblePlan(
+        checkpoint=checkpoint,
+        arrays=arrays,
+        first=first,
+        members=range(members),
+        seed=seed,
+        batch_days=batch_days,
+        sampling=sampling,
+        attrs={
+            "title": "Downscaled ensemble",
+            "source": f"st-cdgm {__version__}, generator "
+            f"{sampling.sampler or generator.scheduler_type}",
+            "seed": seed,
+            **_steering(sampling),
+            **({"regridding": predictors.regridding} if predictors.regridding else {}),
+        },
+    )
+
+
+def _check_request(members: int, start: str | None, end: str | None) -> None:
+    if members < 1:
+        raise ConfigError("no members asked for", found=members, expected=">= 1")
+    check_period(start, end)
+
+
 def downscale(
     checkpoint: Checkpoint | str | Path,
     lr: str | Path | list[str | Path],
@@ -195,55 +322,37 @@ def downscale(
     OutputError
         The output cannot be written, or would replace an input.
     """
-    if members < 1:
-        raise ConfigError("no members asked for", found=members, expected=">= 1")
-    check_period(start, end)
+    _check_request(members, start, end)
     check_output_path(output)
     _check_inputs(lr, Path(output))
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = load_checkpoint(checkpoint, device=chosen_device(device))
-    generator = checkpoint.model.config.diffusion
-    sampling.check(generator)
-    preprocessor = checkpoint.preprocessor
-    if sampling.block_means:
-        # Refused before anything is read.
-        CoarseMeans.of(preprocessor, sampling.block_means)
-    check_daily(preprocessor)
-    predictors = open_predictors(preprocessor, lr, regrid=regrid)
-    arrays, first = load_predictors(preprocessor, predictors, start=start, end=end)
-    total = len(arrays) - first
+    plan = plan_ensemble(
+        checkpoint,
+        lr,
+        members=members,
+        seed=seed,
+        start=start,
+        end=end,
+        regrid=regrid,
+        sampling=sampling,
+        batch_days=batch_days,
+    )
     if on_total is not None:
-        on_total(total)
-    about = {
-        "title": "Downscaled ensemble",
-        "source": f"st-cdgm {__version__}, generator "
-        f"{sampling.sampler or generator.scheduler_type}",
-        "seed": seed,
-        **_steering(sampling),
-        **({"regridding": predictors.regridding} if predictors.regridding else {}),
-        **(attrs or {}),
-    }
+        on_total(plan.shape[0])
+
     with EnsembleWriter(
         Path(output),
-        targets=preprocessor.targets,
-        grid=preprocessor.hr_grid,
-        calendar=arrays.calendar,
-        members=range(members),
-        attrs=about,
-        total_days=total,
+        targets=checkpoint.preprocessor.targets,
+        grid=checkpoint.preprocessor.hr_grid,
+        calendar=plan.arrays.calendar,
+        members=plan.members,
+        attrs={**plan.attrs, **(attrs or {})},
+        total_days=plan.shape[0],
     ) as writer:
-        for days, fields in generate(
-            checkpoint,
-            arrays,
-            first=first,
-            members=range(members),
-            seed=seed,
-            batch_days=batch_days,
-            sampling=sampling,
-            on_progress=on_progress,
-        ):
+        for days, fields in plan.batches(on_progress):
             writer.append(days, fields)
-    logger.info("wrote %s: %d days, %d members", output, total, members)
+    logger.info("wrote %s: %d days, %d members", output, plan.shape[0], members)
     return Path(output)
 
 

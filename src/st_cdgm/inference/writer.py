@@ -52,8 +52,8 @@ def ensemble_dataset(
     Parameters
     ----------
     fields : ndarray
-        Values in the units of ``targets``, NaN where there are none.
-        Shape ``(T, M, C, Y, X)``.
+        Values in the units of ``targets``, NaN where there are none; a dask array stays
+        lazy and is not checked. Shape ``(T, M, C, Y, X)``.
     day : ndarray
         YYYYMMDD, strictly increasing. Shape ``(T,)``.
     calendar : str
@@ -79,9 +79,14 @@ def ensemble_dataset(
     InputError
         Shapes, days or names that do not fit together; infinite values.
     """
-    day, fields = np.asarray(day), np.asarray(fields)
+    day = np.asarray(day)
+    lazy = hasattr(fields, "dask")
     check_days(day)
-    check_fields(fields, (len(day), len(members), len(targets), *grid.shape), targets)
+    if not lazy:
+        fields = np.asarray(fields)
+        shape = (len(day), len(members), len(targets), *grid.shape)
+        check_fields(fields, shape, targets)
+
     stored = layout(
         fields,
         encode_days(day, calendar),
@@ -95,7 +100,9 @@ def ensemble_dataset(
         stored,
         decode_coords="all",
         decode_times=xr.coders.CFDatetimeCoder(use_cftime=True),
-    ).load()
+    )
+    if not lazy:
+        decoded = decoded.load()
     for name, chosen in encoding(stored, len(day)).items():
         decoded[name].encoding.update(chosen)
     return decoded

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -53,6 +54,13 @@ class Picture:
     caption: str
     min_width: int
     max_width: int
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<figure><img src="{self.uri}" alt="{escape(self.alt)}" '
+            f'style="max-width:{self.max_width}px">'
+            f"<figcaption>{escape(self.caption)}</figcaption></figure>"
+        )
 
 
 def _picture(
