@@ -53,11 +53,17 @@ def downscale(
     Example: st-cdgm downscale --checkpoint RUN/checkpoints/best --lr NEW.nc
     --output OUT.nc --members 20 --seed 1
     """
-    from st_cdgm.models.sampling import Sampling
+    from st_cdgm.config import InferenceConfig
     from st_cdgm.runs.steps import downscale_files
 
     current = session(ctx)
     start_logging(current)
+    options = InferenceConfig(
+        sampler=sampler,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        block_means=_pairs(block_means or []),
+    )
     written = downscale_files(
         checkpoint,
         lr,
@@ -67,12 +73,7 @@ def downscale(
         seed=seed,
         start=start,
         end=end,
-        sampling=Sampling(
-            sampler=sampler,
-            steps=steps,
-            guidance_scale=guidance_scale,
-            block_means=_pairs(block_means or []),
-        ),
+        sampling=options.sampling,
         device=device,
     )
     typer.echo(f"Ensemble: {written}")

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
         save_config,
     )
     from st_cdgm.config.schema import Config, RunConfig
+    from st_cdgm.inference.config import InferenceConfig
 
 __all__ = [
     "Config",
+    "InferenceConfig",
     "RunConfig",
     "config_to_yaml",
     "load_config",
@@ -26,6 +28,7 @@ __all__ = [
 
 _HOME = {
     "Config": "st_cdgm.config.schema",
+    "InferenceConfig": "st_cdgm.inference.config",
     "RunConfig": "st_cdgm.config.schema",
     "config_to_yaml": "st_cdgm.config.load",
     "load_config": "st_cdgm.config.load",
