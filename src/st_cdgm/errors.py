@@ -70,12 +70,17 @@ class ConfigError(InputError):
     """A configuration key or value is not valid."""
 
 
-def check_choice(name: str, found: str, expected: tuple[str, ...]) -> None:
-    """Raise ConfigError unless ``found`` is one of ``expected``."""
+def check_choice(
+    name: str, found: str, expected: tuple[str, ...], *, section: str = "data."
+) -> None:
+    """Raise ConfigError unless ``found`` is one of ``expected``.
+
+    ``section`` is put before the name of the variable.
+    """
     if found not in expected:
         raise ConfigError(
             f"unknown value of {name}",
-            variable=f"data.{name}",
+            variable=f"{section}{name}",
             found=found,
             expected=", ".join(expected),
         )

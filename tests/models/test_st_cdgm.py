@@ -168,7 +168,7 @@ def test_members_do_not_depend_on_how_many_are_asked_for(kind):
         noise = member_day_noise(
             7, range(members), days[index], model.decoder.noise_shape
         )
-        return model.sample_residual(condition(model, lr[index]), noise)
+        return model.decoder.draw_residual(condition(model, lr[index]), noise)
 
     many, few = sample([0, 1, 2], 4), sample([1], 2)
     assert many.shape == (3, 4, 2, 4, 6)

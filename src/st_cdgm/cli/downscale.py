@@ -60,12 +60,18 @@ def downscale(
     Example: st-cdgm downscale --checkpoint RUN/checkpoints/best --lr NEW.nc
     --output OUT.nc --members 20 --seed 1
     """
-    from st_cdgm.models.sampling import Sampling
+    from st_cdgm.config import InferenceConfig
     from st_cdgm.runs.console import show_results
     from st_cdgm.runs.steps import downscale_files, ensemble_results
 
     current = session(ctx)
     start_logging(current)
+    options = InferenceConfig(
+        sampler=sampler,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        block_means=_pairs(block_means or []),
+    )
     written = downscale_files(
         checkpoint,
         lr,
@@ -76,12 +82,7 @@ def downscale(
         start=start,
         end=end,
         regrid=regrid,
-        sampling=Sampling(
-            sampler=sampler,
-            steps=steps,
-            guidance_scale=guidance_scale,
-            block_means=_pairs(block_means or []),
-        ),
+        sampling=options.sampling,
         device=device,
     )
     show_results(ensemble_results(written))

@@ -77,7 +77,7 @@ def generate_batch(
         coarse = coarse_means.values(batch.lr[:, -1])
         projection = coarse_means.projection(coarse, baseline)
         sampling = replace(sampling, projection=projection)
-    residual = model.sample_residual(condition, noise, sampling)
+    residual = model.decoder.draw_residual(condition, noise, sampling)
     made = preprocessor.decode(residual.float(), baseline[:, None])
     if coarse_means is not None and coarse is not None:
         made = coarse_means.match(made, coarse)

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from st_cdgm.errors import ConfigError, InputError
+from st_cdgm.errors import ConfigError, InputError, check_choice
 
 CONSTRAINTS = ("dagma", "notears", "none")
 
@@ -91,19 +91,13 @@ def acyclicity(A: Tensor, *, constraint: str = "dagma", s: float = 1.0) -> Tenso
     InputError
         ``A`` is not one square matrix, or outside DAGMA's domain.
     """
+    check_choice("constraint", constraint, CONSTRAINTS, section="")
     if constraint == "dagma":
         return dagma(A, s)
     if constraint == "notears":
         return notears(A)
-    if constraint == "none":
-        _check_square(A)
-        return A.new_zeros(())
-    raise ConfigError(
-        "unknown acyclicity constraint",
-        variable="constraint",
-        found=constraint,
-        expected=" | ".join(CONSTRAINTS),
-    )
+    _check_square(A)
+    return A.new_zeros(())
 
 
 def in_dagma_domain(A: Tensor, s: float = 1.0) -> bool:

@@ -39,7 +39,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from st_cdgm.errors import ConfigError, InputError
+from st_cdgm.errors import ConfigError, InputError, check_choice
 from st_cdgm.models.stacked import (
     StackedGRUCell,
     StackedLinear,
@@ -132,13 +132,7 @@ class RCNCell(nn.Module):
     ) -> None:
         super().__init__()
         _check_sizes(num_vars, hidden_dim, driver_dim, reconstruction_dim, dropout)
-        if state_scope not in STATE_SCOPES:
-            raise ConfigError(
-                "unknown scope of the states",
-                variable="state_scope",
-                found=state_scope,
-                expected=" | ".join(STATE_SCOPES),
-            )
+        check_choice("state_scope", state_scope, STATE_SCOPES, section="")
         self.state_scope = state_scope
         self.num_vars, self.hidden_dim = num_vars, hidden_dim
         self.driver_dim, self.reconstruction_dim = driver_dim, reconstruction_dim

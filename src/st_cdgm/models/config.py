@@ -6,19 +6,12 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from st_cdgm.errors import ConfigError
+from st_cdgm.errors import ConfigError, check_choice
 from st_cdgm.registry import names
 
 _LOGGER = logging.getLogger(__name__)
 
 VP_STEPS = 1000  # noise levels of the variance-preserving schedule
-
-
-def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(
-            f"{key} has an unknown value", found=value, expected=" | ".join(choices)
-        )
 
 
 @dataclass(kw_only=True)
@@ -98,7 +91,7 @@ class RCNConfig:
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
-        _check_choice("rcn.driver_scope", self.driver_scope, ("own", "all"))
+        check_choice("driver_scope", self.driver_scope, ("own", "all"), section="rcn.")
 
 
 # Sizes by name; ``tiny`` is what UNetConfig() has.
@@ -177,7 +170,8 @@ class UNetConfig:
         """Raise ConfigError for an unknown preset, or for sizes that contradict it."""
         if self.preset is None:
             return
-        _check_choice("diffusion.unet.preset", self.preset, tuple(UNET_PRESETS))
+        presets = tuple(UNET_PRESETS)
+        check_choice("preset", self.preset, presets, section="diffusion.unet.")
         default = UNetConfig()
         for key, value in UNET_PRESETS[self.preset].items():
             found = getattr(self, key)
@@ -258,15 +252,15 @@ class DiffusionConfig:
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
+        choices: dict[str, tuple[str, ...]] = {
+            "parameterisation": ("edm", "eps", "v"),
+            "noise_pattern": ("smooth", "blocks"),
+        }
         if not self.one_step:
-            choices = ("one_step", *names("sampler"))
-            _check_choice("diffusion.scheduler_type", self.scheduler_type, choices)
-        _check_choice(
-            "diffusion.parameterisation", self.parameterisation, ("edm", "eps", "v")
-        )
-        _check_choice(
-            "diffusion.noise_pattern", self.noise_pattern, ("smooth", "blocks")
-        )
+            choices["scheduler_type"] = ("one_step", *names("sampler"))
+        for key, known in choices.items():
+            check_choice(key, getattr(self, key), known, section="diffusion.")
+
         if not 2 <= self.steps <= VP_STEPS:
             raise ConfigError(
                 "diffusion.steps is not a number of levels of the VP schedule",

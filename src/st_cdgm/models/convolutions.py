@@ -13,7 +13,7 @@ import torch_geometric.nn as pyg_nn
 from torch import Tensor, nn
 from torch_geometric.nn import SAGEConv
 
-from st_cdgm.errors import ConfigError, MissingVariableError
+from st_cdgm.errors import ConfigError, MissingVariableError, check_choice
 
 EdgeType = tuple[str, str, str]
 POOLS = {"mean": "mean", "avg": "mean", "max": "max", "none": "none"}
@@ -46,10 +46,7 @@ class IntelligibleVariableConfig:
 
 def check_pool(pool: str) -> str:
     """Return the plain name of a pooling, or say which there are."""
-    if pool not in POOLS:
-        raise ConfigError(
-            "unknown pooling", variable="pool", found=pool, expected=" | ".join(POOLS)
-        )
+    check_choice("pool", pool, tuple(POOLS), section="")
     return POOLS[pool]
 
 

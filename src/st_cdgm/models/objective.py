@@ -195,6 +195,7 @@ class Objective:
                 found=True,
                 expected=False,
             )
+
         if self.energy_weight > 0 and not one_step:
             raise ConfigError(
                 "the energy score is of an ensemble; a denoiser has none in training",
@@ -202,6 +203,7 @@ class Objective:
                 found=self.energy_weight,
                 expected="0, or diffusion.scheduler_type: one_step",
             )
+
         if self.min_snr_gamma is not None:
             self._check_min_snr(decoder, self.min_snr_gamma, f"{section}min_snr_gamma")
 
@@ -217,6 +219,7 @@ class Objective:
                 found="one_step" if config.one_step else config.parameterisation,
                 expected="diffusion.parameterisation: eps | v",
             )
+
         if not gamma > 0:
             raise ConfigError(
                 "the bound of the min-SNR weights must be positive",
@@ -285,6 +288,7 @@ class Objective:
             importance=self._importance(truth),
             per_day=per_day,
         )
+
         if self.energy_weight > 0:
             loss = loss + self.energy_weight * multiscale_energy(
                 shown,

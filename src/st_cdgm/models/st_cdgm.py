@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,6 @@ from st_cdgm.models.convolutions import IntelligibleVariableConfig
 from st_cdgm.models.diffusion_decoder import CausalDiffusionDecoder
 from st_cdgm.models.graph_builder import HeteroGraphBuilder
 from st_cdgm.models.intelligible_encoder import IntelligibleVariableEncoder
-from st_cdgm.models.sampling import AS_CONFIGURED, Sampling
 
 STATIC_NODE = "SP_HR"
 
@@ -325,32 +324,6 @@ class STCDGM(nn.Module):
             state_maps=self.conditioner(state),
             context=context_maps(standard, self.static, season, valid),
         )
-
-    @torch.no_grad()
-    def sample_residual(
-        self,
-        condition: Conditioning,
-        noise: Callable[[], Tensor],
-        sampling: Sampling = AS_CONFIGURED,
-    ) -> Tensor:
-        """Draw standardised residuals.
-
-        Parameters
-        ----------
-        condition : Conditioning
-            Of B days.
-        noise : callable
-            Each call returns further standard normal numbers. Shape
-            ``(B, M, C_z, Y, X)``.
-        sampling : Sampling
-            What differs from the configured way.
-
-        Returns
-        -------
-        Tensor
-            Shape ``(B, M, C, Y, X)``.
-        """
-        return self.decoder.draw_residual(condition, noise, sampling)
 
     @property
     def possible_edges(self) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from st_cdgm.errors import ConfigError, InputError
+from st_cdgm.errors import InputError, check_choice
 
 RMS_EPS = 1e-6
 NODES_AT_ONCE = 1024  # of a backward pass: 10 MiB of temporaries at Q = 5, H = 128
@@ -56,10 +56,7 @@ def pool_nodes(
     InputError
         ``batch`` does not name one graph per node.
     """
-    if pool not in ("mean", "avg", "max"):
-        raise ConfigError(
-            "unknown pooling", variable="pool", found=pool, expected="mean | avg | max"
-        )
+    check_choice("pool", pool, ("mean", "avg", "max"), section="")
     if batch is None:
         pooled = state.amax(-2) if pool == "max" else state.mean(-2)
         return pooled.unsqueeze(-2)  # (..., 1, H)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from st_cdgm.errors import ConfigError
+from st_cdgm.errors import ConfigError, check_choice
 
 CONSTRAINTS = ("dagma", "notears", "none")
 # Every name that the acyclicity goes by -> the package's own.
@@ -43,7 +43,7 @@ class DagConfig:
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
-        _check_choice("dag.constraint", self.constraint, CONSTRAINTS)
+        check_choice("dag.constraint", self.constraint, CONSTRAINTS, section="loss.")
         _check_least("dag.mu_stages", self.mu_stages, 1, section="loss")
         _check_least("dag.l1_weight", self.l1_weight, 0, section="loss")
         for key, value, top in (
@@ -175,14 +175,16 @@ class LossConfig:
                 found=percentiles,
                 expected="one or more numbers between 0 and 100",
             )
-        _check_choice("extreme_values", self.extreme_values, ("target", "field"))
-        _check_choice(
-            "reconstruction_loss_type",
-            self.reconstruction_loss_type,
-            RECONSTRUCTION_TYPES,
-        )
+
+        for key, choices in (
+            ("extreme_values", ("target", "field")),
+            ("reconstruction_loss_type", RECONSTRUCTION_TYPES),
+        ):
+            check_choice(key, getattr(self, key), choices, section="loss.")
         if self.dag_method is not None:
-            _check_choice("dag_method", self.dag_method, tuple(DAG_METHODS))
+            check_choice(
+                "dag_method", self.dag_method, tuple(DAG_METHODS), section="loss."
+            )
         self.graph().check()
 
 
@@ -242,7 +244,7 @@ class LrSchedulerConfig:
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
-        _check_choice("lr_scheduler.mode", self.mode, ("min",), section="training")
+        check_choice("lr_scheduler.mode", self.mode, ("min",), section="training.")
         _check_least("lr_scheduler.patience", self.patience, 0)
         _check_least("lr_scheduler.min_lr", self.min_lr, 0)
         if not 0 < self.factor < 1:
@@ -387,16 +389,4 @@ def _check_least(
             variable=f"{section}.{key}",
             found=value,
             expected=f">= {least}",
-        )
-
-
-def _check_choice(
-    key: str, value: str, choices: tuple[str, ...], *, section: str = "loss"
-) -> None:
-    if value not in choices:
-        raise ConfigError(
-            f"{section}.{key} has an unknown value",
-            variable=f"{section}.{key}",
-            found=value,
-            expected=" | ".join(choices),
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from st_cdgm.errors import ConfigError
+from st_cdgm.errors import ConfigError, check_choice
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -62,13 +62,7 @@ class EarlyStopping:
     early_stop: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        if self.mode not in ("min", "max"):
-            raise ConfigError(
-                "unknown mode of early stopping",
-                variable="mode",
-                found=self.mode,
-                expected="min | max",
-            )
+        check_choice("mode", self.mode, ("min", "max"), section="")
         if self.patience < 1:
             raise ConfigError(
                 "early stopping needs patience",

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from st_cdgm.errors import ConfigError
+from st_cdgm.errors import check_choice
 from st_cdgm.models.acyclicity import keep_in_domain
 from st_cdgm.training.config import DAG_METHODS
 from st_cdgm.training.loop_options import Chain, StepOptions
@@ -119,17 +119,10 @@ class Epoch:
 
     def __post_init__(self) -> None:
         self.options.check()
-        for name, value, choices in (
-            ("on_invalid", self.on_invalid, ("raise", "skip")),
-            ("scheduler_interval", self.scheduler_interval, ("epoch", "step")),
-        ):
-            if value not in choices:
-                raise ConfigError(
-                    f"{name} has an unknown value",
-                    variable=name,
-                    found=value,
-                    expected=" | ".join(choices),
-                )
+        check_choice("on_invalid", self.on_invalid, ("raise", "skip"), section="")
+        choices = ("epoch", "step")
+        check_choice("scheduler_interval", self.scheduler_interval, choices, section="")
+
         if self.options.lambda_phy and self.options.target_names is None:
             _LOGGER.warning(
                 "channels 0 and 1 are taken for eastward and northward wind; pass "

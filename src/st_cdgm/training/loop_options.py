@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from st_cdgm.data.variables.fields import Channel, TargetVariable
-from st_cdgm.errors import ConfigError
+from st_cdgm.errors import ConfigError, check_choice
 from st_cdgm.models.objective import Objective
 from st_cdgm.physics.derivatives import WindDerivatives
 from st_cdgm.physics.terms import WindTerm
@@ -57,22 +57,13 @@ class StepOptions:
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
-        for name, value, choices in (
-            ("dag_method", self.dag_method, tuple(DAG_METHODS)),
-            (
-                "reconstruction_loss_type",
-                self.reconstruction_loss_type,
-                RECONSTRUCTION_TYPES,
-            ),
-            ("decoder_steps", self.decoder_steps, ("last", "all")),
+        for name, choices in (
+            ("dag_method", tuple(DAG_METHODS)),
+            ("reconstruction_loss_type", RECONSTRUCTION_TYPES),
+            ("decoder_steps", ("last", "all")),
         ):
-            if value not in choices:
-                raise ConfigError(
-                    f"{name} has an unknown value",
-                    variable=name,
-                    found=value,
-                    expected=" | ".join(choices),
-                )
+            check_choice(name, getattr(self, name), choices, section="")
+
         self.look.check()
         if (self.lat is None) != (self.lon is None):
             raise ConfigError(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from st_cdgm.errors import ConfigError, InputError
+from st_cdgm.errors import InputError, check_choice
 from st_cdgm.models.acyclicity import acyclicity, dagma, notears, sparsity
 from st_cdgm.models.conditioning import Conditioning
 from st_cdgm.models.objective import (
@@ -55,13 +55,9 @@ def loss_reconstruction(
     InputError
         Shapes differ.
     """
-    if loss_type not in RECONSTRUCTION_TYPES:
-        raise ConfigError(
-            "unknown reconstruction loss",
-            variable="reconstruction_loss_type",
-            found=loss_type,
-            expected=" | ".join(RECONSTRUCTION_TYPES),
-        )
+    check_choice(
+        "reconstruction_loss_type", loss_type, RECONSTRUCTION_TYPES, section=""
+    )
     if pred is None or target is None:
         given = pred if target is None else target
         return torch.zeros(()) if given is None else given.new_zeros(())
@@ -152,8 +148,8 @@ def loss_dag(
     ConfigError
         Unknown ``method``.
     """
-    constraint = DAG_METHODS.get(method, method)
-    penalty = acyclicity(A_masked, constraint=constraint, s=s)
+    check_choice("dag_method", method, tuple(DAG_METHODS), section="")
+    penalty = acyclicity(A_masked, constraint=DAG_METHODS[method], s=s)
     return penalty + l1_weight * sparsity(A_masked) if l1_weight else penalty
 
 
