@@ -20,13 +20,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from st_cdgm.models.noise_levels import (
-    DEFAULT_STEPS,
-    SAMPLERS,
-    UNIT_VARIANCE_SIGMA_RANGE,
-    noise_levels,
-)
-from st_cdgm.models.samplers import sample
+from st_cdgm.models.noise_levels import UNIT_VARIANCE_SIGMA_RANGE
+from st_cdgm.models.samplers import get_sampler, noise_levels, sample, sampler_names
 
 DOUBLE = torch.float64
 CASES = [(0.0, 1.0), (0.2, 0.3), (0.0, 3.0), (3.0, 1.0), (-1.0, 0.05)]
@@ -209,7 +204,7 @@ def table(title: str, steps: dict[str, int], sigmas: tuple[float, float]) -> Non
     head = [f"N({m:g}, {s:g}²)" for m, s in CASES]
     print("| sampler | steps |", " | ".join(head), "| mixture weight |")
     print("|---|---|" + "---|" * (len(CASES) + 1))
-    for sampler in SAMPLERS:
+    for sampler in sampler_names():
         *errors, weight = moments(sampler, steps[sampler], sigmas)
         pairs = zip(errors[: len(CASES)], errors[len(CASES) :], strict=True)
         cells = [f"{100 * m:+.1f} / {100 * s:+.1f}" for m, s in pairs]
@@ -225,7 +220,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     table("In the limit", LIMIT_STEPS, (0.002, 80.0))
-    table("Default steps", DEFAULT_STEPS, UNIT_VARIANCE_SIGMA_RANGE)
+    defaults = {name: get_sampler(name).default_steps for name in sampler_names()}
+    table("Default steps", defaults, UNIT_VARIANCE_SIGMA_RANGE)
     curves = {sampler: convergence(sampler) for sampler in ORDERED}
     print("\nOrder of convergence, fitted over the last four points\n")
     print("| sampler | expected | Gaussian | mixture | error at 64 steps |")

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+Face = tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]
 
-def import_name(package: str, name: str, home: Mapping[str, str]) -> Any:
-    """Import ``name`` from the module that defines it and keep it in ``package``.
+
+def attach(
+    package: str, homes: Mapping[str, str], known: dict[str, Any], *more: str
+) -> Face:
+    """Return ``__getattr__``, ``__dir__`` and ``__all__`` of a package.
 
     Parameters
     ----------
     package : str
-        Package whose ``__getattr__`` asks.
-    name : str
-        Name asked for.
-    home : mapping of str to str
-        Name to defining module.
-
-    Raises
-    ------
-    AttributeError
-        The package does not offer the name.
+        Its ``__name__``.
+    homes : mapping of str to str
+        Name to the module that defines it.
+    known : dict
+        Its ``globals()``, where a name is kept once it is imported.
+    *more : str
+        Public names that the package defines itself.
     """
-    if name not in home:
-        msg = f"module {package!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    value = getattr(import_module(home[name]), name)
-    setattr(sys.modules[package], name, value)
-    return value
+
+    def get(name: str) -> Any:
+        if name not in homes:
+            msg = f"module {package!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        known[name] = getattr(import_module(homes[name]), name)
+        return known[name]
+
+    public = sorted({*homes, *more})
+    return get, lambda: sorted({*known, *public}), public

@@ -10,60 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from tests.toy import tiny_model
 from typer.testing import CliRunner
 
 from st_cdgm.cli.main import EXIT_INPUT, EXIT_INTERRUPTED, app
-from st_cdgm.runs import progress as _progress
-from st_cdgm.runs import steps as _workflow
-from st_cdgm.training.config import LossConfig, TrainingConfig
-from st_cdgm.training.fit import train as train_model
-
-# What a wrong file is, as a function of the right one.
-CHANGES = {
-    "without": lambda ds: ds.drop_vars(["q_850", "pr"], errors="ignore"),
-    "narrow": lambda ds: ds.isel(lat=slice(0, -1)),
-    "upside_down": lambda ds: ds.isel(lat=slice(None, None, -1)),
-    "later": lambda ds: ds.assign_coords(
-        time=xr.date_range(
-            "2031-01-01", periods=ds.sizes["time"], use_cftime=True, calendar="noleap"
-        )
-    ),
-    "other_calendar": lambda ds: ds.convert_calendar("360_day", align_on="date"),
-    "empty": lambda ds: ds.map(
-        lambda v: v.where(False) if v.name in ("q_850", "pr") else v
-    ),
-}
-
-
-@pytest.fixture(scope="session")
-def files(tiny_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy climate and wrong versions of it: ``lr_narrow.nc``, ``hr_empty.nc``."""
-    folder = tmp_path_factory.mktemp("données de test")
-    for role in ("lr", "hr", "static"):
-        shutil.copy(tiny_files / f"{role}.nc", folder)
-        with xr.open_dataset(tiny_files / f"{role}.nc") as right:
-            right = right.load()
-        for name, change in CHANGES.items():
-            if "time" in right.dims or name == "narrow":
-                change(right).to_netcdf(folder / f"{role}_{name}.nc")
-    (folder / "text.nc").write_text("no data here")
-    whole = (folder / "hr.nc").read_bytes()
-    (folder / "cut.nc").write_bytes(whole[: len(whole) // 2])
-    (folder / "file").write_text("x")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tiny_pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that has learned nothing: one pass in big steps."""
-    return train_model(
-        tiny_pipeline,
-        model=tiny_model(),
-        loss=LossConfig(),
-        training=TrainingConfig(epochs=1, batch_size=64),
-        run_dir=tmp_path_factory.mktemp("run"),
-    ).checkpoint
+from st_cdgm.runs import console as _console
+from st_cdgm.runs import steps as _steps
+from st_cdgm.runs import workflow as _workflow
 
 
 @pytest.fixture(scope="session")
@@ -130,7 +82,8 @@ def no_training(monkeypatch):
     def fail(*_args, **_kwargs):
         raise AssertionError("training began")
 
-    monkeypatch.setattr(_workflow, "train_model", fail)
+    for module in (_steps, _workflow):
+        monkeypatch.setattr(module, "train_model", fail)
 
 
 @pytest.mark.usefixtures("no_training")
@@ -220,7 +173,12 @@ def test_another_run_is_not_overwritten(files, tmp_path):
     (tmp_path / "run" / "config.yaml").write_text("run: {seed: 9}\n")
     before = below(tmp_path)
     facts = facts_of(train(files, tmp_path / "run"))
+    assert "holds a run already" in facts["problem"]
+    assert "--resume" in facts["remedy"]
+    assert "--overwrite" in facts["remedy"]
+    facts = facts_of(train(files, tmp_path / "run", "--resume"))
     assert "another configuration" in facts["problem"]
+    assert facts["found"]
     assert below(tmp_path) == before
 
 
@@ -255,7 +213,7 @@ def press(*_args, **_kwargs):
 
 
 def test_interrupted_training_ends_cleanly(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(_progress.TrainingProgress, "on_train_batch_end", press)
+    monkeypatch.setattr(_console.TrainingWatch, "updated", press)
     result = train(files, tmp_path / "run", "training.batch_size=64")
     assert result.exit_code == EXIT_INTERRUPTED, result.output
     assert result.stdout == ""
@@ -496,7 +454,7 @@ def test_a_reference_needs_a_name_of_its_own(files, tmp_path, references):
     [("none", "does not exist"), ("text", "cannot be read"), ("cut", "cannot be read")],
 )
 def test_inspect_refuses_a_file(files, name, word):
-    facts = facts_of(call("inspect", files / "hr.nc", files / f"{name}.nc"))
+    facts = facts_of(call("inspect", files / f"{name}.nc"))
     assert word in facts["problem"]
     assert facts["file"] == str(files / f"{name}.nc")
     assert {"found", "expected", "remedy"} <= set(facts)

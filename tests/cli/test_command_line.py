@@ -12,17 +12,17 @@ import typer
 from typer.testing import CliRunner
 
 from st_cdgm import __version__
-from st_cdgm.cli import doctor as doctor_module
-from st_cdgm.cli.doctor import Status
 from st_cdgm.cli.main import EXIT_FAILED, EXIT_INPUT, app
 from st_cdgm.errors import InputError
+from st_cdgm.runs import environment as doctor_module
+from st_cdgm.runs.environment import Status
 
 HEAVY = ("torch", "omegaconf", "hydra", "xarray", "numpy", "matplotlib", "pandas")
 
 # A change here changes what users type.
 OPTIONS = {
     "demo": ["--out", "--quick"],
-    "run": ["--config", "--dry-run", "--resume"],
+    "run": ["--config", "--dry-run", "--overwrite", "--resume"],
     "synthesize": ["--output"],
     "preprocess": [
         "--config",
@@ -36,7 +36,7 @@ OPTIONS = {
         "--verify",
         "--workers",
     ],
-    "train": ["--config", "--dry-run", "--resume"],
+    "train": ["--config", "--dry-run", "--overwrite", "--resume"],
     "downscale": [
         "--block-means",
         "--checkpoint",
@@ -118,8 +118,10 @@ def test_verbs_and_options_are_frozen():
     }
     assert {verb: names for verb, names in arguments.items() if names} == ARGUMENTS
     assert sorted(p.opts[0] for p in group.params) == [
+        "--install-completion",
         "--log-level",
         "--plugin",
+        "--show-completion",
         "--version",
     ]
 
@@ -205,7 +207,7 @@ def test_debug_shows_the_traceback(monkeypatch):
 
 def test_failure_during_a_run_leaves_its_traceback_in_the_log(monkeypatch, tmp_path):
     from st_cdgm.runs import checks as _checks
-    from st_cdgm.runs import steps as _workflow
+    from st_cdgm.runs import workflow as _workflow
     from st_cdgm.runs.console import start_logging
 
     def fail(config, session, **_):

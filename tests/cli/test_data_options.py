@@ -11,7 +11,7 @@ from st_cdgm.checkpoint.directory import load_checkpoint
 from st_cdgm.config.load import load_config, save_config
 from st_cdgm.errors import ConfigError, MissingFileError
 from st_cdgm.evaluation.scorecard import Scorecard
-from st_cdgm.runs import steps as _workflow
+from st_cdgm.runs import steps, workflow
 from st_cdgm.runs.checks import check_before_training
 from st_cdgm.runs.console import Session
 
@@ -130,14 +130,14 @@ def test_the_whole_way_with_folds_and_fitted_options(tmp_path):
             "evaluation.stride=10",
         ],
     )
-    _workflow.make_climate(config, tmp_path / "data", Session())
+    steps.make_climate(config, tmp_path / "data", Session())
     check_before_training(config, to_the_end=True)
-    _workflow.run_workflow(config, Session())
+    workflow.run_workflow(config, Session())
     run_dir = tmp_path / "run"
     assert load_config(run_dir / "config.yaml") == config
     prep = load_checkpoint(run_dir / "checkpoints" / "best").preprocessor
     assert prep.baseline.strategy == "regression"
-    assert prep.codec.transform == "quantile"
+    assert prep.codec.chosen["pr"] == "quantile"
     assert any(c.derived and c.variable == "ug" for c in prep.channels)
     assert {name: period[0][:4] for name, period in prep.periods.items()} == {
         "train": "2001",

@@ -57,8 +57,9 @@ def test_downscale_hands_on_guidance_and_block_means(monkeypatch):
         app,
         ["downscale", *files, "--guidance-scale", "1.5", "--block-means", "pr=pr"],
     )
-    assert seen["guidance_scale"] == 1.5
-    assert seen["block_means"] == {"pr": "pr"}
+    assert seen["sampling"].guidance_scale == 1.5
+    assert seen["sampling"].block_means == {"pr": "pr"}
+    assert seen["device"] == "auto"
     wrong = CliRunner().invoke(app, ["downscale", *files, "--block-means", "pr"])
     assert wrong.exit_code == 2
     assert "TARGET=PREDICTOR" in wrong.stderr

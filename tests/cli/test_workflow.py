@@ -16,8 +16,8 @@ from st_cdgm.config.load import load_config
 from st_cdgm.errors import ConfigError, MissingFileError
 from st_cdgm.evaluation.scorecard import Scorecard
 from st_cdgm.runs import checks as _checks
+from st_cdgm.runs import directory, steps, workflow
 from st_cdgm.runs import provenance as _provenance
-from st_cdgm.runs import steps as _workflow
 from st_cdgm.runs.console import Session
 from st_cdgm.runs.score_table import scorecard_table
 
@@ -32,7 +32,7 @@ def config(tmp_path: Path):
 
 
 def test_run_directory_says_where_it_comes_from(config, tmp_path):
-    run_dir = _workflow.prepare_run(config, Session())
+    run_dir = directory.prepare_run(config, Session())
     assert run_dir == tmp_path / "run"
     assert load_config(run_dir / "config.yaml") == config
     origin = json.loads((run_dir / "provenance.json").read_text("utf-8"))
@@ -47,19 +47,19 @@ def test_run_directory_says_where_it_comes_from(config, tmp_path):
 def test_missing_data_leaves_no_run_directory(config, tmp_path):
     (tmp_path / "data" / "targets.nc").unlink()
     with pytest.raises(MissingFileError, match=r"targets\.nc"):
-        _workflow.prepare_run(config, Session())
+        directory.prepare_run(config, Session())
     assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_is_not_mixed_with_another(config):
-    run_dir = _workflow.prepare_run(config, Session())
+    run_dir = directory.prepare_run(config, Session())
     config.training.epochs += 1
-    _workflow.prepare_run(config, Session())  # nothing was trained yet
+    directory.prepare_run(config, Session())  # nothing was trained yet
     (run_dir / "checkpoints").mkdir()
-    _workflow.prepare_run(config, Session())  # the same run once more
+    directory.prepare_run(config, Session())  # the same run once more
     config.training.epochs += 1
     with pytest.raises(ConfigError, match="another configuration"):
-        _workflow.prepare_run(config, Session())
+        directory.prepare_run(config, Session())
 
 
 def test_demo_refuses_before_it_writes(tmp_path):
@@ -131,8 +131,8 @@ def test_the_whole_way(tmp_path):
             "evaluation.stride=10",
         ],
     )
-    _workflow.make_climate(config, tmp_path / "data", Session())
-    report = _workflow.run_workflow(config, Session())
+    steps.make_climate(config, tmp_path / "data", Session())
+    report = workflow.run_workflow(config, Session())
     run_dir = tmp_path / "run"
     assert report == run_dir / "report.html"
     card = Scorecard.from_json(run_dir / "scorecard.json")

@@ -74,14 +74,14 @@ def test_a_batch_has_the_promised_shapes_and_values(pipeline):
     batch = windows.batch([5, 0])
     prep = pipeline.preprocessor
     assert batch.lr.shape == (2, 4, 3, 4, 5)
-    assert batch.target.shape == batch.baseline.shape == batch.valid.shape
-    assert batch.target.shape == (2, 4, *prep.valid.shape)
+    assert batch.truth.shape == batch.baseline.shape == batch.valid.shape
+    assert batch.truth.shape == (2, 4, *prep.valid.shape)
     assert batch.static.shape == prep.static.shape
     assert (batch.valid.dtype, batch.time.dtype) == (torch.bool, torch.int64)
     assert batch.time[0].tolist() == [20010106, 20010107, 20010108, 20010109]
     assert np.array_equal(batch.lr[0], arrays.lr[5:9])
     assert np.array_equal(batch.season[1], arrays.season[:4])
-    fields = prep.decode(batch.target, batch.baseline)
+    fields = prep.codec.decode(batch.truth)
     truth = torch.from_numpy(arrays.hr[[[5, 6, 7, 8], [0, 1, 2, 3]]])
     assert torch.allclose(fields[batch.valid], truth[batch.valid], atol=1e-3)
     assert torch.equal(batch.valid, torch.isfinite(truth))
@@ -133,7 +133,7 @@ def test_without_truth_there_is_no_target_and_valid_is_where_training_was(
     windows = WindowDataset(arrays, prep, seq_len=4, pad_start=True)
     assert (len(windows), first) == (len(arrays), 3)
     batch = windows.batch([first])
-    assert batch.target is None
+    assert batch.truth is None
     assert batch.time[0].tolist() == [20010226, 20010227, 20010228, 20010301]
     assert np.array_equal(batch.valid[0, 2], prep.valid)
 

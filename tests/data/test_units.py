@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 from climate_files import field, times
 
-from st_cdgm.data.variables.quantities import QUANTITIES, quantity_of
+from st_cdgm.data.variables.table import QUANTITIES, quantity_of
 from st_cdgm.data.variables.units import (
     canonical_units,
     check_plausible,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,15 @@ import torch
 from st_cdgm.checkpoint.directory import Checkpoint, load_checkpoint
 from st_cdgm.data.pipeline import NetCDFDataPipeline
 from st_cdgm.data.task.batch import Batch
-from st_cdgm.inference.downscale import generate, generate_batch
+from st_cdgm.errors import ConfigError
+from st_cdgm.inference.config import InferenceConfig
+from st_cdgm.inference.downscale import (
+    chosen_device,
+    downscale,
+    generate,
+    generate_batch,
+)
+from st_cdgm.training.config import TrainingConfig
 from st_cdgm.training.fit import TrainingResult
 
 
@@ -54,7 +63,7 @@ def test_earlier_predictors_count(checkpoint, batch):
 
 def test_the_truth_is_never_looked_at(checkpoint, batch):
     """D4"""
-    blind = replace(batch, target=None)
+    blind = replace(batch, truth=None)
     np.testing.assert_array_equal(fields(checkpoint, blind), fields(checkpoint, batch))
 
 
@@ -72,3 +81,24 @@ def test_history_is_read_but_not_made(checkpoint, tiny_pipeline):
     torch.testing.assert_close(
         made[1], made[0][2:], equal_nan=True, atol=2e-4, rtol=1e-4
     )
+
+
+def test_the_device_is_chosen_by_itself(monkeypatch):
+    assert InferenceConfig().device == "auto"
+    assert inspect.signature(downscale).parameters["device"].default == "auto"
+    for cuda, expected in ((False, "cpu"), (True, "cuda")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        assert chosen_device("auto").type == expected
+        assert chosen_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:1", "gpu", "toaster"])
+def test_a_device_that_is_not_there_is_refused(monkeypatch, name):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="there is no CUDA") as caught:
+        chosen_device(name)
+    assert name in str(caught.value)
+
+
+def test_training_takes_the_accelerator_that_there_is():
+    assert TrainingConfig().accelerator == "auto"

@@ -64,7 +64,7 @@ def test_batches_hold_the_steps(pipeline):
     assert batch.time.shape == (18, 3)
     assert batch.time[-1].tolist() == [20100826012500, 20100826013000, 20100826013500]
     assert batch.lr.shape == (18, 3, 1, 4, 4)
-    assert batch.target.shape == (18, 3, 1, 12, 12)
+    assert batch.truth.shape == (18, 3, 1, 12, 12)
     assert batch.valid.all()
     assert (batch.season.diff(dim=1) > 0).all()
 

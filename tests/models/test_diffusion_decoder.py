@@ -9,15 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from st_cdgm.data.fit.codecs.target import TargetCodec
+from st_cdgm.data.fit.codecs.choice import build_codec
+from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.errors import ConfigError
 from st_cdgm.models.conditioning import Conditioning
 from st_cdgm.models.config import DiffusionConfig, UNetConfig
 from st_cdgm.models.diffusion_decoder import CausalDiffusionDecoder
 from st_cdgm.models.diffusion_output import DiffusionOutput, encode_temperatures
 from st_cdgm.models.noise import multiscale_noise
-from st_cdgm.models.noise_levels import SAMPLERS, vp_sigmas
+from st_cdgm.models.noise_levels import vp_sigmas
 from st_cdgm.models.preconditioning import precondition
+from st_cdgm.models.samplers import sampler_names
+from st_cdgm.models.sampling import Sampling
 from st_cdgm.models.unet import unet_kwargs
 
 SIGMA = torch.tensor([0.05, 0.5, 1.0, 5.0, 60.0])
@@ -406,6 +409,19 @@ def test_cells_without_a_target_do_not_count(bad):
     )
 
 
+def test_a_variable_is_averaged_over_its_own_cells():
+    """Much missing truth does not make a variable weigh less than another."""
+    model = decoder(scheduler_type="edm").eval()
+    target = torch.randn(2, 2, 5, 7, generator=seeded())
+    target[:, 1, 1:] = math.nan
+    noise = torch.ones_like(target)
+    filled = target.nan_to_num()
+    error = model.denoising_error(filled, condition(2), sigma=SIGMA[:2], noise=noise)
+    means = torch.stack([error[:, 0].mean(), error[:, 1, :1].mean()])
+    torch.testing.assert_close(loss_of(model, target), means.mean())
+    torch.testing.assert_close(loss_of(model, target, per_variable=True), means)
+
+
 @pytest.mark.parametrize("kind", ["edm", "one_step"])
 def test_a_target_without_any_cell_gives_zero_with_a_gradient(kind):
     """D55: the original returned a constant that backward() refused."""
@@ -490,7 +506,7 @@ def test_the_one_step_loss_is_the_fair_crps():
 # --- sampling -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sampler", [*SAMPLERS, "edm", "dpm_solver"])
+@pytest.mark.parametrize("sampler", [*sampler_names(), "edm", "dpm_solver"])
 def test_the_documented_sample(sampler):
     """D49, D50: the generator governs every number and no gradient is kept."""
     model = documented()
@@ -506,7 +522,7 @@ def test_the_documented_sample(sampler):
     assert not torch.equal(out.residual, other.residual)
 
 
-@pytest.mark.parametrize("sampler", [*SAMPLERS, "one_step"])
+@pytest.mark.parametrize("sampler", [*sampler_names(), "one_step"])
 def test_members_1_to_4_are_the_first_of_20(sampler):
     model = documented(scheduler_type=sampler)
     many, few = (
@@ -546,7 +562,7 @@ def test_the_step_count_of_a_call_does_not_outlive_it():
         assert len(seen) == steps
 
 
-@pytest.mark.parametrize("sampler", [*SAMPLERS, "one_step"])
+@pytest.mark.parametrize("sampler", [*sampler_names(), "one_step"])
 def test_samples_are_not_clipped(sampler):
     """D49: the original clipped x0 to [-1, 1]."""
     model = documented(scheduler_type=sampler)
@@ -556,14 +572,14 @@ def test_samples_are_not_clipped(sampler):
     assert out.residual.abs().max() > 10
 
 
-@pytest.mark.parametrize("sampler", [*SAMPLERS, "one_step"])
+@pytest.mark.parametrize("sampler", [*sampler_names(), "one_step"])
 def test_no_way_to_a_sample_keeps_a_gradient(sampler):
     """D49, D50: neither ``sample`` nor ``draw_residual``, in one step or in many."""
     model = documented(scheduler_type=sampler)
     given = tokens().requires_grad_()
     noise = torch.randn(2, 1, *model.noise_shape, generator=seeded())
     sampled = model.sample(given, num_steps=2, generator=seeded()).residual
-    drawn = model.draw_residual(given, lambda: noise, steps=2)
+    drawn = model.draw_residual(given, lambda: noise, Sampling(steps=2))
     assert not sampled.requires_grad
     assert not drawn.requires_grad
 
@@ -590,7 +606,7 @@ def test_noise_from_outside_replaces_the_generator():
     model = documented(scheduler_type="dpm_solver++")
     noise = torch.randn(2, 3, 3, 5, 7, generator=seeded())
     out = model.sample(tokens(), members=3, noise=lambda: noise, num_steps=3)
-    again = model.draw_residual(tokens(), lambda: noise, steps=3)
+    again = model.draw_residual(tokens(), lambda: noise, Sampling(steps=3))
     assert torch.equal(out.residual, again)
     with pytest.raises(ValueError, match="not both"):
         model.sample(tokens(), noise=lambda: noise, generator=seeded())
@@ -617,7 +633,7 @@ def test_the_condition_adapter_is_applied_once(sampler):
     noise = torch.randn(2, 1, *model.noise_shape, generator=seeded())
     ways = [
         lambda: model.compute_loss(fields, tokens()),
-        lambda: model.draw_residual(tokens(), lambda: noise, steps=3),
+        lambda: model.draw_residual(tokens(), lambda: noise, Sampling(steps=3)),
     ]
     if sampler == "one_step":
         ways.append(lambda: model.generate_one_step(noise[:, 0], tokens()))
@@ -709,16 +725,18 @@ def test_physical_constraints_by_hand():
         CausalDiffusionDecoder.apply_physical_constraints(raw[:, :2])
 
 
+def codec_of(*names):
+    return build_codec([TargetVariable(name=name, units="1") for name in names])
+
+
 def test_a_codec_names_and_decodes_the_fields():
     """D52: precipitation alone works, and never comes out negative."""
-    rain = TargetCodec(names=("pr",), precipitation=(0,))
+    rain = codec_of("pr")
     out = documented(1).sample(tokens(), num_steps=2, codec=rain, members=2)
     assert out.fields["pr"].shape == (2, 2, 5, 7)
     assert (out.fields["pr"] >= 0).all()
     assert out.t_min is None
-    four = TargetCodec(
-        names=("pr", "tasmin", "tasmax", "tas"), ordered=(1, 3, 2), precipitation=(0,)
-    )
+    four = codec_of("pr", "tasmin", "tasmax", "tas")
     out = documented(4).sample(tokens(), num_steps=2, codec=four)
     assert torch.equal(out.t_mean[:, 0], out.fields["tas"])
     assert (out.t_mean <= out.t_max).all()

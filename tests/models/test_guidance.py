@@ -12,6 +12,7 @@ from st_cdgm.models.config import DiffusionConfig, UNetConfig
 from st_cdgm.models.diffusion_decoder import CausalDiffusionDecoder
 from st_cdgm.models.guidance import GuidedDenoiser
 from st_cdgm.models.samplers import sample
+from st_cdgm.models.sampling import Sampling
 
 SMALL = UNetConfig(block_out_channels=[8, 16], norm_num_groups=4, attention_head_dim=4)
 
@@ -41,7 +42,9 @@ def error(model: CausalDiffusionDecoder, told: Conditioning) -> Tensor:
 
 def draw(model: CausalDiffusionDecoder, **options) -> Tensor:
     noise = torch.randn(2, 3, 2, 5, 7, generator=torch.Generator().manual_seed(5))
-    return model.eval().draw_residual(condition(2), lambda: noise, steps=3, **options)
+    return model.eval().draw_residual(
+        condition(2), lambda: noise, Sampling(steps=3, **options)
+    )
 
 
 # --- dropout of the conditioning ------------------------------------------------------
@@ -99,7 +102,7 @@ def test_a_scale_of_zero_ignores_the_causal_states():
     ignored = draw(guided, guidance_scale=0.0)
     noise = torch.randn(2, 3, 2, 5, 7, generator=torch.Generator().manual_seed(5))
     null = told.without_states(torch.ones(2, dtype=torch.bool))
-    expected = guided.draw_residual(null, lambda: noise, steps=3)
+    expected = guided.draw_residual(null, lambda: noise, Sampling(steps=3))
     torch.testing.assert_close(ignored, expected)
 
 

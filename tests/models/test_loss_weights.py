@@ -12,7 +12,6 @@ from st_cdgm.models.loss_weights import (
     extreme_thresholds,
     extreme_weight,
     focal_weight,
-    weighted_mean,
 )
 
 
@@ -90,16 +89,6 @@ def test_fixed_thresholds_replace_percentiles():
 def test_no_factor_no_weight():
     values = torch.randn(2, 1, 3, 3)
     assert extreme_weight(values, torch.ones_like(values), factor=0.0).eq(1).all()
-
-
-def test_weighted_mean_counts_valid_cells():
-    values = torch.tensor([[1.0, 5.0], [2.0, 0.0]]).reshape(1, 2, 1, 2)
-    weight = torch.tensor([[2.0, 9.0], [1.0, 1.0]]).reshape(1, 2, 1, 2)
-    valid = torch.tensor([[1.0, 0.0], [1.0, 1.0]]).reshape(1, 2, 1, 2)
-    assert weighted_mean(values, weight, valid).item() == pytest.approx(4 / 3)
-    per = weighted_mean(values, weight, valid, per_variable=True)
-    torch.testing.assert_close(per, torch.tensor([2.0, 1.0]))
-    assert weighted_mean(values, weight, torch.zeros_like(valid)).item() == 0
 
 
 @pytest.mark.parametrize(

@@ -9,18 +9,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from st_cdgm.errors import ConfigError
 from st_cdgm.models.noise_levels import (
-    DEFAULT_STEPS,
-    SAMPLERS,
     UNIT_VARIANCE_SIGMA_RANGE,
     karras_sigmas,
-    noise_levels,
-    resolve_sampler,
     vp_sigmas,
 )
-from st_cdgm.models.samplers import draws_needed, sample
+from st_cdgm.models.samplers import (
+    draws_needed,
+    get_sampler,
+    noise_levels,
+    resolve_sampler,
+    sample,
+    sampler_names,
+)
 from st_cdgm.randomness import member_day_noise
 
+SAMPLERS = sampler_names()
 N = 20_000
 # Rows of a sample: six Gaussians N(m, s^2), then a two-Gaussian mixture.
 MEAN = torch.tensor([0.0, 0.2, 0.0, 3.0, -1.0, 0.5], dtype=torch.float64)
@@ -454,7 +459,7 @@ def test_steps_do_not_outlive_a_call():
 
     sample(count, (2, 1), sampler="dpm_solver", steps=3, generator=seeded())
     sample(count, (2, 1), sampler="dpm_solver", generator=seeded())
-    assert len(calls) == 3 + DEFAULT_STEPS["dpm_solver++"]
+    assert len(calls) == 3 + get_sampler("dpm_solver++").default_steps
 
 
 def test_aliases():
@@ -497,3 +502,40 @@ def test_values_that_are_not_finite_are_an_error():
     """They would pass for missing values in the output."""
     with pytest.raises(FloatingPointError, match="heun"):
         sample(lambda x, _: x * math.nan, (2, 1), sampler="heun", steps=4)
+
+
+def test_a_sampler_from_outside_is_as_good_as_a_built_in_one(monkeypatch):
+    """HOUSE 4: one registered class is enough, for the model's and for any draw."""
+    from tests.models.test_diffusion_decoder import TINY
+
+    import st_cdgm.registry as registry
+    from st_cdgm.models.config import DiffusionConfig
+    from st_cdgm.models.diffusion_decoder import CausalDiffusionDecoder
+    from st_cdgm.models.samplers import Sampler
+    from st_cdgm.models.sampling import Sampling
+
+    sampler_names()  # the package's own, before the copy
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+
+    @registry.register("sampler", "one_jump")
+    @registry.register("sampler", "jump")
+    class OneJump(Sampler):
+        name = "one_jump"
+        default_steps = 1
+
+        def walk(self, D, x, sigmas, draw):
+            return D(x, x.new_tensor(sigmas[0]))
+
+    assert "one_jump" in sampler_names()
+    assert "jump" not in sampler_names()
+    assert resolve_sampler("jump") == "one_jump"
+    config = DiffusionConfig(scheduler_type="jump", parameterisation="eps")
+    config.check()
+    model = CausalDiffusionDecoder(2, 8, 5, 7, config=config, unet_kwargs=TINY)
+    told = torch.zeros(2, 3, 8)
+    own = model.sample(told, generator=seeded()).residual
+    named = model.sample(told, generator=seeded(), scheduler_type="one_jump").residual
+    assert torch.equal(own, named)
+    Sampling(sampler="one_jump").check(config, section="inference.")
+    with pytest.raises(ConfigError, match="one_jump"):
+        Sampling(sampler="one_jmp").check(config)

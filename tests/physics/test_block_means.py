@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -11,10 +11,10 @@ from tests.toy import tiny_model
 
 from st_cdgm.checkpoint.directory import Checkpoint
 from st_cdgm.errors import ConfigError
-from st_cdgm.inference.checks import check_sampler
 from st_cdgm.inference.config import InferenceConfig
 from st_cdgm.inference.downscale import downscale, generate
-from st_cdgm.models.config import ModelConfig
+from st_cdgm.models.config import DiffusionConfig, ModelConfig
+from st_cdgm.models.sampling import Sampling
 from st_cdgm.physics.coarse_means import CoarseMeans
 from st_cdgm.training.fit import _new_model
 
@@ -35,7 +35,10 @@ def days(tiny_pipeline):
 
 
 def made(checkpoint: Checkpoint, days, **options) -> np.ndarray:
+    names = [f.name for f in fields(Sampling) if f.name in options]
+    sampling = Sampling(**{name: options.pop(name) for name in names})
     options = {"members": range(3), "seed": 4, "batch_days": 4} | options
+    options["sampling"] = sampling
     return np.concatenate([f for _, f in generate(checkpoint, days, **options)])
 
 
@@ -61,20 +64,19 @@ def test_guidance_of_another_model_is_refused(
             checkpoint,
             tiny_files / "lr.nc",
             tmp_path / "o.nc",
-            guidance_scale=scale,
+            sampling=Sampling(guidance_scale=scale),
         )
 
 
 def test_guidance_of_a_run_is_checked_with_its_section():
     with pytest.raises(ConfigError, match=r"inference\.guidance_scale"):
-        check_sampler(
-            None, None, scheduler="edm", section="inference.", guidance_scale=2.0
+        InferenceConfig(guidance_scale=2.0).sampling.check(
+            DiffusionConfig(scheduler_type="edm"), section="inference."
         )
     with pytest.raises(ConfigError, match=r"inference\.guidance_scale"):
         InferenceConfig(guidance_scale=float("nan")).check()
-    check_sampler(
-        None, None, scheduler="edm", guidance_scale=2.0, condition_dropout=0.1
-    )
+    model = DiffusionConfig(scheduler_type="edm", condition_dropout=0.1)
+    Sampling(guidance_scale=2.0).check(model)
 
 
 # -- block means -----------------------------------------------------------------------
@@ -157,7 +159,10 @@ def test_means_that_cannot_be_held_are_refused(
     checkpoint = untrained(tiny_pipeline, "one_step")
     with pytest.raises(ConfigError, match=words) as caught:
         downscale(
-            checkpoint, tiny_files / "lr.nc", tmp_path / "o.nc", block_means=names
+            checkpoint,
+            tiny_files / "lr.nc",
+            tmp_path / "o.nc",
+            sampling=Sampling(block_means=names),
         )
     assert "block_means" in str(caught.value)
     assert not list(tmp_path.iterdir())

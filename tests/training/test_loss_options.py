@@ -11,7 +11,7 @@ from tests.toy import tiny_model
 
 from st_cdgm.config.load import load_config
 from st_cdgm.data.fit.codecs.choice import build_codec
-from st_cdgm.data.fit.codecs.target import FunctionCodec
+from st_cdgm.data.fit.codecs.function import FunctionCodec
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.task.batch import Batch
 from st_cdgm.data.variables.fields import TargetVariable
@@ -208,20 +208,20 @@ def test_a_term_that_the_model_cannot_have_is_refused(make, kind, loss, match):
 def test_wind_only(preprocessor, windy):
     """D63: no divergence of temperatures."""
     with pytest.raises(ConfigError, match="needs wind among the targets"):
-        WindTerm(preprocessor)
-    assert WindTerm(windy).pairs == [(0, 1)]
+        WindTerm.of(preprocessor)
+    assert WindTerm.of(windy).pairs == [(0, 1)]
 
 
 def test_the_wind_term_has_no_units(windy):
     """Grid cells and standard deviations: about 1 for noise, whatever the task."""
-    term = WindTerm(windy)
+    term = WindTerm.of(windy)
     shape = windy.hr_grid.shape
     members, target = torch.randn(2, 50, 1, 3, *shape)
     valid = torch.ones(50, 3, *shape, dtype=torch.bool)
     first = term(members, target[:, 0], valid)
     std = windy.residual_std * 10, windy.score_std * 10
     larger = replace(windy, residual_std=std[0], score_std=std[1])
-    torch.testing.assert_close(WindTerm(larger)(members, target[:, 0], valid), first)
+    torch.testing.assert_close(WindTerm.of(larger)(members, target[:, 0], valid), first)
     assert 0.05 < first < 50
 
 
@@ -232,7 +232,7 @@ def test_the_wind_term_leaves_out_cells_without_truth(windy):
     target = torch.randn(2, 3, *shape, generator=generator)
     valid = torch.ones(2, 3, *shape, dtype=torch.bool)
     valid[:, 0, :3, :4] = False
-    term = WindTerm(windy)
+    term = WindTerm.of(windy)
     before = term(members, target, valid)
     spoilt = torch.where(valid, target, 9.0)
     shifted = torch.where(valid[:, None], members, -9.0)
@@ -251,12 +251,12 @@ def test_wind_on_a_rotated_grid_must_follow_it(windy):
         mapping={"grid_mapping_name": "rotated_latitude_longitude", "variable": "rp"},
     )
     with pytest.raises(ConfigError, match="does not follow"):
-        WindTerm(replace(windy, hr_grid=rotated))
+        WindTerm.of(replace(windy, hr_grid=rotated))
     along = tuple(
         replace(t, standard_name=t.standard_name and f"grid_{t.standard_name}")
         for t in windy.targets
     )
-    term = WindTerm(replace(windy, hr_grid=rotated, targets=along))
+    term = WindTerm.of(replace(windy, hr_grid=rotated, targets=along))
     # One row is one unit of length, and columns shrink with the rotated latitude.
     torch.testing.assert_close(
         term.derivatives.cosine[:, 0],
@@ -266,7 +266,7 @@ def test_wind_on_a_rotated_grid_must_follow_it(windy):
     )
     bare = replace(rotated, y=None, x=None)
     with pytest.raises(ConfigError, match="no coordinates along"):
-        WindTerm(replace(windy, hr_grid=bare, targets=along))
+        WindTerm.of(replace(windy, hr_grid=bare, targets=along))
 
 
 def test_a_projected_grid_is_a_plane(windy):
@@ -283,7 +283,7 @@ def test_a_projected_grid_is_a_plane(windy):
         replace(t, standard_name={"uas": "x_wind", "vas": "y_wind"}.get(t.name))
         for t in windy.targets
     )
-    term = WindTerm(replace(windy, hr_grid=projected, targets=along))
+    term = WindTerm.of(replace(windy, hr_grid=projected, targets=along))
     x = torch.arange(10.0).expand(8, 10)
     torch.testing.assert_close(
         term.derivatives.divergence(x, 0 * x), torch.full((8, 10), 2.0)

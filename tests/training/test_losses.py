@@ -12,17 +12,17 @@ import torch
 from st_cdgm.errors import ConfigError, InputError
 from st_cdgm.models.ensemble_loss import (
     fair_crps,
+    fair_energy_score,
     masked_mean,
     multiscale_crps,
-    pool_valid,
+    multiscale_energy,
 )
+from st_cdgm.physics.blocks import pool_valid
 from st_cdgm.training.losses import (
-    fair_energy_score,
     loss_dag,
     loss_dagma,
     loss_no_tears,
     loss_reconstruction,
-    multiscale_energy,
 )
 
 

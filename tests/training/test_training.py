@@ -18,6 +18,7 @@ from st_cdgm.checkpoint.directory import load_checkpoint, save_checkpoint
 from st_cdgm.data.pipeline import NetCDFDataPipeline
 from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.models.acyclicity import in_dagma_domain
+from st_cdgm.models.objective import Draws, Objective
 from st_cdgm.training.ablation import _shuffle_within_months, edge_test, shuffle_test
 from st_cdgm.training.config import DagConfig, LossConfig, TrainingConfig
 from st_cdgm.training.fit import TrainingResult, _new_model, train
@@ -98,7 +99,7 @@ def test_damaged_checkpoints_are_refused_with_the_file(trained, tmp_path):
 def test_a_nan_loss_stops_and_names_the_days(tiny_pipeline):
     """D66: no batch is skipped in silence."""
     batch = tiny_pipeline.windows("train").batch([4, 9])
-    batch.target[1, -1, 0, 7, 9] = float("nan")
+    batch.truth[1, -1, 0, 7, 9] = float("nan")
     assert bool(batch.valid[1, -1, 0, 7, 9])
     with pytest.raises(FloatingPointError, match="20010105 to 20010112"):
         module(tiny_pipeline).training_step(batch, 0)
@@ -110,7 +111,7 @@ def test_sea_cells_do_not_reach_the_loss(tiny_pipeline):
     condition = last_day_condition(net.model, batch, net.model.rollout(batch.lr))
     noise = torch.randn(6, *net.model.decoder.noise_shape)
     before = net.generator_loss(batch, condition, members=3, noise=noise)
-    batch.target[..., :3, :4] = 77.0
+    batch.truth[..., :3, :4] = 77.0
     after = net.generator_loss(batch, condition, members=3, noise=noise)
     torch.testing.assert_close(before, after)
 
@@ -252,3 +253,26 @@ def test_a_model_without_edges_loses_nothing_with_them(tiny_pipeline):
     windows = tiny_pipeline.windows("validation")
     results = edge_test(net, tiny_pipeline.preprocessor, windows, resamples=50)
     assert [r.increase for r in results] == [0.0] * 4
+
+
+@pytest.mark.parametrize("kind", ["one_step", "edm"])
+def test_lightning_and_the_decoder_have_one_objective(tiny_pipeline, kind):
+    """Same draws, same days: the ways to the loss give the same number."""
+    net = module(tiny_pipeline, kind).eval()
+    batch = tiny_pipeline.windows("validation").batch([0, 1])
+    batch.valid[..., 2, :3, :] = False  # of one variable
+    condition = last_day_condition(net.model, batch, net.model.rollout(batch.lr))
+    decoder, truth = net.model.decoder, net.truth(batch)
+    truth = replace(truth, fields=None, to_fields=None)  # in units of the residual
+    draws = Draws.of(decoder, truth.residual, members=4)
+
+    own = Objective().loss(decoder, truth, condition, draws).per_variable
+    target = truth.residual.masked_fill(~truth.valid, torch.nan)
+    given = {"noise": draws.noise, "sigma": draws.sigma, "members": 4}
+    public = decoder.compute_loss(target, condition, per_variable=True, **given)
+    torch.testing.assert_close(public, own, rtol=0, atol=0)
+    if kind == "edm":
+        lightning = net.generator_loss(
+            batch, condition, members=4, noise=draws.noise, sigma=draws.sigma
+        )
+        torch.testing.assert_close(lightning, own, rtol=0, atol=0)

@@ -35,14 +35,11 @@ def build_model(
     lr, hr = preprocessor.lr_grid, preprocessor.hr_grid
     corners = interpolation(lr, hr)
     coordinates = {
-        name: torch.from_numpy(np.array(value, dtype=np.float64))
-        for name, value in {
-            "lr_lat": lr.lat2d,
-            "lr_lon": lr.lon2d,
-            "hr_lat": hr.lat2d,
-            "hr_lon": hr.lon2d,
-        }.items()
+        f"{side}_{axis}": torch.from_numpy(np.array(values, dtype=np.float64))
+        for side, grid in (("lr", lr), ("hr", hr))
+        for axis, values in (("lat", grid.lat2d), ("lon", grid.lon2d))
     }
+
     inputs = ModelInputs(
         groups=channel_groups(preprocessor.channels),
         lr_shape=lr.shape,

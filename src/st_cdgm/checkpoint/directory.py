@@ -8,7 +8,6 @@ two more files, from which a training goes on: `st_cdgm.training.resume`.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.models.config import ModelConfig
 from st_cdgm.models.st_cdgm import STCDGM
+from st_cdgm.outputs import sync
 from st_cdgm.registry import naming, plugins
 
 FORMAT_VERSION = 1
@@ -75,6 +75,7 @@ def save_checkpoint(
         f"data.{key}": torch.from_numpy(np.array(value, order="C"))
         for key, value in arrays.items()
     }
+
     meta = {
         "format_version": FORMAT_VERSION,
         "package_version": __version__,
@@ -87,6 +88,8 @@ def save_checkpoint(
     }
     if plugins():
         meta["plugins"] = plugins()
+
+    # Everything is on disk before the directory gets its name.
     temporary = Path(
         tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent)
     )
@@ -94,11 +97,11 @@ def save_checkpoint(
         save_file(tensors, temporary / WEIGHTS)
         (temporary / META).write_text(json.dumps(meta, indent=2), encoding="utf-8")
         names = [WEIGHTS, META, *(more(temporary) if more else [])]
+
         temporary.chmod(0o755)
         for name in names:
             (temporary / name).chmod(0o644)
-            with (temporary / name).open("rb") as handle:
-                os.fsync(handle.fileno())
+            sync(temporary / name)
         _replace_directory(temporary, directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -138,18 +141,17 @@ def _read_meta(directory: Path) -> dict[str, Any]:
             expected=f"{WEIGHTS} and {META}",
             remedy="pass RUN/checkpoints/best (or last) of a training",
         )
+
     try:
         meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(meta, dict):
             raise ValueError(type(meta).__name__)  # noqa: TRY004, TRY301 - same message
     except ValueError as error:
-        raise InputError(
-            "the checkpoint's description is not valid JSON",
-            file=path,
-            found=error,
-            expected="the file that the training wrote",
-            remedy="copy the checkpoint again, or use another one",
+        raise _damaged(
+            "the checkpoint's description is not valid JSON", path, error
         ) from error
+
+    # Damage first: a half-written file has no format version either.
     if meta.get("format_version") != FORMAT_VERSION:
         raise InputError(
             "the checkpoint was written in another format",
@@ -159,6 +161,16 @@ def _read_meta(directory: Path) -> dict[str, Any]:
             remedy="use the package version named in the file, or train again",
         )
     return meta
+
+
+def _damaged(problem: str, path: Path, error: BaseException) -> InputError:
+    return InputError(
+        problem,
+        file=path,
+        found=error,
+        expected="the file that the training wrote",
+        remedy="copy the checkpoint again, or use another one",
+    )
 
 
 def load_checkpoint(
@@ -178,13 +190,10 @@ def load_checkpoint(
     try:
         tensors = load_file(directory / WEIGHTS)
     except (SafetensorError, OSError) as error:
-        raise InputError(
-            "the checkpoint's weights cannot be read",
-            file=directory / WEIGHTS,
-            found=error,
-            expected="the file that the training wrote",
-            remedy="copy the checkpoint again, or use another one",
+        raise _damaged(
+            "the checkpoint's weights cannot be read", directory / WEIGHTS, error
         ) from error
+
     try:
         model, preprocessor = _rebuild(meta, tensors)
     except (InputError, *REBUILD_ERRORS) as error:
@@ -198,6 +207,7 @@ def load_checkpoint(
             expected=f"{WEIGHTS} and {META} of one training, unchanged",
             remedy="copy the checkpoint again, or use another one",
         ) from error
+
     return Checkpoint(model.to(device).eval(), preprocessor, meta)
 
 
@@ -221,34 +231,33 @@ def _check_plugins(meta: dict[str, Any], directory: Path, cause: Exception) -> N
 def _rebuild(
     meta: dict[str, Any], tensors: dict[str, torch.Tensor]
 ) -> tuple[STCDGM, Preprocessor]:
-    arrays = {
-        key.removeprefix("data."): value.numpy()
-        for key, value in tensors.items()
-        if key.startswith("data.")
-    }
+    arrays = {key: value.numpy() for key, value in _part(tensors, "data").items()}
     preprocessor = Preprocessor.from_state(meta["data"], arrays)
+
     config = OmegaConf.to_object(
         OmegaConf.merge(OmegaConf.structured(ModelConfig), meta["model"])
     )
     assert isinstance(config, ModelConfig)
+
     model = build_model(
         preprocessor,
         config,
         baseline_mean=torch.tensor(meta["baseline_mean"]),
         baseline_std=torch.tensor(meta["baseline_std"]),
     )
-    model.load_state_dict(_weights(tensors))
+    model.load_state_dict(_part(tensors, "model"))
     return model, preprocessor
 
 
-def _weights(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _part(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    """Return the tensors stored as ``NAME.*``, by the rest of their keys."""
     return {
-        key.removeprefix("model."): value
+        key.removeprefix(f"{name}."): value
         for key, value in tensors.items()
-        if key.startswith("model.")
+        if key.startswith(f"{name}.")
     }
 
 
 def load_weights(model: STCDGM, directory: Path) -> None:
     """Put the weights of a checkpoint into the model that wrote it."""
-    model.load_state_dict(_weights(load_file(directory / WEIGHTS)))
+    model.load_state_dict(_part(load_file(directory / WEIGHTS), "model"))

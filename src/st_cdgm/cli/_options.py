@@ -31,6 +31,12 @@ ResumeOption = Annotated[
         "--resume", help="Go on after the last complete epoch of this run, if any."
     ),
 ]
+OverwriteOption = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Replace the run in run.dir, if any; other files stay."
+    ),
+]
 
 
 def session(ctx: typer.Context) -> Session:

@@ -23,14 +23,14 @@ def demo(
 
     Example: st-cdgm demo --quick --out runs/demo
     """
-    from st_cdgm.outputs import check_output_directory
-    from st_cdgm.runs.checks import check_run_directory
-    from st_cdgm.runs.steps import make_climate, run_workflow
+    from st_cdgm.runs.directory import check_run_directory
+    from st_cdgm.runs.steps import make_climate
+    from st_cdgm.runs.workflow import run_workflow
 
     data = out / "data"
     settings = load("demo_quick" if quick else "demo", None)
     settings.run.dir, settings.data.root = str(out), str(data)
-    check_output_directory(check_run_directory(settings))
+    check_run_directory(settings)  # an earlier demo is replaced, another run is not
     current = session(ctx)
     make_climate(settings, data, current, overwrite=True)
-    run_workflow(settings, current)
+    run_workflow(settings, current, overwrite=True)

@@ -23,9 +23,10 @@ def discover(
     Example: st-cdgm discover --config iberia data.root=DIR discovery.folds=3
     """
     settings = load(config, overrides, dry_run=dry_run)
-    from st_cdgm.runs.checks import check_before_training, nothing_left_behind
+    from st_cdgm.runs.checks import check_before_training
+    from st_cdgm.runs.directory import nothing_left_behind, prepare_run
     from st_cdgm.runs.discovery import discover_links
-    from st_cdgm.runs.steps import open_data, prepare_run
+    from st_cdgm.runs.steps import open_data
 
     current = session(ctx)
     check_before_training(settings, to_the_end=False)

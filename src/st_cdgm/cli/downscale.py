@@ -44,13 +44,18 @@ def downscale(
             help="Give a target the coarse means of a predictor; may be repeated.",
         ),
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="auto (CUDA where there is one), cpu, cuda ...")
+    ] = "auto",
 ) -> None:
     """Downscale coarse data with a trained model. No truth is needed.
 
     Example: st-cdgm downscale --checkpoint RUN/checkpoints/best --lr NEW.nc
     --output OUT.nc --members 20 --seed 1
     """
-    from st_cdgm.runs.steps import downscale_files
+    from st_cdgm.models.sampling import Sampling
+    from st_cdgm.runs.console import show_results
+    from st_cdgm.runs.steps import downscale_files, ensemble_results
 
     current = session(ctx)
     start_logging(current)
@@ -63,12 +68,15 @@ def downscale(
         seed=seed,
         start=start,
         end=end,
-        sampler=sampler,
-        steps=steps,
-        guidance_scale=guidance_scale,
-        block_means=_pairs(block_means or []),
+        sampling=Sampling(
+            sampler=sampler,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            block_means=_pairs(block_means or []),
+        ),
+        device=device,
     )
-    typer.echo(f"Ensemble: {written}")
+    show_results(ensemble_results(written))
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:

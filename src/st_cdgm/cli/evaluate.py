@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from st_cdgm.cli._options import session
-from st_cdgm.runs.console import console, start_logging
+from st_cdgm.runs.console import start_logging
 
 MODEL = "st-cdgm"  # the name of --prediction among the sources
 
@@ -36,8 +36,8 @@ def evaluate(
     """
     references = _references(reference or [])
     from st_cdgm.outputs import check_output_directory
-    from st_cdgm.runs.score_table import scorecard_table
-    from st_cdgm.runs.steps import score_files
+    from st_cdgm.runs.score_table import show_scorecard
+    from st_cdgm.runs.scoring import score_files
 
     current = session(ctx)
     start_logging(current)
@@ -45,7 +45,7 @@ def evaluate(
     scorecard = score_files(
         prediction, truth, output, references=references, session=current
     )
-    console().print(scorecard_table(scorecard))
+    show_scorecard(scorecard)
     typer.echo(f"Scores: {output / 'scorecard.json'}")
 
 

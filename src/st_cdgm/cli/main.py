@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -26,16 +27,12 @@ from st_cdgm.cli import (
 from st_cdgm.cli._options import session
 from st_cdgm.errors import InputError
 from st_cdgm.registry import load_plugins
-from st_cdgm.runs.console import (
-    Session,
-    error_console,
-    prepare_threads,
-    record_traceback,
-)
+from st_cdgm.runs.console import Session, prepare_threads, show, show_failure
 
 EXIT_FAILED = 1
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
+WORDS = "st_cdgm.words"  # where a context keeps the words of the command
 
 
 class LogLevel(StrEnum):
@@ -54,13 +51,16 @@ class ReadableErrors(TyperGroup):
     Ctrl-C, 1 for the rest. Usage errors are typer's own and exit with 2.
     """
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep the words of the command: errors and histories quote them."""
+        ctx.meta[WORDS] = list(args)
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
+
     def invoke(self, ctx: Any) -> Any:
         """Run a verb."""
         try:
             return super().invoke(ctx)
-        except InputError as error:
-            _show("Error", str(error))
-            raise typer.Exit(EXIT_INPUT) from error
         except KeyboardInterrupt as error:
             raise _interrupted(ctx) from error
         except SystemExit as error:  # how Lightning ends a training after Ctrl-C
@@ -69,9 +69,11 @@ class ReadableErrors(TyperGroup):
             raise
         except Exception as error:
             if _is_control_flow(error):
+                _suggest_key(error, ctx)
                 raise
-            _fail(ctx, error)
-            raise typer.Exit(EXIT_FAILED) from error
+            show_failure(session(ctx), error)
+            known = isinstance(error, InputError)
+            raise typer.Exit(EXIT_INPUT if known else EXIT_FAILED) from error
 
 
 def _is_control_flow(error: Exception) -> bool:
@@ -79,42 +81,57 @@ def _is_control_flow(error: Exception) -> bool:
     return isinstance(error, typer.Exit | typer.Abort) or hasattr(error, "exit_code")
 
 
-def _show(label: str, message: str) -> None:
-    from rich.text import Text
+def _suggest_key(error: Any, ctx: typer.Context) -> None:
+    """Say how a configuration key is written to who wrote it as an option."""
+    option = getattr(error, "option_name", None)
+    verb = getattr(error, "ctx", None)
+    names = [] if verb is None else [p.name for p in verb.command.params]
+    if option is None or "overrides" not in names:
+        return
+    from st_cdgm.config.keys import keys_like
 
-    error_console().print(Text.assemble((f"{label}: ", "bold red"), message))
+    keys = keys_like(option.lstrip("-").replace("-", "_"))
+    if keys:
+        value = _value_of(option, ctx.meta[WORDS])
+        written = " or ".join(f"{key}={value}" for key in keys[:3])
+        error.message = f"No such option: {option}. Did you mean a key? Write {written}"
+        error.possibilities = None
+
+
+def _value_of(option: str, words: list[str]) -> str:
+    """Return what was given to an option, VALUE if that is not clear."""
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name == option:
+            return value if equals else after or "VALUE"
+    return "VALUE"
 
 
 def _interrupted(ctx: typer.Context) -> typer.Exit:
-    """Say what a stopped command leaves behind; return the exit."""
-    log = session(ctx).log_file
+    """Say what a stopped command leaves behind and how to go on; return the exit."""
+    verb, log = ctx.invoked_subcommand, session(ctx).log_file
     kept = "no unfinished file is left"
+    again = "run the same command again: it starts anew"
+    if verb == "preprocess":
+        again = "run the same command again: it goes on where it stopped"
     if log is not None and (log.parent / "checkpoints").is_dir():
         kept += f"; the checkpoints so far are in {log.parent / 'checkpoints'}"
-    _show("Interrupted", kept)
+        if verb in ("run", "train"):
+            again = f"go on with: {_resuming(ctx.meta[WORDS])}"
+    show("Interrupted", f"{kept}; {again}")
     return typer.Exit(EXIT_INTERRUPTED)
 
 
-def _fail(ctx: typer.Context, error: Exception) -> None:
-    """Report an unexpected failure in one line, and where to read more."""
-    current = session(ctx)
-    first = str(error).strip().splitlines()
-    kind = type(error).__name__
-    _show("Failed", f"{kind}: {first[0]}" if first else kind)
-    if current.log_level == LogLevel.DEBUG:
-        error_console().print_exception()
-    record_traceback(current, error)
-    if current.log_file is not None:
-        _show("Traceback", str(current.log_file))
-    else:
-        _show("Traceback", "run again with --log-level DEBUG")
+def _resuming(words: list[str]) -> str:
+    """Return the command that goes on with a run."""
+    kept = [word for word in words if word not in ("--overwrite", "--resume")]
+    return shlex.join(["st-cdgm", *kept, "--resume"])
 
 
 app = typer.Typer(
     name="st-cdgm",
     cls=ReadableErrors,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -149,7 +166,10 @@ def global_options(
 ) -> None:
     """Climate downscaling ensembles with a learned causal graph."""
     prepare_threads()
-    ctx.obj = Session(log_level=None if log_level is None else log_level.value)
+    ctx.obj = Session(
+        log_level=None if log_level is None else log_level.value,
+        command=shlex.join(["st-cdgm", *ctx.meta[WORDS]]),
+    )
     if plugin:
         load_plugins(plugin)
 

@@ -22,7 +22,7 @@ def report(
 
     Example: st-cdgm report runs/iberia
     """
-    from st_cdgm.runs.steps import write_report
+    from st_cdgm.runs.scoring import write_report
 
     start_logging(session(ctx))
     typer.echo(f"Report: {write_report(run_dir, title=title)}")

@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from st_cdgm._lazy import import_name
+from st_cdgm._lazy import attach
 
 if TYPE_CHECKING:
-    from st_cdgm.config.load import (
-        config_to_yaml,
-        load_config,
-        preset_names,
-        save_config,
-    )
-    from st_cdgm.config.schema import Config, RunConfig
+    from st_cdgm.config.load import config_to_yaml as config_to_yaml
+    from st_cdgm.config.load import load_config as load_config
+    from st_cdgm.config.load import preset_names as preset_names
+    from st_cdgm.config.load import save_config as save_config
+    from st_cdgm.config.schema import Config as Config
+    from st_cdgm.config.schema import RunConfig as RunConfig
 
-__all__ = [
-    "Config",
-    "RunConfig",
-    "config_to_yaml",
-    "load_config",
-    "preset_names",
-    "save_config",
-]
-
-_HOME = {
-    "Config": "st_cdgm.config.schema",
-    "RunConfig": "st_cdgm.config.schema",
-    "config_to_yaml": "st_cdgm.config.load",
-    "load_config": "st_cdgm.config.load",
-    "preset_names": "st_cdgm.config.load",
-    "save_config": "st_cdgm.config.load",
-}
-
-
-def __getattr__(name: str) -> Any:
-    return import_name(__name__, name, _HOME)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "Config": "st_cdgm.config.schema",
+        "RunConfig": "st_cdgm.config.schema",
+        "config_to_yaml": "st_cdgm.config.load",
+        "load_config": "st_cdgm.config.load",
+        "preset_names": "st_cdgm.config.load",
+        "save_config": "st_cdgm.config.load",
+    },
+    globals(),
+)

@@ -49,6 +49,13 @@ def type_name(key: str) -> str | None:
     return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
 
 
+def keys_like(name: str) -> list[str]:
+    """Return the keys of this name, or of this last part; else those spelt like it."""
+    keys = [key for key, hint in _types().items() if not is_dataclass(hint)]
+    exact = [key for key in keys if f".{key}".endswith(f".{name}")]
+    return exact or difflib.get_close_matches(name, keys, n=1, cutoff=0.8)
+
+
 def closest_key(key: str) -> str | None:
     """Return the valid key most like ``key``: by its whole name, then by its last part.
 

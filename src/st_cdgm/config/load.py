@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -23,6 +22,7 @@ from yaml import YAMLError
 from st_cdgm.config.keys import closest_key, type_name
 from st_cdgm.config.schema import Config
 from st_cdgm.errors import ConfigError, InputError, MissingFileError
+from st_cdgm.outputs import write_bytes
 from st_cdgm.registry import load_plugins, naming, plugins
 
 logger = logging.getLogger(__name__)
@@ -112,11 +112,7 @@ def config_to_yaml(config: Config) -> str:
 
 def save_config(config: Config, path: str | Path) -> None:
     """Write a configuration that :func:`load_config` reads back unchanged."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(config_to_yaml(config), encoding="utf-8")
-    temporary.replace(path)
+    write_bytes(path, config_to_yaml(config).encode())
 
 
 @contextmanager
@@ -126,6 +122,7 @@ def _named_source(name_or_path: str | Path) -> Iterator[tuple[str, list[str]]]:
     if text in preset_names():
         yield text, []
         return
+
     path = Path(text).expanduser()
     if not path.is_file():
         raise MissingFileError(
@@ -134,6 +131,7 @@ def _named_source(name_or_path: str | Path) -> Iterator[tuple[str, list[str]]]:
             expected=" | ".join(preset_names()) + " | a YAML file",
             remedy="check the spelling, or give the path of your own YAML file",
         )
+
     store = ConfigStore.instance()
     store.store(name=USER, node=_user_node(path))
     directory = str(path.resolve().parent).replace("'", r"\'")
@@ -167,9 +165,12 @@ def _user_node(path: Path) -> DictConfig:
             file=path,
             expected="sections such as `data:` and `training:`",
         )
+
+    # Without a defaults list the file builds on the default values of every section.
     named = node.pop("defaults", [])
     defaults = [named] if isinstance(named, str) else list(named)
     _check_sections(node, file=path)
+
     if "_self_" not in defaults:
         defaults.append("_self_")
     if defaults == ["_self_"]:
@@ -263,6 +264,7 @@ def _explained(
     cause = _omegaconf_cause(error)
     key = _full_key(cause, key)
     facts: dict[str, Any] = {"file": file, "variable": key}
+
     if isinstance(cause, KeyError | AttributeError) and key:
         closest = closest_key(key)
         expected = closest and f"{closest} (the closest valid key)"
@@ -271,6 +273,7 @@ def _explained(
         )
     if isinstance(cause, MissingMandatoryValue):
         return ConfigError(f"there is no value for {key}", **facts)
+
     return ConfigError(
         f"invalid value for {key}" if key else "the configuration cannot be composed",
         found=next(iter(str(cause).splitlines()), type(cause).__name__),

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from st_cdgm._lazy import import_name
+from st_cdgm._lazy import attach
 
 if TYPE_CHECKING:
-    from st_cdgm.discovery.network import DiscoveryConfig
-    from st_cdgm.discovery.search import discover_edges, judge_model
+    from st_cdgm.discovery.network import DiscoveryConfig as DiscoveryConfig
+    from st_cdgm.discovery.search import discover_edges as discover_edges
+    from st_cdgm.discovery.search import judge_model as judge_model
 
-__all__ = ["DiscoveryConfig", "discover_edges", "judge_model"]
-
-_HOME = {
-    "DiscoveryConfig": "st_cdgm.discovery.network",
-    "discover_edges": "st_cdgm.discovery.search",
-    "judge_model": "st_cdgm.discovery.search",
-}
-
-
-def __getattr__(name: str) -> Any:
-    return import_name(__name__, name, _HOME)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "DiscoveryConfig": "st_cdgm.discovery.network",
+        "discover_edges": "st_cdgm.discovery.search",
+        "judge_model": "st_cdgm.discovery.search",
+    },
+    globals(),
+)

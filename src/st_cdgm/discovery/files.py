@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from st_cdgm.outputs import write_bytes
+from st_cdgm.outputs import to_json, write_bytes
 
 VERDICT_NOTE = (
     "An edge means: on years that the network was not trained on, the target's next "
@@ -52,8 +51,7 @@ def export_edges(
     table.writeheader()
     table.writerows(verdicts["pairs"])
     folder = Path(run_dir)
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     return {
-        "json": write_bytes(folder / "edges.json", text.encode()),
+        "json": write_bytes(folder / "edges.json", f"{to_json(content)}\n".encode()),
         "csv": write_bytes(folder / "edges.csv", buffer.getvalue().encode()),
     }

@@ -69,18 +69,20 @@ def patch_granger(
             found=fields.shape[2:],
             expected="at least 3 x 3",
         )
+
     own = np.stack([patches(fields[:, [k]])[:, cells] for k in range(q)])
     target = own[..., 4].transpose(1, 2, 0)[lags:]  # (T', n, Q)
     past = np.concatenate([own[:, lags - j : t - j] for j in range(1, lags + 1)], -1)
+
+    # Every fold is fitted anew and judged by the years it has not seen.
     index = np.unique(year, return_inverse=True)[1]
     parts = []
     for fold in range(folds):
         train = (index % folds != fold)[lags:]
         moments = _Moments(past, target, year[lags:], season[lags:], train)
         parts.append(moments.errors())
-    full, without, shadow = (
-        np.concatenate(errors) for errors in zip(*parts, strict=True)
-    )
+
+    full, without, shadow = map(np.concatenate, zip(*parts, strict=True))
     return judge_edges(
         names,
         full,
@@ -130,13 +132,10 @@ class _Moments:
         y = target[days].reshape(rows, self.q).astype(np.float64)
         return x.T @ x / rows, x.T @ y / rows, (y * y).mean(axis=0)
 
-    def _columns(self, blocks: Sequence[int]) -> NDArray[np.int64]:
-        parts = [np.arange(self.width) + 1 + b * self.width for b in blocks]
-        return np.concatenate([[0], *parts])
-
     def _year_errors(self, blocks: Sequence[int]) -> Floats:
         """Fit all targets on these blocks; held-out error. Shape ``(Y, Q)``."""
-        cols = self._columns(blocks)
+        parts = [np.arange(self.width) + 1 + b * self.width for b in blocks]
+        cols = np.concatenate([[0], *parts])
         square = np.ix_(cols, cols)
         gram = self.fit[0][square]
         gram = gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
@@ -189,6 +188,7 @@ def mean_granger(fields: Floats, *, level: float = 0.01) -> NDArray[np.bool_]:
     past, now = series[:-1], series[1:]
     n, q = past.shape
     edge = np.zeros((q, q), dtype=bool)
+
     for k in range(q):
         small = np.column_stack([np.ones(n), past[:, k]])
         without = _residual_sum(small, now[:, k])

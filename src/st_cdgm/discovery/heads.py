@@ -13,7 +13,6 @@ own.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from st_cdgm.discovery.network import DiscoveryConfig, cosine
 from st_cdgm.discovery.verdicts import shadow_days
 from st_cdgm.models.causal_rcn import RCNCell
 from st_cdgm.models.stacked import StackedLinear, rms_normalise
@@ -92,19 +92,19 @@ class EdgeHeads(nn.Module):
         q = cell.num_vars
         pairs = (parents if tested is None else parents & tested).nonzero()
         count = len(pairs)
+
+        # All parents first, then one net less each, then the same with the shadow.
         target = torch.cat([torch.arange(q), pairs[:, 1], pairs[:, 1]])
         real = parents[:, target].float()  # (Q, V)
         shadow = torch.zeros_like(real)
         changed = torch.arange(count) + q
         real[pairs[:, 0], changed] = real[pairs[:, 0], changed + count] = 0.0
         shadow[pairs[:, 0], changed + count] = 1.0
-        for name, value in (
-            ("pairs", pairs),
-            ("target", target),
-            ("real", real),
-            ("shadow", shadow),
-        ):
-            self.register_buffer(name, value)
+        self.register_buffer("pairs", pairs)
+        self.register_buffer("target", target)
+        self.register_buffer("real", real)
+        self.register_buffer("shadow", shadow)
+
         assert cell.reconstruction_decoder is not None
         self.activation = cell.activation
         self.parent_block = _slice(cell.parent_block, target)
@@ -161,11 +161,6 @@ def _slice(layer: StackedLinear, index: Tensor) -> StackedLinear:
     return copy
 
 
-def cosine(step: int, steps: int, *, floor: float = 0.02) -> float:
-    """Return the factor of the learning rate, from 1 down to ``floor``."""
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
 def edge_errors(
     cell: RCNCell,
     states: Tensor,
@@ -176,10 +171,7 @@ def edge_errors(
     year: NDArray[np.int64],
     season: NDArray[np.floating],
     *,
-    steps: int,
-    lr: float,
-    days_per_step: int,
-    min_reliance: float,
+    config: DiscoveryConfig,
     seed: int,
 ) -> EdgeErrors:
     """Train the nets with and without each parent, and compare them on other years.
@@ -201,29 +193,31 @@ def edge_errors(
         Days to learn from; the others judge. Shape ``(T,)``.
     year, season : ndarray
         Calendar. Shape ``(T,)``.
-    steps, lr, days_per_step, seed
-        Of the training.
-    min_reliance : float
-        Parents whose plain removal raises the target's training error by a smaller
-        share are not tested.
+    config : DiscoveryConfig
+        Settings of the nets. Parents whose plain removal raises the target's training
+        error by less than a quarter of ``min_gain`` are not tested.
+    seed : int
+        Of the batches.
     """
-    following = np.append(train[1:], False), np.append(~train[1:], False)
-    fit = usable & train & following[0]
-    test = usable & ~train & following[1]
+    # A day counts where the day it predicts is on the same side of the split.
+    fit = usable & train & np.append(train[1:], False)
+    test = usable & ~train & np.append(~train[1:], False)
     other = torch.from_numpy(
         np.maximum(shadow_days(year, season, fit), shadow_days(year, season, test))
     )
+
+    # Parents that are hardly relied on need no net of their own.
     used = cell.effective_dag().detach() != 0
-    trained = EdgeHeads(cell, used)
     days = np.flatnonzero(fit)
     sample = days[:: max(len(days) // RELIANCE_DAYS, 1)]
-    problem = _Problem(trained, states, targets, mask, other)
-    worth = used & (problem.reliance(sample) >= min_reliance)
-    problem = replace(problem, heads=EdgeHeads(cell, used, worth))
-    _train_heads(problem, days, steps, lr, days_per_step, seed)
+    problem = _Problem(EdgeHeads(cell, used), states, targets, mask, other)
+    tested = used & (problem.reliance(sample) >= config.min_gain / 4)
+    problem = replace(problem, heads=EdgeHeads(cell, used, tested))
+    _train_heads(problem, days, config, seed)
+
     held = [np.flatnonzero(test & (year == y)) for y in np.unique(year[test])]
     errors = np.stack([problem.mean_error(days) for days in held])
-    full, without, shadow = _arrange(problem.heads, errors)
+    full, without, shadow = _errors_by_edge(problem.heads, errors)
     held_days = np.concatenate(held)
     return EdgeErrors(
         full=full,
@@ -273,7 +267,7 @@ class _Problem:
     @torch.no_grad()
     def reliance(self, days: NDArray[np.int64]) -> Tensor:
         """Relative rise of the error without each parent, untrained. ``(Q, Q)``."""
-        full, without, _ = _arrange(self.heads, self.mean_error(days)[None])
+        full, without, _ = _errors_by_edge(self.heads, self.mean_error(days)[None])
         rise = (without - full[:, None]) / np.maximum(full, TINY)[:, None]
         return torch.from_numpy(rise[0])
 
@@ -286,27 +280,24 @@ class _Problem:
 
 
 def _train_heads(
-    problem: _Problem,
-    days: NDArray[np.int64],
-    steps: int,
-    lr: float,
-    days_per_step: int,
-    seed: int,
+    problem: _Problem, days: NDArray[np.int64], config: DiscoveryConfig, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     pool = torch.from_numpy(days)
+    lr, steps = config.head_lr, config.head_steps
     optimizer = torch.optim.Adam(problem.heads.parameters(), lr=lr, betas=(0.9, 0.99))
+
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = lr * cosine(step, steps)
-        chosen = torch.randint(len(pool), (days_per_step,), generator=generator)
+        chosen = torch.randint(len(pool), (config.head_days,), generator=generator)
         loss = problem.error(pool[chosen]).sum()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
 
-def _arrange(heads: EdgeHeads, errors: Floats) -> tuple[Floats, Floats, Floats]:
+def _errors_by_edge(heads: EdgeHeads, errors: Floats) -> tuple[Floats, Floats, Floats]:
     """Sort the nets' errors ``(Y, V)`` into full, without and shadow."""
     q, count = len(heads.real), len(heads.pairs)
     full = errors[:, :q]

@@ -13,12 +13,12 @@ Parikh & Boyd, Proximal algorithms, doi:10.1561/2400000003.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from st_cdgm.discovery.heads import cosine
 from st_cdgm.discovery.series import CausalSeries
 from st_cdgm.errors import ConfigError, InputError
 from st_cdgm.models.causal_rcn import RCNCell, RCNSequenceRunner
@@ -104,6 +104,7 @@ class DiscoveryConfig:
             "shadow_ratio": 0,
             "max_cells": 1,
         }
+
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
                 raise ConfigError(
@@ -129,6 +130,7 @@ class CausalNetwork(nn.Module):
     def __init__(self, series: CausalSeries, config: DiscoveryConfig) -> None:
         super().__init__()
         self.names, self.widths = series.names, series.widths
+
         self.builder = HeteroGraphBuilder(
             series.shape, series.shape, levels=list(self.names)
         )
@@ -141,6 +143,7 @@ class CausalNetwork(nn.Module):
             in_channels=dict(zip(self.names, self.widths, strict=True)),
             activation=nn.SiLU(),
         )
+
         self.cell = RCNCell(
             len(self.names),
             config.hidden_dim,
@@ -175,6 +178,7 @@ class CausalNetwork(nn.Module):
                 )
             }
         )
+
         start = self.encoder.init_state(data)  # (Q, B*N, H)
         start = torch.unflatten(start, 1, (len(drivers), -1))
         start = start[:, :, self.cells].flatten(1, 2)
@@ -182,6 +186,11 @@ class CausalNetwork(nn.Module):
         out = RCNSequenceRunner(self.cell).run(start, inner)
         predicted = [p for p in out.reconstructions if p is not None]
         return out.states[-1], torch.stack(predicted)
+
+
+def cosine(step: int, steps: int, *, floor: float = 0.02) -> float:
+    """Return the factor of the learning rate, from 1 down to ``floor``."""
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def proximal_step(
@@ -218,13 +227,15 @@ def train_network(
             found=f"{int(series.train.sum())} training days",
             expected=f"{config.window} in a row",
         )
+
+    # The weights depend on this seed alone; the global stream stays where it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = CausalNetwork(series, config)
-    matrix = network.cell.A_dag
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr, betas=BETAS)
     generator = torch.Generator().manual_seed(seed)
     days = torch.arange(1 - config.window, 1)
+
     for step in range(config.steps):
         lr = config.lr * min(1.0, (step + 1) / WARM_UP) * cosine(step, config.steps)
         for group in optimizer.param_groups:
@@ -233,10 +244,11 @@ def train_network(
             len(ends), (config.windows_per_step,), generator=generator
         )
         loss = _loss(network, series, ends[chosen][:, None] + days)
+
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        proximal_step(matrix, optimizer, lr, config.sparsity)
+        proximal_step(network.cell.A_dag, optimizer, lr, config.sparsity)
     _LOGGER.debug("last training loss %.4f", float(loss.detach()))
     return network.eval()
 
@@ -257,7 +269,5 @@ def thinned(series: CausalSeries, most: int) -> CausalSeries:
     if count <= most:
         return series
     kept = torch.linspace(0, count - 1, most).round().long()
-    values = dict(vars(series))
-    values["cells"] = series.cells[kept]
-    values["targets"] = series.targets[:, :, kept]
-    return CausalSeries(**values)
+    targets = series.targets[:, :, kept]
+    return replace(series, cells=series.cells[kept], targets=targets)

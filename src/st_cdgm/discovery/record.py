@@ -36,17 +36,20 @@ def predictor_record(
     Record
         Fields of shape ``(T, C, y, x)`` and their calendar.
     """
+    # Days for testing stay unseen here too.
     index = np.sort(
         np.concatenate([i for name, i in pipeline.indices.items() if name != "test"])
     )
     side = math.ceil(
         math.sqrt(math.prod(pipeline.preprocessor.lr_grid.shape) / most_nodes)
     )
+
     parts = [
         _block_mean(pipeline.prepared(start, stop)["lr"], side)
         for start, stop in _runs(index, pipeline.fields.days_per_block)
     ]
     lr = np.concatenate(parts)
+
     days = pipeline.days.select(index)
     groups = channel_groups(pipeline.preprocessor.channels)
     return Record(

@@ -34,18 +34,25 @@ CHUNK = 128  # windows whose states are computed at once
 
 
 @torch.no_grad()
-def _states(
-    network: CausalNetwork, series: CausalSeries, window: int
-) -> tuple[Tensor, NDArray[np.bool_]]:
-    """Return H(t), ``(T, Q, n, H)``, and the days that have it: ends of windows."""
-    ends = window_ends(series.ordinal, window)
-    cell = network.cell
-    shape = (len(ends), cell.num_vars, len(series.cells), cell.hidden_dim)
-    out, days = torch.zeros(shape), torch.arange(1 - window, 1)
-    for part in torch.split(torch.from_numpy(np.flatnonzero(ends)), CHUNK):
-        state, _ = network(series.drivers[part[:, None] + days])
-        out[part] = torch.unflatten(state, 1, (len(part), -1)).transpose(0, 1)
-    return out, ends
+def _end_states(
+    ends: NDArray[np.bool_],
+    window: int,
+    state_of: Callable[[Tensor], Tensor],
+    cells: Tensor | slice = slice(None),
+) -> Tensor:
+    """Return H(t), ``(T, Q, n, H)``, of the days that end a window; 0 elsewhere.
+
+    ``state_of`` takes days of shape ``(B, window)`` to states ``(Q, B * n, H)``.
+    """
+    span, parts = torch.arange(1 - window, 1), []
+    days = torch.from_numpy(np.flatnonzero(ends))
+    for part in torch.split(days, CHUNK):
+        state = torch.unflatten(state_of(part[:, None] + span), 1, (len(part), -1))
+        parts.append(state[:, :, cells].transpose(0, 1))
+    states = torch.cat(parts)
+    out = states.new_zeros(len(ends), *states.shape[1:])
+    out[days] = states
+    return out
 
 
 def judge_network(
@@ -57,20 +64,17 @@ def judge_network(
 ) -> EdgeErrors:
     """Measure, on the held-out years of ``series``, what each edge is worth."""
     series = thinned(series, config.max_cells)
-    states, ends = _states(network, series, config.window)
+    ends = window_ends(series.ordinal, config.window)
     return edge_errors(
         network.cell,
-        states,
+        _end_states(ends, config.window, lambda d: network(series.drivers[d])[0]),
         series.targets,
         series.mask,
         _followed(ends, series.ordinal),
         series.train,
         series.year,
         series.season,
-        steps=config.head_steps,
-        lr=config.head_lr,
-        days_per_step=config.head_days,
-        min_reliance=config.min_gain / 4,
+        config=config,
         seed=seed,
     )
 
@@ -123,6 +127,7 @@ def discover_edges(
             found=f"{len(years)} years",
             expected=f">= {2 * config.folds} for {config.folds} folds",
         )
+
     errors = []
     for fold in range(config.folds):
         series = prepare_series(
@@ -130,9 +135,11 @@ def discover_edges(
         )
         network = train_network(series, config, seed=seed + fold)
         errors.append(judge_network(network, series, config, seed=seed + fold))
+
         _LOGGER.info("fold %d of %d judged", fold + 1, config.folds)
         if on_fold is not None:
             on_fold()
+
     return _judge(list(record.fields), errors, series.ordinal, config)
 
 
@@ -195,20 +202,18 @@ def judge_model(
     config.check()
     number = np.arange(len(lr)) if ordinal is None else ordinal
     ends = window_ends(number, config.window)
+
+    # The states of a few cells speak for all: neighbours say the same.
     nodes = model.lr_shape[0] * model.lr_shape[1]
-    most = min(config.max_cells, nodes)
-    cells = torch.linspace(0, nodes - 1, most).round().long()
-    cell = model.cell
-    states = torch.zeros(len(lr), cell.num_vars, most, cell.hidden_dim)
-    span = torch.arange(1 - config.window, 1)
+    cells = torch.linspace(0, nodes - 1, min(config.max_cells, nodes)).round().long()
+    states = _end_states(
+        ends, config.window, lambda days: model.rollout(lr[days]).state, cells
+    )
     with torch.no_grad():
-        for part in torch.split(torch.from_numpy(np.flatnonzero(ends)), CHUNK):
-            state = model.rollout(lr[part[:, None] + span]).state
-            state = torch.unflatten(state, 1, (len(part), -1))[:, :, cells]
-            states[part] = state.transpose(0, 1)
         drivers = torch.unflatten(model.drivers(lr[:, None])[0], 1, (len(lr), -1))
+
     errors = edge_errors(
-        cell,
+        model.cell,
         states,
         drivers[:, :, cells].transpose(0, 1),
         model.gather_mask,
@@ -216,10 +221,7 @@ def judge_model(
         train,
         year,
         season,
-        steps=config.head_steps,
-        lr=config.head_lr,
-        days_per_step=config.head_days,
-        min_reliance=config.min_gain / 4,
+        config=config,
         seed=seed,
     )
     return _judge(model.names, [errors], number, config)

@@ -45,16 +45,15 @@ class Record:
         """Raise InputError unless the fields fit together and are finite."""
         shapes = {name: np.shape(field) for name, field in self.fields.items()}
         grids = {(s[0], *s[2:]) for s in shapes.values() if len(s) == 4}
-        if (
-            len(shapes) < 2
-            or len(grids) != 1
-            or any(len(s) != 4 for s in shapes.values())
-        ):
+        flat = any(len(s) != 4 for s in shapes.values())
+        if len(shapes) < 2 or len(grids) != 1 or flat:
             raise InputError(
                 "links are sought between two or more variables on one grid",
                 found=", ".join(f"{n} {s}" for n, s in shapes.items()),
                 expected="(T, C, y, x), equal but for C",
             )
+
+        # A state is learned of a cell and its eight neighbours.
         days, *grid = next(iter(grids))
         if min(grid) < 3:
             raise InputError(
@@ -62,6 +61,8 @@ class Record:
                 found=tuple(grid),
                 expected="a grid of at least 3 x 3",
             )
+
+        # The calendar, and values that can be learned of.
         ordinal = self.year if self.ordinal is None else self.ordinal
         if {len(self.year), len(self.season), len(ordinal)} != {days}:
             raise InputError(
@@ -70,6 +71,7 @@ class Record:
                 f"{len(ordinal)} numbers",
                 expected=f"{days} each",
             )
+
         for name, field in self.fields.items():
             if not np.isfinite(field).all():
                 raise InputError(
@@ -162,12 +164,15 @@ def prepare_series(
         )
         for field in record.fields.values()
     ]
+
     days, _, rows, columns = anomalies[0].shape
     nodes, most = rows * columns, max(field.shape[1] for field in anomalies)
     cells = inner_cells((rows, columns))
     drivers = np.zeros((days, len(names), nodes, 9 * most), np.float32)
     targets = np.zeros((days, len(names), len(cells), most), np.float32)
     mask = np.zeros((len(names), most), np.float32)
+
+    # Whitening: the size of a weight then says something about the size of its effect.
     for k, field in enumerate(anomalies):
         patch, c = patches(field), field.shape[1]
         mean, matrix = whitening(patch[train])
@@ -175,6 +180,7 @@ def prepare_series(
         flat = field.reshape(days, c, nodes)[:, :, cells]
         targets[:, k, :, :c] = flat.transpose(0, 2, 1)
         mask[k, :c] = 1.0
+
     ordinal = np.arange(days) if record.ordinal is None else record.ordinal
     return CausalSeries(
         names=names,

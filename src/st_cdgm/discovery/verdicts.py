@@ -107,6 +107,7 @@ class EdgeVerdicts:
             }
             for i, k in np.argwhere(self.tested)
         ]
+
         return {
             "variables": list(self.names),
             "error": [float(e) for e in self.error],
@@ -179,16 +180,22 @@ def judge_edges(
             found=shapes,
             expected=f"(Y, {q}), (Y, {q}, {q}) twice, Y >= 2",
         )
+
     tested = np.ones((q, q), bool) if tested is None else tested.copy()
     np.fill_diagonal(tested, False)
+
+    # Relative to the full error: what is lost without i, and what i's shadow spares.
     base = np.maximum(full.mean(axis=0), TINY)  # (Q,)
     gains = np.where(tested, (without - full[:, None, :]) / base, 0.0)
     shadows = np.where(tested, (without - shadow) / base, 0.0)
     gain, t_value = gains.mean(axis=0), year_t_values(gains)
     mean_shadow = shadows.mean(axis=0)
     best = np.maximum(mean_shadow.max(axis=0), 0.0)  # of each target
+
+    # Large and steady; then no better than the best shadow is not identifiable.
     real = tested & (gain > min_gain) & (t_value > min_t)
     edge = real & (gain > shadow_ratio * best)
+
     return EdgeVerdicts(
         names=tuple(names),
         gain=gain,
@@ -231,9 +238,11 @@ def slow_common_variance(
     number = number[2 * count >= block]
     if len(number) < FEWEST_BLOCKS:
         return np.zeros((q, q))
+
     where = ordinal // block
     means = np.stack([residual[where == b].mean(axis=0) for b in number])
     slow, daily = _correlation(means), _correlation(residual)
+
     z = np.abs(np.arctanh(slow) - np.arctanh(daily)) * np.sqrt(len(number) - 3)
     z = np.where(np.abs(slow) > np.abs(daily), z, 0.0)
     np.fill_diagonal(z, 0.0)
@@ -281,11 +290,13 @@ def shadow_days(
             found=f"{len(years)} year(s)",
             expected=">= 2 in the training and in the held-out period each",
         )
+
     out = np.full(len(year), -1, dtype=np.int64)
     for here, there in zip(years, np.roll(years, -1), strict=True):
         mine = np.flatnonzero(allowed & (year == here))
         other = np.flatnonzero(allowed & (year == there))
         order = np.searchsorted(season[other], season[mine])
+
         left = np.clip(order - 1, 0, len(other) - 1)
         right = np.clip(order, 0, len(other) - 1)
         nearer_left = np.abs(season[other[left]] - season[mine]) <= np.abs(

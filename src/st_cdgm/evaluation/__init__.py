@@ -2,47 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from st_cdgm._lazy import import_name
+from st_cdgm._lazy import attach
 
 if TYPE_CHECKING:
     from st_cdgm.evaluation.graph.dag import (
-        compute_structural_hamming_distance,
-        export_dag,
-        export_dag_to_csv,
-        export_dag_to_json,
+        compute_structural_hamming_distance as compute_structural_hamming_distance,
     )
-    from st_cdgm.evaluation.report.build import build_report
-    from st_cdgm.evaluation.report.plots import plot_dag_heatmap
-    from st_cdgm.evaluation.scorecard import Scorecard, evaluate_ensembles
+    from st_cdgm.evaluation.graph.dag import export_dag as export_dag
+    from st_cdgm.evaluation.graph.dag import export_dag_to_csv as export_dag_to_csv
+    from st_cdgm.evaluation.graph.dag import export_dag_to_json as export_dag_to_json
+    from st_cdgm.evaluation.report.build import build_report as build_report
+    from st_cdgm.evaluation.report.plots import plot_dag_heatmap as plot_dag_heatmap
+    from st_cdgm.evaluation.scorecard import Scorecard as Scorecard
+    from st_cdgm.evaluation.scorecard import evaluate_ensembles as evaluate_ensembles
 
-__all__ = [
-    "Scorecard",
-    "build_report",
-    "compute_structural_hamming_distance",
-    "evaluate_ensembles",
-    "export_dag",
-    "export_dag_to_csv",
-    "export_dag_to_json",
-    "plot_dag_heatmap",
-]
-
-_HOME = {
-    "Scorecard": "st_cdgm.evaluation.scorecard",
-    "build_report": "st_cdgm.evaluation.report.build",
-    "compute_structural_hamming_distance": "st_cdgm.evaluation.graph.dag",
-    "evaluate_ensembles": "st_cdgm.evaluation.scorecard",
-    "export_dag": "st_cdgm.evaluation.graph.dag",
-    "export_dag_to_csv": "st_cdgm.evaluation.graph.dag",
-    "export_dag_to_json": "st_cdgm.evaluation.graph.dag",
-    "plot_dag_heatmap": "st_cdgm.evaluation.report.plots",
-}
-
-
-def __getattr__(name: str) -> Any:
-    return import_name(__name__, name, _HOME)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "Scorecard": "st_cdgm.evaluation.scorecard",
+        "build_report": "st_cdgm.evaluation.report.build",
+        "compute_structural_hamming_distance": "st_cdgm.evaluation.graph.dag",
+        "evaluate_ensembles": "st_cdgm.evaluation.scorecard",
+        "export_dag": "st_cdgm.evaluation.graph.dag",
+        "export_dag_to_csv": "st_cdgm.evaluation.graph.dag",
+        "export_dag_to_json": "st_cdgm.evaluation.graph.dag",
+        "plot_dag_heatmap": "st_cdgm.evaluation.report.plots",
+    },
+    globals(),
+)

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ from numpy.typing import NDArray
 
 from st_cdgm.data.time.calendar import ORIGIN
 from st_cdgm.data.variables.fields import TargetVariable
-from st_cdgm.data.variables.kinds import is_precipitation, temperature_rank
+from st_cdgm.data.variables.table import PRECIPITATION, TEMPERATURE, quantity_of
 from st_cdgm.evaluation.alignment import Aligned, Source
 from st_cdgm.evaluation.metrics.spectra import Spectrum
 from st_cdgm.outputs import write_atomically
@@ -84,34 +85,29 @@ def choose_cases(
     targets : sequence of TargetVariable
         The variables.
     """
-    wet = [t for t in targets if is_precipitation(t.name, t.standard_name)]
-    warm = [t for t in targets if _is_temperature(t)]
+    kinds = [quantity_of(t.name, t.attrs()) for t in targets]
+    wet = [t for t, k in zip(targets, kinds, strict=True) if k is PRECIPITATION]
+    warm = [t for t, k in zip(targets, kinds, strict=True) if k is TEMPERATURE]
     rules: list[tuple[str, TargetVariable, float]] = []
     rules += [("wettest", t, 1.0) for t in wet[:1]]
     rules += [(n, t, q) for t in warm[:1] for n, q in (("coldest", 0), ("warmest", 1))]
     if not rules:
         rules = [("lowest", targets[0], 0.0), ("highest", targets[0], 1.0)]
     rules.append(("median", targets[0], 0.5))
+
     cases: dict[int, Case] = {}
     for label, target, q in rules:
         index = _day_of_quantile(means[target.name], q)
         if index is None:
             continue
+
         value = means[target.name][index]
         rank = {0.0: "smallest", 0.5: "median", 1.0: "largest"}[q]
         why = f"{rank} area mean of {target.name}: {value:.3g} {target.units}"
-        known = cases.get(index)
-        cases[index] = (
-            Case(index, f"{known.label}, {label}", f"{known.why}; {why}")
-            if known
-            else Case(index, label, why)
-        )
+        if known := cases.get(index):
+            label, why = f"{known.label}, {label}", f"{known.why}; {why}"
+        cases[index] = Case(index, label, why)
     return list(cases.values())
-
-
-def _is_temperature(target: TargetVariable) -> bool:
-    standard = target.standard_name == "air_temperature"
-    return standard or temperature_rank(target) is not None
 
 
 def _day_of_quantile(values: NDArray[np.float64], q: float) -> int | None:
@@ -139,6 +135,7 @@ def build_diagnostics(
         grid = aligned.truth.grid
         about = {"standard_name": "land_area_fraction", "units": "1"}
         fields["sftlf"] = ((grid.y_name, grid.x_name), land, about)
+
     return xr.Dataset(
         _summaries(aligned, spectra, histograms)
         | {"crps_daily": _daily(aligned, daily)}
@@ -172,6 +169,7 @@ def _coordinates(
     wavenumber = next(iter(spectra.values())).wavenumber
     wave_attrs = {"units": "1", "long_name": "cycles per grid cell"}
     index = np.array([case.index for case in cases], dtype=np.int64)
+
     coords: dict[str, tuple[object, ...]] = {
         "source": ("source", [s.name for s in aligned.sources]),
         "ensemble_size": ("source", [s.members for s in aligned.sources]),
@@ -197,47 +195,52 @@ def _summaries(
     spectra: Mapping[Key, Spectrum],
     histograms: Mapping[Key, NDArray[np.float64]],
 ) -> dict[str, tuple[object, ...]]:
-    sources = [s.name for s in aligned.sources]
-    names = [t.name for t in aligned.targets]
+    shape = (len(aligned.sources), len(aligned.targets))
     waves = next(iter(spectra.values())).wavenumber.size
     ranks = max(h.size for h in histograms.values())
-    power = np.full((len(sources), len(names), waves), np.nan)
-    truth = np.full((len(names), waves), np.nan)
-    ranked = np.full((len(sources), len(names), ranks), np.nan)
-    for (source, name), spectrum in spectra.items():
-        at = sources.index(source), names.index(name)
+    power, truth = np.full((*shape, waves), np.nan), np.full((shape[1], waves), np.nan)
+    ranked = np.full((*shape, ranks), np.nan)
+
+    # An ensemble of fewer members fills the first ranks.
+    for key, spectrum in spectra.items():
+        at = _place(aligned, key)
         power[at] = spectrum.forecast.mean(axis=0)
         truth[at[1]] = spectrum.reference
-        histogram = histograms[source, name]
-        ranked[at][: histogram.size] = histogram
-    note = {
+        ranked[at][: histograms[key].size] = histograms[key]
+
+    of_power = {
         "long_name": "mean power per mode",
         "units": "squared units of the variable",
     }
+    of_rank = {
+        "long_name": "relative frequency of the rank of the truth",
+        "units": "1",
+    }
     return {
-        "spectra": (("source", "variable", "wavenumber"), power, note),
-        "truth_spectrum": (("variable", "wavenumber"), truth, note),
-        "rank_histogram": (
-            ("source", "variable", "rank"),
-            ranked,
-            {"long_name": "relative frequency of the rank of the truth", "units": "1"},
-        ),
+        "spectra": (("source", "variable", "wavenumber"), power, of_power),
+        "truth_spectrum": (("variable", "wavenumber"), truth, of_power),
+        "rank_histogram": (("source", "variable", "rank"), ranked, of_rank),
     }
 
 
 def _daily(
     aligned: Aligned, daily: Mapping[Key, NDArray[np.float64]]
 ) -> tuple[object, ...]:
-    sources = [s.name for s in aligned.sources]
-    names = [t.name for t in aligned.targets]
-    out = np.full((len(sources), len(names), len(aligned.days)), np.nan)
-    for (source, name), series in daily.items():
-        out[sources.index(source), names.index(name)] = series
+    shape = (len(aligned.sources), len(aligned.targets), len(aligned.days))
+    out = np.full(shape, np.nan)
+    for key, series in daily.items():
+        out[_place(aligned, key)] = series
     note = {
         "long_name": "area mean of the fair CRPS per day",
         "units": "units of the variable",
     }
     return ("source", "variable", "time"), out, note
+
+
+def _place(aligned: Aligned, key: Key) -> tuple[int, int]:
+    """Return the index of a source and of a variable."""
+    sources = [s.name for s in aligned.sources]
+    return sources.index(key[0]), [t.name for t in aligned.targets].index(key[1])
 
 
 def _fields(
@@ -251,19 +254,21 @@ def _fields(
     truth = np.full(shape, np.nan, np.float32)
     mean, spread = (np.full((S, *shape), np.nan, np.float32) for _ in range(2))
     members = np.full((S, SHOWN_MEMBERS, *shape), np.nan, np.float32)
-    for c, case in enumerate(cases):
+
+    for (c, case), (v, name) in product(enumerate(cases), enumerate(names)):
         day = np.array([case.index])
-        for v, name in enumerate(names):
-            truth[c, v] = aligned.truth.read(name, day)[0, 0]
-            for s, source in enumerate(aligned.sources):
-                if name not in source.fields:
-                    continue
-                ensemble = source.read(name, day)[0]  # (M, Y, X)
-                shown = ensemble[:SHOWN_MEMBERS]
-                mean[s, c, v] = ensemble.mean(axis=0, dtype=np.float64)
-                members[s, : len(shown), c, v] = shown
-                if len(ensemble) > 1:
-                    spread[s, c, v] = ensemble.std(axis=0, ddof=1, dtype=np.float64)
+        truth[c, v] = aligned.truth.read(name, day)[0, 0]
+        for s, source in enumerate(aligned.sources):
+            if name not in source.fields:
+                continue
+            ensemble = source.read(name, day)[0]  # (M, Y, X)
+            shown = ensemble[:SHOWN_MEMBERS]
+            members[s, : len(shown), c, v] = shown
+            # The mean and the spread are of all members, also those not shown.
+            mean[s, c, v] = ensemble.mean(axis=0, dtype=np.float64)
+            if len(ensemble) > 1:
+                spread[s, c, v] = ensemble.std(axis=0, ddof=1, dtype=np.float64)
+
     fields: dict[str, tuple[object, ...]] = {
         "truth": (plane, truth),
         "mean": (("source", *plane), mean),

@@ -174,6 +174,7 @@ def relative_gain(
     if not other > 0:
         return math.nan, math.nan, math.nan
     gain = float(1 - own / other)
+
     if np.count_nonzero(reference.weight) < MIN_BLOCKS * block:
         return gain, math.nan, math.nan
     own, other = _resampled_sums(sums, block)
@@ -226,16 +227,18 @@ def gains_of(
     model, *references = sources
     gains = []
     for variable in variables:
+        # The best reference is chosen once, by all days.
         means = {
-            name: _mean(daily[name, variable])
+            name: mean
             for name in references
             if (name, variable) in daily
+            and math.isfinite(mean := _mean(daily[name, variable]))
         }
-        known = {name: mean for name, mean in means.items() if math.isfinite(mean)}
-        if not known or (model, variable) not in daily:
+        if not means or (model, variable) not in daily:
             continue
-        best = min(known, key=lambda name: known[name])
+        best = min(means, key=lambda name: means[name])
         reference = daily[best, variable]
+
         gain, low, high = relative_gain(daily[model, variable], reference, block=block)
         gains.append(
             Gain(

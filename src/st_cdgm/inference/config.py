@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from st_cdgm.errors import ConfigError
+from st_cdgm.models.sampling import Sampling
 
 
 @dataclass(kw_only=True)
@@ -29,6 +30,8 @@ class InferenceConfig:
     block_means : dict of str to str
         Target -> predictor of the same quantity: the area mean of each ensemble field
         over a coarse cell is made that of the coarse model, exactly. Empty: off.
+    device : str
+        ``auto`` (CUDA where there is one, else the CPU), ``cpu``, ``cuda`` ...
     """
 
     members: int = 20
@@ -37,6 +40,17 @@ class InferenceConfig:
     steps: int | None = None
     guidance_scale: float = 1.0
     block_means: dict[str, str] = field(default_factory=dict)
+    device: str = "auto"
+
+    @property
+    def sampling(self) -> Sampling:
+        """How to draw."""
+        return Sampling(
+            sampler=self.sampler,
+            steps=self.steps,
+            guidance_scale=self.guidance_scale,
+            block_means=self.block_means,
+        )
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from st_cdgm.data.time.periods import check_period
 from st_cdgm.data.time.timestamps import DAY
 from st_cdgm.data.variables.fields import FieldArrays
 from st_cdgm.errors import ConfigError, InputError, OutputError
-from st_cdgm.inference.checks import check_sampler
 from st_cdgm.inference.writer import EnsembleWriter
+from st_cdgm.models.sampling import AS_CONFIGURED, Sampling
 from st_cdgm.models.st_cdgm import STCDGM
 from st_cdgm.outputs import check_output_path
 from st_cdgm.physics.coarse_means import CoarseMeans
@@ -41,15 +42,13 @@ def generate_batch(
     *,
     members: range,
     seed: int,
-    sampler: str | None = None,
-    steps: int | None = None,
-    guidance_scale: float = 1.0,
+    sampling: Sampling = AS_CONFIGURED,
     coarse_means: CoarseMeans | None = None,
 ) -> NDArray[np.float32]:
     """Generate the last day of each window.
 
-    ``coarse_means`` holds the block means to those of the predictors; the other options
-    are those of :func:`downscale`.
+    ``coarse_means`` holds the block means to those of the predictors; it is that of
+    ``sampling.block_means``.
 
     Returns
     -------
@@ -70,20 +69,18 @@ def generate_batch(
         batch.time[:, -1].cpu().numpy(),
         model.decoder.noise_shape,
     )
-    coarse = None if coarse_means is None else coarse_means.values(batch.lr[:, -1])
-    residual = model.sample_residual(
-        condition,
-        noise,
-        sampler=sampler,
-        steps=steps,
-        guidance_scale=guidance_scale,
-        projection=None
-        if coarse_means is None or coarse is None
-        else coarse_means.projection(coarse, baseline),
-    )
+
+    # Block means are held to while sampling where that is possible, and afterwards.
+    coarse = None
+    if coarse_means is not None:
+        coarse = coarse_means.values(batch.lr[:, -1])
+        projection = coarse_means.projection(coarse, baseline)
+        sampling = replace(sampling, projection=projection)
+    residual = model.sample_residual(condition, noise, sampling)
     made = preprocessor.decode(residual.float(), baseline[:, None])
     if coarse_means is not None and coarse is not None:
         made = coarse_means.match(made, coarse)
+
     fields = np.asarray(made.cpu().numpy(), dtype=np.float32)
     fields[..., ~np.asarray(preprocessor.valid)] = np.nan
     return fields
@@ -97,10 +94,7 @@ def generate(
     members: range,
     seed: int,
     batch_days: int = 16,
-    sampler: str | None = None,
-    steps: int | None = None,
-    guidance_scale: float = 1.0,
-    block_means: Mapping[str, str] | None = None,
+    sampling: Sampling = AS_CONFIGURED,
     on_progress: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Yield (days, fields) in time order, ``batch_days`` days at a time.
@@ -114,8 +108,8 @@ def generate(
         history than the model's window, its first day is repeated backwards.
     members : range
         Member numbers; the random numbers depend on (seed, member, day) alone.
-    sampler, steps, guidance_scale, block_means : optional
-        See :func:`downscale`.
+    sampling : Sampling
+        How to draw.
     on_progress : callable
         Called with the number of days done.
     """
@@ -124,7 +118,8 @@ def generate(
     windows = WindowDataset(
         arrays, preprocessor, seq_len=preprocessor.seq_len, pad_start=True
     )
-    means = CoarseMeans.of(preprocessor, block_means) if block_means else None
+    names = sampling.block_means
+    means = CoarseMeans.of(preprocessor, names) if names else None
     wanted = np.flatnonzero(np.asarray(windows.ends) >= first)
     for start in range(0, len(wanted), batch_days):
         index = wanted[start : start + batch_days]
@@ -135,9 +130,7 @@ def generate(
             batch,
             members=members,
             seed=seed,
-            sampler=sampler,
-            steps=steps,
-            guidance_scale=guidance_scale,
+            sampling=sampling,
             coarse_means=means,
         )
         yield arrays.day[np.asarray(windows.ends)[index]], fields
@@ -154,12 +147,9 @@ def downscale(
     seed: int = 0,
     start: str | None = None,
     end: str | None = None,
-    sampler: str | None = None,
-    steps: int | None = None,
-    guidance_scale: float = 1.0,
-    block_means: Mapping[str, str] | None = None,
+    sampling: Sampling = AS_CONFIGURED,
     batch_days: int = 16,
-    device: str = "cpu",
+    device: str = "auto",
     attrs: dict[str, Any] | None = None,
     on_total: Callable[[int], None] | None = None,
     on_progress: Callable[[int], None] | None = None,
@@ -180,14 +170,13 @@ def downscale(
         Ensemble size and seed.
     start, end : str, optional
         First and last day, ISO dates; default all days.
-    sampler, steps : optional
-        Another sampler or number of steps than the checkpoint's.
-    guidance_scale : float
-        Strength of the causal states, for a model trained with
-        ``diffusion.condition_dropout``; 1 is the model itself.
-    block_means : mapping of str to str, optional
-        Target -> predictor whose values the target's means over coarse cells take,
-        exactly; see `st_cdgm.physics.coarse_means`.
+    sampling : Sampling
+        Another way to draw than the checkpoint's, guidance, block means.
+    batch_days : int
+        Days generated together.
+    device : str
+        Where to load the checkpoint: ``auto`` (CUDA where there is one, else the CPU),
+        ``cpu``, ``cuda`` ...
 
     Raises
     ------
@@ -206,18 +195,13 @@ def downscale(
     check_output_path(output)
     _check_inputs(lr, Path(output))
     if not isinstance(checkpoint, Checkpoint):
-        checkpoint = load_checkpoint(checkpoint, device=device)
-    scheduler = checkpoint.model.config.diffusion.scheduler_type
-    check_sampler(
-        sampler,
-        steps,
-        scheduler=scheduler,
-        guidance_scale=guidance_scale,
-        condition_dropout=checkpoint.model.config.diffusion.condition_dropout,
-    )
+        checkpoint = load_checkpoint(checkpoint, device=chosen_device(device))
+    generator = checkpoint.model.config.diffusion
+    sampling.check(generator)
     preprocessor = checkpoint.preprocessor
-    if block_means:
-        CoarseMeans.of(preprocessor, block_means)  # refused before anything is read
+    if sampling.block_means:
+        # Refused before anything is read.
+        CoarseMeans.of(preprocessor, sampling.block_means)
     check_daily(preprocessor)
     arrays, first = load_predictors(preprocessor, lr, start=start, end=end)
     total = len(arrays) - first
@@ -225,10 +209,10 @@ def downscale(
         on_total(total)
     about = {
         "title": "Downscaled ensemble",
-        "source": f"st-cdgm {__version__}, generator {sampler or scheduler}",
+        "source": f"st-cdgm {__version__}, generator "
+        f"{sampling.sampler or generator.scheduler_type}",
         "seed": seed,
-        **({"guidance_scale": guidance_scale} if guidance_scale != 1 else {}),
-        **({"block_means": _listed(block_means)} if block_means else {}),
+        **_steering(sampling),
         **(attrs or {}),
     }
     with EnsembleWriter(
@@ -247,10 +231,7 @@ def downscale(
             members=range(members),
             seed=seed,
             batch_days=batch_days,
-            sampler=sampler,
-            steps=steps,
-            guidance_scale=guidance_scale,
-            block_means=block_means,
+            sampling=sampling,
             on_progress=on_progress,
         ):
             writer.append(days, fields)
@@ -258,8 +239,38 @@ def downscale(
     return Path(output)
 
 
-def _listed(names: Mapping[str, str]) -> str:
-    return ", ".join(f"{target} of {source}" for target, source in names.items())
+def chosen_device(name: str) -> torch.device:
+    """Return a device by name; ``auto`` is CUDA where there is one, else the CPU.
+
+    Raises
+    ------
+    ConfigError
+        No such device, or none of this kind here.
+    """
+    cuda = torch.cuda.is_available()
+    try:
+        device = torch.device(("cuda" if cuda else "cpu") if name == "auto" else name)
+    except RuntimeError:
+        device = None
+    if device is None or (device.type == "cuda" and not cuda):
+        raise ConfigError(
+            "this device cannot be used",
+            variable="device",
+            found=name,
+            expected="auto | cpu" + (" | cuda" if cuda else ", for there is no CUDA"),
+        )
+    return device
+
+
+def _steering(sampling: Sampling) -> dict[str, Any]:
+    """Return the attributes that tell of guidance and block means, where used."""
+    found: dict[str, Any] = {}
+    if sampling.guidance_scale != 1:
+        found["guidance_scale"] = sampling.guidance_scale
+    if sampling.block_means:
+        pairs = (f"{a} of {b}" for a, b in sampling.block_means.items())
+        found["block_means"] = ", ".join(pairs)
+    return found
 
 
 def check_daily(preprocessor: Preprocessor) -> None:

@@ -102,6 +102,21 @@ def ensemble_dataset(
     return decoded
 
 
+def check_netcdf_name(path: str | Path) -> None:
+    """Raise OutputError for the name of a Zarr store: what is written is NetCDF."""
+    path = Path(path)
+    if ".zarr" in (suffix.lower() for suffix in path.suffixes):
+        raise OutputError(
+            "Zarr output is not written yet.",
+            file=path,
+            found="the name of a Zarr store",
+            expected="the name of a NetCDF file, such as "
+            f"{path.name[: path.name.lower().rindex('.zarr')]}.nc",
+            remedy="choose a name that ends in .nc; xarray turns the file into a "
+            "store: xarray.open_dataset(FILE, chunks={}).to_zarr(STORE)",
+        )
+
+
 class EnsembleWriter:
     """Write an ensemble to NetCDF day by day, in constant memory.
 
@@ -159,6 +174,7 @@ class EnsembleWriter:
         attrs: Mapping[str, Any] | None = None,
         total_days: int | None = None,
     ) -> None:
+        check_netcdf_name(path)
         self.path = check_output_path(path)
         self.targets = tuple(targets)
         self.calendar = calendar

@@ -7,22 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from st_cdgm.errors import ConfigError
+from st_cdgm.registry import names
 
 _LOGGER = logging.getLogger(__name__)
 
 VP_STEPS = 1000  # noise levels of the variance-preserving schedule
-
-SCHEDULER_TYPES = (
-    "one_step",
-    "ddpm",
-    "ddim",
-    "euler",
-    "heun",
-    "edm",
-    "dpm_solver",
-    "dpm_solver++",
-    "dpm_solver_sde",
-)
 
 
 def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
@@ -269,7 +258,9 @@ class DiffusionConfig:
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
-        _check_choice("diffusion.scheduler_type", self.scheduler_type, SCHEDULER_TYPES)
+        if not self.one_step:
+            choices = ("one_step", *names("sampler"))
+            _check_choice("diffusion.scheduler_type", self.scheduler_type, choices)
         _check_choice(
             "diffusion.parameterisation", self.parameterisation, ("edm", "eps", "v")
         )

@@ -21,7 +21,6 @@ from torch import Tensor
 from st_cdgm.errors import ConfigError
 from st_cdgm.models.conditioning import Conditioning
 from st_cdgm.models.config import DiffusionConfig
-from st_cdgm.models.decoder_loss import decoder_loss
 from st_cdgm.models.denoiser import ConditionalDenoiser
 from st_cdgm.models.diffusion_output import (
     DiffusionOutput,
@@ -31,6 +30,8 @@ from st_cdgm.models.diffusion_output import (
 )
 from st_cdgm.models.ensemble_draw import draw_ensemble, member_streams
 from st_cdgm.models.guidance import Projection
+from st_cdgm.models.objective import Draws, Objective, Truth
+from st_cdgm.models.sampling import AS_CONFIGURED, Sampling
 
 
 class CausalDiffusionDecoder(ConditionalDenoiser):
@@ -167,23 +168,29 @@ class CausalDiffusionDecoder(ConditionalDenoiser):
             NaN or infinity in the conditioning, the prediction or the loss; a wrong
             shape; focal weights for ``one_step``.
         """
-        return decoder_loss(
-            self,
-            target,
-            conditioning,
-            focal=(focal_alpha, focal_gamma) if use_focal_loss else None,
-            valid=valid,
-            sigma=sigma,
-            noise=noise,
-            extreme={
-                "factor": extreme_weight_factor,
-                "percentiles": extreme_percentiles,
-                "thresholds": extreme_thresholds,
-            },
-            extreme_values=extreme_values,
-            members=members,
-            per_variable=per_variable,
+        expected = (self.in_channels, self.height, self.width)
+        if target.ndim != 4 or tuple(target.shape[1:]) != expected:
+            msg = f"target has shape {tuple(target.shape)}, expected (B, *{expected})"
+            raise ValueError(msg)
+        objective = Objective(
+            use_focal_loss=use_focal_loss,
+            focal_alpha=focal_alpha,
+            focal_gamma=focal_gamma,
+            extreme_weight_factor=extreme_weight_factor,
+            extreme_percentiles=extreme_percentiles,
+            extreme_thresholds=extreme_thresholds,
         )
+        objective.check(self)
+
+        # Missing truth is filled and left out of every average.
+        mask = torch.isfinite(target)
+        mask = mask if valid is None else mask & valid
+        truth = Truth(torch.where(mask, target, 0.0), mask, extreme=extreme_values)
+        draws = Draws.of(
+            self, truth.residual, members=members, noise=noise, sigma=sigma
+        )
+        found = objective.loss(self, truth, conditioning, draws).check().per_variable
+        return found if per_variable else found.mean()
 
     # -- sampling -----------------------------------------------------------------
 
@@ -192,11 +199,7 @@ class CausalDiffusionDecoder(ConditionalDenoiser):
         self,
         conditioning: Conditioning | Tensor,
         noise: Callable[[], Tensor],
-        *,
-        sampler: str | None = None,
-        steps: int | None = None,
-        guidance_scale: float = 1.0,
-        projection: Projection | None = None,
+        sampling: Sampling = AS_CONFIGURED,
     ) -> Tensor:
         """Draw an ensemble of standardised residuals.
 
@@ -207,13 +210,8 @@ class CausalDiffusionDecoder(ConditionalDenoiser):
         noise : callable
             Each call returns further standard normal numbers. Shape
             ``(B, M, *noise_shape)``.
-        sampler, steps : optional
-            Instead of the configured ones.
-        guidance_scale : float
-            See `GuidedDenoiser`; 1 is the model itself.
-        projection : callable, optional
-            Applied to every estimate ``(B, M, C, Y, X)`` of the residual, such as
-            `BlockMeanProjection`.
+        sampling : Sampling
+            What differs from the configured way.
 
         Returns
         -------
@@ -225,15 +223,7 @@ class CausalDiffusionDecoder(ConditionalDenoiser):
         ConfigError
             Unknown sampler, or guidance of a model that was not trained for it.
         """
-        return draw_ensemble(
-            self,
-            self.prepare(conditioning),
-            noise,
-            sampler=sampler,
-            steps=steps,
-            guidance_scale=guidance_scale,
-            projection=projection,
-        )
+        return draw_ensemble(self, self.prepare(conditioning), noise, sampling)
 
     @torch.no_grad()
     def sample(
@@ -275,7 +265,7 @@ class CausalDiffusionDecoder(ConditionalDenoiser):
             Instead of the generator: each call returns ``(B, M, *noise_shape)``, M
             being 1 without ``members``.
         guidance_scale, projection
-            See `draw_residual`.
+            See `Sampling`.
         codec : FieldCodec, optional
             Names and decodes the channels, such as a ``TargetCodec``.
 
@@ -301,15 +291,13 @@ class CausalDiffusionDecoder(ConditionalDenoiser):
             msg = "give either noise or a generator, not both"
             raise ValueError(msg)
         source = noise or member_streams(generator, b, members or 1, self.noise_shape)
-        residual = draw_ensemble(
-            self,
-            prepared,
-            source,
+        sampling = Sampling(
             sampler=scheduler_type,
             steps=num_steps,
             guidance_scale=guidance_scale,
             projection=projection,
         )
+        residual = draw_ensemble(self, prepared, source, sampling)
         return compose(
             residual if members is not None else residual.squeeze(1),
             baseline,

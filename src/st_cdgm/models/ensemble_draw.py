@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from st_cdgm.errors import ConfigError
 from st_cdgm.models.conditioning import Conditioning
 from st_cdgm.models.config import DiffusionConfig
 from st_cdgm.models.denoiser import ConditionalDenoiser
-from st_cdgm.models.guidance import GuidedDenoiser, Projection
-from st_cdgm.models.noise_levels import resolve_sampler
-from st_cdgm.models.samplers import sample
+from st_cdgm.models.guidance import GuidedDenoiser
+from st_cdgm.models.samplers import resolve_sampler, sample
+from st_cdgm.models.sampling import Sampling
 from st_cdgm.randomness import member_day_noise
 
 
@@ -23,15 +23,12 @@ def draw_ensemble(
     decoder: ConditionalDenoiser,
     condition: Conditioning,
     noise: Callable[[], Tensor],
-    *,
-    sampler: str | None,
-    steps: int | None,
-    guidance_scale: float,
-    projection: Projection | None,
+    sampling: Sampling,
 ) -> Tensor:
     """Draw residuals ``(B, M, C, Y, X)``; ``condition`` comes from ``prepare``."""
-    config = decoder.config
-    _check_sampling(config, sampler, guidance_scale)
+    config, projection = decoder.config, sampling.projection
+    # A number of steps is no mistake where there is but one.
+    replace(sampling, steps=None if config.one_step else sampling.steps).check(config)
     device = condition.tokens.device
     start = noise().to(device)
     b, m = start.shape[:2]
@@ -45,19 +42,19 @@ def draw_ensemble(
         assert projection is not None
         return projection(x0.reshape(b, m, *x0.shape[1:])).flatten(0, 1)
 
-    name = sampler or config.scheduler_type
+    name = sampling.sampler or config.scheduler_type
     out = sample(
         GuidedDenoiser(
             decoder.prepared_denoise,
             repeated,
-            guidance_scale=guidance_scale,
+            guidance_scale=sampling.guidance_scale,
             projection=None if projection is None else projected,
             self_conditioning=config.self_conditioning,
             dtype=start.dtype,
         ),
         (b * m, decoder.in_channels, decoder.height, decoder.width),
         sampler=name,
-        steps=steps or _default_steps(config, name),
+        steps=sampling.steps or _default_steps(config, name),
         noise=lambda i: (start if i == 0 else noise().to(device)).flatten(0, 1),
         sigma_min=config.sigma_min,
         sigma_max=config.sigma_max,
@@ -89,23 +86,3 @@ def _default_steps(config: DiffusionConfig, sampler: str) -> int | None:
     if config.num_sampling_steps is not None:
         return config.num_sampling_steps
     return config.steps if resolve_sampler(sampler) == "ddpm" else None
-
-
-def _check_sampling(
-    config: DiffusionConfig, sampler: str | None, guidance_scale: float
-) -> None:
-    if config.one_step and sampler not in (None, "one_step"):
-        raise ConfigError(
-            "this model makes a field in one step: there is no sampler",
-            variable="scheduler_type",
-            found=sampler,
-            expected="one_step",
-        )
-    if guidance_scale != 1 and not config.condition_dropout:
-        raise ConfigError(
-            "this model was not trained for classifier-free guidance",
-            variable="guidance_scale",
-            found=guidance_scale,
-            expected="1",
-            remedy="train with diffusion.condition_dropout above 0, such as 0.1",
-        )

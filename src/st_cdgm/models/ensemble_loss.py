@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from st_cdgm.physics.blocks import pool_valid
+
 
 def masked_mean(values: Tensor, weight: Tensor, *, per_day: bool = False) -> Tensor:
     """Average ``(B, C, ...)`` per channel, over the batch as well or day by day.
@@ -65,32 +67,6 @@ def fair_crps(members: Tensor, truth: Tensor) -> Tensor:
     return skill - spread
 
 
-def pool_valid(values: Tensor, valid: Tensor, scale: int) -> tuple[Tensor, Tensor]:
-    """Average the valid cells of blocks of ``scale`` cells.
-
-    Parameters
-    ----------
-    values, valid : Tensor
-        Shapes ``(..., Y, X)``, broadcastable against each other.
-
-    Returns
-    -------
-    tuple of Tensor
-        Block means (0 where a block has no valid cell) and the share of valid cells,
-        each ``(..., ceil(Y/scale), ceil(X/scale))``. For ``scale`` 1 both as they are.
-    """
-    if scale == 1:
-        return values, valid
-
-    def pool(x: Tensor) -> Tensor:
-        flat = x.reshape(-1, 1, *x.shape[-2:])
-        pooled = F.avg_pool2d(flat, scale, ceil_mode=True, count_include_pad=False)
-        return pooled.reshape(*x.shape[:-2], *pooled.shape[-2:])
-
-    share = pool(valid)
-    return pool(values * valid) / share.clamp(min=1e-6), share
-
-
 def multiscale_crps(
     members: Tensor,
     truth: Tensor,
@@ -129,3 +105,113 @@ def multiscale_crps(
             share = share * pool_valid(importance, weight, scale)[0]
         terms.append(masked_mean(fair_crps(pooled, target), share, per_day=per_day))
     return torch.stack(terms).mean(dim=0)
+
+
+def fair_energy_score(members: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    """Fair energy score of an ensemble of fields.
+
+    mean_i |x_i - y| - sum_{i<j} |x_i - x_j| / (M (M - 1)), with the norm
+    ``|d| = sqrt(sum w d^2 / sum w)`` over the last two axes: that of the paper but for
+    a factor, so that the score does not grow with the number of cells. Its mean over
+    ensembles is the same for every M >= 2.
+
+    Parameters
+    ----------
+    members : Tensor
+        Shape ``(B, M, ..., Y, X)``.
+    truth : Tensor
+        Shape ``(B, ..., Y, X)``.
+    weight : Tensor
+        0 or more, of each cell. Shape ``(B, ..., Y, X)``.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(B, ...)``, in the units of the values; 0 where nothing has weight.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two members.
+
+    References
+    ----------
+    Gneiting & Raftery 2007, doi:10.1198/016214506000001437, equation 22.
+    """
+    m = members.shape[1]
+    if m < 2:
+        msg = f"the fair energy score needs at least 2 members, found {m}"
+        raise ValueError(msg)
+    share = weight / weight.sum(dim=(-2, -1), keepdim=True).clamp(min=1e-12)
+
+    def norm(difference: Tensor) -> Tensor:
+        square = (difference.square() * share[:, None]).sum(dim=(-2, -1))
+        # The root has no gradient at 0, where members agree: it counts as 0 there.
+        safe = torch.where(square > 0, square, 1.0)
+        return torch.where(square > 0, safe.sqrt(), 0.0)
+
+    skill = norm(members - truth[:, None]).mean(dim=1)
+    # All pairs i < j, grouped by their distance j - i: no M x M copies of the fields.
+    spread = torch.zeros_like(skill)
+    for lag in range(1, m):
+        spread = spread + norm(members[:, lag:] - members[:, :-lag]).sum(dim=1)
+    return skill - spread / (m * (m - 1))
+
+
+def multiscale_energy(
+    members: Tensor,
+    truth: Tensor,
+    valid: Tensor,
+    scales: Sequence[int],
+    *,
+    patch: int | None = None,
+    per_day: bool = False,
+) -> Tensor:
+    """Fair energy score averaged over block sizes.
+
+    A block mean's CRPS sees how the cells of one block go together; the energy score
+    sees whole fields, or patches of them.
+
+    Parameters
+    ----------
+    members : Tensor
+        Shape ``(B, M, C, Y, X)``.
+    truth, valid : Tensor
+        Shape ``(B, C, Y, X)``; the truth is finite also where not valid.
+    scales : sequence of int
+        Block sizes, in cells.
+    patch : int, optional
+        Side of the square patches scored one by one, in blocks; the whole field when
+        absent. The score of a whole field hardly tells dependence structures apart when
+        it has many cells; that of a patch does better.
+    per_day : bool
+        Whether to keep the days apart.
+
+    Returns
+    -------
+    Tensor
+        Per variable. Shape ``(C,)``, or ``(B, C)`` with ``per_day``.
+    """
+    known = valid.to(members.dtype)
+    terms = []
+    for scale in scales:
+        pooled, _ = pool_valid(members, known[:, None], scale)
+        target, share = pool_valid(truth, known, scale)
+        if patch is not None:
+            pooled, target, share = (
+                _patches(x, patch) for x in (pooled, target, share)
+            )
+        score = fair_energy_score(pooled, target, share)  # (B, C) or (B, C, P)
+        if score.ndim == 2:
+            score, share = score[:, :, None], share[:, :, None]
+        terms.append(masked_mean(score, share.sum(dim=(-2, -1)), per_day=per_day))
+    return torch.stack(terms).mean(dim=0)
+
+
+def _patches(x: Tensor, side: int) -> Tensor:
+    """Cut ``(..., Y, X)`` into ``(..., P, side, side)``, filled up with zeros."""
+    pad_y, pad_x = (-x.shape[-2]) % side, (-x.shape[-1]) % side
+    x = F.pad(x, (0, pad_x, 0, pad_y))
+    rows, columns = x.shape[-2] // side, x.shape[-1] // side
+    cut = x.reshape(*x.shape[:-2], rows, side, columns, side)
+    return cut.transpose(-3, -2).flatten(-4, -3)

@@ -1,4 +1,4 @@
-"""Weights of cells in the generator's loss, and averages over the valid cells.
+"""Weights of cells in the generator's loss.
 
 The min-SNR weight of a noise level is part of `preconditioning`; the weights here
 depend on the error or on the truth. They shift what is learned: the minimiser of a
@@ -148,21 +148,3 @@ def extreme_weight(
     total = (weight * mask).sum(dim=(0, 2, 3), keepdim=True)
     count = mask.sum(dim=(0, 2, 3), keepdim=True)
     return torch.where(count > 0, weight * count / total.clamp(min=_TINY), 1.0)
-
-
-def weighted_mean(
-    values: Tensor, weight: Tensor, valid: Tensor, *, per_variable: bool = False
-) -> Tensor:
-    """Average ``values * weight`` over the valid cells.
-
-    The weights do not enter the count: they have a scale of their own. Without any
-    valid cell the mean is 0, with a gradient of 0.
-
-    Returns
-    -------
-    Tensor
-        Scalar, or ``(C,)`` with ``per_variable``.
-    """
-    mask = valid.to(values.dtype)
-    axes = (0, 2, 3) if per_variable else (0, 1, 2, 3)
-    return (values * weight * mask).sum(dim=axes) / mask.sum(dim=axes).clamp(min=1)

@@ -1,4 +1,4 @@
-"""Names of the samplers, and the noise levels that each of them walks.
+"""Noise levels that samplers walk and denoisers are trained on.
 
 References
 ----------
@@ -13,56 +13,13 @@ import math
 import torch
 from torch import Tensor
 
-from st_cdgm.errors import ConfigError
 from st_cdgm.models.config import VP_STEPS
-
-# Steps used when the caller names none.
-DEFAULT_STEPS: dict[str, int] = {
-    "ddpm": 1000,
-    "ddim": 250,
-    "euler": 128,
-    "heun": 18,
-    "dpm_solver++": 20,
-    "dpm_solver_sde": 100,
-}
-SAMPLERS: tuple[str, ...] = tuple(DEFAULT_STEPS)
-ALIASES: dict[str, str] = {"edm": "heun", "dpm_solver": "dpm_solver++"}
 
 # (sigma_min, sigma_max) for residuals of unit variance: few steps are spent better here
 # than in [0.002, 80].
 UNIT_VARIANCE_SIGMA_RANGE: tuple[float, float] = (0.01, 20.0)
 
 VP_BETA_RANGE = (1e-4, 0.02)
-
-
-def resolve_sampler(name: str) -> str:
-    """Return the proper name of a sampler.
-
-    Raises
-    ------
-    ConfigError
-        (a ``ValueError``) The name is unknown; the message lists the names.
-    """
-    proper = ALIASES.get(name, name)
-    if proper not in SAMPLERS:
-        known = [*SAMPLERS, *(f"{alias} (= {to})" for alias, to in ALIASES.items())]
-        raise ConfigError(
-            "Unknown sampler.",
-            found=repr(name),
-            expected=", ".join(known),
-            remedy="set sampler to one of the names above",
-        )
-    return proper
-
-
-def check_steps(name: str, steps: int) -> int:
-    """Return ``steps``, or raise ValueError if the sampler cannot take so many."""
-    limit = VP_STEPS if name in ("ddpm", "ddim") else None
-    if steps < 1 or (limit is not None and steps > limit):
-        bound = "at least 1" if limit is None else f"1 to {limit}"
-        msg = f"sampler {name!r} takes {bound} steps, found {steps}"
-        raise ValueError(msg)
-    return steps
 
 
 def karras_sigmas(
@@ -109,28 +66,3 @@ def vp_sigmas(steps: int) -> Tensor:
     last = VP_STEPS - 1
     index = [i * last // (steps - 1) for i in range(steps)] if steps > 1 else [last]
     return torch.sqrt((1 - abar) / abar)[index].flip(0)
-
-
-def noise_levels(
-    sampler: str,
-    steps: int,
-    *,
-    sigma_min: float = 0.002,
-    sigma_max: float = 80.0,
-    rho: float = 7.0,
-) -> Tensor:
-    """Return the noise levels a sampler visits, largest first, without the final zero.
-
-    ``ddpm`` and ``ddim`` walk the VP grid, which has its own range; the three
-    keywords concern the other samplers.
-
-    Returns
-    -------
-    Tensor
-        Shape ``(steps,)``, float64.
-    """
-    name = resolve_sampler(sampler)
-    check_steps(name, steps)
-    if name in ("ddpm", "ddim"):
-        return vp_sigmas(steps)
-    return karras_sigmas(steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)

@@ -15,8 +15,8 @@ from st_cdgm.models.config import MetaPathConfig, ModelConfig
 from st_cdgm.models.convolutions import IntelligibleVariableConfig
 from st_cdgm.models.diffusion_decoder import CausalDiffusionDecoder
 from st_cdgm.models.graph_builder import HeteroGraphBuilder
-from st_cdgm.models.guidance import Projection
 from st_cdgm.models.intelligible_encoder import IntelligibleVariableEncoder
+from st_cdgm.models.sampling import AS_CONFIGURED, Sampling
 
 STATIC_NODE = "SP_HR"
 
@@ -331,11 +331,7 @@ class STCDGM(nn.Module):
         self,
         condition: Conditioning,
         noise: Callable[[], Tensor],
-        *,
-        sampler: str | None = None,
-        steps: int | None = None,
-        guidance_scale: float = 1.0,
-        projection: Projection | None = None,
+        sampling: Sampling = AS_CONFIGURED,
     ) -> Tensor:
         """Draw standardised residuals.
 
@@ -346,22 +342,15 @@ class STCDGM(nn.Module):
         noise : callable
             Each call returns further standard normal numbers. Shape
             ``(B, M, C_z, Y, X)``.
-        sampler, steps, guidance_scale, projection : optional
-            As for ``CausalDiffusionDecoder.draw_residual``.
+        sampling : Sampling
+            What differs from the configured way.
 
         Returns
         -------
         Tensor
             Shape ``(B, M, C, Y, X)``.
         """
-        return self.decoder.draw_residual(
-            condition,
-            noise,
-            sampler=sampler,
-            steps=steps,
-            guidance_scale=guidance_scale,
-            projection=projection,
-        )
+        return self.decoder.draw_residual(condition, noise, sampling)
 
     @property
     def possible_edges(self) -> int:

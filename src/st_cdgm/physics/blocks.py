@@ -25,6 +25,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from st_cdgm.errors import ConfigError, GridMismatchError
 
@@ -151,6 +152,32 @@ class Blocks:
         place = torch.arange(len(order), device=index.device) - first[block]
         table[block, place] = order
         return table
+
+
+def pool_valid(values: Tensor, valid: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    """Average the valid cells of blocks of ``scale`` cells.
+
+    Parameters
+    ----------
+    values, valid : Tensor
+        Shapes ``(..., Y, X)``, broadcastable against each other.
+
+    Returns
+    -------
+    tuple of Tensor
+        Block means (0 where a block has no valid cell) and the share of valid cells,
+        each ``(..., ceil(Y/scale), ceil(X/scale))``. For ``scale`` 1 both as they are.
+    """
+    if scale == 1:
+        return values, valid
+
+    def pool(x: Tensor) -> Tensor:
+        flat = x.reshape(-1, 1, *x.shape[-2:])
+        pooled = F.avg_pool2d(flat, scale, ceil_mode=True, count_include_pad=False)
+        return pooled.reshape(*x.shape[:-2], *pooled.shape[-2:])
+
+    share = pool(valid)
+    return pool(values * valid) / share.clamp(min=1e-6), share
 
 
 def complete_blocks(

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from st_cdgm.data.fit.baseline.combined import CombinedBaseline, counterparts
-from st_cdgm.data.fit.baseline.interpolation import LrInterpBaseline
-from st_cdgm.data.fit.codecs.target import FunctionCodec
+from st_cdgm.data.fit.baseline.lr_interp import LrInterpBaseline
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.space.grid import Grid, nearest_index
 from st_cdgm.data.variables.units import units_factor
@@ -88,27 +87,39 @@ class Counterpart:
     offset: float
 
 
+@dataclass(frozen=True)
 class WindTerm:
     """MSE of divergence and vorticity of all wind pairs among the targets.
 
-    In grid cells and standard deviations: the wind is divided by the mean ``score_std``
-    of the pair, lengths by the mean distance of rows.
-
-    Parameters
+    Attributes
     ----------
-    preprocessor : Preprocessor
-        Targets and fine grid.
-
-    Raises
-    ------
-    ConfigError
-        No pair of wind components, or components that do not follow the grid.
+    pairs : list of tuple of int
+        Channels of eastward and northward components.
+    scales : list of Tensor
+        Factor of each pair's residuals. Broadcastable to ``(2, Y, X)``.
+    derivatives : WindDerivatives
+        Of the grid.
     """
 
-    def __init__(self, preprocessor: Preprocessor) -> None:
+    pairs: list[tuple[int, int]]
+    scales: list[Tensor]
+    derivatives: WindDerivatives
+
+    @classmethod
+    def of(cls, preprocessor: Preprocessor) -> WindTerm:
+        """Make the term of a trained task.
+
+        In grid cells and standard deviations: the wind is divided by the mean
+        ``score_std`` of the pair, lengths by the mean distance of rows.
+
+        Raises
+        ------
+        ConfigError
+            No pair of wind components, or components that do not follow the grid.
+        """
         targets = preprocessor.targets
-        self.pairs = wind_pairs(targets)
-        if not self.pairs:
+        pairs = wind_pairs(targets)
+        if not pairs:
             raise ConfigError(
                 "the physical loss needs wind among the targets",
                 variable="loss.lambda_phy",
@@ -118,19 +129,20 @@ class WindTerm:
             )
         grid = preprocessor.hr_grid
         if not grid.regular and any(
-            targets[u].standard_name not in _ALONG_GRID for u, _ in self.pairs
+            targets[u].standard_name not in _ALONG_GRID for u, _ in pairs
         ):
             raise ConfigError(
                 "the wind does not follow the rows and columns of its grid",
                 variable="loss.lambda_phy",
-                found=f"{targets[self.pairs[0][0]].name} on a {grid.kind} grid",
+                found=f"{targets[pairs[0][0]].name} on a {grid.kind} grid",
                 expected="a regular grid, or " + " | ".join(sorted(_ALONG_GRID)),
                 remedy="set loss.lambda_phy: 0",
             )
-        self.derivatives = _derivatives_in_cells(grid)
+
         std = torch.as_tensor(preprocessor.residual_std)
         score = preprocessor.score_std
-        self.scales = [std[[u, v]] / float(score[[u, v]].mean()) for u, v in self.pairs]
+        scales = [std[[u, v]] / float(score[[u, v]].mean()) for u, v in pairs]
+        return cls(pairs, scales, _derivatives_in_cells(grid))
 
     def __call__(self, members: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """Return the loss of standardised residuals; see :func:`wind_loss`."""
@@ -197,7 +209,7 @@ class BlockTerm:
     def __init__(self, preprocessor: Preprocessor) -> None:
         self.preprocessor = preprocessor
         self.counterparts = coarse_counterparts(preprocessor)
-        if isinstance(preprocessor.codec, FunctionCodec):
+        if not preprocessor.codec.differentiable:
             raise ConfigError(
                 "a target transform given as a function has no gradient",
                 variable="loss.lambda_block",

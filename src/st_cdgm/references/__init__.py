@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from st_cdgm._lazy import import_name
+from st_cdgm._lazy import attach
 
 if TYPE_CHECKING:
-    from st_cdgm.references.base import REFERENCES, Reference, build_reference
+    from st_cdgm.references.base import Reference as Reference
+    from st_cdgm.references.base import build_reference as build_reference
 
-__all__ = [
-    "REFERENCES",
-    "Reference",
-    "build_reference",
-]
-
-_HOME = {
-    "REFERENCES": "st_cdgm.references.base",
-    "Reference": "st_cdgm.references.base",
-    "build_reference": "st_cdgm.references.base",
-}
-
-
-def __getattr__(name: str) -> Any:
-    return import_name(__name__, name, _HOME)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "Reference": "st_cdgm.references.base",
+        "build_reference": "st_cdgm.references.base",
+    },
+    globals(),
+)

@@ -9,7 +9,6 @@ valid in ``evaluation.references``, and its name stands in scorecard and report.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
 from typing import Self, cast
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.variables.fields import FieldArrays
-from st_cdgm.registry import get, names
+from st_cdgm.registry import get
 
 
 class Reference(ABC):
@@ -69,24 +68,6 @@ class Reference(ABC):
             Target units, NaN on cells that never had training truth. Shape
             ``(T, M, C, Y, X)``, float32.
         """
-
-
-class _References(Mapping[str, type[Reference]]):
-    """What the registry knows, by name."""
-
-    def __getitem__(self, name: str) -> type[Reference]:
-        if name not in names("reference"):
-            raise KeyError(name)
-        return cast("type[Reference]", get("reference", name))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(names("reference"))
-
-    def __len__(self) -> int:
-        return len(names("reference"))
-
-
-REFERENCES: Mapping[str, type[Reference]] = _References()
 
 
 def build_reference(name: str) -> Reference:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_cdgm.errors import InputError
-from st_cdgm.runs.console import Session, console, progress
+from st_cdgm.runs.console import Session, console, progress, table_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ def discover_links(
             seed=config.run.seed,
             on_fold=lambda: advance(1, None),
         )
-    console().print(_table(verdicts.to_dict()["pairs"]))
+    console(wide=True).print(_table(verdicts.to_dict()["pairs"]))
     protocol = {
         "periods": {
             name: period
@@ -73,10 +73,9 @@ def discover_links(
 
 def _table(pairs: Sequence[Mapping[str, Any]]) -> Table:
     """Return the tested pairs, the largest gain first."""
-    from rich import box
     from rich.table import Table
 
-    table = Table(title="Links, tested on held-out years", box=box.SIMPLE_HEAD)
+    table = Table(title="Links, tested on held-out years", box=table_lines())
     table.add_column("source")
     table.add_column("target")
     for name in ("gain %", "t over years", "shadow %"):

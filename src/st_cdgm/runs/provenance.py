@@ -55,6 +55,46 @@ def provenance(files: Sequence[str], *, seed: int) -> dict[str, Any]:
     }
 
 
+# Inputs of `downscale` up to this size are hashed: a few seconds a gigabyte.
+HASHED_BYTES = 4_000_000_000
+
+
+def output_attributes(
+    checkpoint: Path, files: Sequence[str], *, command: str = ""
+) -> dict[str, str]:
+    """Return the global attributes of an ensemble that say where it comes from.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        Checkpoint directory; its weights are hashed.
+    files : sequence of str
+        Inputs. Each is named with its SHA-256, or with its size above `HASHED_BYTES`,
+        or alone if it is remote.
+    command : str
+        What made the file, in the words of the command line.
+
+    Returns
+    -------
+    dict
+        ``history`` (time, command, versions), ``input_files`` and ``checkpoint``.
+    """
+    from st_cdgm.checkpoint.directory import WEIGHTS
+
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    used = ("torch", "numpy", "xarray", "netCDF4")
+    versions = ", ".join(f"{name} {_version(name)}" for name in used)
+    made = command or "written from Python"
+    hashed = checksums(files, limit=HASHED_BYTES)
+    named = (f"{Path(path).name} {mark}".strip() for path, mark in hashed.items())
+    weights = _sha256([checkpoint / WEIGHTS])
+    return {
+        "history": f"{now} {made} (st-cdgm {__version__}, {versions})",
+        "input_files": ", ".join(named),
+        "checkpoint": f"{checkpoint} ({WEIGHTS} sha256:{weights})",
+    }
+
+
 def _version(distribution: str) -> str | None:
     try:
         return metadata.version(distribution)
@@ -62,10 +102,11 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def checksums(files: Sequence[str]) -> dict[str, str]:
+def checksums(files: Sequence[str], *, limit: int | None = None) -> dict[str, str]:
     """Return the SHA-256 of every file; a directory (Zarr) counts as its files.
 
-    A remote file is named by its size, entity tag and date instead.
+    A remote file is named by its size, entity tag and date instead. With ``limit``
+    (bytes) a larger file is named by its size, and nothing is asked of a server.
     """
     from st_cdgm.data.files.open import resolve_paths
     from st_cdgm.data.files.remote import fingerprint, is_url, local_path
@@ -73,12 +114,19 @@ def checksums(files: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for pattern in files:
         if is_url(pattern) and local_path(pattern) is None:
-            found[pattern] = fingerprint(pattern)
+            found[pattern] = fingerprint(pattern) if limit is None else ""
             continue
         for path in resolve_paths(pattern, role="input"):
-            inside = sorted(p for p in path.rglob("*") if p.is_file())
-            found[str(path)] = _sha256(inside or [path])
+            inside = sorted(p for p in path.rglob("*") if p.is_file()) or [path]
+            found[str(path)] = _mark(inside, limit)
     return found
+
+
+def _mark(paths: Sequence[Path], limit: int | None) -> str:
+    if limit is None:
+        return _sha256(paths)
+    size = sum(path.stat().st_size for path in paths)
+    return f"sha256:{_sha256(paths)}" if size <= limit else f"of {size} bytes"
 
 
 def _sha256(paths: Sequence[Path]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from st_cdgm.runs.console import console, table_lines
+
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
@@ -19,13 +21,17 @@ _VERDICTS = {
 }
 
 
+def show_scorecard(scorecard: Scorecard) -> None:
+    """Print the tables; without lines and folding where it goes into a pipe."""
+    console(wide=True).print(scorecard_table(scorecard))
+
+
 def scorecard_table(scorecard: Scorecard, metric: str = "crps") -> Group:
     """Return sources by variables; the best source of a variable is marked.
 
     Below that of the CRPS stands a second table: how much better the first source is
     than the best other one, with its interval.
     """
-    from rich import box
     from rich.console import Group
     from rich.table import Table
 
@@ -35,7 +41,7 @@ def scorecard_table(scorecard: Scorecard, metric: str = "crps") -> Group:
     chosen = scorecard.rows[scorecard.rows["metric"] == metric]
     units = dict(zip(chosen["variable"], chosen["units"], strict=True))
     title = f"{metric_of(metric).title} (* best)"
-    table = Table(title=title, box=box.SIMPLE_HEAD)
+    table = Table(title=title, box=table_lines())
     table.add_column("source")
     for variable in scores.columns:
         table.add_column(
@@ -56,11 +62,10 @@ def scorecard_table(scorecard: Scorecard, metric: str = "crps") -> Group:
 
 def _gain_table(scorecard: Scorecard) -> Table:
     """Return the gain over the best reference with its interval, a line a variable."""
-    from rich import box
     from rich.table import Table
 
     model = scorecard.rows["source"].iloc[0]
-    table = Table(title=f"{model} against the best reference", box=box.SIMPLE_HEAD)
+    table = Table(title=f"{model} against the best reference", box=table_lines())
     for name in ("variable", "reference", "gain", "95 % interval", "verdict"):
         right = name in ("gain", "95 % interval")
         table.add_column(name, justify="right" if right else "left")

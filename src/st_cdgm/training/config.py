@@ -309,7 +309,7 @@ class TrainingConfig:
     precision : str
         As in Lightning: ``32-true``, ``bf16-mixed`` ...
     accelerator : str
-        As in Lightning: ``auto``, ``cpu``, ``gpu``.
+        As in Lightning: ``auto`` (what there is), ``cpu``, ``gpu``.
     devices : int
         Number of devices.
     num_workers : int
@@ -339,7 +339,7 @@ class TrainingConfig:
     gradient_clipping: float = 1.0
     max_minutes: float | None = None
     precision: str = "32-true"
-    accelerator: str = "cpu"
+    accelerator: str = "auto"
     devices: int = 1
     num_workers: int = 0
     validation_every: int = 1

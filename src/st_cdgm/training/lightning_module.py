@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,10 +14,11 @@ from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.task.batch import Batch
 from st_cdgm.models.acyclicity import acyclicity, central_path, keep_in_domain, sparsity
 from st_cdgm.models.conditioning import Conditioning
+from st_cdgm.models.objective import Draws, Objective, Truth
 from st_cdgm.models.st_cdgm import STCDGM, CausalRollout
+from st_cdgm.physics.terms import BlockTerm, WindTerm
 from st_cdgm.training.config import LossConfig, TrainingConfig
-from st_cdgm.training.generator_objective import GeneratorObjective
-from st_cdgm.training.losses import loss_reconstruction
+from st_cdgm.training.losses import generator_terms, loss_reconstruction
 
 
 def last_day_condition(
@@ -32,7 +33,7 @@ def last_day_condition(
     )
 
 
-class STCDGMModule(GeneratorObjective, pl.LightningModule):
+class STCDGMModule(pl.LightningModule):
     """Objective, optimiser and validation of an :class:`STCDGM`.
 
     The generator is trained on the last day of each window (days overlap between
@@ -56,6 +57,7 @@ class STCDGMModule(GeneratorObjective, pl.LightningModule):
     """
 
     variable_weight: Tensor
+    score_std: Tensor  # yardstick of each variable, (C,)
 
     def __init__(
         self,
@@ -78,9 +80,87 @@ class STCDGMModule(GeneratorObjective, pl.LightningModule):
         self._previous_dag: Tensor | None = None
         self.lr_factor = 1.0  # of `PlateauSchedule`
         self.settings: dict[str, Any] = {}  # of the training, stored with its state
-        self._prepare_terms()
+        loss.check()
+        self.objective = Objective.of(loss)
+        self.objective.check(model.decoder, section="loss.")
+        self._wind = WindTerm.of(preprocessor) if loss.lambda_phy > 0 else None
+        self._blocks = BlockTerm(preprocessor) if loss.lambda_block > 0 else None
 
     # -- terms of the objective ---------------------------------------------------
+
+    def truth(self, batch: Batch) -> Truth:
+        """Return what the generator learns of each window's last day."""
+        assert batch.truth is not None
+        encoded, valid = batch.truth[:, -1], batch.valid[:, -1]
+        baseline, prep = batch.baseline[:, -1], self.preprocessor
+        residual = torch.where(valid, prep.residual(encoded, baseline), 0.0)
+        scale = self.score_std.view(-1, 1, 1)
+        fields = prep.codec.scored(encoded) / scale
+        return Truth(
+            residual,
+            valid,
+            fields=fields,
+            to_fields=lambda members: prep.scored(members, baseline[:, None]) / scale,
+            extreme=fields if self.loss_config.extreme_values == "field" else None,
+        )
+
+    def generator_loss(
+        self,
+        batch: Batch,
+        condition: Conditioning,
+        *,
+        members: int,
+        noise: Tensor | None = None,
+        sigma: Tensor | None = None,
+        per_day: bool = False,
+    ) -> Tensor:
+        """Loss per variable: proper ensemble score (``one_step``) or denoising loss.
+
+        Given ``noise`` (and ``sigma``), it is a deterministic function of the weights.
+        Focal and extreme weights are left to training: here every cell counts alike.
+
+        Returns
+        -------
+        Tensor
+            Shape ``(C,)``, or ``(B, C)`` with ``per_day``.
+        """
+        decoder, truth = self.model.decoder, self.truth(batch)
+        draws = Draws.of(
+            decoder, truth.residual, members=members, noise=noise, sigma=sigma
+        )
+        found = self.objective.evenly().loss(
+            decoder, truth, condition, draws, per_day=per_day
+        )
+        return found.per_variable
+
+    def physical_loss(
+        self, batch: Batch, truth: Truth
+    ) -> Callable[[Tensor], Tensor] | None:
+        """Return the weighted sum of the physical losses, as a function of residuals.
+
+        Those are of members ``(B, M, C, Y, X)``. None where no such loss is asked for.
+        """
+        if self._wind is None and self._blocks is None:
+            return None
+
+        def loss(members: Tensor) -> Tensor:
+            terms = []
+            if self._wind is not None:
+                wind = self._wind(members, truth.residual, truth.valid)
+                terms.append(self.loss_config.lambda_phy * wind)
+            if self._blocks is not None:
+                blocks = self._blocks(
+                    members, batch.baseline[:, -1], batch.lr[:, -1], truth.valid
+                )
+                terms.append(self.loss_config.lambda_block * blocks)
+            return torch.stack(terms).sum()
+
+        return loss
+
+    def _weighted(self, per_variable: Tensor) -> Tensor:
+        """Return the weighted mean over variables."""
+        weight = self.variable_weight
+        return (per_variable * weight).sum() / weight.sum()
 
     def reconstruction_loss(self, rollout: CausalRollout) -> Tensor:
         """Error of the drivers predicted from own and parents' past."""
@@ -129,10 +209,21 @@ class STCDGMModule(GeneratorObjective, pl.LightningModule):
         if self.training_config.predictor_noise > 0:
             lr = lr + self.training_config.predictor_noise * torch.randn_like(lr)
         rollout = self.model.rollout(lr)
-        condition = last_day_condition(self.model, batch, rollout)
-        per_variable, loss_phy = self.training_terms(batch, condition, batch_idx)
-        weight = self.variable_weight
-        loss_gen = (per_variable * weight).sum() / weight.sum()
+
+        # The generator, and the physics of what it makes.
+        truth = self.truth(batch)
+        found, loss_phy = generator_terms(
+            self.model.decoder,
+            truth,
+            last_day_condition(self.model, batch, rollout),
+            self.objective,
+            physical=self.physical_loss(batch, truth),
+            look=self.training_config.physical_loss,
+            number=batch_idx,
+        )
+        loss_gen = self._weighted(found.per_variable)
+
+        # All terms together.
         loss_rec, loss_dag = self.reconstruction_loss(rollout), self.dag_loss()
         loss = cfg.lambda_gen * loss_gen + cfg.beta_rec * loss_rec
         loss = loss + cfg.gamma_dag * loss_dag
@@ -183,13 +274,13 @@ class STCDGMModule(GeneratorObjective, pl.LightningModule):
             noise=noise.to(batch.lr.device),
             sigma=sigma,
         )
-        weight = self.variable_weight
+
         names = [t.name for t in self.preprocessor.targets]
         logs = {
             f"val_{name}": value
             for name, value in zip(names, per_variable, strict=True)
         }
-        logs["val_loss"] = (per_variable * weight).sum() / weight.sum()
+        logs["val_loss"] = self._weighted(per_variable)
         logs["val_rec"] = self.reconstruction_loss(rollout)
         self.log_dict(logs, on_epoch=True, batch_size=b)
 

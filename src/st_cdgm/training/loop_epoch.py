@@ -223,9 +223,8 @@ class Epoch:
 
     def validate(self, batches: Iterable[Mapping[str, Any]]) -> float:
         """Return the generator's unweighted loss, with the same noise every time."""
-        plain = replace(
-            self.options, lambda_phy=0.0, use_focal_loss=False, extreme_weight_factor=0
-        )
+        evenly = self.options.objective.evenly()
+        plain = replace(self.options, lambda_phy=0.0, objective=evenly)
         modules = self.chain.modules.values()
         device = self.precision.device
         cuda = [device] if device.type == "cuda" else []

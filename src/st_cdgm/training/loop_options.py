@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,14 +12,24 @@ from torch import Tensor
 
 from st_cdgm.data.variables.fields import Channel, TargetVariable
 from st_cdgm.errors import ConfigError
+from st_cdgm.models.objective import Objective
 from st_cdgm.physics.derivatives import WindDerivatives
+from st_cdgm.physics.terms import WindTerm
 from st_cdgm.physics.wind import wind_pairs
-from st_cdgm.training.config import DAG_METHODS, RECONSTRUCTION_TYPES
+from st_cdgm.training.config import (
+    DAG_METHODS,
+    RECONSTRUCTION_TYPES,
+    PhysicalLossConfig,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepOptions:
-    """What enters the objective; the arguments of ``train_epoch`` of the same names."""
+    """What enters the objective; the arguments of ``train_epoch`` of the same names.
+
+    ``objective`` holds the weights of the generator's errors, ``look`` what the
+    physical loss looks at.
+    """
 
     lambda_gen: float
     beta_rec: float
@@ -30,15 +40,8 @@ class StepOptions:
     dag_l1_regularization: bool = False
     dag_l1_weight: float = 0.01
     reconstruction_loss_type: str = "mse"
-    use_focal_loss: bool = False
-    focal_alpha: float = 1.0
-    focal_gamma: float = 2.0
-    min_snr_gamma: float | None = None
-    extreme_weight_factor: float = 0.0
-    extreme_percentiles: Sequence[float] = (95.0, 99.0)
+    objective: Objective = field(default_factory=Objective)
     extreme_key: str | None = None
-    energy_weight: float = 0.0
-    energy_patch: int | None = None
     members: int | None = None
     decoder_steps: str = "last"
     context_keys: Sequence[str] = ()
@@ -50,9 +53,7 @@ class StepOptions:
     lon: ArrayLike | None = None
     target_names: Sequence[TargetVariable | Channel | str] | None = None
     target_scale: Tensor | None = None
-    use_predicted_output: bool = False
-    physical_sample_interval: int = 10
-    physical_num_steps: int = 15
+    look: PhysicalLossConfig = field(default_factory=PhysicalLossConfig)
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
@@ -72,14 +73,7 @@ class StepOptions:
                     found=value,
                     expected=" | ".join(choices),
                 )
-        for name in ("physical_sample_interval", "physical_num_steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(
-                    f"{name} is too small",
-                    variable=name,
-                    found=getattr(self, name),
-                    expected=">= 1",
-                )
+        self.look.check()
         if (self.lat is None) != (self.lon is None):
             raise ConfigError(
                 "half of the coordinates are missing",
@@ -87,22 +81,17 @@ class StepOptions:
                 expected="both, or neither for a plane",
             )
 
-    def derivatives(self, shape: Sequence[int]) -> WindDerivatives:
-        """Return the operator on the sphere, or on a plane without coordinates."""
-        if self.lat is not None and self.lon is not None:
-            return WindDerivatives.spherical(self.lat, self.lon)
-        return WindDerivatives.planar(shape, self.dx, self.dy)
-
     @property
     def l1_weight(self) -> float:
         """Weight of ``sum |A|``; 0 unless it was asked for."""
         return self.dag_l1_weight if self.dag_l1_regularization else 0.0
 
-    def pairs(self, channels: int) -> list[tuple[int, int]]:
-        """Wind components among the target's channels; the first two if unnamed."""
+    def wind(self, channels: int, shape: Sequence[int]) -> WindTerm:
+        """Return the physical loss, on the sphere or on a plane without coordinates."""
         names = self.target_names
-        found = [(0, 1)][: channels - 1] if names is None else wind_pairs(names)
-        if not found:
+        # The first two channels where they have no names.
+        pairs = [(0, 1)][: channels - 1] if names is None else wind_pairs(names)
+        if not pairs:
             raise ConfigError(
                 "the physical loss needs wind among the targets",
                 variable="lambda_phy",
@@ -110,7 +99,14 @@ class StepOptions:
                 expected="eastward and northward wind",
                 remedy="set lambda_phy to 0 for other variables",
             )
-        return found
+
+        scale = torch.ones(channels) if self.target_scale is None else self.target_scale
+        scales = [scale.reshape(channels, 1, 1)[[u, v]] for u, v in pairs]
+        if self.lat is not None and self.lon is not None:
+            return WindTerm(
+                pairs, scales, WindDerivatives.spherical(self.lat, self.lon)
+            )
+        return WindTerm(pairs, scales, WindDerivatives.planar(shape, self.dx, self.dy))
 
 
 @dataclass(frozen=True)

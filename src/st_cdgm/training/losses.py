@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from st_cdgm.errors import ConfigError, InputError
 from st_cdgm.models.acyclicity import dagma, notears, sparsity
-from st_cdgm.models.ensemble_loss import (
-    masked_mean,
-    pool_valid,
+from st_cdgm.models.conditioning import Conditioning
+from st_cdgm.models.objective import (
+    Draws,
+    GeneratorLoss,
+    Objective,
+    Truth,
+    clean_estimate,
 )
-from st_cdgm.training.config import DAG_METHODS, RECONSTRUCTION_TYPES
+from st_cdgm.training.config import (
+    DAG_METHODS,
+    RECONSTRUCTION_TYPES,
+    PhysicalLossConfig,
+)
 
 # -- Causal network --------------------------------------------------------------------
 
@@ -161,114 +169,85 @@ def loss_dag(
     return penalty + l1_weight * sparsity(A_masked) if l1_weight else penalty
 
 
-# -- Ensembles -------------------------------------------------------------------------
+# -- Generator -------------------------------------------------------------------------
 
 
-def fair_energy_score(members: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-    """Fair energy score of an ensemble of fields.
-
-    mean_i |x_i - y| - sum_{i<j} |x_i - x_j| / (M (M - 1)), with the norm
-    ``|d| = sqrt(sum w d^2 / sum w)`` over the last two axes: that of the paper but for
-    a factor, so that the score does not grow with the number of cells. Its mean over
-    ensembles is the same for every M >= 2.
-
-    Parameters
-    ----------
-    members : Tensor
-        Shape ``(B, M, ..., Y, X)``.
-    truth : Tensor
-        Shape ``(B, ..., Y, X)``.
-    weight : Tensor
-        0 or more, of each cell. Shape ``(B, ..., Y, X)``.
-
-    Returns
-    -------
-    Tensor
-        Shape ``(B, ...)``, in the units of the values; 0 where nothing has weight.
-
-    Raises
-    ------
-    ValueError
-        Fewer than two members.
-
-    References
-    ----------
-    Gneiting & Raftery 2007, doi:10.1198/016214506000001437, equation 22.
-    """
-    m = members.shape[1]
-    if m < 2:
-        msg = f"the fair energy score needs at least 2 members, found {m}"
-        raise ValueError(msg)
-    share = weight / weight.sum(dim=(-2, -1), keepdim=True).clamp(min=1e-12)
-
-    def norm(difference: Tensor) -> Tensor:
-        square = (difference.square() * share[:, None]).sum(dim=(-2, -1))
-        # The root has no gradient at 0, where members agree: it counts as 0 there.
-        safe = torch.where(square > 0, square, 1.0)
-        return torch.where(square > 0, safe.sqrt(), 0.0)
-
-    skill = norm(members - truth[:, None]).mean(dim=1)
-    # All pairs i < j, grouped by their distance j - i: no M x M copies of the fields.
-    spread = torch.zeros_like(skill)
-    for lag in range(1, m):
-        spread = spread + norm(members[:, lag:] - members[:, :-lag]).sum(dim=1)
-    return skill - spread / (m * (m - 1))
-
-
-def multiscale_energy(
-    members: Tensor,
-    truth: Tensor,
-    valid: Tensor,
-    scales: Sequence[int],
+def loss_diffusion(
+    decoder: Any,
+    target: Tensor,
+    conditioning: Any,
     *,
-    patch: int | None = None,
-    per_day: bool = False,
+    use_focal_loss: bool = False,
+    focal_alpha: float = 1.0,
+    focal_gamma: float = 2.0,
+    **options: Any,
 ) -> Tensor:
-    """Fair energy score averaged over block sizes.
-
-    A block mean's CRPS sees how the cells of one block go together; the energy score
-    sees whole fields, or patches of them.
+    """Return ``decoder.compute_loss``: the generator's loss, scalar.
 
     Parameters
     ----------
-    members : Tensor
-        Shape ``(B, M, C, Y, X)``.
-    truth, valid : Tensor
-        Shape ``(B, C, Y, X)``; the truth is finite also where not valid.
-    scales : sequence of int
-        Block sizes, in cells.
-    patch : int, optional
-        Side of the square patches scored one by one, in blocks; the whole field when
-        absent. The score of a whole field hardly tells dependence structures apart when
-        it has many cells; that of a patch does better.
-    per_day : bool
-        Whether to keep the days apart.
+    decoder : CausalDiffusionDecoder
+        The generator.
+    target : Tensor
+        Standardised residual, NaN where there is none. Shape ``(B, C, Y, X)``.
+    conditioning : Conditioning or Tensor
+        Of B days.
+    use_focal_loss, focal_alpha, focal_gamma
+        Weights of large errors.
+    **options
+        Further keywords of ``compute_loss``: ``valid``, ``extreme_weight_factor`` ...
+    """
+    loss: Tensor = decoder.compute_loss(
+        target, conditioning, use_focal_loss, focal_alpha, focal_gamma, **options
+    )
+    return loss
+
+
+def generator_terms(
+    decoder: Any,
+    truth: Truth,
+    conditioning: Conditioning | Tensor,
+    objective: Objective,
+    *,
+    members: int | None = None,
+    physical: Callable[[Tensor], Tensor] | None = None,
+    look: PhysicalLossConfig,
+    number: int,
+) -> tuple[GeneratorLoss, Tensor | None]:
+    """Return the generator's loss and the physical loss of what it makes.
+
+    Parameters
+    ----------
+    decoder : CausalDiffusionDecoder
+        The generator.
+    truth, conditioning : Truth, Conditioning or Tensor
+        Of B days.
+    objective : Objective
+        Weights of errors.
+    members : int, optional
+        Ensemble of ``one_step``; default ``train_members``.
+    physical : callable, optional
+        Loss of residuals ``(B, M, C, Y, X)``.
+    look : PhysicalLossConfig
+        What it looks at, of a diffusion model.
+    number : int
+        Of the batch; a sample is due in every so many of them.
 
     Returns
     -------
-    Tensor
-        Per variable. Shape ``(C,)``, or ``(B, C)`` with ``per_day``.
+    tuple
+        The second is None without ``physical`` and where it is not due.
     """
-    known = valid.to(members.dtype)
-    terms = []
-    for scale in scales:
-        pooled, _ = pool_valid(members, known[:, None], scale)
-        target, share = pool_valid(truth, known, scale)
-        if patch is not None:
-            pooled, target, share = (
-                _patches(x, patch) for x in (pooled, target, share)
-            )
-        score = fair_energy_score(pooled, target, share)  # (B, C) or (B, C, P)
-        if score.ndim == 2:
-            score, share = score[:, :, None], share[:, :, None]
-        terms.append(masked_mean(score, share.sum(dim=(-2, -1)), per_day=per_day))
-    return torch.stack(terms).mean(dim=0)
+    draws = Draws.of(decoder, truth.residual, members=members)
+    found = objective.loss(decoder, truth, conditioning, draws)
+    if physical is None:
+        return found, None
+    if found.members is not None:
+        return found, physical(found.members)
 
-
-def _patches(x: Tensor, side: int) -> Tensor:
-    """Cut ``(..., Y, X)`` into ``(..., P, side, side)``, filled up with zeros."""
-    pad_y, pad_x = (-x.shape[-2]) % side, (-x.shape[-1]) % side
-    x = F.pad(x, (0, pad_x, 0, pad_y))
-    rows, columns = x.shape[-2] // side, x.shape[-1] // side
-    cut = x.reshape(*x.shape[:-2], rows, side, columns, side)
-    return cut.transpose(-3, -2).flatten(-4, -3)
+    sampled = look.use_predicted_output
+    if sampled and number % look.physical_sample_interval:
+        return found, None
+    steps = look.physical_num_steps if sampled else None
+    estimate = clean_estimate(decoder, truth, conditioning, draws, steps=steps)
+    return found, physical(estimate[:, None].float())

@@ -19,15 +19,21 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from st_cdgm.data.variables.fields import Channel, TargetVariable
+from st_cdgm.models.objective import Objective
 from st_cdgm.physics.wind import (
     compute_divergence,
     compute_vorticity,
     loss_physical,
 )
+from st_cdgm.training.config import PhysicalLossConfig
 from st_cdgm.training.loop_epoch import Epoch, Precision, TrainingStepResult
 from st_cdgm.training.loop_options import Chain, StepOptions
-from st_cdgm.training.loop_step import loss_diffusion
-from st_cdgm.training.losses import loss_dagma, loss_no_tears, loss_reconstruction
+from st_cdgm.training.losses import (
+    loss_dagma,
+    loss_diffusion,
+    loss_no_tears,
+    loss_reconstruction,
+)
 
 __all__ = [
     "TrainingStepResult",
@@ -287,15 +293,7 @@ def train_epoch(
         dag_l1_regularization=dag_l1_regularization,
         dag_l1_weight=dag_l1_weight,
         reconstruction_loss_type=reconstruction_loss_type,
-        use_focal_loss=use_focal_loss,
-        focal_alpha=focal_alpha,
-        focal_gamma=focal_gamma,
-        min_snr_gamma=min_snr_gamma,
-        extreme_weight_factor=extreme_weight_factor,
-        extreme_percentiles=tuple(extreme_percentiles or (95.0, 99.0)),
         extreme_key=extreme_key,
-        energy_weight=energy_weight,
-        energy_patch=energy_patch,
         members=members,
         decoder_steps=decoder_steps,
         context_keys=tuple(context_keys),
@@ -307,10 +305,23 @@ def train_epoch(
         lon=lon,
         target_names=target_names,
         target_scale=target_scale,
-        use_predicted_output=use_predicted_output,
-        physical_sample_interval=physical_sample_interval,
-        physical_num_steps=physical_num_steps,
+        look=PhysicalLossConfig(
+            use_predicted_output=use_predicted_output,
+            physical_sample_interval=physical_sample_interval,
+            physical_num_steps=physical_num_steps,
+        ),
+        objective=Objective(
+            use_focal_loss=use_focal_loss,
+            focal_alpha=focal_alpha,
+            focal_gamma=focal_gamma,
+            min_snr_gamma=min_snr_gamma,
+            extreme_weight_factor=extreme_weight_factor,
+            extreme_percentiles=extreme_percentiles or None,
+            energy_weight=energy_weight,
+            energy_patch=energy_patch,
+        ),
     )
+
     epoch = Epoch(
         chain=Chain(encoder, rcn_runner, diffusion_decoder, conditioning_fn),
         optimizer=optimizer,

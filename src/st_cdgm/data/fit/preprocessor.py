@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from st_cdgm.data.fit.baseline.interpolation import Baseline
+from st_cdgm.data.fit.baseline.combined import CombinedBaseline
+from st_cdgm.data.fit.baseline.contract import Baseline
 from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.moments import FillStrategy, fill_missing
 from st_cdgm.data.space.grid import Grid
@@ -179,7 +180,14 @@ class Preprocessor:
         valid : Tensor
             Where it exists. Shape ``(..., C, Y, X)``, bool.
         """
-        return self._target(self.codec.encode(as_tensor(hr)), encoded_baseline)
+        residual = self.residual(self.codec.encode(as_tensor(hr)), encoded_baseline)
+        valid = torch.isfinite(residual)
+        return torch.where(valid, residual, 0.0), valid
+
+    def residual(self, truth: Tensor, baseline: Tensor) -> Tensor:
+        """Return the standardised residual of an encoded truth, NaN where it is."""
+        mean, std = self._scale(truth.device)
+        return (truth - baseline - mean) / std
 
     def prepare(
         self, lr: FloatArray, baseline: FloatArray, hr: FloatArray
@@ -199,10 +207,11 @@ class Preprocessor:
             ``lr`` as given; ``baseline`` and ``hr`` encoded; ``residual``
             standardised; NaN where there is no truth.
         """
-        guess, truth = self.encode_baseline(baseline), self.codec.encode(as_tensor(hr))
-        target, valid = self._target(truth, guess)
-        residual = target.masked_fill_(~valid, torch.nan)
-        fields = {"baseline": guess, "residual": residual, "hr": truth}
+        encoded = self.encode_baseline(baseline)
+        truth = self.codec.encode(as_tensor(hr))
+        residual = self.residual(truth, encoded)
+        residual.masked_fill_(~torch.isfinite(residual), torch.nan)
+        fields = {"baseline": encoded, "residual": residual, "hr": truth}
         return {"lr": lr} | {key: value.numpy() for key, value in fields.items()}
 
     def decode(self, residual: Tensor, encoded_baseline: Tensor) -> Tensor:
@@ -280,7 +289,9 @@ class Preprocessor:
             lr_root=tuple(meta["lr_root"]),
             nan_fill=meta["nan_fill"],
             codec=TargetCodec.from_dict(meta["codec"]),
-            baseline=Baseline.from_state(meta["baseline"], _own(arrays, "baseline")),
+            baseline=CombinedBaseline.from_state(
+                meta["baseline"], _own(arrays, "baseline")
+            ),
             calendar=meta["calendar"],
             seq_len=int(meta["seq_len"]),
             periods={key: list(value) for key, value in meta["periods"].items()},
@@ -289,13 +300,6 @@ class Preprocessor:
             lr_coarsen=int(meta.get("lr_coarsen", 1)),
             **cast("Any", {key: np.asarray(arrays[key]) for key in _ARRAYS}),
         )
-
-    def _target(self, truth: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the standardised residual, 0 where not valid, and where it is."""
-        residual = truth - guess
-        mean, std = self._scale(residual.device)
-        valid = torch.isfinite(residual)
-        return torch.where(valid, (residual - mean) / std, 0.0), valid
 
     def _encoded(self, residual: Tensor, encoded_baseline: Tensor) -> Tensor:
         mean, std = self._scale(residual.device)

@@ -18,14 +18,13 @@ from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.time.timestamps import iso
 from st_cdgm.data.variables.levels import level_of, level_values, vertical_name
 from st_cdgm.data.variables.limits import physical_limits
-from st_cdgm.data.variables.quantities import Quantity, quantity_of
+from st_cdgm.data.variables.table import Quantity, quantity_of
 from st_cdgm.data.variables.units import canonical_units, units_convert
 from st_cdgm.errors import InputError
 
 MOST_STEPS = 120  # steps whose arrangement is looked at
 MOST_VALUES = 10**6  # values of them
 BLOCK_VALUES = 5 * 10**6  # values read at once to find a place
-_SMOOTH = ("temperature", "pressure", "geopotential", "geopotential_height")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +137,7 @@ def inspect_field(
     values = _read(ds, name, limits, problems)
     laid = order = outside = None
     if values is not None:
-        smooth = quantity is not None and quantity.key in _SMOOTH
+        smooth = quantity is not None and quantity.smooth
         laid = arrangement(values.sample)
         order = laid.verdict(smooth=smooth)
         if order is not None:

@@ -11,7 +11,6 @@ import xarray as xr
 from st_cdgm.data.files.open import file_label
 from st_cdgm.data.variables.fields import Channel
 from st_cdgm.data.variables.levels import (
-    SYNONYMS,
     channel_name,
     is_pressure,
     level_in_name,
@@ -19,6 +18,7 @@ from st_cdgm.data.variables.levels import (
     level_values,
     vertical_name,
 )
+from st_cdgm.data.variables.table import synonyms
 from st_cdgm.errors import InputError, MissingVariableError
 
 logger = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ def _splittable(ds: xr.Dataset, available: Sequence[str]) -> Fields:
 
 def _by_synonym(every: Fields, name: str, *, file: str) -> Fields:
     base, level = level_in_name(name)
-    group = next((g for g in SYNONYMS if base.lower() in g), frozenset({base.lower()}))
+    group = synonyms(base)
     found = [
         (channel, da)
         for channel, da in every

@@ -142,12 +142,16 @@ def simulate(
                 found=intervention.start_day,
                 expected=f"less than {len(time)}",
             )
+
     geography = build_geography(config)
     flow = run_flow(config, len(time), intervention)
     wide = _coarse_fields(config, flow, season, geography)
     hr = fine_fields(config, flow, wide["q_850"], season, geography)
+
+    # The margin served the interpolation to the fine grid; the record is the region.
     inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
     logger.info("synthetic climate: %d days, seed %d", len(time), config.seed)
+
     return SyntheticClimate(
         config=config,
         graph=config.graph(),
@@ -169,16 +173,8 @@ def _calendar_days(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the time stamps and the fraction of the year of every day."""
     years = range(config.start_year, config.start_year + config.years + 1)
-    starts = [
-        round(
-            cftime.date2num(
-                cftime.datetime(year, 1, 1, calendar=config.calendar),
-                EPOCH,
-                config.calendar,
-            )
-        )
-        for year in years
-    ]
+    first_days = [cftime.datetime(y, 1, 1, calendar=config.calendar) for y in years]
+    starts = [round(cftime.date2num(d, EPOCH, config.calendar)) for d in first_days]
     season = [
         np.arange(end - start) / (end - start)
         for start, end in zip(starts[:-1], starts[1:], strict=True)
@@ -225,6 +221,7 @@ def _level_fields(
     north = lat - 45
     t = mean + gradient * north + annual * sun + sd * amplitude * tau
     jet = MEAN_WIND[k] * amplitude
+
     # The mean slope of the height field is that of the mean wind (geostrophy).
     metres_per_degree = plane.spacing[0] / (lat[1] - lat[0])
     z = GEOPOTENTIAL[group] + SEASONAL_GEOPOTENTIAL[group] * sun
@@ -232,6 +229,7 @@ def _level_fields(
     z = z + plane.f0 * PSI_SD[k] * amplitude * psi
     logit = np.log(MEAN_HUMIDITY[group] / (1 - MEAN_HUMIDITY[group]))
     relative = 1 / (1 + np.exp(-(logit + 0.7 * hum)))
+
     return {
         "u": jet + amplitude * flow.wind[:, 0, k],
         "v": amplitude * flow.wind[:, 1, k],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -86,6 +86,7 @@ class Edge:
         """
         link, *numbers = text.replace(" ", "").split(":")
         source, _, target = link.partition("->")
+
         try:
             edge = cls(
                 source=source,
@@ -104,6 +105,7 @@ class Edge:
                 expected="source->target:lag:strength[:operator]",
                 remedy='Write it like "psi_500->psi_850:1:0.2".',
             )
+
         edge.check()
         return edge
 
@@ -114,6 +116,7 @@ class Edge:
             raise _bad_edge(self, f"unknown variable {wrong[0]!r}", VARIABLES)
         if self.source == self.target:
             raise _bad_edge(self, "a link to itself", "own memory is set by `memory`")
+
         if not 1 <= self.lag <= MAX_LAG:
             raise _bad_edge(self, f"lag {self.lag}", f"1 to {MAX_LAG} days")
         if not np.isfinite(self.strength):
@@ -127,13 +130,7 @@ class Edge:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON-able values."""
-        return {
-            "source": self.source,
-            "target": self.target,
-            "lag": self.lag,
-            "strength": self.strength,
-            "operator": self.operator,
-        }
+        return asdict(self)
 
 
 def _bad_edge(edge: Edge, found: str, expected: object) -> ConfigError:
@@ -229,34 +226,35 @@ class Intervention:
 
     def check(self) -> None:
         """Raise `ConfigError` unless the intervention can be carried out."""
-        checks: list[tuple[str, Any, bool, object]] = [
-            ("variable", self.variable, self.variable in VARIABLES, VARIABLES),
-            ("value", self.value, bool(np.isfinite(self.value)), "a finite number"),
-            ("kind", self.kind, self.kind in ("set", "shift"), "set or shift"),
-            ("start_day", self.start_day, self.start_day >= 0, "0 or later"),
-            ("days", self.days, self.days >= 1, "at least 1"),
-            (
-                "pattern",
-                self.pattern,
-                self.pattern in ("uniform", "bump"),
-                "uniform or bump",
-            ),
-            ("radius_km", self.radius_km, self.radius_km > 0, "a positive length"),
-        ]
-        _raise_first(checks, "intervention")
+        _check_options(
+            self,
+            "intervention",
+            {
+                "variable": (self.variable in VARIABLES, VARIABLES),
+                "value": (bool(np.isfinite(self.value)), "a finite number"),
+                "kind": (self.kind in ("set", "shift"), "set or shift"),
+                "start_day": (self.start_day >= 0, "0 or later"),
+                "days": (self.days >= 1, "at least 1"),
+                "pattern": (self.pattern in ("uniform", "bump"), "uniform or bump"),
+                "radius_km": (self.radius_km > 0, "a positive length"),
+            },
+        )
 
     def active(self, day: int) -> bool:
         """Whether the change acts on ``day`` of the record."""
         return self.start_day <= day < self.start_day + self.days
 
 
-def _raise_first(checks: list[tuple[str, Any, bool, object]], where: str) -> None:
-    for name, found, ok, expected in checks:
+def _check_options(
+    options: object, where: str, checks: dict[str, tuple[bool, object]]
+) -> None:
+    """Raise for the first option that is not as expected."""
+    for name, (ok, expected) in checks.items():
         if not ok:
             raise ConfigError(
                 "An option of the synthetic climate is not valid.",
                 variable=f"{where}.{name}",
-                found=repr(found),
+                found=repr(getattr(options, name)),
                 expected=expected,
             )
 
@@ -333,63 +331,31 @@ class SyntheticConfig:
 
     def check(self) -> None:
         """Raise `ConfigError` on the first option that cannot be used."""
-        ranges = {
-            name: getattr(self, name)
+        west_to_east = _range_ok(self.lon_range, -360, 360)
+        memories = {
+            name: (0 <= getattr(self, name) < 1, "0 <= memory < 1")
             for name in ("psi_memory", "tau_memory", "hum_memory", "wet_memory")
         }
-        checks: list[tuple[str, Any, bool, object]] = [
-            ("seed", self.seed, self.seed >= 0, "0 or more"),
-            ("start_year", self.start_year, self.start_year >= 1850, "1850 or later"),
-            ("years", self.years, self.years >= 1, "at least 1"),
-            ("calendar", self.calendar, self.calendar in CALENDARS, CALENDARS),
-            ("lr_shape", self.lr_shape, _shape_ok(self.lr_shape, 4), "[y, x], >= 4"),
-            (
-                "hr_shape",
-                self.hr_shape,
-                _finer(self),
-                "[Y, X], no coarser than lr_shape",
-            ),
-            (
-                "lat_range",
-                self.lat_range,
-                _range_ok(self.lat_range, 15, 75),
-                "15 to 75 N",
-            ),
-            (
-                "lon_range",
-                self.lon_range,
-                _range_ok(self.lon_range, -360, 360),
-                "W to E",
-            ),
-            *((k, v, 0 <= v < 1, "0 <= memory < 1") for k, v in ranges.items()),
-            ("pace", self.pace, 0 <= self.pace <= 1, "0 to 1"),
-            ("spin_up_days", self.spin_up_days, self.spin_up_days >= 0, "0 or more"),
-            (
-                "land_fraction",
-                self.land_fraction,
-                0 < self.land_fraction <= 1,
-                "(0, 1]",
-            ),
-            (
-                "max_height",
-                self.max_height,
-                0 <= self.max_height <= 6000,
-                "0 to 6000 m",
-            ),
-            (
-                "temperature_noise",
-                self.temperature_noise,
-                self.temperature_noise >= 0,
-                ">= 0",
-            ),
-            (
-                "precipitation_noise",
-                self.precipitation_noise,
-                self.precipitation_noise >= 0,
-                ">= 0",
-            ),
-        ]
-        _raise_first(checks, "synthetic")
+
+        # In the order of the fields; the graph is read last.
+        checks: dict[str, tuple[bool, object]] = {
+            "seed": (self.seed >= 0, "0 or more"),
+            "start_year": (self.start_year >= 1850, "1850 or later"),
+            "years": (self.years >= 1, "at least 1"),
+            "calendar": (self.calendar in CALENDARS, CALENDARS),
+            "lr_shape": (_shape_ok(self.lr_shape, 4), "[y, x], >= 4"),
+            "hr_shape": (_finer(self), "[Y, X], no coarser than lr_shape"),
+            "lat_range": (_range_ok(self.lat_range, 15, 75), "15 to 75 N"),
+            "lon_range": (west_to_east, "W to E"),
+            **memories,
+            "pace": (0 <= self.pace <= 1, "0 to 1"),
+            "spin_up_days": (self.spin_up_days >= 0, "0 or more"),
+            "land_fraction": (0 < self.land_fraction <= 1, "(0, 1]"),
+            "max_height": (0 <= self.max_height <= 6000, "0 to 6000 m"),
+            "temperature_noise": (self.temperature_noise >= 0, ">= 0"),
+            "precipitation_noise": (self.precipitation_noise >= 0, ">= 0"),
+        }
+        _check_options(self, "synthetic", checks)
         self.graph()
 
 

@@ -84,6 +84,7 @@ class _Noise:
         white = self.rng.standard_normal((days, *self.pad), dtype=np.float32)
         hat = fft.rfft2(white) * self.amplitude
         out = fft.irfft2(hat, s=self.pad)[:, : self.crop[0], : self.crop[1]]
+
         if self.memory:
             if self.last is None:
                 self.last, kept = out[0], out[1:]
@@ -218,8 +219,10 @@ def fine_fields(
         ``(T, Y, X)``.
     """
     days = len(season)
-    names = ("pr", "tasmin", "tas", "tasmax")
-    out = {name: np.empty((days, *config.hr_shape), np.float32) for name in names}
+    out = {
+        name: np.empty((days, *config.hr_shape), np.float32)
+        for name in ("pr", "tasmin", "tas", "tasmax")
+    }
     sources = {
         "temperature": _Noise(config, "temperature", 60, memory=0.4),
         "ascent": _Noise(config, "ascent", 90),
@@ -228,18 +231,23 @@ def fine_fields(
     }
     sun = solar(season)[:, None, None]
     soil: F32 | None = None
+
+    # Block by block, to hold few fine fields at once; noise and soil go on.
     for block in _blocks(days, config.hr_shape):
         drivers = _drivers(flow, q850, geo, block, weather_amplitude(sun[block]))
         noise = {name: s.draw(block.stop - block.start) for name, s in sources.items()}
+
         pr = _precipitation(drivers, noise, sun[block], geo, config.precipitation_noise)
         if soil is None:
             soil = np.ones_like(pr[0])
         gain = np.float32(1 - SOIL_MEMORY)
         wet_soil, soil = _recursive(gain * np.sqrt(pr), SOIL_MEMORY, soil)
+
         out["pr"][block] = pr
         out["tasmin"][block], out["tas"][block], out["tasmax"][block] = _temperatures(
             drivers, noise, sun[block], wet_soil, geo, config.temperature_noise
         )
+
     if config.land_only_targets:
         for field in out.values():
             field[:, geo.sftlf <= 0.5] = np.nan

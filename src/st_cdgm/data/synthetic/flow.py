@@ -176,14 +176,8 @@ class _Spectral:
 
     def derive(self, psi_hat: Array) -> Array:
         """Return psi, u, v, vorticity per unit psi. Shape ``(4, 4, ny, nx)``."""
-        stack = np.stack(
-            [
-                psi_hat,
-                self.to_u * psi_hat,
-                self.to_v * psi_hat,
-                self.to_vorticity * psi_hat,
-            ]
-        )
+        operators = (1, self.to_u, self.to_v, self.to_vorticity)
+        stack = np.stack([operator * psi_hat for operator in operators])
         return np.asarray(fft.irfft2(stack, s=self.shape, norm="ortho"))
 
 
@@ -235,16 +229,12 @@ class _Forced:
         self.index = VARIABLES.index(what.variable)
         pattern = np.ones(plane.shape)
         if what.pattern == "bump":
-            r2 = sum(
-                ((np.arange(n) - (n - 1) / 2) * d).reshape(
-                    (-1, 1) if axis == 0 else (1, -1)
-                )
-                ** 2
-                for axis, (n, d) in enumerate(
-                    zip(plane.shape, plane.spacing, strict=True)
-                )
+            y, x = (
+                (np.arange(n) - (n - 1) / 2) * d
+                for n, d in zip(plane.shape, plane.spacing, strict=True)
             )
-            pattern = np.exp(-r2 / (2 * (1e3 * what.radius_km) ** 2))
+            square = y[:, None] ** 2 + x**2
+            pattern = np.exp(-square / (2 * (1e3 * what.radius_km) ** 2))
         self.field = what.value * pattern
 
     def apply(self, state: Array, day: int) -> bool:
@@ -266,16 +256,8 @@ class _Flow:
     ) -> None:
         self.plane, self.pace, self.forced = plane, config.pace, forced
         self.ops = _Spectral(plane, config)
-        self.links = [
-            (
-                VARIABLES.index(e.source),
-                VARIABLES.index(e.target),
-                e.lag,
-                e.strength,
-                e.operator,
-            )
-            for e in config.graph().edges
-        ]
+        self.edges = config.graph().edges
+
         self.psi_hat = np.zeros((4, plane.shape[0], plane.shape[1] // 2 + 1), complex)
         self.state = np.zeros((len(VARIABLES), *plane.shape))
         self.derived = np.zeros((4, 4, *plane.shape))
@@ -289,11 +271,12 @@ class _Flow:
 
     def _coupling(self) -> Array:
         out = np.zeros_like(self.state)
-        for i, j, lag, strength, operator in self.links:
-            if lag <= len(self.past):
-                value, v, vorticity = self.past[lag - 1]
-                what = {"value": value, "v": v, "vorticity": vorticity}[operator]
-                out[j] += strength * what[i]
+        for edge in self.edges:
+            if edge.lag <= len(self.past):
+                value, v, vorticity = self.past[edge.lag - 1]
+                what = {"value": value, "v": v, "vorticity": vorticity}[edge.operator]
+                source = what[VARIABLES.index(edge.source)]
+                out[VARIABLES.index(edge.target)] += edge.strength * source
         return out
 
     def step(self, psi_noise: Array, scalar_noise: Array, day: int) -> bool:
@@ -301,13 +284,16 @@ class _Flow:
         ops, coupling = self.ops, self._coupling()
         psi_hat = ops.propagator * self.psi_hat + psi_noise
         psi_hat += fft.rfft2(coupling[:4], norm="ortho")
+
         wind = self.derived[1:3] * PSI_SD[:, None, None]
         scalars = self.state[4:].reshape(2, 4, *self.plane.shape)
         carried = _advect(scalars, wind, self.plane, self.pace)
+
         state = np.empty_like(self.state)
         state[:4] = fft.irfft2(psi_hat, s=self.plane.shape, norm="ortho")
         state[4:] = carried.reshape(8, *self.plane.shape) * ops.rho[4:, None, None]
         state[4:] += coupling[4:] + scalar_noise
+
         acted = self.forced is not None and self.forced.apply(state, day)
         if acted:
             psi_hat = fft.rfft2(state[:4], norm="ortho")
@@ -351,19 +337,23 @@ def run_flow(
     wind = np.empty((days, 2, len(GROUPS), *window), np.float32)
     vorticity = np.empty((days, len(GROUPS), *window), np.float32)
     forcing = np.full((days, len(VARIABLES)), np.nan, np.float32)
-    first = -config.spin_up_days
-    for block in range(first, days, BLOCK):
+
+    # Days below 0 are the spin-up: simulated, not kept.
+    for block in range(-config.spin_up_days, days, BLOCK):
         _check_bounded(flow.state)
         psi_noise, scalar_noise = flow.ops.noise(rng, BLOCK)
+
         for k in range(min(BLOCK, days - block)):
             day = block + k
             acted = flow.step(psi_noise[k], scalar_noise[k], day)
             if day < 0:
                 continue
+
             if acted and forced is not None:
                 forcing[day, forced.index] = forced.what.value
             state[day] = flow.state[:, ys, xs]
             wind[day] = (flow.derived[1:3] * PSI_SD[:, None, None])[..., ys, xs]
             vorticity[day] = (flow.derived[3] * flow.ops.vorticity_scale)[:, ys, xs]
+
     _check_bounded(flow.state)
     return FlowFields(state=state, wind=wind, vorticity=vorticity, forcing=forcing)

@@ -74,10 +74,12 @@ def build_geography(config: SyntheticConfig) -> Geography:
         sigma = [km / c for c in size_km]
         return np.asarray(gaussian_filter(field, sigma, mode="nearest"))
 
+    # The flow follows the smoothed slopes, and the sea is felt far inland.
     gentle = smooth(orog, SMOOTH_SLOPE_KM)
     slope_y = np.gradient(gentle, 1e3 * size_km[0], axis=0)
     slope_x = np.gradient(gentle, 1e3 * size_km[1], axis=1)
     inland = np.clip(smooth(sftlf, CONTINENTALITY_KM), 0, 1) * (0.4 + 0.6 * sftlf)
+
     mean_y, mean_x = _block_mean(Y, y), _block_mean(X, x)
     fields = {
         "orog": orog,
@@ -90,6 +92,7 @@ def build_geography(config: SyntheticConfig) -> Geography:
         "to_y": _spline(y, Y),
         "to_x": _spline(x, X),
     }
+
     return Geography(
         lat_lr=lat_lr,
         lon_lr=lon_lr,

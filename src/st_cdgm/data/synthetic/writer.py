@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from st_cdgm.data.synthetic.climate import EPOCH, SyntheticClimate, simulate
 from st_cdgm.data.synthetic.config import GROUPS, VARIABLES, SyntheticConfig, group_of
 from st_cdgm.data.synthetic.fine import FINE_DRIVERS
 from st_cdgm.errors import OutputError
-from st_cdgm.outputs import check_output_directory
+from st_cdgm.outputs import check_output_directory, sync, temporary_name
 
 TITLE = "Synthetic climate of ST-CDGM (simulated for demonstration, not observed)"
 NAMES = {
@@ -37,62 +36,39 @@ LEVEL_ATTRS: dict[str, Attrs] = {
     "q": {"standard_name": "specific_humidity", "units": "kg kg-1"},
     "z": {"standard_name": "geopotential", "units": "m2 s-2"},
 }
-SURFACE_ATTRS: dict[str, Attrs] = {
-    "psl": {
-        "standard_name": "air_pressure_at_mean_sea_level",
-        "units": "Pa",
-        "long_name": "sea-level pressure",
-    },
-    "tas": {
-        "standard_name": "air_temperature",
-        "units": "K",
-        "long_name": "near-surface air temperature",
-    },
-    "pr": {
-        "standard_name": "precipitation_flux",
-        "units": "kg m-2 s-1",
-        "long_name": "precipitation",
+
+
+def _attrs(standard_name: str, units: str, long_name: str, cells: str = "") -> Attrs:
+    attrs = {"standard_name": standard_name, "units": units, "long_name": long_name}
+    return attrs | ({"cell_methods": cells} if cells else {})
+
+
+SURFACE_ATTRS = {
+    "psl": _attrs("air_pressure_at_mean_sea_level", "Pa", "sea-level pressure"),
+    "tas": _attrs("air_temperature", "K", "near-surface air temperature"),
+    "pr": _attrs("precipitation_flux", "kg m-2 s-1", "precipitation"),
+}
+HR_ATTRS = {
+    "pr": _attrs(
+        "lwe_precipitation_rate", "mm day-1", "daily precipitation", "time: mean"
+    ),
+    **{
+        name: _attrs(
+            "air_temperature",
+            "degC",
+            f"daily {statistic} near-surface air temperature",
+            f"time: {statistic}",
+        )
+        for name, statistic in (
+            ("tasmin", "minimum"),
+            ("tas", "mean"),
+            ("tasmax", "maximum"),
+        )
     },
 }
-HR_ATTRS: dict[str, Attrs] = {
-    "pr": {
-        "standard_name": "lwe_precipitation_rate",
-        "units": "mm day-1",
-        "long_name": "daily precipitation",
-        "cell_methods": "time: mean",
-    },
-    "tasmin": {
-        "standard_name": "air_temperature",
-        "units": "degC",
-        "long_name": "daily minimum near-surface air temperature",
-        "cell_methods": "time: minimum",
-    },
-    "tas": {
-        "standard_name": "air_temperature",
-        "units": "degC",
-        "long_name": "daily mean near-surface air temperature",
-        "cell_methods": "time: mean",
-    },
-    "tasmax": {
-        "standard_name": "air_temperature",
-        "units": "degC",
-        "long_name": "daily maximum near-surface air temperature",
-        "cell_methods": "time: maximum",
-    },
-}
-STATIC_ATTRS: dict[str, Attrs] = {
-    "orog": {
-        "standard_name": "surface_altitude",
-        "units": "m",
-        "long_name": "surface altitude",
-        "cell_methods": "area: mean",
-    },
-    "sftlf": {
-        "standard_name": "land_area_fraction",
-        "units": "1",
-        "long_name": "land area fraction",
-        "cell_methods": "area: mean",
-    },
+STATIC_ATTRS = {
+    "orog": _attrs("surface_altitude", "m", "surface altitude", "area: mean"),
+    "sftlf": _attrs("land_area_fraction", "1", "land area fraction", "area: mean"),
 }
 
 
@@ -149,21 +125,20 @@ def write_climate(
     folder = Path(directory)
     _check_target(folder, overwrite)
     finals = {key: folder / name for key, name in NAMES.items()}
-    drafts = {
-        key: path.with_name(f".{path.name}.{os.getpid()}.part")
-        for key, path in finals.items()
-    }
+    drafts = {key: temporary_name(path) for key, path in finals.items()}
     writers: dict[str, Callable[[SyntheticClimate, Path], None]] = {
         "lr": _write_predictors,
         "hr": _write_targets,
         "static": _write_static,
         "truth_json": _write_truth,
     }
+
+    # All are complete before the first gets its name.
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for key, write in writers.items():
             write(climate, drafts[key])
-            _flush(drafts[key])
+            sync(drafts[key])
         for key, draft in drafts.items():
             draft.replace(finals[key])
     except OSError as error:
@@ -176,12 +151,15 @@ def write_climate(
     finally:
         for draft in drafts.values():
             draft.unlink(missing_ok=True)
+
     return SyntheticPaths(**finals)
 
 
 def truth_document(climate: SyntheticClimate) -> dict[str, Any]:
     """Return what is true about ``climate``, as plain JSON-able values."""
     graph = climate.graph
+
+    # Plain values: what a reader without this package needs to check a learned graph.
     return {
         "format_version": 1,
         "note": (
@@ -225,11 +203,6 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         )
 
 
-def _flush(path: Path) -> None:
-    with path.open("rb") as handle:
-        os.fsync(handle.fileno())
-
-
 def _bounds(centres: NDArray[np.float64]) -> NDArray[np.float64]:
     half = (centres[1] - centres[0]) / 2
     return np.stack([centres - half, centres + half], axis=1)
@@ -237,20 +210,20 @@ def _bounds(centres: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _grid(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> xr.Dataset:
     """Return the horizontal coordinates with bounds."""
-    north = {
-        "standard_name": "latitude",
-        "long_name": "latitude",
-        "units": "degrees_north",
-        "axis": "Y",
-        "bounds": "lat_bnds",
-    }
-    east = {
-        "standard_name": "longitude",
-        "long_name": "longitude",
-        "units": "degrees_east",
-        "axis": "X",
-        "bounds": "lon_bnds",
-    }
+    north, east = (
+        {
+            "standard_name": name,
+            "long_name": name,
+            "units": units,
+            "axis": axis,
+            "bounds": f"{name[:3]}_bnds",
+        }
+        for name, units, axis in (
+            ("latitude", "degrees_north", "Y"),
+            ("longitude", "degrees_east", "X"),
+        )
+    )
+
     return xr.Dataset(
         {
             "lat_bnds": (("lat", "bnds"), _bounds(lat)),
@@ -271,6 +244,8 @@ def _save(dataset: xr.Dataset, climate: SyntheticClimate, path: Path) -> None:
         "references": "truth.json beside this file gives the true causal graph",
         "comment": "Every value is simulated; no real place or date is meant.",
     }
+
+    # Few days in a chunk: a day is read without the record.
     encoding: dict[str, dict[str, Any]] = {}
     for name, variable in dataset.variables.items():
         if variable.dtype == np.float32:
@@ -287,6 +262,7 @@ def _save(dataset: xr.Dataset, climate: SyntheticClimate, path: Path) -> None:
             }
         else:
             encoding[str(name)] = {"_FillValue": None}
+
     dataset.to_netcdf(path, engine="netcdf4", format="NETCDF4", encoding=encoding)
 
 
@@ -311,6 +287,7 @@ def _write_predictors(climate: SyntheticClimate, path: Path) -> None:
     for name, field in climate.lr.items():
         variable, _, level = name.partition("_")
         attrs: dict[str, Any] = {"cell_methods": "time: mean"}
+
         if level:
             attrs |= LEVEL_ATTRS[variable]
             what = attrs["standard_name"].replace("_", " ")
@@ -320,6 +297,7 @@ def _write_predictors(climate: SyntheticClimate, path: Path) -> None:
             }
         else:
             attrs |= SURFACE_ATTRS[variable]
+
         dataset[name] = (("time", "lat", "lon"), field, attrs)
     _save(dataset, climate, path)
 

@@ -20,7 +20,7 @@ class Batch:
     lr : Tensor
         Standardised predictors without NaN. Shape ``(B, T, C_lr, y, x)``.
     baseline : Tensor
-        Encoded deterministic first guess. Shape ``(B, T, C, Y, X)``.
+        Encoded deterministic baseline. Shape ``(B, T, C, Y, X)``.
     season : Tensor
         Fraction of the year elapsed, in [0, 1). Shape ``(B, T)``.
     time : Tensor
@@ -31,8 +31,8 @@ class Batch:
     valid : Tensor
         Where the target exists. At inference: where the model was trained.
         Shape ``(B, T, C, Y, X)``, bool.
-    target : Tensor or None
-        Encoded and standardised residual, 0 where not valid; None at inference.
+    truth : Tensor or None
+        Encoded truth, the baseline where not valid; None at inference.
         Shape ``(B, T, C, Y, X)``.
     """
 
@@ -42,7 +42,7 @@ class Batch:
     time: Tensor
     static: Tensor
     valid: Tensor
-    target: Tensor | None = None
+    truth: Tensor | None = None
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return the batch on ``device``."""

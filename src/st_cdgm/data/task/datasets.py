@@ -138,7 +138,7 @@ class WindowDataset(Dataset[Any]):
         self.days, self.seq_len = days, seq_len
         self._time = days.day if isinstance(days, FieldArrays) else days.key
         self._fields, self._record, self._windows = fields.load(), index, found
-        self._keys = ("lr", "baseline", "residual") if truth else ("lr", "baseline")
+        self._keys = ("lr", "baseline", "hr") if truth else ("lr", "baseline")
         self._static = torch.from_numpy(preprocessor.static)
         self._cells = torch.from_numpy(preprocessor.valid)  # (C, Y, X)
 
@@ -157,12 +157,12 @@ class WindowDataset(Dataset[Any]):
             key: torch.from_numpy(value)
             for key, value in self._fields.take(self._record[days], self._keys).items()
         }
-        residual = taken.get("residual")
-        if residual is None:
+        truth = taken.get("hr")
+        if truth is None:
             valid = self._cells.expand(*days.shape, *self._cells.shape)
         else:
-            valid = torch.isfinite(residual)
-            residual = residual.nan_to_num_(0.0)
+            valid = torch.isfinite(truth)
+            truth = torch.where(valid, truth, taken["baseline"])
         return Batch(
             lr=taken["lr"],
             baseline=taken["baseline"],
@@ -170,7 +170,7 @@ class WindowDataset(Dataset[Any]):
             time=torch.from_numpy(self._time[days]),
             static=self._static,
             valid=valid,
-            target=residual,
+            truth=truth,
         )
 
     def __getitem__(self, index: int) -> int:

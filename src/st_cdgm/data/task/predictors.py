@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from st_cdgm.data.fit.preprocessor import Preprocessor
-from st_cdgm.data.read.derived import read_with_derived
+from st_cdgm.data.read.derived.appending import read_with_derived
 from st_cdgm.data.read.readers import ChannelCube
 from st_cdgm.data.time.calendar import duration
-from st_cdgm.data.time.periods import check_period, period_days
+from st_cdgm.data.time.periods import check_dates, check_period, period_days
 from st_cdgm.data.variables.fields import FieldArrays
 from st_cdgm.errors import InputError
 
@@ -69,6 +69,7 @@ def load_predictors(
     preprocessor.lr_grid.check_same(cube.grid, file=cube.file, role="predictor")
     _check_units(preprocessor, cube)
     _check_steps(preprocessor, cube)
+    check_dates({"start": start, "end": end}, cube.days.calendar, file=cube.file)
     wanted = period_days(cube.days.key, start, end, file=cube.file)
     _warn_of_shortfall(cube, start, end)
     history = _history(cube.days.ordinal, int(wanted[0]), preprocessor.seq_len - 1)

@@ -25,7 +25,7 @@ from st_cdgm.data.time.calendar import (
 )
 from st_cdgm.data.time.running_totals import check_no_totals
 from st_cdgm.data.time.timestamps import DAY, Integers, bounds_usable
-from st_cdgm.data.variables.quantities import quantity_of
+from st_cdgm.data.variables.table import PRECIPITATION, quantity_of, variable_of
 from st_cdgm.data.variables.units import units_factor
 from st_cdgm.errors import InputError
 
@@ -44,8 +44,6 @@ _METHODS: dict[str, DailyMethod] = {
     "minimum": "minimum",
     "min": "minimum",
 }
-_HIGHEST = frozenset(["tasmax", "tmax", "tx", "mx2t"])
-_LOWEST = frozenset(["tasmin", "tmin", "tn", "mn2t"])
 # A snow amount on the ground or a soil moisture is a state, not a sum.
 _SUMMED = re.compile(
     r"^integral_wrt_time_of_|^duration_of_|"
@@ -137,8 +135,7 @@ class TimeSteps:
 
     def _method(self, da: xr.DataArray, name: str) -> DailyMethod:
         method = daily_method(name, da.attrs, time=self.time, file=self.file)
-        quantity = quantity_of(name, da.attrs)
-        if quantity is not None and quantity.key == "precipitation":
+        if quantity_of(name, da.attrs) is PRECIPITATION:
             return "mean" if method == "sum" else method
         if method == "sum":
             self._check_apart(name)
@@ -146,9 +143,8 @@ class TimeSteps:
 
     def _check_units(self, da: xr.DataArray, name: str) -> None:
         """Refuse precipitation without units: it could be a rate or an amount."""
-        quantity = quantity_of(name, da.attrs)
         given = str(da.attrs.get("units", "")).strip()
-        if quantity is None or quantity.key != "precipitation" or given:
+        if given or quantity_of(name, da.attrs) is not PRECIPITATION:
             return
         raise InputError(
             "the units of precipitation over steps shorter than a day are missing",
@@ -318,10 +314,9 @@ def daily_method(
         )
     if word in _METHODS:
         return _METHODS[str(word)]
-    if name.lower() in _HIGHEST:
-        return "maximum"
-    if name.lower() in _LOWEST:
-        return "minimum"
+    row = variable_of(name, attrs)
+    if row is not None and row.daily != "mean":
+        return row.daily
     energy = units_factor(str(attrs.get("units", "")), "J m-2") is not None
     amount = _amount_units(name, attrs) is not None
     return "sum" if amount or energy or _SUMMED.search(standard_name) else "mean"
@@ -337,8 +332,7 @@ def _time_method(attrs: Mapping[Any, Any], time: str) -> str | None:
 
 def _amount_units(name: str, attrs: Mapping[Any, Any]) -> float | None:
     """Millimetres per unit of an amount of precipitation; None if it is no amount."""
-    quantity = quantity_of(name, attrs)
-    if quantity is None or quantity.key != "precipitation":
+    if quantity_of(name, attrs) is not PRECIPITATION:
         return None
     for base in ("mm", "kg m-2"):
         factor = units_factor(str(attrs.get("units", "")), base)

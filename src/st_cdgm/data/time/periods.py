@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+import cftime
 import numpy as np
 
 from st_cdgm.data.time.calendar import CLOCK, CalendarDays, key_text
@@ -28,6 +29,54 @@ def check_period(start: str | None, end: str | None) -> tuple[int, int]:
     """
     first, last = _period(start, end)
     return first // CLOCK, last // CLOCK
+
+
+def check_dates(
+    dates: Mapping[str, str | None], calendar: str, *, file: str | None = None
+) -> None:
+    """Refuse days that do not exist; months and years, and None, are left alone.
+
+    A day of the ordinary calendar is a bound in any: 31 December for data of 360 days a
+    year, 29 February for data without leap days. 30 February exists with 360 days only.
+
+    Parameters
+    ----------
+    dates : mapping of str to str or None
+        What each date is called in the message, and the date.
+    calendar : str
+        CF calendar of the data.
+    file : str, optional
+        Named in the message.
+
+    Raises
+    ------
+    ConfigError
+        Neither the calendar of the data nor the ordinary one has a day.
+    """
+    for name, text in dates.items():
+        match = _DATE.fullmatch(str(text).strip())
+        if match is None or match[3] is None:
+            continue
+        year, month, day = (int(match[i]) for i in (1, 2, 3))
+        if not any(
+            _exists(year, month, day, one) for one in (calendar, "proleptic_gregorian")
+        ):
+            raise ConfigError(
+                "this day does not exist in the calendar of the data",
+                file=file,
+                variable=name,
+                found=text,
+                expected=f"a day of the calendar {calendar}",
+                remedy=f"name the month alone for all of it: {year:04d}-{month:02d}",
+            )
+
+
+def _exists(year: int, month: int, day: int, calendar: str) -> bool:
+    try:
+        cftime.datetime(year, month, day, calendar=calendar)
+    except ValueError:
+        return False
+    return True
 
 
 def period_days(
@@ -149,6 +198,7 @@ def _period(start: str | None, end: str | None) -> tuple[int, int]:
 
 # Least and greatest month, day, hour, minute and second.
 _LEAST, _GREATEST = (1, 1, 0, 0, 0), (12, 31, 23, 59, 59)
+_SHORT_MONTHS = (2, 4, 6, 9, 11)  # 30 days at most, whatever the calendar
 
 
 def parse_date(text: str, variable: str, *, last: bool) -> int:
@@ -164,6 +214,13 @@ def parse_date(text: str, variable: str, *, last: bool) -> int:
             variable=variable,
             found=text,
             expected="YYYY-MM-DD, such as 2003-12-31",
+        )
+    if parts[1] is not None and given[0] in _SHORT_MONTHS and given[1] > 30:
+        raise ConfigError(
+            "this day does not exist in any calendar",
+            variable=variable,
+            found=text,
+            expected="a day of the month, such as 30",
         )
     key = int(year)
     for part in given:

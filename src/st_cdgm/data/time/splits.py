@@ -10,10 +10,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from st_cdgm.data.time.calendar import CalendarDays
-from st_cdgm.data.time.periods import (
-    parse_date,
-    period_days,
-)
+from st_cdgm.data.time.periods import check_dates, parse_date, period_days
 from st_cdgm.data.time.timestamps import DAY
 from st_cdgm.errors import ConfigError, InputError
 from st_cdgm.typing import Indices
@@ -275,6 +272,9 @@ def split_days(
 def _by_period(
     days: CalendarDays, config: SplitConfig, file: str | None
 ) -> dict[str, Indices]:
+    for name, period in config.periods().items():
+        for text in period:
+            check_dates({f"data.splits.{name}": text}, days.calendar, file=file)
     out = {
         name: period_days(days.key, start, end, file=file)
         for name, (start, end) in config.periods().items()

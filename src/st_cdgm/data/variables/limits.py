@@ -9,42 +9,10 @@ import numpy as np
 import xarray as xr
 
 from st_cdgm.data.variables.levels import level_of
-from st_cdgm.data.variables.quantities import quantity_of
+from st_cdgm.data.variables.table import PRECIPITATION, PRESSURE, variable_of
 from st_cdgm.data.variables.units import to_canonical, units_factor
 from st_cdgm.errors import InputError
 
-# Canonical units; margins are left beyond the records, for models.
-_LIMITS = {
-    "temperature": (140.0, 360.0),
-    "geopotential": (-1e4, 6e5),
-    "geopotential_height": (-1e3, 6e4),
-    "wind": (-150.0, 150.0),
-    "humidity": (-1e-3, 0.06),
-    "relative_humidity": (-10.0, 200.0),
-    "altitude": (-1.2e4, 9e3),
-    "area_fraction": (-1e-3, 1.0 + 1e-3),
-}
-# -89 to 57 degC were measured 2 m above ground.
-_NEAR_SURFACE = (170.0, 340.0)
-_SURFACE_NAMES = frozenset(
-    [
-        "tas",
-        "tasmin",
-        "tasmax",
-        "tg",
-        "tn",
-        "tx",
-        "t2m",
-        "tmin",
-        "tmax",
-        "tmean",
-        "mn2t",
-        "mx2t",
-    ]
-)
-_SEA_LEVEL = (8.3e4, 1.11e5)  # 870 and 1085 hPa were measured
-_SEA_LEVEL_NAMES = frozenset(["psl", "slp", "msl", "mslp", "prmsl"])
-_SURFACE_PRESSURE = (2.5e4, 1.11e5)
 NEGATIVE_RAIN = -1e-2  # mm day-1; models leave tiny negative amounts
 # Envelope of observed point rainfall, 422 D^0.475 mm in D hours (Jennings, 1950,
 # Mon. Wea. Rev. 78, 4-5, doi:10.1175/1520-0493(1950)078<0004:WGOPR>2.0.CO;2).
@@ -69,19 +37,14 @@ def physical_limits(
         None for a quantity that is not known, or units that do not fit it.
     """
     name = str(da.name)
-    quantity = quantity_of(name, da.attrs)
-    if quantity is None:
+    row = variable_of(name, da.attrs)
+    if row is None or row.quantity is None:
         return None
-    if quantity.key == "precipitation":
+    if row.quantity is PRECIPITATION:
         return _rain_limits(da, step_hours or 24.0)
-    low, high = _LIMITS.get(quantity.key, (-np.inf, np.inf))
-    if quantity.key == "temperature" and name.lower() in _SURFACE_NAMES:
-        low, high = _NEAR_SURFACE
-    if quantity.key == "pressure":
-        at_sea_level = name.lower() in _SEA_LEVEL_NAMES
-        low, high = _SEA_LEVEL if at_sea_level else _SURFACE_PRESSURE
-        if level_of(name, da)[1] is not None:
-            return None
+    if row.quantity is PRESSURE and level_of(name, da)[1] is not None:
+        return None
+    low, high = row.limits or (-np.inf, np.inf)
     return _in_file_units(da.attrs, name, low, high)
 
 

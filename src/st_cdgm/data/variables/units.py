@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.variables.quantities import Quantity, quantity_of
+from st_cdgm.data.variables.table import Quantity, quantity_of
 from st_cdgm.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -134,16 +134,6 @@ def to_canonical(
     return converted.assign_attrs(_consistent_names(attrs, quantity))
 
 
-# Means over a few days that no place on Earth has, in canonical units.
-_PLAUSIBLE_MEAN = {
-    "temperature": (150.0, 350.0),
-    "precipitation": (-0.1, 300.0),
-    "pressure": (2e4, 1.2e5),
-    "wind": (-150.0, 150.0),
-    "humidity": (-1e-3, 0.1),
-}
-
-
 def check_plausible(
     values: NDArray[Any],
     name: str,
@@ -159,12 +149,12 @@ def check_plausible(
         If the mean of the finite values is physically impossible.
     """
     quantity = quantity_of(name, attrs)
-    if quantity is None or quantity.key not in _PLAUSIBLE_MEAN:
+    if quantity is None or quantity.mean is None:
         return
     finite = values[np.isfinite(values)]
     if not finite.size:
         return
-    low, high = _PLAUSIBLE_MEAN[quantity.key]
+    low, high = quantity.mean
     if attrs.get("units") == "degC":
         low, high = low - 273.15, high - 273.15
     mean = float(finite.mean(dtype=np.float64))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,10 @@ from st_cdgm.evaluation.graph.matrix import (
     graph_edges,
     threshold_graph,
 )
-from st_cdgm.outputs import write_bytes
+from st_cdgm.outputs import to_json, write_bytes
 
+# An edge, a mapping with source and target, or a pair of names or of indices.
+CutEdge = Edge | Mapping[str, Any] | tuple[Any, Any]
 CAVEAT = (
     "Edges are lagged predictive relations between groups of inputs, as this model "
     "uses them. They are not proof of physical causes: a slow common driver, such as "
@@ -98,7 +99,7 @@ def export_dag_to_json(
         "threshold": float(threshold),
         "acyclicity": acyclicity_report(A_matrix, names, threshold=threshold).to_dict(),
     }
-    return write_bytes(output_path, _json(content))
+    return write_bytes(output_path, f"{to_json(content)}\n".encode())
 
 
 def export_dag(
@@ -106,7 +107,7 @@ def export_dag(
     matrix: Any,
     names: Sequence[str],
     threshold: float = 0.0,
-    cut: Sequence[Edge | Mapping[str, Any] | tuple[Any, Any]] | None = None,
+    cut: Sequence[CutEdge] | None = None,
     constraint: str = "none",
     note: str = CAVEAT,
     *,
@@ -157,6 +158,7 @@ def export_dag(
     graph = weights.copy()
     for i, j in removed:
         graph[i, j] = 0.0
+
     content = {
         "variables": labels,
         "matrix": check_matrix(matrix).tolist(),
@@ -173,9 +175,10 @@ def export_dag(
         "acyclic_above": float(acyclic_threshold(weights, threshold)),
         "acyclicity": acyclicity_report(graph, labels).to_dict(),
     }
+
     picture = figure_png(plot_dag_heatmap(graph, labels, show=False))
     return {
-        "json": write_bytes(folder / "dag.json", _json(content)),
+        "json": write_bytes(folder / "dag.json", f"{to_json(content)}\n".encode()),
         "csv": export_dag_to_csv(graph, labels, folder / "dag.csv"),
         "png": write_bytes(folder / "dag.png", picture),
     }
@@ -185,31 +188,34 @@ def _cut_pairs(
     weights: NDArray[np.float64],
     names: Sequence[str],
     threshold: float,
-    cut: Sequence[Edge | Mapping[str, Any] | tuple[Any, Any]] | None,
+    cut: Sequence[CutEdge] | None,
 ) -> list[tuple[int, int]]:
     """Return the removed edges as index pairs, those of the smallest DAG threshold."""
     if cut is None:
         limit = acyclic_threshold(weights, threshold)
         weak = (weights != 0) & (np.abs(weights) <= limit)
         return [(int(i), int(j)) for i, j in np.argwhere(weak)]
+
     pairs = []
     for entry in cut:
-        if isinstance(entry, Edge):
-            ends: tuple[Any, Any] = (entry.source, entry.target)
-        elif isinstance(entry, Mapping):
-            ends = (entry.get("source"), entry.get("target"))
-        else:
-            ends = (entry[0], entry[1])
-        pair = (_node(ends[0], names), _node(ends[1], names))
-        if weights[pair] == 0:
+        i, j = (_node(end, names) for end in _ends(entry))
+        if weights[i, j] == 0:
             raise InputError(
                 "A cut edge is not among the edges above the threshold",
                 variable="cut",
-                found=f"{names[pair[0]]} -> {names[pair[1]]}",
+                found=f"{names[i]} -> {names[j]}",
                 expected=f"an edge with |weight| > {threshold:g}",
             )
-        pairs.append(pair)
+        pairs.append((i, j))
     return pairs
+
+
+def _ends(entry: CutEdge) -> tuple[Any, Any]:
+    if isinstance(entry, Edge):
+        return entry.source, entry.target
+    if isinstance(entry, Mapping):
+        return entry.get("source"), entry.get("target")
+    return entry[0], entry[1]
 
 
 def _node(node: Any, names: Sequence[str]) -> int:
@@ -269,7 +275,3 @@ def compute_structural_hamming_distance(
     missing = true & ~predicted
     reversed_pairs = int(np.count_nonzero(extra & missing.T))
     return int(extra.sum() + missing.sum()) - reversed_pairs
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()

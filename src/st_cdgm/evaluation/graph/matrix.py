@@ -6,7 +6,7 @@ Everywhere ``A[i, j]`` is the weight of the edge i -> j; the diagonal is no edge
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ class Edge:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the edge as it stands in ``dag.json``."""
-        return {"source": self.source, "target": self.target, "weight": self.weight}
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,7 @@ class AcyclicityReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as it stands in ``dag.json``."""
-        return {
-            "acyclic": self.acyclic,
-            "threshold": self.threshold,
-            "n_edges": self.n_edges,
-            "cycle": list(self.cycle),
-            "acyclic_above": self.acyclic_above,
-        }
+        return {**asdict(self), "cycle": list(self.cycle)}
 
 
 def threshold_graph(matrix: Any, threshold: float = 0.0) -> NDArray[np.float64]:
@@ -175,6 +169,7 @@ def check_matrix(matrix: Any) -> NDArray[np.float64]:
     if hasattr(matrix, "detach"):  # a torch tensor, without importing torch
         matrix = matrix.detach().cpu().numpy()
     weights = np.array(matrix, dtype=np.float64)
+
     if weights.ndim != 2 or weights.shape[0] != weights.shape[1] or not weights.size:
         raise InputError(
             "A graph needs a square matrix of weights",
@@ -190,6 +185,7 @@ def check_matrix(matrix: Any) -> NDArray[np.float64]:
             expected="finite weights",
             remedy="look for a diverged training",
         )
+
     np.fill_diagonal(weights, 0.0)
     return weights
 

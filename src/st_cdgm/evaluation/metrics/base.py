@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from st_cdgm.data.variables.fields import TargetVariable
-from st_cdgm.data.variables.kinds import is_precipitation
+from st_cdgm.data.variables.table import is_precipitation
 from st_cdgm.evaluation.metrics.blocks import PairScore, Score
 from st_cdgm.registry import get, names
 

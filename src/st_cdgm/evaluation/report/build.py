@@ -82,6 +82,7 @@ def build_report(run_dir: str | Path, *, title: str | None = None) -> Path:
     run = read_run(folder)
     check_output_path(folder / "report.html")
     name = str(run.setting("run", "name") or folder.resolve().name)
+
     context: dict[str, Any] = {
         "title": title or f"Evaluation of {name}",
         "run_name": folder.resolve().name,
@@ -93,8 +94,10 @@ def build_report(run_dir: str | Path, *, title: str | None = None) -> Path:
         **_diagnostic_context(run),
         **_model_context(run),
     }
-    notes = context.pop("map_note")
-    context["notes"] = _notes(run) | ({"maps": notes} if notes else {})
+    # What the maps leave out is known only after they are drawn.
+    note = context.pop("map_note")
+    context["notes"] = _notes(run) | ({"maps": note} if note else {})
+
     template = resources.files("st_cdgm.evaluation") / "report_template.html.j2"
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
@@ -131,12 +134,15 @@ def _score_context(run: RunFiles) -> dict[str, Any]:
             "tables": [],
             "full_tables": [],
         }
+
+    # The full tables are shown where they have more columns than the short ones.
     scores = Scores.from_scorecard(run.scorecard)
     tables = score_tables(scores)
     full = score_tables(scores, full=True)
     longer = sum(len(t.columns) for t in full) > sum(len(t.columns) for t in tables)
     facts = list(_facts(scores, run.scorecard.protocol))
     period = dict(facts).get("Scored period", "")
+
     return {
         "verdict": verdict(scores),
         "subtitle": ", ".join(scores.variables) + (f"; {period}" if period else ""),
@@ -151,11 +157,8 @@ def _score_context(run: RunFiles) -> dict[str, Any]:
 
 def _facts(scores: Scores, protocol: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what was scored, for the list under the verdict."""
-    scored = protocol.get("scored", {})
-    if not isinstance(scored, Mapping):
-        scored = {}
-    members = scored.get("members", {})
-    sizes = members if isinstance(members, Mapping) else {}
+    scored = _mapping(protocol.get("scored"))
+    sizes = _mapping(scored.get("members"))
 
     def sized(name: str) -> str:
         size = sizes.get(name)
@@ -169,6 +172,7 @@ def _facts(scores: Scores, protocol: Mapping[str, Any]) -> Iterator[tuple[str, s
     references = ", ".join(sized(name) for name in scores.sources[1:])
     yield "References", references or "none"
     yield "Variables", ", ".join(scores.variables)
+
     if "period" in scored:
         text = str(scored["period"]).replace("..", " to ")
         days = f", {scored['days']} days scored" if "days" in scored else ""
@@ -176,6 +180,10 @@ def _facts(scores: Scores, protocol: Mapping[str, Any]) -> Iterator[tuple[str, s
         yield "Scored period", text + days + calendar
     if "grid" in scored:
         yield "Grid", str(scored["grid"])
+
+
+def _mapping(found: Any) -> Mapping[str, Any]:
+    return found if isinstance(found, Mapping) else {}
 
 
 def _warnings(run: RunFiles) -> Iterator[str]:
@@ -206,25 +214,29 @@ def _diagnostic_context(run: RunFiles) -> dict[str, Any]:
     found = run.diagnostics
     if found is None:
         return {"days": [], "spectra": [], "ranks": [], "map_note": ""}
+
+    # Pictures are shown as long as the page has room for them.
     days, used, left_out = [], 0, 0
+    wet_threshold = _wet_threshold(run)
     for case in found.cases:
         shown: list[Picture] = []
-        for picture in day_pictures(
-            case, found.grid, wet_threshold=_wet_threshold(run)
-        ):
+        for picture in day_pictures(case, found.grid, wet_threshold=wet_threshold):
             if used + len(picture.uri) > MAP_BUDGET:
                 left_out += 1
                 continue
             used += len(picture.uri)
             shown.append(picture)
+
         if shown:
             why = case.why
             for units in set(found.units.values()):
                 why = why.replace(f" {units}", f" {pretty_units(units)}")
             days.append((f"{case.day}: {case.label}", why, shown))
+
     note = "" if days else "No day was stored in diagnostics.nc."
     if left_out:
         note = f"Left out to keep the page small: {left_out} of the figures."
+
     return {
         "days": days,
         "spectra": spectrum_pictures(found),
@@ -249,6 +261,7 @@ def _model_context(run: RunFiles) -> dict[str, Any]:
             "edges": [(edge, "kept") for edge in run.graph.edges]
             + [(edge, "cut") for edge in run.graph.cut],
         }
+
     return {
         "graph": graph,
         "conditioning": _conditioning(run.conditioning),
@@ -288,7 +301,9 @@ def _tested_edges(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     years = [str(year) for year in protocol.get("years", [])]
     pairs = sorted(found.get("pairs", []), key=lambda pair: -pair["gain"])
     names = found.get("variables", [])
+    # A doubtful edge is an edge with a warning.
     accepted = sum(pair["verdict"] in ("edge", "doubtful") for pair in pairs)
+
     return {
         "note": found.get("note", ""),
         "summary": (
@@ -313,23 +328,19 @@ def _tested_edges(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def _graph_summary(graph: LearnedGraph) -> str:
     """Say how many edges there are, under which rule, and whether they form a DAG."""
-    kept = [[0.0] * len(graph.variables) for _ in graph.variables]
-    for edge in graph.edges:
-        i, j = graph.variables.index(edge.source), graph.variables.index(edge.target)
-        kept[i][j] = edge.weight
-    report = acyclicity_report(kept, graph.variables)
-    pairs = graph.possible
-    if pairs is None:
-        pairs = len(graph.variables) * (len(graph.variables) - 1)
+    report = acyclicity_report(graph.kept(), graph.variables)
+    count = len(graph.variables)
+    pairs = count * (count - 1) if graph.possible is None else graph.possible
     above = len(graph.edges) + len(graph.cut)
     text = (
-        f"{above} of {pairs} possible edges between {len(graph.variables)} variables "
+        f"{above} of {pairs} possible edges between {count} variables "
         f"have a weight above {graph.threshold:g}"
     )
     if graph.cut:
         text += f"; {len(graph.cut)} of them were cut, {len(graph.edges)} are kept"
-    text += ". "
-    text += f"Acyclicity constraint in training: {graph.constraint or 'not stated'}. "
+    constraint = graph.constraint or "not stated"
+    text += f". Acyclicity constraint in training: {constraint}. "
+
     if report.acyclic:
         return text + "The graph shown is acyclic."
     loop = " \N{RIGHTWARDS ARROW} ".join(report.cycle)

@@ -17,7 +17,12 @@ from st_cdgm.evaluation.report.inputs import (
     LearnedGraph,
     TrainingLog,
 )
-from st_cdgm.evaluation.report.maps import DayFields, MapGrid, plot_day_maps
+from st_cdgm.evaluation.report.maps import (
+    SHOWN_MEMBERS,
+    DayFields,
+    MapGrid,
+    plot_day_maps,
+)
 from st_cdgm.evaluation.report.plots import (
     figure_png,
     figure_svg,
@@ -51,20 +56,13 @@ class Picture:
     max_width: int
 
 
-def _svg(figure: Figure, *, alt: str, caption: str, min_width: int = 360) -> Picture:
-    return _picture(figure, figure_svg(figure), "svg+xml", alt, caption, min_width)
-
-
-def _png(figure: Figure, *, alt: str, caption: str, min_width: int) -> Picture:
-    return _picture(figure, figure_png(figure), "png", alt, caption, min_width)
-
-
 def _picture(
-    figure: Figure, content: bytes, kind: str, alt: str, caption: str, min_width: int
+    figure: Figure, *, alt: str, caption: str, min_width: int = 360, png: bool = False
 ) -> Picture:
+    content = figure_png(figure) if png else figure_svg(figure)
     encoded = base64.b64encode(content).decode("ascii")
     return Picture(
-        uri=f"data:image/{kind};base64,{encoded}",
+        uri=f"data:image/{'png' if png else 'svg+xml'};base64,{encoded}",
         alt=alt,
         caption=caption,
         min_width=min_width,
@@ -80,16 +78,18 @@ def day_pictures(
     for fields in case.fields:
         if fields.truth is None and fields.mean is None:
             continue
+
         caption = (
             f"{fields.variable} ({pretty_units(fields.units)}) on {fields.day}: truth, "
             "baseline, ensemble mean, spread; three members, error of the mean."
         )
         pictures.append(
-            _png(
+            _picture(
                 plot_day_maps(fields, grid, wet_threshold=wet_threshold),
                 alt=_describe_maps(fields),
                 caption=caption,
                 min_width=760,
+                png=True,
             )
         )
     return pictures
@@ -97,14 +97,16 @@ def day_pictures(
 
 def _describe_maps(fields: DayFields) -> str:
     """Say in numbers what the maps show."""
+    shown = fields.members[:SHOWN_MEMBERS]
     parts = [f"Maps of {fields.variable} on {fields.day} in {fields.units}."]
     named: list[tuple[str, NDArray[np.float64] | None]] = [
         ("Truth", fields.truth),
         ("Baseline", fields.baseline),
         ("Ensemble mean", fields.mean),
-        *((f"Member {n + 1}", member) for n, member in enumerate(fields.members[:3])),
+        *((f"Member {n + 1}", member) for n, member in enumerate(shown)),
         ("Spread", fields.spread),
     ]
+
     for name, values in named:
         if values is not None and np.isfinite(values).any():
             low, middle, high = (
@@ -125,6 +127,8 @@ def spectrum_pictures(diagnostics: Diagnostics) -> list[Picture]:
         truth = diagnostics.truth_spectrum[variable]
         if not np.isfinite(truth).any():
             continue
+
+        # The power axis has the variable's units squared.
         units = pretty_units(diagnostics.units[variable])
         squared = f"({units})²" if " " in units else f"{units}²"
         figure = plot_spectra(
@@ -135,13 +139,14 @@ def spectrum_pictures(diagnostics: Diagnostics) -> list[Picture]:
             x_label="wavelength (grid cells)",
             y_label=f"mean power per mode ({squared})",
         )
+
         shares = ", ".join(
             f"{name} {ratio:.2g}"
             for name, power in spectra.items()
             if np.isfinite(ratio := power[-1] / truth[-1])
         )
         pictures.append(
-            _svg(
+            _picture(
                 figure,
                 alt=(
                     f"Power spectra of {variable}, truth and {len(spectra)} sources. "
@@ -159,13 +164,14 @@ def rank_pictures(diagnostics: Diagnostics) -> list[Picture]:
     for variable, ranks in diagnostics.ranks.items():
         if not ranks:
             continue
+
         outer = ", ".join(
             f"{name} {counts[0] + counts[-1]:.2g} (flat {2 / len(counts):.2g})"
             for name, counts in ranks.items()
         )
         columns = min(3, len(ranks))
         pictures.append(
-            _svg(
+            _picture(
                 plot_rank_histograms(ranks, title=variable),
                 alt=(
                     f"Rank histograms of {variable}. Share of cases in which the truth "
@@ -180,13 +186,10 @@ def rank_pictures(diagnostics: Diagnostics) -> list[Picture]:
 
 def graph_pictures(graph: LearnedGraph) -> list[Picture]:
     """Return the node-link picture and the heat map of the learned graph."""
-    kept = np.zeros_like(graph.matrix)
-    for edge in graph.edges:
-        i, j = graph.variables.index(edge.source), graph.variables.index(edge.target)
-        kept[i, j] = edge.weight
     dashed = " Dashed: removed to make the graph acyclic." if graph.cut else ""
+
     return [
-        _svg(
+        _picture(
             plot_dag_graph(graph.variables, graph.edges, graph.cut),
             alt=f"Learned graph. Edges: {_edge_text(graph.edges)}. "
             f"Cut: {_edge_text(graph.cut)}.",
@@ -194,8 +197,8 @@ def graph_pictures(graph: LearnedGraph) -> list[Picture]:
             + dashed,
             min_width=460,
         ),
-        _svg(
-            plot_dag_heatmap(kept, graph.variables, show=False),
+        _picture(
+            plot_dag_heatmap(graph.kept(), graph.variables, show=False),
             alt=f"Heat map of the {len(graph.edges)} kept edge weights, "
             "rows are sources, columns are targets.",
             caption="The kept edges as a matrix; blank means no edge.",
@@ -205,9 +208,7 @@ def graph_pictures(graph: LearnedGraph) -> list[Picture]:
 
 
 def _edge_text(edges: Sequence[Edge]) -> str:
-    listed = [
-        f"{edge.source} to {edge.target} {edge.weight:.2g}" for edge in edges[:12]
-    ]
+    listed = [f"{e.source} to {e.target} {e.weight:.2g}" for e in edges[:12]]
     more = [f"and {len(edges) - 12} more"] if len(edges) > 12 else []
     return ", ".join([*listed, *more]) or "none"
 
@@ -219,7 +220,9 @@ def training_picture(log: TrainingLog) -> Picture:
         f"to {values[np.isfinite(values)][-1]:.3g}"
         for name, values in log.curves.items()
     ]
+    # The two losses share a panel.
     panels = len(log.curves) - (len({"train_loss", "val_loss"} & set(log.curves)) == 2)
+
     caption = f"{len(log.epoch)} epochs; last epoch {log.epoch[-1]:g}."
     validation = log.curves.get("val_loss")
     if validation is not None:
@@ -228,7 +231,8 @@ def training_picture(log: TrainingLog) -> Picture:
             f" Lowest validation loss {validation[best]:.4g} in epoch "
             f"{log.epoch[best]:g}."
         )
-    return _svg(
+
+    return _picture(
         plot_training_curves(log.epoch, log.curves),
         alt=f"Training curves over {len(log.epoch)} epochs: {'; '.join(ends)}.",
         caption=caption,

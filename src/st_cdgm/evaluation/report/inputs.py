@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import product
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,6 +83,14 @@ class LearnedGraph:
     note: str
     possible: int | None = None
 
+    def kept(self) -> NDArray[np.float64]:
+        """Return the weights of the kept edges, 0 elsewhere. Shape ``(Q, Q)``."""
+        kept = np.zeros_like(self.matrix)
+        for edge in self.edges:
+            i, j = self.variables.index(edge.source), self.variables.index(edge.target)
+            kept[i, j] = edge.weight
+        return kept
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingLog:
@@ -136,6 +145,7 @@ def read_run(run_dir: Path) -> RunFiles:
             expected="a directory",
             remedy="give the directory that st-cdgm train or run wrote",
         )
+
     run = RunFiles()
     run.scorecard = _try(run, run_dir, "scorecard.json", Scorecard.from_json)
     run.diagnostics = _try(run, run_dir, "diagnostics.nc", _read_diagnostics)
@@ -145,10 +155,13 @@ def read_run(run_dir: Path) -> RunFiles:
     run.config_text = _try(run, run_dir, "config.yaml", lambda p: p.read_text("utf-8"))
     if run.config_text is not None:
         run.config = _parse_yaml(run.config_text)
+
+    # Not every run has these two; their absence is no gap of the report.
     if (run_dir / "conditioning.json").is_file():
         run.conditioning = _try(run, run_dir, "conditioning.json", _read_json)
     if (run_dir / "edges.json").is_file():
         run.edges = _try(run, run_dir, "edges.json", _read_json)
+
     if len(run.missing) == 6:
         raise InputError(
             "The run directory holds nothing to report on",
@@ -207,6 +220,7 @@ def _read_graph(path: Path) -> LearnedGraph:
         note=str(content.get("note", "")),
         possible=None if content.get("possible") is None else int(content["possible"]),
     )
+
     for edge in [*graph.edges, *graph.cut]:
         if not {edge.source, edge.target} <= set(names):
             raise InputError(
@@ -220,7 +234,7 @@ def _read_graph(path: Path) -> LearnedGraph:
 
 def _edge(entry: Mapping[str, Any]) -> Edge:
     weight = float(entry["weight"])
-    if not math.isfinite(weight):
+    if not isfinite(weight):
         raise InputError("An edge has no finite weight", found=dict(entry))
     return Edge(str(entry["source"]), str(entry["target"]), weight)
 
@@ -232,21 +246,21 @@ def _read_training(path: Path) -> TrainingLog:
     rows = [row for row in rows if row.get("epoch")]
     if not rows:
         raise InputError("The training log has no epoch", file=path)
-    epochs = sorted({float(row["epoch"]) for row in rows})
-    place = {epoch: number for number, epoch in enumerate(epochs)}
+
+    # Rows of the same epoch are averaged, each value over the rows that have it.
+    epochs, place = np.unique([float(r["epoch"]) for r in rows], return_inverse=True)
     curves = {}
+
     for name in rows[0]:
         if name in ("epoch", "step", "seconds") or not name:
             continue
-        total, count = np.zeros(len(epochs)), np.zeros(len(epochs))
-        for row in rows:
-            value = float(row[name]) if row.get(name) else math.nan
-            if math.isfinite(value):
-                total[place[float(row["epoch"])]] += value
-                count[place[float(row["epoch"])]] += 1
+        values = np.array([float(row[name]) if row.get(name) else nan for row in rows])
+        known = np.isfinite(values)
+        total = np.bincount(place[known], values[known], len(epochs))
+        count = np.bincount(place[known], minlength=len(epochs))
         if count.any():
-            curves[name] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    return TrainingLog(epoch=np.array(epochs), curves=curves)
+            curves[name] = np.where(count > 0, total / np.maximum(count, 1), nan)
+    return TrainingLog(epoch=epochs, curves=curves)
 
 
 def _read_diagnostics(path: Path) -> Diagnostics:
@@ -256,17 +270,18 @@ def _read_diagnostics(path: Path) -> Diagnostics:
     sources = [str(name) for name in data["source"].values]
     units = dict(zip(names, map(str, data["units"].values), strict=True))
     sizes = data["ensemble_size"].values
-    spectra: dict[str, dict[str, NDArray[np.float64]]] = {}
-    ranks: dict[str, dict[str, NDArray[np.float64]]] = {}
-    for v, name in enumerate(names):
-        spectra[name], ranks[name] = {}, {}
-        for s, source in enumerate(sources):
-            power = data["spectra"].values[s, v]
-            if np.isfinite(power).any():
-                spectra[name][source] = power
-            counts = data["rank_histogram"].values[s, v, : int(sizes[s]) + 1]
-            if sizes[s] > 1 and np.isfinite(counts).all():
-                ranks[name][source] = counts
+
+    # Only sources that have one: a single member has no ranks.
+    spectra: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in names}
+    ranks: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in names}
+    for (v, name), (s, source) in product(enumerate(names), enumerate(sources)):
+        power = data["spectra"].values[s, v]
+        if np.isfinite(power).any():
+            spectra[name][source] = power
+        counts = data["rank_histogram"].values[s, v, : int(sizes[s]) + 1]
+        if sizes[s] > 1 and np.isfinite(counts).all():
+            ranks[name][source] = counts
+
     truth = data["truth_spectrum"].values
     return Diagnostics(
         grid=_map_grid(data, path),
@@ -292,6 +307,7 @@ def _map_grid(data: xr.Dataset, path: Path) -> MapGrid:
 def _case(data: xr.Dataset, case: int, units: Mapping[str, str]) -> Case:
     number = int(data["day"].values[case])
     day = f"{number // 10000:04d}-{number // 100 % 100:02d}-{number % 100:02d}"
+
     fields = [
         DayFields(
             variable=name,
@@ -305,6 +321,7 @@ def _case(data: xr.Dataset, case: int, units: Mapping[str, str]) -> Case:
         )
         for v, name in enumerate(units)
     ]
+
     return Case(
         day=day,
         label=str(data["case"].values[case]),

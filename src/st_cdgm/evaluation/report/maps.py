@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -15,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from st_cdgm.data.variables.table import PRECIPITATION, Colours, quantity_of
 from st_cdgm.evaluation.report.plots import FIGURE_STYLE, new_figure, pretty_units
 
-Kind = Literal["precipitation", "temperature", "other"]
 # Steps a forecaster reads at a glance, mm day-1; the first is replaced by the wet
 # threshold and the last ones dropped where nothing reaches them.
 _RAIN_STEPS = (0.1, 1, 2, 5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200)
@@ -67,13 +66,14 @@ class DayFields:
     members: NDArray[np.float64]
 
 
-def kind_of(variable: str, units: str) -> Kind:
+def kind_of(variable: str, units: str) -> Colours:
     """Return which colours suit a variable, from its name and units."""
-    if variable.startswith("pr") and units.replace("/", " ").startswith(("mm", "kg")):
-        return "precipitation"
+    quantity = quantity_of(variable, {})
+    if quantity is not None:
+        return quantity.colours
     if units.replace("°", "deg_").lower() in _TEMPERATURE_UNITS:
         return "temperature"
-    return "other"
+    return "precipitation" if units == PRECIPITATION.units else "other"
 
 
 def plot_day_maps(
@@ -101,6 +101,7 @@ def plot_day_maps(
         frame = _Frame(_height_over_width(grid))
         figure = new_figure(_Frame.width, frame.height, constrained=False)
         colors, norm = _main_scale(fields, wet_threshold)
+
         shared = [
             (0, 0, "Truth", fields.truth),
             (0, 1, "Baseline (first guess)", fields.baseline),
@@ -110,10 +111,12 @@ def plot_day_maps(
             stored = number < len(fields.members)
             member = fields.members[number] if stored else None
             shared.append((1, number, f"Member {number + 1}", member))
+
         for row, column, title, values in shared:
             axes = frame.add_map(figure, row, column)
             _draw_map(axes, title, values, grid, colors, norm)
             axes.tick_params(labelbottom=row == 1, labelleft=column == 0)
+
         bar = figure.colorbar(
             ScalarMappable(norm, colors),
             cax=frame.add_wide_bar(figure),
@@ -125,6 +128,7 @@ def plot_day_maps(
         if isinstance(norm, BoundaryNorm):
             steps = norm.boundaries.tolist()
             bar.set_ticks(steps, labels=[f"{step:g}" for step in steps])
+
         _draw_own_scales(figure, frame, fields, grid)
         figure.suptitle(
             f"{fields.variable}, {fields.day}",
@@ -171,9 +175,7 @@ class _Frame:
         """Add the axes of a map; row 0 is the upper one."""
         x = self.left + column * (self.map_width + self.gap)
         x += self.own_gap - self.gap if column == 3 else 0.0
-        y = self.bottom + self.bar + self.bar_gap
-        y += (1 - row) * (self.map_height + self.row_gap)
-        return self._add(figure, x, y, self.map_width, self.map_height)
+        return self._add(figure, x, self._bottom(row), self.map_width, self.map_height)
 
     def add_wide_bar(self, figure: Figure) -> Axes:
         """Add the axes of the shared colour bar under the first three columns."""
@@ -185,9 +187,12 @@ class _Frame:
     def add_own_bar(self, figure: Figure, row: int) -> Axes:
         """Add the axes of a colour bar to the right of the last column."""
         x = self.width - self.right + 0.08
+        y = self._bottom(row) + 0.05
+        return self._add(figure, x, y, self.bar, self.map_height - 0.1)
+
+    def _bottom(self, row: int) -> float:
         y = self.bottom + self.bar + self.bar_gap
-        y += (1 - row) * (self.map_height + self.row_gap)
-        return self._add(figure, x, y + 0.05, self.bar, self.map_height - 0.1)
+        return y + (1 - row) * (self.map_height + self.row_gap)
 
     def _add(self, figure: Figure, x: float, y: float, w: float, h: float) -> Axes:
         wide, high = self.width, self.height
@@ -201,19 +206,21 @@ def _draw_own_scales(
     error = None
     if fields.mean is not None and fields.truth is not None:
         error = fields.mean - fields.truth
-    top = _limit(fields.spread)
-    spread_norm, error_norm = Normalize(0.0, top), CenteredNorm(halfrange=_limit(error))
+    spread_norm = Normalize(0.0, _limit(fields.spread))
+    error_norm = CenteredNorm(halfrange=_limit(error))
     title = "Spread (standard deviation)"
     rows: list[tuple[str, NDArray[np.float64] | None, str, Normalize, str]] = [
         (title, fields.spread, "cividis", spread_norm, "max"),
         ("Ensemble mean minus truth", error, "PuOr_r", error_norm, "both"),
     ]
+
     for row, (title, values, colors, norm, extend) in enumerate(rows):
         axes = frame.add_map(figure, row, 3)
         _draw_map(axes, title, values, grid, mpl.colormaps[colors], norm)
         axes.tick_params(labelbottom=row == 1, labelleft=False)
         if values is None:
             continue
+
         bar = figure.colorbar(
             ScalarMappable(norm, colors),
             cax=frame.add_own_bar(figure, row),
@@ -225,12 +232,14 @@ def _draw_own_scales(
 
 def _main_scale(fields: DayFields, wet_threshold: float) -> tuple[Colormap, Normalize]:
     """Return colours and scale for truth, first guess, mean and members together."""
-    stored = [fields.truth, fields.baseline, fields.mean, *fields.members[:3]]
+    members = fields.members[:SHOWN_MEMBERS]
+    stored = [fields.truth, fields.baseline, fields.mean, *members]
     values = np.concatenate(
         [np.ravel(field[np.isfinite(field)]) for field in stored if field is not None]
         or [np.zeros(1)]
     )
     values = values if values.size else np.zeros(1)
+
     kind = kind_of(fields.variable, fields.units)
     if kind == "precipitation":
         top = float(np.percentile(values, 99.8))
@@ -241,6 +250,7 @@ def _main_scale(fields: DayFields, wet_threshold: float) -> tuple[Colormap, Norm
         colors = mpl.colormaps["viridis_r"].with_extremes(under="white")
         steps = [wet_threshold, *upper[:count]]
         return colors, BoundaryNorm(steps, colors.N, extend="max")
+
     low, high = np.percentile(values, [0.5, 99.5])
     if high - low < 1e-6:
         low, high = low - 0.5, high + 0.5
@@ -279,15 +289,18 @@ def _draw_map(
     axes.set_title(title, fontsize=10)
     axes.set_facecolor(_NO_DATA)
     axes.set_aspect(1.0 / _cos_middle(grid))
+
     axes.xaxis.set_major_locator(MaxNLocator(5, prune="both"))
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(FuncFormatter(_longitude))
     axes.yaxis.set_major_formatter(FuncFormatter(_latitude))
     axes.tick_params(labelsize=8, length=2)
+
     if values is None or not np.isfinite(values).any():
         reason = "not stored" if values is None else "no data"
         axes.text(0.5, 0.5, reason, transform=axes.transAxes, ha="center")
         return
+
     axes.pcolormesh(
         grid.lon,
         grid.lat,

@@ -123,6 +123,7 @@ def plot_dag_heatmap(
     with mpl.rc_context(FIGURE_STYLE):
         figure = _shown_figure() if output_path is None and show else new_figure(8, 6)
         _draw_heatmap(figure, weights, names)
+
     if output_path is not None:
         suffix = Path(output_path).suffix.lower().lstrip(".") or "png"
         buffer = io.BytesIO()
@@ -138,6 +139,7 @@ def _draw_heatmap(
 ) -> None:
     axes = figure.add_subplot()
     limit = float(np.abs(weights).max()) or 1.0
+
     image = axes.imshow(
         np.where(weights != 0, weights, np.nan),
         cmap="RdBu_r",
@@ -152,6 +154,7 @@ def _draw_heatmap(
             axes.text(
                 j, i, f"{weight:.2g}", ha="center", va="center", color=color, size=12
             )
+
     ticks = range(len(names))
     axes.set_xticks(ticks, labels=names, rotation=30, ha="right", fontsize=12)
     axes.set_yticks(ticks, labels=names, fontsize=12)
@@ -159,6 +162,7 @@ def _draw_heatmap(
     axes.set_yticks(np.arange(0.5, len(names) - 1), minor=True)
     axes.grid(which="minor", color="0.85", linewidth=0.8)
     axes.tick_params(which="both", length=0)
+
     axes.set_xlabel("target j", fontsize=12)
     axes.set_ylabel("source i", fontsize=12)
     axes.set_title("Edge weights $A_{ij}$ (row i acts on column j; blank: no edge)")
@@ -207,17 +211,22 @@ def plot_dag_graph(
     with mpl.rc_context(FIGURE_STYLE):
         figure = new_figure(7, 4.9)
         axes = figure.add_subplot()
+
         strongest = max((abs(edge.weight) for edge in [*edges, *cut]), default=1.0)
         for edge in cut:
             _draw_arrow(axes, places, edge, strongest, cut=True)
         for edge in edges:
             _draw_arrow(axes, places, edge, strongest, cut=False)
+        box = {"boxstyle": "round,pad=0.45", "facecolor": "white", "edgecolor": "black"}
         for name, (x, y) in places.items():
-            _draw_node(axes, name, x, y)
+            axes.text(x, y, name, ha="center", va="center", bbox=box, zorder=5, size=12)
+
         axes.set_xlim(-1.95, 1.95)
         axes.set_ylim(-1.5, 1.2)
         axes.set_aspect("equal")
         axes.axis("off")
+
+        # Empty lines, for the legend alone.
         axes.plot([], [], color="#0072B2", linewidth=2.5, label="edge i \u2192 j")
         if cut:
             axes.plot(
@@ -225,11 +234,6 @@ def plot_dag_graph(
             )
         axes.legend(loc="lower center", ncols=2, frameon=False, fontsize=10.5)
     return figure
-
-
-def _draw_node(axes: Axes, name: str, x: float, y: float) -> None:
-    box = {"boxstyle": "round,pad=0.45", "facecolor": "white", "edgecolor": "black"}
-    axes.text(x, y, name, ha="center", va="center", bbox=box, zorder=5, size=12)
 
 
 def _draw_arrow(
@@ -258,6 +262,7 @@ def _draw_arrow(
         zorder=2 if cut else 3,
     )
     axes.add_patch(arrow)
+
     direction = end - start
     # The bow passes to the right of the straight line, by half its rad.
     normal = np.array([direction[1], -direction[0]])
@@ -304,6 +309,7 @@ def plot_spectra(
     with mpl.rc_context(FIGURE_STYLE):
         figure = new_figure(6.4, 5.2)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[5, 3])
+
         upper.loglog(waves, true, **_TRUTH_STYLE, label="truth")
         lower.loglog(waves, np.ones_like(waves), **_TRUTH_STYLE)
         for number, (name, power) in enumerate(spectra.items()):
@@ -312,6 +318,8 @@ def plot_spectra(
             own = _positive(power[use])
             upper.loglog(waves, own, **style, **marks, label=name)
             lower.loglog(waves, own / true, **style, **marks)
+
+        # Waves at powers of two; the ratio at least from half to double.
         lower.invert_xaxis()
         ticks = [2.0**n for n in range(1, 12) if _inside(2.0**n, waves)]
         lower.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
@@ -321,6 +329,7 @@ def plot_spectra(
         lower.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         lower.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         lower.yaxis.set_minor_formatter(NullFormatter())
+
         for axes in (upper, lower):
             axes.grid(which="major", color="0.9")
         lower.set_xlabel(x_label)
@@ -356,20 +365,19 @@ def plot_rank_histograms(
     with mpl.rc_context(FIGURE_STYLE):
         figure = new_figure(3.2 * columns, 0.5 + 2.3 * rows)
         panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-        for number, (axes, (name, counts)) in enumerate(
-            zip(panels, histograms.items(), strict=False)
-        ):
-            total = float(np.nansum(counts))
-            shares = np.asarray(counts, dtype=float) / (total or 1.0)
-            ranks = np.arange(len(shares))
+
+        for number, (name, counts) in enumerate(histograms.items()):
+            axes = panels[number]
+            shares = np.asarray(counts, dtype=float) / (float(np.nansum(counts)) or 1.0)
+            ranks, flat = np.arange(len(shares)), 1.0 / len(shares)
             axes.bar(ranks, shares, width=0.9, color="#56B4E9", edgecolor="#00446B")
-            axes.axhline(
-                1.0 / len(shares), color="#D55E00", linestyle="--", linewidth=1.8
-            )
+            axes.axhline(flat, color="#D55E00", linestyle="--", linewidth=1.8)
+
             axes.set_title(name, fontsize=10)
             axes.set_xlabel("rank of the truth")
             if number % columns == 0:
                 axes.set_ylabel("share of cases")
+
         for axes in panels[len(histograms) :]:
             axes.axis("off")
         figure.suptitle(title, fontsize=11)
@@ -392,25 +400,25 @@ def plot_training_curves(
     main = {name: curves[name] for name in ("train_loss", "val_loss") if name in curves}
     panels = [main] if main else []
     panels += [{name: values} for name, values in curves.items() if name not in main]
+
     columns = min(3, max(len(panels), 1))
     rows = -(-len(panels) // columns) or 1
     with mpl.rc_context(FIGURE_STYLE):
         figure = new_figure(3.4 * columns, 2.7 * rows)
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
+
         for axes, lines in zip(grid, panels, strict=False):
-            for style, (name, values) in zip(
-                SOURCE_STYLES, lines.items(), strict=False
-            ):
-                drawn = np.isfinite(values)
-                axes.plot(
-                    epoch[drawn], values[drawn], **style, markersize=3, label=name
-                )
+            for look, (name, values) in zip(SOURCE_STYLES, lines.items(), strict=False):
+                known = np.isfinite(values)
+                axes.plot(epoch[known], values[known], **look, markersize=3, label=name)
+
             axes.set_title(" and ".join(lines), fontsize=10)
             axes.set_xlabel("epoch")
             axes.grid(color="0.92")
             if len(lines) > 1:
                 axes.legend(frameon=False, fontsize=9)
             _log_scale_if_wide(axes, list(lines.values()))
+
         for axes in grid[len(panels) :]:
             axes.axis("off")
     return figure

@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from st_cdgm.data.fit.baseline.contract import Baseline, BaselineTask
 from st_cdgm.data.fit.codecs.contract import Codec
 from st_cdgm.data.read.derived.contract import Derived, Plane
-from torch import Tensor
-
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.variables.fields import Channel
 from st_cdgm.registry import register

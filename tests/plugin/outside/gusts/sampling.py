@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-from st_cdgm.models.samplers.base import Denoiser, Noise, Sampler
 from torch import Tensor
 
+from st_cdgm.models.samplers.base import Denoiser, Noise, Sampler
 from st_cdgm.registry import register
 
 

@@ -1,0 +1,608 @@
+"""The toolkit from Python: load a model, downscale, run, evaluate, inspect, look.
+
+    model = st_cdgm.load("runs/iberia/checkpoints/best")
+    ensemble = model.downscale("coarse.nc", members=20, seed=1)
+
+Everything the command line does is done by the same functions, and gives the same
+numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from st_cdgm._version import __version__
+from st_cdgm.checkpoint.directory import META, WEIGHTS, Checkpoint, load_checkpoint
+from st_cdgm.errors import ConfigError, InputError, MissingFileError
+from st_cdgm.inference.device import resolve_device
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+    from st_cdgm.config.schema import Config
+    from st_cdgm.data.inspect.files import FileReport
+    from st_cdgm.evaluation.report.figures import Picture
+    from st_cdgm.evaluation.report.inputs import LearnedGraph, RunFiles
+    from st_cdgm.evaluation.scorecard import Scorecard
+
+# Above this an ensemble is computed when its values are asked for.
+LAZY_BYTES = 2**30
+CARD = "README.md"
+HF_CONFIG = "config.json"
+
+
+class Downscaler:
+    """A trained model with what it must know of its training data.
+
+    Made by :func:`load` or :meth:`from_pretrained`.
+
+    Attributes
+    ----------
+    checkpoint : Checkpoint
+        ``model`` (an ``STCDGM``), ``preprocessor`` and ``meta``.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self._lock = Lock()
+
+    # -- Files -------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, device: str = "auto", revision: str | None = None
+    ) -> Downscaler:
+        """Load a checkpoint directory, or a repository of the Hugging Face hub.
+
+        Parameters
+        ----------
+        source : str or Path
+            A directory written by a training or by :meth:`save_pretrained`; or
+            ``"owner/name"``, fetched from the hub where no such directory exists.
+        device : str
+            ``"auto"`` (CUDA if there is one), or any name that torch knows.
+        revision : str, optional
+            Branch, tag or commit on the hub.
+
+        Raises
+        ------
+        MissingFileError
+            There is no such directory, and it cannot be fetched.
+        InputError
+            It holds no checkpoint, or a damaged one.
+        """
+        path = Path(source).expanduser()
+        if not path.exists() and _is_hub_name(str(source)):
+            path = _fetched(str(source), revision)
+
+        return cls(load_checkpoint(path, device=resolve_device(device)))
+
+    def save_pretrained(self, directory: str | Path) -> Path:
+        """Write the model as a folder that can be shared; return its path.
+
+        Beside the checkpoint's own two files it holds ``config.json`` and a model card,
+        as the Hugging Face hub expects them.
+
+        Raises
+        ------
+        OutputError
+            The directory cannot be written, or holds something else.
+        """
+        from st_cdgm.checkpoint.directory import save_checkpoint
+
+        folder = Path(directory).expanduser()
+        kept = {"format_version", "package_version", "model", "preprocessor"}
+        meta = self.checkpoint.meta
+        save_checkpoint(
+            folder,
+            self.model,
+            self.preprocessor,
+            extra={key: value for key, value in meta.items() if key not in kept},
+        )
+
+        config = {
+            "model_type": "st_cdgm",
+            "architectures": ["STCDGM"],
+            "library_name": "st-cdgm",
+            "st_cdgm_version": __version__,
+            "targets": {t.name: t.units for t in self.preprocessor.targets},
+            "predictors": {c.name: c.units for c in self.preprocessor.channels},
+        }
+        text = json.dumps(config, indent=2) + "\n"
+        (folder / HF_CONFIG).write_text(text, encoding="utf-8")
+        (folder / CARD).write_text(self._card(), encoding="utf-8")
+        return folder
+
+    # -- What it is --------------------------------------------------------------------
+
+    @property
+    def model(self) -> Any:
+        """The network."""
+        return self.checkpoint.model
+
+    @property
+    def preprocessor(self) -> Any:
+        """Grids, statistics, codec and baseline of the training period."""
+        return self.checkpoint.preprocessor
+
+    def __repr__(self) -> str:
+        prep = self.preprocessor
+        rows = [
+            ("targets", ", ".join(f"{t.name} ({t.units})" for t in prep.targets)),
+            ("predictors", ", ".join(c.name for c in prep.channels)),
+            ("grids", f"{_shape(prep.lr_grid.shape)} to {_shape(prep.hr_grid.shape)}"),
+            ("history", f"{prep.seq_len} days"),
+            ("baseline", prep.baseline.strategy),
+            ("generator", self.model.config.diffusion.scheduler_type),
+            ("device", str(self.model.baseline_mean.device)),
+        ]
+        width = max(len(name) for name, _ in rows)
+        lines = [f"  {name:{width}}  {value}" for name, value in rows]
+        return "\n".join(["<st_cdgm.Downscaler>", *lines])
+
+    def _repr_html_(self) -> str:
+        return _preformatted(repr(self))
+
+    def _card(self) -> str:
+        """Return the model card: what the model is and how it is used."""
+        periods = self.preprocessor.periods
+        training = " to ".join(map(str, periods.get("train", ("?", "?"))))
+        return "\n".join(
+            [
+                *("---", "library_name: st-cdgm", "tags: [climate, downscaling]"),
+                *("---", "", "# Downscaling model", "", "```", repr(self), "```", ""),
+                f"Trained on {training}.",
+                "",
+                *("```python", "import st_cdgm", ""),
+                'model = st_cdgm.load("THIS_FOLDER")',
+                'ensemble = model.downscale("coarse.nc", members=20, seed=1)',
+                *("```", ""),
+            ]
+        )
+
+    # -- What it does ------------------------------------------------------------------
+
+    def downscale(
+        self,
+        predictors: xr.Dataset | str | Path | Sequence[str | Path],
+        *,
+        members: int = 20,
+        seed: int = 0,
+        start: str | None = None,
+        end: str | None = None,
+        batch_days: int = 16,
+        lazy: bool | None = None,
+        **sampling: Any,
+    ) -> xr.Dataset:
+        """Return an ensemble of fine fields for new coarse predictors.
+
+        The values are those of the file that ``st-cdgm downscale`` writes with the same
+        options.
+
+        Parameters
+        ----------
+        predictors : Dataset, path or paths
+            The training channels; never a truth.
+        members, seed : int
+            Ensemble size and seed.
+        start, end : str, optional
+            First and last day, ISO dates; default all days.
+        batch_days : int
+            Days generated together.
+        lazy : bool, optional
+            Compute blocks of days when they are asked for (dask). By default where the
+            ensemble takes more than 1 GiB.
+        **sampling
+            ``sampler``, ``steps``, ``guidance_scale``, ``block_means``, ``regrid``: see
+            :func:`st_cdgm.inference.downscale.downscale`.
+
+        Returns
+        -------
+        Dataset
+            Variables ``(time, realization, y, x)``, float32, in the training target's
+            units; NaN on cells without training truth.
+
+        Raises
+        ------
+        InputError, ConfigError
+            As :func:`st_cdgm.inference.downscale.downscale`.
+        """
+        from st_cdgm.inference.downscale import plan_ensemble
+
+        plan = plan_ensemble(
+            self.checkpoint,
+            predictors,
+            members=members,
+            seed=seed,
+            start=start,
+            end=end,
+            batch_days=batch_days,
+            **sampling,
+        )
+        if plan.nbytes > LAZY_BYTES if lazy is None else lazy:
+            return plan.dataset(_delayed(plan, self._lock))
+
+        return plan.dataset(np.concatenate([fields for _, fields in plan.batches()]))
+
+    def plot_day(
+        self, ensemble: xr.Dataset, day: str, variable: str | None = None
+    ) -> Figure:
+        """Draw one day of an ensemble: mean, members and spread.
+
+        Parameters
+        ----------
+        ensemble : Dataset
+            From :meth:`downscale`, or opened from a file.
+        day : str
+            ISO date.
+        variable : str, optional
+            The first one by default.
+
+        Raises
+        ------
+        InputError
+            There is no such day or variable.
+        """
+        return _plot_day(ensemble, day, variable, grid=self.preprocessor.hr_grid)
+
+
+def load(checkpoint: str | Path, *, device: str = "auto") -> Downscaler:
+    """Load a model from a checkpoint directory, a run directory or the hub.
+
+    ``RUN/checkpoints/best``, or ``RUN`` itself, whose best checkpoint is taken.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        See :meth:`Downscaler.from_pretrained`.
+    """
+    path = Path(checkpoint).expanduser()
+    best = path / "checkpoints" / "best"
+    found = best if not (path / META).is_file() and best.is_dir() else checkpoint
+    return Downscaler.from_pretrained(found, device=device)
+
+
+def run(
+    config: str | Path | Config,
+    overrides: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Run:
+    """Train, downscale the test period, evaluate and write the report.
+
+    Parameters
+    ----------
+    config : str, Path or Config
+        A packaged preset (``"iberia"``), a YAML file, or settings made in Python.
+    overrides : sequence of str
+        ``"data.root=..."`` and the like, as on the command line.
+    resume, overwrite : bool
+        What to do where the run directory holds a run; else that is an error.
+
+    Raises
+    ------
+    ConfigError, InputError
+        What is wrong with the settings or the data, before the long part.
+    """
+    from st_cdgm.config.load import load_config
+    from st_cdgm.runs.checks import check_before_training, nothing_left_behind
+    from st_cdgm.runs.console import Session
+    from st_cdgm.runs.workflow import run_workflow
+
+    if isinstance(config, str | Path):
+        settings = load_config(str(config), list(overrides))
+    elif overrides:
+        raise ConfigError(
+            "overrides belong to a configuration that is loaded",
+            variable="overrides",
+            found=", ".join(overrides),
+            remedy="set the values on the Config itself",
+        )
+    else:
+        settings = config
+
+    check_before_training(settings, to_the_end=True, resume=resume, overwrite=overwrite)
+    with nothing_left_behind(Path(settings.run.dir)):
+        run_workflow(settings, Session(), resume=resume)
+    return Run(Path(settings.run.dir))
+
+
+def evaluate(
+    prediction: xr.Dataset | str | Path,
+    truth: xr.Dataset | str | Path,
+    references: Mapping[str, xr.Dataset | str | Path] | None = None,
+    *,
+    mask: str = "common",
+    output: str | Path | None = None,
+) -> Scorecard:
+    """Score an ensemble, or a deterministic field, against the truth.
+
+    Parameters
+    ----------
+    prediction, truth : Dataset or path
+        Ensemble or single forecast, and the fine-grid truth.
+    references : mapping, optional
+        Other forecasts by name, scored on the same cells and days.
+    mask : {"common", "truth", "strict"}
+        Score what all have; demand a forecast wherever there is truth; demand equal
+        masks.
+    output : path, optional
+        Directory for scorecard.json, scorecard.csv and diagnostics.nc.
+
+    Raises
+    ------
+    InputError
+        Nothing in common, or masks that differ where they must not.
+    """
+    from st_cdgm.runs.scoring import score_files
+
+    return score_files(
+        prediction, truth, output, references=references or {}, mask=mask
+    )
+
+
+def inspect(path: str | Path) -> FileReport:
+    """Say what a climate file holds and what it can be used for.
+
+    Raises
+    ------
+    InputError
+        It cannot be read.
+    """
+    from st_cdgm.data.inspect.files import inspect_file
+
+    return inspect_file(path)
+
+
+def open_run(directory: str | Path) -> Run:
+    """Open a finished run.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        There is no such directory, or nothing of a run in it.
+    """
+    return Run(Path(directory).expanduser())
+
+
+class Run:
+    """What a run directory holds, as objects.
+
+    Parameters
+    ----------
+    directory : Path
+        Written by ``st-cdgm run`` or :func:`run`.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._files  # noqa: B018 - refused now rather than at the first question
+
+    @cached_property
+    def _files(self) -> RunFiles:
+        from st_cdgm.evaluation.report.inputs import read_run
+
+        return read_run(self.directory)
+
+    @cached_property
+    def config(self) -> Config:
+        """The resolved configuration; a plugin it names must have been loaded."""
+        from st_cdgm.config.load import load_config
+
+        return load_config(str(self._path("config.yaml")), trusted=False)
+
+    @property
+    def scorecard(self) -> Scorecard:
+        """All scores, and the protocol under which they were made."""
+        return self._part("scorecard", "scorecard.json")
+
+    @property
+    def graph(self) -> LearnedGraph:
+        """The learned graph: variables, matrix, edges kept and cut."""
+        return self._part("graph", "dag.json")
+
+    @property
+    def verdicts(self) -> pd.DataFrame:
+        """The tested links, one a row: source, target, held-out gain, verdict."""
+        import pandas as pd
+
+        return pd.DataFrame(self._part("edges", "edges.json")["pairs"])
+
+    @property
+    def losses(self) -> pd.DataFrame:
+        """Training curves, one epoch a row."""
+        import pandas as pd
+
+        log = self._part("training", "logs/metrics.csv")
+        return pd.DataFrame(log.curves, index=pd.Index(log.epoch, name="epoch"))
+
+    @cached_property
+    def ensemble(self) -> xr.Dataset:
+        """The downscaled test period, read lazily."""
+        return self._opened("downscaled.nc")
+
+    @cached_property
+    def references(self) -> dict[str, xr.Dataset]:
+        """The reference forecasts by name, read lazily."""
+        folder = self.directory / "references"
+        files = sorted(folder.glob("*.nc"))
+        return {file.stem: self._opened(f"references/{file.name}") for file in files}
+
+    @cached_property
+    def model(self) -> Downscaler:
+        """The best checkpoint."""
+        return load(self.directory)
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self._path("report.html")
+
+    @cached_property
+    def figures(self) -> dict[str, list[Picture]]:
+        """The figures of the report by section; a notebook shows each one."""
+        from st_cdgm.evaluation.report.figures import (
+            day_pictures,
+            graph_pictures,
+            rank_pictures,
+            spectrum_pictures,
+            training_picture,
+        )
+
+        files = self._files
+        found: dict[str, list[Picture]] = {}
+        if files.diagnostics is not None:
+            shown = files.diagnostics
+            found["maps"] = [
+                p for c in shown.cases for p in day_pictures(c, shown.grid)
+            ]
+            found["spectra"] = spectrum_pictures(shown)
+            found["ranks"] = rank_pictures(shown)
+        if files.graph is not None:
+            found["graph"] = graph_pictures(files.graph)
+        if files.training is not None:
+            found["training"] = [training_picture(files.training)]
+        return found
+
+    def __repr__(self) -> str:
+        parts = ", ".join(sorted(_present(self._files)))
+        return f"<st_cdgm.Run {self.directory}: {parts}>"
+
+    def _repr_html_(self) -> str:
+        html = f"<p><b>{escape(str(self.directory))}</b></p>"
+        if self._files.scorecard is not None:
+            html += self._files.scorecard._repr_html_()
+        report = self.directory / "report.html"
+        if report.is_file():
+            html += f'<p><a href="{escape(report.resolve().as_uri())}">Report</a></p>'
+        return html
+
+    def _part(self, name: str, file: str) -> Any:
+        found = getattr(self._files, name)
+        if found is None:
+            raise MissingFileError(
+                "the run does not have this part",
+                file=self.directory / file,
+                found=self._files.missing.get(file, "no such file"),
+                expected="a run that went to its end",
+                remedy="run it again with --resume, or use another run directory",
+            )
+        return found
+
+    def _path(self, name: str) -> Path:
+        path = self.directory / name
+        if not path.is_file():
+            raise MissingFileError("the run does not have this file", file=path)
+        return path
+
+    def _opened(self, name: str) -> xr.Dataset:
+        import xarray as xr
+
+        coder = xr.coders.CFDatetimeCoder(use_cftime=True)
+        return xr.open_dataset(self._path(name), decode_times=coder, chunks={})
+
+
+# -- Details ---------------------------------------------------------------------------
+
+
+def _is_hub_name(text: str) -> bool:
+    return text.count("/") == 1 and not text.startswith((".", "/", "~"))
+
+
+def _fetched(name: str, revision: str | None) -> Path:
+    """Fetch a repository of the hub into its cache."""
+    from huggingface_hub import snapshot_download
+
+    wanted = [WEIGHTS, META, HF_CONFIG, CARD]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+    except Exception as error:
+        raise MissingFileError(
+            "there is no such directory, and the hub does not give it either",
+            file=name,
+            found=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+            expected="a checkpoint directory, or owner/name of a repository",
+            remedy="check the spelling and the connection",
+        ) from error
+
+
+def _delayed(plan: Any, lock: Lock) -> Any:
+    """Return the ensemble as a dask array, one block per batch of days."""
+    import dask.array
+    from dask.delayed import delayed
+
+    def block(start: int, stop: int) -> Any:
+        with lock:  # one network, one forward pass at a time
+            return plan.fields(start, stop)
+
+    _, *rest = plan.shape
+    array: Any = dask.array  # its stubs leave these untyped
+    return array.concatenate(
+        [
+            array.from_delayed(delayed(block)(a, b), (b - a, *rest), np.float32)
+            for a, b in plan.blocks()
+        ]
+    )
+
+
+def _plot_day(
+    ensemble: xr.Dataset, day: str, variable: str | None, *, grid: Any
+) -> Figure:
+    from st_cdgm.evaluation.report.maps import DayFields, MapGrid, plot_day_maps
+
+    names = [str(n) for n, v in ensemble.data_vars.items() if "realization" in v.dims]
+    name = names[0] if variable is None and names else variable
+    if name not in names:
+        raise InputError(
+            "the ensemble does not have this variable",
+            variable=str(variable),
+            found=", ".join(names),
+        )
+    stamps = [str(stamp)[:10] for stamp in ensemble["time"].values]
+    if day not in stamps:
+        raise InputError(
+            "the ensemble does not have this day",
+            found=f"{stamps[0]} to {stamps[-1]}" if stamps else "no day",
+            expected=day,
+        )
+
+    fields = ensemble[name].isel(time=stamps.index(day)).values  # (M, Y, X)
+    lat, lon = grid.lat_lon()
+    return plot_day_maps(
+        DayFields(
+            variable=name,
+            units=str(ensemble[name].attrs.get("units", "1")),
+            day=day,
+            truth=None,
+            baseline=None,
+            mean=fields.mean(axis=0),
+            members=fields,
+            spread=fields.std(axis=0, ddof=1) if len(fields) > 1 else None,
+        ),
+        MapGrid(lat=lat, lon=lon),
+    )
+
+
+def _present(files: RunFiles) -> Iterator[str]:
+    for name in ("scorecard", "diagnostics", "graph", "training", "config", "edges"):
+        if getattr(files, name):
+            yield name
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _preformatted(text: str) -> str:
+    return f"<pre>{escape(text)}</pre>"

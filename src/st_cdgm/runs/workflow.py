@@ -1,0 +1,121 @@
+"""The whole way of a run: data, training, downscaling, scores, report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from st_cdgm.runs.checks import check_before_training
+from st_cdgm.runs.console import Session, lasting, progress, show_results
+from st_cdgm.runs.directory import (
+    check_run_directory,
+    discard_replaced,
+    nothing_left_behind,
+    prepare_run,
+)
+from st_cdgm.runs.discovery import discover_if_possible
+from st_cdgm.runs.score_table import show_scorecard
+from st_cdgm.runs.scoring import (
+    MODEL,
+    ablate,
+    export_graph,
+    run_references,
+    score_test,
+    write_report,
+)
+from st_cdgm.runs.steps import downscale_test, open_data, train_model
+
+if TYPE_CHECKING:
+    from st_cdgm.config.schema import Config
+    from st_cdgm.data.task.prepared import PipelineViews
+    from st_cdgm.training.fit import TrainingResult
+
+
+def run_workflow(
+    config: Config, session: Session, *, resume: bool = False, overwrite: bool = False
+) -> Path:
+    """Train, downscale the test period, evaluate, report; return the report's path.
+
+    Parameters
+    ----------
+    config : Config
+        Settings of the run.
+    session : Session
+        Where progress and results are shown.
+    resume, overwrite : bool
+        What to do where ``run.dir`` holds a run: go on with it, or replace it.
+
+    Raises
+    ------
+    InputError
+        A setting, a file or the run directory cannot be used.
+    """
+    from st_cdgm.inference.downscale import check_daily
+    from st_cdgm.physics.coarse_means import CoarseMeans
+
+    how = {"resume": resume, "overwrite": overwrite}
+    with _begun(config, session, to_the_end=True, **how) as (run_dir, pipeline):
+        check_daily(pipeline.preprocessor)
+        CoarseMeans.of(
+            pipeline.preprocessor, config.inference.block_means, section="inference."
+        )
+        # The references need seconds and nothing from the model: what is wrong with the
+        # test period or with them is known before the long part.
+        references = run_references(config, pipeline, run_dir, session)
+        discard_replaced(run_dir)
+        checkpoint = train_model(
+            config, pipeline, run_dir, session, resume=resume
+        ).checkpoint
+        ensemble = downscale_test(config, checkpoint, run_dir, session)
+
+        scorecard = score_test(
+            config, pipeline, {MODEL: ensemble, **references}, run_dir, session
+        )
+        export_graph(config, checkpoint, run_dir)
+        ablate(config, checkpoint, pipeline, run_dir, session)
+        discover_if_possible(config, pipeline, run_dir, session)
+        with progress(session, "Report"):
+            report = write_report(run_dir, title=config.run.name)
+
+    show_scorecard(scorecard)
+    show_results({"Checkpoint": checkpoint, "Ensemble": ensemble, "Report": report})
+    return report
+
+
+def train_workflow(
+    config: Config, session: Session, *, resume: bool = False, overwrite: bool = False
+) -> TrainingResult:
+    """Train a model and say where it is; parameters as in :func:`run_workflow`."""
+    how = {"resume": resume, "overwrite": overwrite}
+    with _begun(config, session, to_the_end=False, **how) as (run_dir, pipeline):
+        discard_replaced(run_dir)
+        result = train_model(config, pipeline, run_dir, session, resume=resume)
+
+    best = f"{result.best_loss:.4f} in epoch {result.best_epoch + 1}"
+    show_results(
+        {
+            "Checkpoint": result.checkpoint,
+            "Validation loss": best if result.best_epoch >= 0 else "not computed",
+            "Training": f"{result.steps} updates in {lasting(result.seconds)}",
+        }
+    )
+    return result
+
+
+@contextmanager
+def _begun(
+    config: Config,
+    session: Session,
+    *,
+    to_the_end: bool,
+    resume: bool,
+    overwrite: bool,
+) -> Iterator[tuple[Path, PipelineViews]]:
+    """Check what can be checked, begin the run directory, read the data."""
+    check_before_training(config, to_the_end=to_the_end)
+    run_dir = check_run_directory(config, resume=resume, overwrite=overwrite)
+    with nothing_left_behind(run_dir, overwrite=overwrite):
+        prepare_run(config, session)
+        yield run_dir, open_data(config, session)
