@@ -17,9 +17,8 @@ import io
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import optimize
+from scipy import optimize, stats
 
-from st_cdgm.discovery.granger import mean_granger
 from st_cdgm.models.acyclicity import notears
 
 Graph = NDArray[np.bool_]
@@ -145,8 +144,41 @@ def r2_sortability(fields: NDArray[np.floating]) -> Graph:
     return edge
 
 
-def naive_granger(fields: NDArray[np.floating]) -> Graph:
-    return mean_granger(fields, level=LEVEL)
+def naive_granger(fields: NDArray[np.floating], *, level: float = LEVEL) -> Graph:
+    """Return edges by F-tests on spatial means, in sample: the textbook, as a warning.
+
+    Parameters
+    ----------
+    fields : ndarray
+        Shape ``(T, Q, y, x)``.
+    level : float
+        Significance of each test.
+
+    Returns
+    -------
+    ndarray of bool
+        ``[i, k]``: i -> k. Shape ``(Q, Q)``.
+    """
+    series = np.asarray(fields, np.float64).mean(axis=(2, 3))
+    past, now = series[:-1], series[1:]
+    n, q = past.shape
+    edge = np.zeros((q, q), dtype=bool)
+
+    for k in range(q):
+        small = np.column_stack([np.ones(n), past[:, k]])
+        without = _residual_sum(small, now[:, k])
+        for i in range(q):
+            if i == k:
+                continue
+            full = _residual_sum(np.column_stack([small, past[:, i]]), now[:, k])
+            f = (without - full) / (full / (n - 3))
+            edge[i, k] = stats.f.sf(f, 1, n - 3) < level
+    return edge
+
+
+def _residual_sum(design: Floats, y: Floats) -> float:
+    weights = np.linalg.lstsq(design, y, rcond=None)[0]
+    return float(((y - design @ weights) ** 2).sum())
 
 
 def empty(fields: NDArray[np.floating]) -> Graph:

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,6 +21,8 @@ import numpy as np
 from st_cdgm.errors import OutputError
 
 ELSEWHERE = "choose another output path"
+FileFacts = dict[str, dict[str, Any]]
+_BLOCK = 1 << 20
 
 
 def check_output_path(path: str | Path) -> Path:
@@ -102,27 +105,16 @@ def _probe(directory: Path, path: Path) -> None:
         ) from error
 
 
-FileFacts = dict[str, dict[str, Any]]
-_BLOCK = 1 << 20
-
-
 # -- Files -----------------------------------------------------------------------------
 
 
 def sync(path: Path) -> None:
     """Bring a file or a directory to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON and bring it to disk; the same content gives the same bytes."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    path.write_text(text, encoding="utf-8")
-    sync(path)
 
 
 def digest(path: Path) -> dict[str, Any]:
@@ -132,6 +124,112 @@ def digest(path: Path) -> dict[str, Any]:
         while block := handle.read(_BLOCK):
             mark.update(block)
     return {"bytes": path.stat().st_size, "sha256": mark.hexdigest()}
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
+    """Let ``write`` fill a temporary file beside ``path``, then move it there.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written; no part of it is left behind.
+    """
+    temporary = temporary_name(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        sync(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(
+            "The file cannot be written.",
+            file=path,
+            found=str(error),
+            remedy="check free space and permissions",
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_bytes(path: str | Path, content: bytes) -> Path:
+    """Write a whole file or none; raise OutputError where it cannot be written."""
+    return write_atomically(
+        Path(path), lambda temporary: temporary.write_bytes(content)
+    )
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write UTF-8 into an existing directory, a whole file or none.
+
+    Raises
+    ------
+    OutputError
+        If nothing can be written there.
+    """
+    return write_bytes(check_output_path(path), text.encode())
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write strict JSON into a directory that is published later, and sync it.
+
+    The same content gives the same bytes.
+    """
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    path.write_text(text, encoding="utf-8")
+    sync(path)
+
+
+def write_table(path: str | Path, rows: list[dict[str, Any]]) -> Path:
+    """Write rows as CSV; columns in order of appearance, nested values as JSON text.
+
+    Raises
+    ------
+    OutputError
+        If nothing can be written there.
+    """
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: _cell(native(value)) for key, value in row.items()})
+    return write_text(path, stream.getvalue())
+
+
+def _cell(value: Any) -> Any:
+    nested = isinstance(value, dict | list)
+    return json.dumps(value, ensure_ascii=False, allow_nan=False) if nested else value
+
+
+def move_directory(new: Path, target: Path, *, aside: Path | None = None) -> None:
+    """Put ``new`` in the place of ``target``; the old one goes only afterwards.
+
+    ``aside`` is where the old one waits, by default a hidden name beside it.
+    """
+    old = target.with_name(f".{target.name}-old") if aside is None else aside
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+
+    with suppress(OSError):  # some file systems refuse it
+        sync(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+# -- Plain values ----------------------------------------------------------------------
+
+
+def to_json(content: Any) -> str:
+    """Strict JSON (RFC 8259: no NaN), indented by 2, other alphabets kept."""
+    return json.dumps(native(content), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def native(value: Any) -> Any:
@@ -181,83 +279,3 @@ def _number(value: Any) -> float | str | None:
         return "inf" if value > 0 else "-inf"
     # str() of a single-precision number has the digits that belong to it.
     return float(str(value)) if isinstance(value, np.floating) else float(value)
-
-
-def to_json(content: Any) -> str:
-    """Strict JSON (RFC 8259: no NaN), indented by 2, other alphabets kept."""
-    return json.dumps(native(content), indent=2, ensure_ascii=False, allow_nan=False)
-
-
-def write_text(path: str | Path, text: str) -> Path:
-    """Write UTF-8 under a temporary name and rename it when it is complete.
-
-    Raises
-    ------
-    OutputError
-        If nothing can be written there.
-    """
-    target = check_output_path(path)
-    part = temporary_name(target)
-    try:
-        part.write_text(text, encoding="utf-8", newline="")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-    return target
-
-
-def write_table(path: str | Path, rows: list[dict[str, Any]]) -> Path:
-    """Write rows as CSV; columns in order of appearance, nested values as JSON text.
-
-    Raises
-    ------
-    OutputError
-        If nothing can be written there.
-    """
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: _cell(native(value)) for key, value in row.items()})
-    return write_text(path, stream.getvalue())
-
-
-def _cell(value: Any) -> Any:
-    nested = isinstance(value, dict | list)
-    return json.dumps(value, ensure_ascii=False, allow_nan=False) if nested else value
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
-    """Let ``write`` fill a temporary file beside ``path``, then move it there.
-
-    Raises
-    ------
-    OutputError
-        The file cannot be written; no part of it is left behind.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with temporary.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(
-            "The file cannot be written.",
-            file=path,
-            found=str(error),
-            remedy="check free space and permissions",
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return path
-
-
-def write_bytes(path: str | Path, content: bytes) -> Path:
-    """Write a whole file or none; raise OutputError where it cannot be written."""
-    return write_atomically(
-        Path(path), lambda temporary: temporary.write_bytes(content)
-    )

@@ -126,7 +126,7 @@ def test_an_interrupted_training_goes_on_by_the_command_that_it_names(
         patch.setattr(TrainingWatch, "updated", stop)
         result = train(files, tmp_path / "run", *small, "--overwrite")
     assert result.exit_code == EXIT_INTERRUPTED, result.output
-    named = result.stderr.rpartition("go on with: st-cdgm ")[2].strip()
+    named = result.stderr.rpartition("Go on with: st-cdgm ")[2].strip()
     assert named.startswith("train --config=demo_quick ")
     assert named.endswith("--resume")
     assert "--overwrite" not in named
@@ -450,13 +450,9 @@ def test_downscale_takes_the_thirtieth_of_february_of_360_days(
 
 
 def test_completion_is_offered_and_light():
-
+    code = "from st_cdgm.cli.main import app; app(prog_name='st-cdgm')"
     done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from st_cdgm.cli.main import app; app(prog_name='st-cdgm')",
-        ],
+        [sys.executable, "-X", "importtime", "-c", code],
         env={
             **os.environ,
             "_ST_CDGM_COMPLETE": "complete_bash",
@@ -467,4 +463,7 @@ def test_completion_is_offered_and_light():
         text=True,
         check=False,
     )
-    assert done.stdout.split() == ["train", "[]"], done.stderr
+    assert done.stdout.split() == ["train"]
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "st_cdgm.cli.main" in imported
+    assert not imported & {"torch", "hydra", "omegaconf", "numpy", "xarray"}

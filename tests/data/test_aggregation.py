@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from st_cdgm.data.read.readers import read_channels, read_targets
 from st_cdgm.data.time.calendar import CalendarDays, shared_steps
-from st_cdgm.data.time.daily import daily_method, time_steps
+from st_cdgm.data.time.daily import daily_method
+from st_cdgm.data.time.steps import time_steps
 from st_cdgm.errors import ConfigError, InputError
 
 CALENDARS = ["standard", "noleap", "360_day", "julian"]

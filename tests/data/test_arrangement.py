@@ -189,6 +189,56 @@ def test_the_columns_of_a_global_grid_close_the_circle():
     assert arrangement(moved).verdict(smooth=True) is None
 
 
+def soil(rng, steps=60, shape=(20, 30), memory=3.0):
+    """Soil moisture on land with a ragged coast: 62 % of the cells are missing.
+
+    Differences between soils stay, the weather's part changes within weeks.
+    """
+    coast = gaussian_filter(rng.normal(size=shape), 2.0)
+    coast = coast / coast.std() + 0.4 * rng.normal(size=shape)
+    soils = gaussian_filter(rng.normal(size=shape), 1.0)
+    weeks = gaussian_filter(rng.normal(size=(steps, *shape)), (memory, 2.0, 2.0))
+    field = 25.0 + 6.0 * soils / soils.std() + 3.0 * weeks / weeks.std()
+    return np.where(coast > np.quantile(coast, 0.62), field, np.nan)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 24, 120])
+@pytest.mark.parametrize("shape", [(20, 30), (40, 60)])
+def test_fields_of_land_alone_pass_and_their_scrambles_do_not(steps, shape):
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        field = soil(rng, steps, shape)
+        assert arrangement(field).verdict(smooth=False) is None, seed
+        cells = rng.permutation(field[0].size)
+        scattered = field.reshape(steps, -1)[:, cells].reshape(field.shape)
+        assert arrangement(scattered).verdict(smooth=False) is not None, seed
+        columns = field[:, :, rng.permutation(shape[1])]
+        assert arrangement(columns).verdict(smooth=False) is not None, seed
+
+
+def test_few_neighbours_with_values_are_not_judged():
+    field = weather(60, (12, 20))
+    islands = np.where(np.indices((12, 20)).sum(axis=0) % 2, field, np.nan)
+    islands[:, 2, 2:8] = field[:, 2, 2:8]
+    laid = arrangement(islands)
+    assert laid.unsure == "only 12 pairs of neighbouring cells have values"
+    assert laid.verdict(smooth=True) is None
+    assert arrangement(field).unsure is None
+
+
+def test_a_few_very_wide_cells_are_not_judged():
+    """At 11 degrees two neighbours may have nothing in common."""
+    noise = np.random.default_rng(0).normal(size=(60, 5, 5))
+    assert arrangement(noise).verdict(smooth=True) == "scattered"
+    laid = arrangement(noise, cell_width=11.0)
+    assert laid.verdict(smooth=True) is None
+    assert "25 cells of 11 degrees" in laid.unsure
+    # Small cells, or a large region of wide ones, are judged as ever.
+    assert arrangement(noise, cell_width=2.5).verdict(smooth=True) == "scattered"
+    globe = np.random.default_rng(0).normal(size=(60, 16, 32))
+    assert arrangement(globe, cell_width=11.0).verdict(smooth=True) == "scattered"
+
+
 def test_roughness_by_hand():
     # A ramp of n steps: differences 1 one way and 0 the other, variance (n^2-1)/12.
     ramp = np.broadcast_to(np.arange(10.0), (10, 10))

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from st_cdgm.data.files.open import open_dataset, time_bounds
-from st_cdgm.data.time.calendar import day_keys, duration, key_date, key_text
-from st_cdgm.data.time.timestamps import canonical_calendar
+from st_cdgm.data.time.axis import canonical_calendar, day_keys
+from st_cdgm.data.time.calendar import duration, key_date, key_text
 from st_cdgm.errors import ConfigError, InputError
 
 CALENDARS = [

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from st_cdgm.data.read.coarsen import coarsen_cube
-from st_cdgm.data.read.readers import ChannelCube, read_channels, read_targets
+from st_cdgm.data.read.cubes import ChannelCube
+from st_cdgm.data.read.readers import read_channels, read_targets
 from st_cdgm.data.space.blocks import (
     ConservativeRegridder,
     block_mean,

@@ -9,6 +9,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from st_cdgm.data.read.cubes import ChannelCube
 from st_cdgm.data.read.derived.appending import (
     add_derived,
     derivable,
@@ -16,7 +17,7 @@ from st_cdgm.data.read.derived.appending import (
     read_with_derived,
     required_inputs,
 )
-from st_cdgm.data.read.readers import ChannelCube, read_channels
+from st_cdgm.data.read.readers import read_channels
 from st_cdgm.data.space.gradients import (
     EARTH_RADIUS,
     OMEGA,

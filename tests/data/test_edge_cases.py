@@ -17,8 +17,9 @@ from climate_files import LAT, LON, dataset, field, on_levels, predictors, times
 
 from st_cdgm.data.files.open import data_variables, open_dataset
 from st_cdgm.data.read.readers import read_channels, read_static, read_targets
-from st_cdgm.data.space.coordinates import select_region
-from st_cdgm.data.space.grid import Grid, interpolation
+from st_cdgm.data.space.coordinates import read_grid
+from st_cdgm.data.space.grid import interpolation
+from st_cdgm.data.tables.selection import select_region
 from st_cdgm.errors import InputError, MissingVariableError
 
 MM_PER_DAY = 86400.0
@@ -202,7 +203,7 @@ def test_real_packed_levels_with_negative_scale(real_data):
     with netCDF4.Dataset(path) as file:
         file["z"].set_auto_mask(False)  # a fill value of NaN says nothing to integers
         np.testing.assert_allclose(ds.z.values, file["z"][:], rtol=1e-6)
-    grid = Grid.from_dataset(ds, variable="z")
+    grid = read_grid(ds, variable="z")
     assert (grid.shape, grid.lat[0], grid.lat[-1]) == ((241, 480), 90.0, -90.0)
 
 
@@ -737,14 +738,14 @@ def test_region_across_the_dateline(tmp_path):
     np.testing.assert_array_equal(cut.lon, [150.0, 180.0, 210.0])
     cut = select_region(ds, lon_range=(-31.0, 31.0))
     np.testing.assert_array_equal(cut.lon, [330.0, 0.0, 30.0])
-    assert list(Grid.from_dataset(cut).lon) == [-30.0, 0.0, 30.0]
+    assert list(read_grid(cut).lon) == [-30.0, 0.0, 30.0]
 
 
 def test_both_longitude_conventions_interpolate_alike(tmp_path):
-    target = Grid.from_dataset(with_lon(176.0, 178.0, 179.0, 181.0))
+    target = read_grid(with_lon(176.0, 178.0, 179.0, 181.0))
     ramp = np.arange(4.0)[None, :].repeat(3, axis=0)
-    east = Grid.from_dataset(with_lon(175.0, 177.5, 180.0, 182.5))
-    both = Grid.from_dataset(with_lon(175.0, 177.5, -180.0, -177.5))
+    east = read_grid(with_lon(175.0, 177.5, 180.0, 182.5))
+    both = read_grid(with_lon(175.0, 177.5, -180.0, -177.5))
     first, second = (interpolation(g, target).apply(ramp) for g in (east, both))
     np.testing.assert_array_equal(first, second)
     np.testing.assert_allclose(first[0], [0.4, 1.2, 1.6, 2.4])

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from st_cdgm.data.files.open import open_dataset
-from st_cdgm.data.space.coordinates import horizontal_coordinates, select_region
+from st_cdgm.data.space.coordinates import locate, read_grid
 from st_cdgm.data.space.grid import Grid, interpolation, nearest_index
+from st_cdgm.data.tables.selection import select_region
 from st_cdgm.errors import GridMismatchError, InputError, MissingVariableError
 
 
@@ -45,7 +46,7 @@ def great_circle(lat1, lon1, lat2, lon2):
 
 def test_regular_grid_keeps_the_order_of_the_file():
     ds = predictors().isel(lat=slice(None, None, -1))
-    grid = Grid.from_dataset(ds)
+    grid = read_grid(ds)
     assert grid.regular
     assert grid.shape == (3, 4)
     np.testing.assert_array_equal(grid.lat, LAT[::-1])
@@ -59,8 +60,8 @@ def test_d11_coordinates_are_found_by_attributes_not_by_substrings():
     ds = predictors().rename(lat="phi", lon="lambda")
     ds = ds.assign_coords(flat=("time", np.arange(4.0)))
     ds["relative_longitude_index"] = ("lambda", np.arange(4.0))
-    assert horizontal_coordinates(ds, "t_850") == ("phi", "lambda")
-    grid = Grid.from_dataset(ds)
+    assert locate(ds).pair(ds["t_850"].dims) == ("phi", "lambda")
+    grid = read_grid(ds)
     assert (grid.y_name, grid.x_name) == ("phi", "lambda")
 
 
@@ -68,7 +69,7 @@ def test_names_serve_where_there_are_no_attributes():
     ds = predictors()
     for name in ("lat", "lon"):
         ds[name].attrs.clear()
-    grid = Grid.from_dataset(ds.rename(lat="Latitude", lon="Longitude"))
+    grid = read_grid(ds.rename(lat="Latitude", lon="Longitude"))
     assert grid.y_attrs["standard_name"] == "latitude"
     assert grid.x_attrs["units"] == "degrees_east"
 
@@ -82,7 +83,7 @@ def test_two_dimensional_coordinates_stored_as_plain_variables():
             "nav_lon": (("y", "x"), grid.lon),
         }
     )
-    found = Grid.from_dataset(ds, variable="pr")
+    found = read_grid(ds, variable="pr")
     assert not found.regular
     assert found.kind == "curvilinear"
     assert found.y is None
@@ -99,7 +100,7 @@ def test_transposed_coordinates_follow_the_axis_attributes():
         x=("x", np.arange(7.0), {"axis": "X"}),
         y=("y", np.arange(6.0), {"axis": "Y"}),
     )
-    found = Grid.from_dataset(ds)
+    found = read_grid(ds)
     assert (found.y_name, found.x_name) == ("y", "x")
     np.testing.assert_array_equal(found.lat, grid.lat)
 
@@ -107,7 +108,7 @@ def test_transposed_coordinates_follow_the_axis_attributes():
 def test_bounds_with_units_of_latitude_are_not_coordinates(real_data):
     name = "tas_EUR-22_MPI-M-MPI-ESM-LR_rcp85_r1i1p1_GERICS-REMO2015_v1_mon_202101.nc"
     ds = open_dataset(real_data / "edge_cases" / name, role="lr")
-    grid = Grid.from_dataset(ds, variable="tas")
+    grid = read_grid(ds, variable="tas")
     assert grid.shape == (201, 225)
     assert grid.kind == "rotated_latitude_longitude"
     assert grid.mapping is not None
@@ -137,7 +138,7 @@ def test_unusable_coordinates(change, problem):
         if name in changed.coords:
             changed[name].attrs = ds[name].attrs
     with pytest.raises(InputError, match=problem) as caught:
-        Grid.from_dataset(changed, file="a.nc")
+        read_grid(changed, file="a.nc")
     assert caught.value.facts["file"] == "a.nc"
     assert caught.value.facts["remedy"]
 
@@ -151,7 +152,7 @@ def test_unstructured_grid_is_refused():
         },
     )
     with pytest.raises(MissingVariableError, match="two-dimensional grid"):
-        Grid.from_dataset(ds)
+        read_grid(ds)
 
 
 # -- Longitudes ------------------------------------------------------------------------
@@ -169,7 +170,7 @@ def test_unstructured_grid_is_refused():
 def test_longitudes_are_continuous_and_otherwise_untouched(given, expected):
     ds = predictors()
     ds = ds.assign_coords(lon=("lon", given, ds.lon.attrs))
-    np.testing.assert_allclose(Grid.from_dataset(ds).lon, expected)
+    np.testing.assert_allclose(read_grid(ds).lon, expected)
 
 
 def test_two_dimensional_longitudes_across_greenwich():
@@ -182,7 +183,7 @@ def test_two_dimensional_longitudes_across_greenwich():
         }
     )
     assert np.abs(np.diff(lon, axis=1)).max() > 300
-    np.testing.assert_allclose(Grid.from_dataset(ds).lon, grid.lon - 5.0, atol=1e-9)
+    np.testing.assert_allclose(read_grid(ds).lon, grid.lon - 5.0, atol=1e-9)
 
 
 # -- Comparison ------------------------------------------------------------------------
@@ -241,7 +242,7 @@ def test_area_weights_are_the_cosine_of_latitude():
 def test_state_round_trip_through_json(kind):
     grid = turned()
     if kind == "regular":
-        grid = Grid.from_dataset(predictors())
+        grid = read_grid(predictors())
     else:
         grid = Grid(
             lat=grid.lat,
@@ -273,12 +274,12 @@ def test_coords_give_back_the_grid(real_data):
     """A data set built from ``coords`` alone is read as the same grid."""
     name = "small_rotPole_precipitation.nc"
     ds = open_dataset(real_data / "edge_cases" / name, role="lr")
-    grid = Grid.from_dataset(ds, variable="pr")
+    grid = read_grid(ds, variable="pr")
     coords = grid.coords()
     assert (
         coords["rotated_pole"][2]["grid_mapping_name"] == "rotated_latitude_longitude"
     )
-    again = Grid.from_dataset(xr.Dataset(coords=coords))
+    again = read_grid(xr.Dataset(coords=coords))
     grid.check_same(again)
     assert again.mapping == grid.mapping
     np.testing.assert_array_equal(again.x, grid.x)
@@ -421,9 +422,7 @@ def test_d25_region_across_greenwich_comes_in_one_piece(lon_range):
         coords={"lat": [0.0, 1.0], "lon": lon},
     )
     cut = select_region(ds, lon_range=lon_range)
-    np.testing.assert_allclose(
-        Grid.from_dataset(cut).lon, [-10.0, -5.0, 0.0, 5.0, 10.0]
-    )
+    np.testing.assert_allclose(read_grid(cut).lon, [-10.0, -5.0, 0.0, 5.0, 10.0])
 
 
 def test_d25_whole_circle_and_empty_region():

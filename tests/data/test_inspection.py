@@ -274,6 +274,46 @@ def test_scrambled_fields_are_not_usable(tmp_path):
     assert "not where the coordinates say" in verdict(report, "hr").because
 
 
+@pytest.mark.parametrize("steps", [3, 70])
+def test_soil_moisture_on_land_alone_is_warned_about_and_usable(tmp_path, steps):
+    """Rows share few cells with values, and soil keeps its water for weeks."""
+    from test_arrangement import soil
+
+    lat, lon = np.arange(35.0, 45.0, 0.5), np.arange(-10.0, 5.0, 0.5)
+    for seed in range(5):
+        field = soil(np.random.default_rng(seed), steps, memory=5.0)
+        da = xr.DataArray(
+            field.astype(np.float32),
+            dims=("time", "lat", "lon"),
+            attrs={"units": "kg m-2", "standard_name": "moisture_content"},
+        )
+        ds = dataset({"mrsos": da}, lat=lat, lon=lon)
+        report = inspect_file(write(ds, tmp_path / f"{seed}.nc"))
+        assert report.problems == ()
+        assert verdict(report, "lr").usable
+        assert report.notes == (
+            "62% missing, always in the same cells (variable mrsos)",
+        )
+
+
+def test_a_small_extract_of_very_wide_cells_is_not_condemned(tmp_path):
+    lat, lon = np.arange(20.0, 70.0, 11.0), np.arange(-20.0, 30.0, 11.0)
+    values = 1e5 + 500.0 * np.random.default_rng(0).normal(size=(70, 5, 5))
+    da = xr.DataArray(
+        values.astype(np.float32), dims=("time", "lat", "lon"), attrs={"units": "Pa"}
+    )
+    report = inspect_file(
+        write(dataset({"psl": da}, lat=lat, lon=lon), tmp_path / "a.nc")
+    )
+    assert report.problems == ()
+    assert verdict(report, "lr").usable
+    (note,) = report.notes
+    assert "cannot be judged (variable psl; 25 cells of 11 degrees" in note
+    fine = dataset({"psl": da}, lat=lat / 11.0 + 40.0, lon=lon / 11.0)
+    (problem,) = inspect_file(write(fine, tmp_path / "b.nc")).problems
+    assert "as rough as shuffled values" in problem
+
+
 def test_exchanged_axes_are_named_with_the_way_back(tmp_path):
     ds = fine(70)
     ds["tas"] = ds.tas.copy(data=ds.tas.values.transpose(0, 2, 1).reshape(ds.tas.shape))

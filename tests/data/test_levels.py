@@ -6,11 +6,12 @@ import xarray as xr
 from climate_files import field, on_levels, predictors
 
 from st_cdgm.data.files.open import open_dataset
-from st_cdgm.data.read.channels import select_channels, split_levels
+from st_cdgm.data.read.channels import select_channels
 from st_cdgm.data.variables.levels import (
     channel_name,
     level_of,
     level_values,
+    split_levels,
     vertical_name,
 )
 from st_cdgm.errors import InputError, MissingVariableError

@@ -11,6 +11,7 @@ from st_cdgm.data.files.open import open_dataset
 from st_cdgm.data.inspect.files import inspect_file
 from st_cdgm.data.pipeline import NetCDFDataPipeline
 from st_cdgm.data.read.readers import read_channels, read_static, read_targets
+from st_cdgm.data.space.coordinates import locate
 from st_cdgm.data.space.grid import interpolation
 from st_cdgm.errors import InputError
 
@@ -166,7 +167,7 @@ def test_a_task_on_a_region_in_two_pieces(tmp_path, case):
 def test_other_longitudes_are_left_as_they_are(lon):
     assert first_column(np.array(lon)) == 0
     given = xr.Dataset(coords={"lat": LAT, "lon": lon})
-    assert in_one_piece(given) is given
+    assert in_one_piece(given, locate(given).pair()) is given
 
 
 @pytest.mark.parametrize("lon", [LEFT["unsorted"], LEFT["repeated"]])

@@ -5,6 +5,7 @@ import pytest
 from climate_files import dataset, field, on_levels, predictors, times, write
 
 from st_cdgm.data.read.readers import read_channels, read_static, read_targets
+from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.time.windows import window_index
 from st_cdgm.errors import GridMismatchError, InputError, MissingVariableError
@@ -181,7 +182,7 @@ def test_an_anomaly_in_kelvin_is_no_temperature(tmp_path):
 
 @pytest.fixture
 def grid() -> Grid:
-    return Grid.from_dataset(predictors())
+    return read_grid(predictors())
 
 
 def static(**extra):
@@ -317,3 +318,37 @@ def test_real_tasks_load(real_data):
         ordinal = cube.days.ordinal
         for window in window_index(ordinal, 6):
             assert ordinal[window[-1]] - ordinal[window[0]] == 5
+
+
+def test_coordinates_are_found_once_per_file(tmp_path, monkeypatch):
+    from st_cdgm.data.files import layouts
+    from st_cdgm.data.files import open as opening
+    from st_cdgm.data.space import coordinates
+
+    path, calls = write(predictors(5), tmp_path / "a.nc"), []
+
+    def counted(ds):
+        calls.append(ds)
+        return found(ds)
+
+    found = coordinates.locate
+    for module in (coordinates, layouts, opening):
+        monkeypatch.setattr(module, "locate", counted)
+    read_channels(path)
+    assert len(calls) == 1
+    later = predictors(3).assign_coords(time=times(3, start="2001-01-06"))
+    read_channels([path, write(later, tmp_path / "b.nc")])
+    assert len(calls) == 4  # what is in the joined data set is found again
+
+
+def test_channels_carry_what_all_attributes_of_the_file_tell(tmp_path, caplog):
+    tas = field(280.0, 300.0, units="K", standard_name="air_temperature")
+    spread = field(0.0, 9.0, units="K", standard_name="air_temperature")
+    spread.attrs["cell_methods"] = "time: range"
+    path = write(dataset({"tas": tas, "dtr": spread}), tmp_path / "a.nc")
+    for cube in (read_channels(path), read_targets(path)):
+        known, unknown = (variable.quantity for variable in cube.variables)
+        assert known is not None
+        assert (known.key, unknown) == ("temperature", None)
+        cube.load()
+    assert "outside" not in caplog.text  # a range of 0 K is no temperature

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from st_cdgm.data.time.calendar import day_keys
+from st_cdgm.data.time.axis import day_keys
 from st_cdgm.data.time.periods import (
     check_period,
     days_in_periods,

@@ -12,12 +12,11 @@ from matplotlib.patches import FancyArrowPatch
 
 from st_cdgm.errors import InputError, OutputError
 from st_cdgm.evaluation.graph.matrix import Edge
-from st_cdgm.evaluation.report.maps import DayFields, MapGrid, kind_of, plot_day_maps
+from st_cdgm.evaluation.graph.plots import plot_dag_graph, plot_dag_heatmap
+from st_cdgm.evaluation.report.maps import DayMaps, MapGrid, kind_of, plot_day_maps
 from st_cdgm.evaluation.report.plots import (
     figure_png,
     figure_svg,
-    plot_dag_graph,
-    plot_dag_heatmap,
     plot_rank_histograms,
     plot_spectra,
     plot_training_curves,
@@ -176,11 +175,11 @@ def test_kind_of(variable, units, kind):
     assert kind_of(variable, units) == kind
 
 
-def day_fields(variable: str, units: str, scale: float = 1.0) -> DayFields:
+def day_fields(variable: str, units: str, scale: float = 1.0) -> DayMaps:
     rng = np.random.default_rng(0)
     values = scale * np.abs(rng.standard_normal((7, 4, 6)))
     values[:, :, :2] = np.nan  # sea
-    return DayFields(
+    return DayMaps(
         variable=variable,
         units=units,
         day="2003-01-01",
@@ -202,7 +201,7 @@ def test_maps_share_one_scale_except_spread_and_error():
     maps = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
     assert list(maps) == [
         "Truth",
-        "Baseline (first guess)",
+        "Baseline",
         "Ensemble mean",
         "Member 1",
         "Member 2",
@@ -237,7 +236,7 @@ def test_coast_comes_from_the_land_fraction_or_else_from_the_valid_cells():
 
 
 def test_maps_say_what_is_not_stored():
-    fields = DayFields(
+    fields = DayMaps(
         variable="tas",
         units="degC",
         day="2003-01-01",
@@ -249,7 +248,7 @@ def test_maps_say_what_is_not_stored():
     )
     figure = plot_day_maps(fields, grid_of())
     words = {axes.get_title(): texts(axes) for axes in figure.axes if axes.get_title()}
-    assert words["Baseline (first guess)"] == {"not stored"}
+    assert words["Baseline"] == {"not stored"}
     assert words["Truth"] == {"no data"}
     assert words["Member 2"] == {"not stored"}
     assert figure_png(figure).startswith(b"\x89PNG")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.errors import InputError, OutputError
@@ -274,12 +275,12 @@ def test_compliance_checker_is_content(tmp_path):
 
 def test_real_grids(real_data, tmp_path):
     with xr.open_dataset(real_data / "edge_cases/small_rotPole_precipitation.nc") as ds:
-        grid = Grid.from_dataset(ds)
+        grid = read_grid(ds)
     fields = some_fields(targets=1, shape=grid.shape)
     ds = read(write(tmp_path / "out.nc", grid, targets=[PR], fields=fields))
     np.testing.assert_array_equal(ds["pr"].values, fields[:, :, 0])
     assert ds["pr"].encoding["grid_mapping"] == "rotated_pole"
-    assert Grid.from_dataset(ds).shape == grid.shape
+    assert read_grid(ds).shape == grid.shape
 
 
 # --- what is left after a failure -----------------------------------------------------
@@ -344,7 +345,7 @@ def test_read_only_file_system_is_refused(tmp_path, monkeypatch):
     def refuse(*_args, **_kwargs):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(writer_module.os, "open", refuse)
+    monkeypatch.setattr("os.open", refuse)
     with pytest.raises(OutputError, match="Read-only file system") as caught:
         check_output_path(tmp_path / "out.nc")
     assert "out.nc" in str(caught.value)

@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from st_cdgm.data.space.gradients import EARTH_RADIUS
 from st_cdgm.data.variables.fields import Channel, TargetVariable
 from st_cdgm.errors import ConfigError, InputError
-from st_cdgm.physics.blocks import complete_blocks
-from st_cdgm.physics.derivatives import EARTH_RADIUS, WindDerivatives
-from st_cdgm.physics.terms import loss_block_mean
+from st_cdgm.physics.blocks import complete_blocks, loss_block_mean
+from st_cdgm.physics.derivatives import WindDerivatives
 from st_cdgm.physics.wind import (
     compute_divergence,
     compute_vorticity,

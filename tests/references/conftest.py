@@ -13,8 +13,9 @@ from st_cdgm.data.fit.codecs.choice import build_codec
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.fit.statistics import fit_preprocessor
 from st_cdgm.data.space.grid import Grid
-from st_cdgm.data.time.calendar import day_keys
-from st_cdgm.data.variables.fields import Channel, FieldArrays, TargetVariable
+from st_cdgm.data.task.days import FieldArrays
+from st_cdgm.data.time.axis import day_keys
+from st_cdgm.data.variables.fields import Channel, TargetVariable
 
 TARGETS = (
     TargetVariable(name="tasmin", units="degC", standard_name="air_temperature"),
@@ -108,15 +109,7 @@ def simulate(*, years=4, step=3, strategy="lr_interp", gaps=False, seed=0):
         seq_len=1,
         periods={},
     )
-    everything = FieldArrays(
-        day=days.day,
-        ordinal=days.ordinal,
-        season=days.season,
-        lr=preprocessor.standardise_lr(raw),
-        baseline=preprocessor.predict_baseline(raw, days.season),
-        hr=hr,
-        calendar=days.calendar,
-    )
+    everything = FieldArrays.prepared(preprocessor, days, raw, hr)
     return World(everything.select(train), everything.select(test), preprocessor)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from st_cdgm.data.variables.fields import FieldArrays
+from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.errors import ConfigError, InputError
 from st_cdgm.evaluation.metrics.probabilistic import crps
 from st_cdgm.references.base import Reference, build_reference
@@ -34,6 +34,7 @@ def fitted(world):
 
 def test_registry_knows_its_methods_by_name():
     assert set(NAMES) <= set(names("reference"))
+    assert "persistence" not in names("reference")
     assert all(issubclass(get("reference", name), Reference) for name in NAMES)
     with pytest.raises(ConfigError, match="no reference of this name") as caught:
         build_reference("persistence")
@@ -193,7 +194,8 @@ def test_analogs_stay_in_the_season(world):
     # the same weather half a year later is not looked at
     reference = build_reference("analogs").fit(world.train, world.preprocessor)
     day = world.train.select(slice(0, 1))
-    shifted = replace(day, season=(day.season + np.float32(0.5)) % 1)
+    later = (day.season + np.float32(0.5)) % 1
+    shifted = replace(day, days=replace(day.days, season=later))
     fields = reference.predict(shifted, members=1, seed=0)
     assert not np.array_equal(fields[:, 0], day.hr, equal_nan=True)
 

@@ -28,7 +28,7 @@ from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.models.config import ModelConfig
 from st_cdgm.models.st_cdgm import STCDGM
-from st_cdgm.outputs import sync
+from st_cdgm.outputs import move_directory, sync
 from st_cdgm.registry import naming, plugins
 
 FORMAT_VERSION = 1
@@ -86,6 +86,7 @@ def save_checkpoint(
         "baseline_std": model.baseline_std.flatten().tolist(),
         **(extra or {}),
     }
+
     if plugins():
         meta["plugins"] = plugins()
 
@@ -102,20 +103,10 @@ def save_checkpoint(
         for name in names:
             (temporary / name).chmod(0o644)
             sync(temporary / name)
-        _replace_directory(temporary, directory)
+        move_directory(temporary, directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return directory
-
-
-def _replace_directory(new: Path, target: Path) -> None:
-    """Put ``new`` in the place of ``target``; the old one goes only afterwards."""
-    old = target.with_name(f".{target.name}-old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _what_lies_there(directory: Path) -> str:

@@ -20,6 +20,7 @@ def doctor(ctx: typer.Context) -> None:
     out = console()
     styles = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "bold red"}
     failed = False
+
     for check in run_checks():
         failed |= check.status is Status.FAIL
         out.print(

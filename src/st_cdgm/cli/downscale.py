@@ -37,6 +37,13 @@ def downscale(
     guidance_scale: Annotated[
         float, typer.Option(help="Strength of the causal states; 1: the model itself.")
     ] = 1.0,
+    regrid: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|bilinear|conservative|none",
+            help="For data on another grid that covers the model's; auto: bilinear.",
+        ),
+    ] = "auto",
     block_means: Annotated[
         list[str] | None,
         typer.Option(
@@ -68,6 +75,7 @@ def downscale(
         seed=seed,
         start=start,
         end=end,
+        regrid=regrid,
         sampling=Sampling(
             sampler=sampler,
             steps=steps,

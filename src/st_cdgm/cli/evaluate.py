@@ -10,8 +10,6 @@ import typer
 from st_cdgm.cli._options import session
 from st_cdgm.runs.console import start_logging
 
-MODEL = "st-cdgm"  # the name of --prediction among the sources
-
 
 def evaluate(
     ctx: typer.Context,
@@ -28,13 +26,21 @@ def evaluate(
             metavar="NAME=FILE", help="Another forecast to compare; may be repeated."
         ),
     ] = None,
+    mask: Annotated[
+        str,
+        typer.Option(
+            metavar="common|truth|strict",
+            help="common: score what all have. truth: every cell and day with truth "
+            "must be predicted. strict: and no other.",
+        ),
+    ] = "common",
 ) -> None:
     """Score an ensemble and write scorecard.json, scorecard.csv, diagnostics.nc.
 
     Example: st-cdgm evaluate --prediction OUT.nc --truth HR.nc --output scores
     --reference analogs=ANALOGS.nc
     """
-    references = _references(reference or [])
+    references = _references(reference or [], prediction.stem)
     from st_cdgm.outputs import check_output_directory
     from st_cdgm.runs.score_table import show_scorecard
     from st_cdgm.runs.scoring import score_files
@@ -43,17 +49,18 @@ def evaluate(
     start_logging(current)
     check_output_directory(output)
     scorecard = score_files(
-        prediction, truth, output, references=references, session=current
+        prediction, truth, output, references=references, mask=mask, session=current
     )
     show_scorecard(scorecard)
+    typer.echo(scorecard.protocol["scored"]["mask"]["text"])
     typer.echo(f"Scores: {output / 'scorecard.json'}")
 
 
-def _references(texts: list[str]) -> dict[str, Path]:
-    """Read the references; each needs a name of its own."""
+def _references(texts: list[str], prediction: str) -> dict[str, Path]:
+    """Read the references; each needs a name of its own, as ``prediction`` has."""
     references: dict[str, Path] = {}
     for name, file in map(_named_file, texts):
-        if name == MODEL or name in references:
+        if name == prediction or name in references:
             raise typer.BadParameter(
                 f"the name {name} is taken; choose another: OTHER_NAME={file}",
                 param_hint="--reference",

@@ -9,7 +9,7 @@ import typer
 
 from st_cdgm.cli._options import session
 from st_cdgm.runs.console import start_logging
-from st_cdgm.runs.inspection import inspect_files, show_pair
+from st_cdgm.runs.inspection import inspect_files, show_fit, show_pair
 
 EXIT_UNUSABLE = 2
 
@@ -28,6 +28,13 @@ def inspect(
             help="Check whether predictors and targets belong together.",
         ),
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Check whether a trained model can downscale the files, together.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     output: Annotated[
         Path | None,
@@ -37,12 +44,13 @@ def inspect(
     """Show what data files hold, what is wrong, and what they can be used for.
 
     A file that cannot be read does not keep the others from being shown. Exit code 2:
-    there was one, or a pair is not usable.
+    there was one, a pair is not usable, or the files do not fit the model.
 
     Examples: st-cdgm inspect predictors.nc targets.nc
     st-cdgm inspect --pair predictors.nc targets.nc
+    st-cdgm inspect --checkpoint RUN/checkpoints/best new_predictors.nc
     """
-    if not files and pair is None:
+    if not files and (pair is None or checkpoint is not None):
         raise typer.BadParameter("name at least one file, or --pair LR HR")
     from st_cdgm.outputs import to_json, write_text
 
@@ -58,6 +66,15 @@ def inspect(
         code = code or (0 if paired.usable else EXIT_UNUSABLE)
         if shown:
             show_pair(paired)
+
+    if checkpoint is not None and files and not code:
+        from st_cdgm.runs.predictor_files import predictor_report
+
+        fit = predictor_report(checkpoint, files)
+        content["checkpoint"] = fit.to_dict()
+        code = EXIT_UNUSABLE if fit.problems else 0
+        if shown:
+            show_fit(fit, checkpoint)
 
     if output is not None:
         write_text(output, to_json(content) + "\n")

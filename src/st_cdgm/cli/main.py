@@ -67,6 +67,7 @@ class ReadableErrors(TyperGroup):
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise _interrupted(ctx) from error
             raise
+
         except Exception as error:
             if _is_control_flow(error):
                 _suggest_key(error, ctx)
@@ -111,14 +112,17 @@ def _interrupted(ctx: typer.Context) -> typer.Exit:
     """Say what a stopped command leaves behind and how to go on; return the exit."""
     verb, log = ctx.invoked_subcommand, session(ctx).log_file
     kept = "no unfinished file is left"
-    again = "run the same command again: it starts anew"
-    if verb == "preprocess":
-        again = "run the same command again: it goes on where it stopped"
-    if log is not None and (log.parent / "checkpoints").is_dir():
-        kept += f"; the checkpoints so far are in {log.parent / 'checkpoints'}"
-        if verb in ("run", "train"):
-            again = f"go on with: {_resuming(ctx.meta[WORDS])}"
-    show("Interrupted", f"{kept}; {again}")
+    if log is None or not (log.parent / "checkpoints").is_dir():
+        how = "goes on where it stopped" if verb == "preprocess" else "starts anew"
+        show("Interrupted", f"{kept}; run the same command again: it {how}")
+        return typer.Exit(EXIT_INTERRUPTED)
+
+    show(
+        "Interrupted",
+        f"{kept}; the checkpoints so far are in {log.parent / 'checkpoints'}",
+    )
+    if verb in ("run", "train"):
+        show("Go on with", _resuming(ctx.meta[WORDS]))
     return typer.Exit(EXIT_INTERRUPTED)
 
 

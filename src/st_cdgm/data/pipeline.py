@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from st_cdgm.data.files.open import Paths
 from st_cdgm.data.fit.baseline.combined import build_baseline
@@ -24,13 +25,13 @@ from st_cdgm.data.fit.statistics import fit_preprocessor, with_given_statistics
 from st_cdgm.data.read.derived.appending import read_with_derived
 from st_cdgm.data.read.readers import read_static, read_targets
 from st_cdgm.data.task.config import DataConfig
-from st_cdgm.data.task.days import DayFields, memory_bytes
+from st_cdgm.data.task.days import DayFields, FieldArrays, memory_bytes
 from st_cdgm.data.task.labels import GridMetadata
 from st_cdgm.data.task.paired_days import PreparedReader, pair_days
 from st_cdgm.data.task.prepared import PipelineViews
 from st_cdgm.data.time.periods import described_periods
 from st_cdgm.data.time.splits import SplitConfig, split_days
-from st_cdgm.data.variables.fields import FieldArrays, TargetVariable
+from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.errors import ConfigError
 
 __all__ = ["DataConfig", "GridMetadata", "NetCDFDataPipeline"]
@@ -258,22 +259,7 @@ class NetCDFDataPipeline(PipelineViews):
             bytes_per_day=self.preprocessor.bytes_per_day,
             memory=memory // 2,
         )
-        self._arrays: dict[str | None, FieldArrays] = {}
-
-    @property
-    def baseline_strategy(self) -> str:
-        """Configured first guess."""
-        return self.config.baseline_strategy
-
-    @property
-    def baseline_factor(self) -> int:
-        """Block side of ``hr_smoothing``, cells."""
-        return self.config.baseline_factor
-
-    @property
-    def normalize(self) -> bool:
-        """Whether predictors are standardised."""
-        return self.config.normalize
+        self._arrays = {}
 
     @property
     def lr_dataset_raw(self) -> xr.Dataset:
@@ -293,40 +279,14 @@ class NetCDFDataPipeline(PipelineViews):
             values = source.hr.values.data[source.of_hr]
         return self._fine(values, physical=True)
 
-    @property
-    def baseline_raw(self) -> xr.Dataset:
-        """First guess in target units; its attribute says whether it is an oracle."""
-        return self._fine(self.arrays(None).baseline, physical=True).assign_attrs(
-            baseline=self.preprocessor.baseline.strategy,
-            oracle=str(self.preprocessor.baseline.oracle).lower(),
-        )
-
     def prepared_reader(self) -> PreparedReader:
         """Return what computes :meth:`prepared`; it can be sent to other processes."""
         return PreparedReader(source=self.source, preprocessor=self.preprocessor)
 
-    def arrays(self, split: str | None = None) -> FieldArrays:
-        """Return the days of a split in memory, all days for None.
-
-        Raises
-        ------
-        ConfigError
-            If there is no such split.
-        """
-        if split not in self._arrays:
-            index = self._index(split)
-            raw, truth = self.source.read(index)
-            days = self.days.select(index)
-            self._arrays[split] = FieldArrays(
-                day=days.key,
-                ordinal=days.ordinal,
-                season=days.season,
-                lr=self.preprocessor.standardise_lr(raw),
-                baseline=self.preprocessor.predict_baseline(raw, days.season, truth),
-                hr=truth,
-                calendar=days.calendar,
-            )
-        return self._arrays[split]
+    def _physical(self, index: NDArray[np.int64]) -> FieldArrays:
+        raw, truth = self.source.read(index)
+        days = self.days.select(index)
+        return FieldArrays.prepared(self.preprocessor, days, raw, truth)
 
     def _apply_target_transform(self) -> None:
         """Turn named transforms into codec options."""

@@ -1,9 +1,8 @@
-"""Linear Granger tests between gridded variables.
+"""A linear Granger test between gridded variables.
 
-``patch_granger``: each variable is regressed on the 3 x 3 neighbourhoods of all
-variables a day before, on training years; an edge is decided by the held-out gain, with
-the rule that the neural network's edges are decided by. ``mean_granger``: the textbook
-F-test on spatial means, in sample, kept as a warning.
+Each variable is regressed on the 3 x 3 neighbourhoods of all variables a day before, on
+training years; an edge is decided by the held-out gain, with the rule that the neural
+network's edges are decided by.
 
 References
 ----------
@@ -16,7 +15,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from st_cdgm.discovery.anomalies import inner_cells, patches
 from st_cdgm.discovery.verdicts import EdgeVerdicts, judge_edges, shadow_days
@@ -151,56 +149,14 @@ class _Moments:
 
     def errors(self) -> tuple[Floats, Floats, Floats]:
         """Return the errors per year: full, without each i, with each shadow."""
-        every = list(range(self.q))
-        full = self._year_errors(every)
-        without = np.stack(
-            [self._year_errors([b for b in every if b != i]) for i in every], axis=1
-        )
+        every, fit = list(range(self.q)), self._year_errors
+        full = fit(every)
+        without = np.stack([fit([b for b in every if b != i]) for i in every], axis=1)
         shadow = np.stack(
-            [
-                self._year_errors([b + self.q if b == i else b for b in every])
-                for i in every
-            ],
-            axis=1,
+            [fit([b + self.q * (b == i) for b in every]) for i in every], axis=1
         )
+
         # A target keeps its own past in every comparison.
         for k in every:
             without[:, k, k] = shadow[:, k, k] = full[:, k]
         return full, without, shadow
-
-
-def mean_granger(fields: Floats, *, level: float = 0.01) -> NDArray[np.bool_]:
-    """Return edges by F-tests on spatial means, in sample, one pair at a time.
-
-    Parameters
-    ----------
-    fields : ndarray
-        Shape ``(T, Q, y, x)``.
-    level : float
-        Significance of each test.
-
-    Returns
-    -------
-    ndarray of bool
-        ``[i, k]``: i -> k. Shape ``(Q, Q)``.
-    """
-    series = np.asarray(fields, np.float64).mean(axis=(2, 3))
-    past, now = series[:-1], series[1:]
-    n, q = past.shape
-    edge = np.zeros((q, q), dtype=bool)
-
-    for k in range(q):
-        small = np.column_stack([np.ones(n), past[:, k]])
-        without = _residual_sum(small, now[:, k])
-        for i in range(q):
-            if i == k:
-                continue
-            full = _residual_sum(np.column_stack([small, past[:, i]]), now[:, k])
-            f = (without - full) / (full / (n - 3))
-            edge[i, k] = stats.f.sf(f, 1, n - 3) < level
-    return edge
-
-
-def _residual_sum(design: Floats, y: Floats) -> float:
-    weights = np.linalg.lstsq(design, y, rcond=None)[0]
-    return float(((y - design @ weights) ** 2).sum())

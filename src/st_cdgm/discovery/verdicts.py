@@ -89,10 +89,6 @@ class EdgeVerdicts:
         """Edges that a slow hidden driver of both variables might make. ``(Q, Q)``."""
         return self.edge & (self.slow > SLOW_Z)
 
-    def matrix(self) -> Floats:
-        """Return the gains of the accepted edges, 0 elsewhere. Shape ``(Q, Q)``."""
-        return np.where(self.edge, self.gain, 0.0)
-
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-able values, one record per tested pair."""
         pairs = [

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from st_cdgm.evaluation.graph.dag import export_dag as export_dag
     from st_cdgm.evaluation.graph.dag import export_dag_to_csv as export_dag_to_csv
     from st_cdgm.evaluation.graph.dag import export_dag_to_json as export_dag_to_json
+    from st_cdgm.evaluation.graph.plots import plot_dag_heatmap as plot_dag_heatmap
     from st_cdgm.evaluation.report.build import build_report as build_report
-    from st_cdgm.evaluation.report.plots import plot_dag_heatmap as plot_dag_heatmap
     from st_cdgm.evaluation.scorecard import Scorecard as Scorecard
     from st_cdgm.evaluation.scorecard import evaluate_ensembles as evaluate_ensembles
 
@@ -28,7 +28,7 @@ __getattr__, __dir__, __all__ = attach(
         "export_dag": "st_cdgm.evaluation.graph.dag",
         "export_dag_to_csv": "st_cdgm.evaluation.graph.dag",
         "export_dag_to_json": "st_cdgm.evaluation.graph.dag",
-        "plot_dag_heatmap": "st_cdgm.evaluation.report.plots",
+        "plot_dag_heatmap": "st_cdgm.evaluation.graph.plots",
     },
     globals(),
 )

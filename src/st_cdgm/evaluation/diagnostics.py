@@ -39,9 +39,11 @@ from numpy.typing import NDArray
 
 from st_cdgm.data.time.calendar import ORIGIN
 from st_cdgm.data.variables.fields import TargetVariable
-from st_cdgm.data.variables.table import PRECIPITATION, TEMPERATURE, quantity_of
-from st_cdgm.evaluation.alignment import Aligned, Source
+from st_cdgm.data.variables.kinds import row_of
+from st_cdgm.data.variables.table import PRECIPITATION, TEMPERATURE
+from st_cdgm.evaluation.alignment import Aligned
 from st_cdgm.evaluation.metrics.spectra import Spectrum
+from st_cdgm.evaluation.source import Source
 from st_cdgm.outputs import write_atomically
 
 SHOWN_MEMBERS = 3
@@ -85,9 +87,10 @@ def choose_cases(
     targets : sequence of TargetVariable
         The variables.
     """
-    kinds = [quantity_of(t.name, t.attrs()) for t in targets]
-    wet = [t for t, k in zip(targets, kinds, strict=True) if k is PRECIPITATION]
-    warm = [t for t, k in zip(targets, kinds, strict=True) if k is TEMPERATURE]
+    rows = {t.name: row_of(t) for t in targets}
+    kinds = {name: row and row.quantity for name, row in rows.items()}
+    wet = [t for t in targets if kinds[t.name] is PRECIPITATION]
+    warm = [t for t in targets if kinds[t.name] is TEMPERATURE]
     rules: list[tuple[str, TargetVariable, float]] = []
     rules += [("wettest", t, 1.0) for t in wet[:1]]
     rules += [(n, t, q) for t in warm[:1] for n, q in (("coldest", 0), ("warmest", 1))]

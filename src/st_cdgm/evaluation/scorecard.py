@@ -6,8 +6,9 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from st_cdgm._version import __version__
+from st_cdgm.data.files.open import Paths, file_label, open_dataset
 from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.errors import InputError, MissingFileError
-from st_cdgm.evaluation.alignment import Aligned, align, open_source
+from st_cdgm.evaluation.alignment import Aligned, align
 from st_cdgm.evaluation.diagnostics import build_diagnostics, write_diagnostics
 from st_cdgm.evaluation.gains import DailyScore, Gain, block_length, gains_of
 from st_cdgm.evaluation.metrics.base import Metric, metric_of, metrics_of
@@ -25,6 +28,7 @@ from st_cdgm.evaluation.metrics.blocks import Pair, accumulate
 from st_cdgm.evaluation.metrics.distribution import WET_DAY
 from st_cdgm.evaluation.metrics.probabilistic import CrpsScore, RankHistogram
 from st_cdgm.evaluation.metrics.spectra import Spectrum, SpectrumScore
+from st_cdgm.evaluation.source import Source, open_source
 from st_cdgm.outputs import check_output_directory, write_atomically
 
 _LOGGER = logging.getLogger(__name__)
@@ -198,38 +202,109 @@ def _rows(
         yield source, target.name, name, value, scores.units[name]
 
 
+def evaluate_files(
+    prediction: Paths,
+    truth: Paths,
+    *,
+    references: Mapping[str, Paths] | None = None,
+    mask: str = "common",
+    output: Path | None = None,
+) -> Scorecard:
+    """Score an ensemble, and others, against a truth; each a file or a data set.
+
+    Parameters
+    ----------
+    prediction, truth : path, several paths, or Dataset
+        NetCDF files or Zarr directories. The scorecard names the prediction as its file
+        is called, without folder and ending.
+    references : mapping of str to path or Dataset
+        What the prediction is compared with.
+    mask, output
+        See :func:`evaluate_ensembles`.
+
+    Raises
+    ------
+    InputError
+        See :func:`evaluate_ensembles`; also where a reference has the prediction's
+        name.
+    """
+    name = source_name(prediction)
+    if references and name in references:
+        raise InputError(
+            "a reference has the name of the prediction",
+            found=name,
+            expected="a name of its own for each",
+            remedy="give the reference another name",
+        )
+
+    sources = {name: prediction, **(references or {})}
+    protocol = {
+        "forecasts": {name: _named(paths) for name, paths in sources.items()},
+        "truth": _named(truth),
+        "version": __version__,
+    }
+    return evaluate_ensembles(
+        sources, truth, protocol=protocol, output=output, mask=mask
+    )
+
+
+def source_name(paths: Paths) -> str:
+    """Return the name of a forecast in scorecards: that of its file, without ending."""
+    if isinstance(paths, xr.Dataset):
+        source = str(paths.encoding.get("source", "prediction"))
+    else:
+        source = str(paths if isinstance(paths, str | Path) else next(iter(paths), ""))
+    return PurePath(source.rstrip("/")).stem or "prediction"
+
+
+def _named(paths: Paths) -> str:
+    """Return what a protocol says of an input."""
+    if isinstance(paths, xr.Dataset):
+        return file_label(paths)
+    if isinstance(paths, str | Path):
+        return str(paths)
+    return ", ".join(map(str, paths))
+
+
 def evaluate_ensembles(
-    forecasts: Mapping[str, xr.Dataset],
-    truth: xr.Dataset,
+    forecasts: Mapping[str, Paths],
+    truth: Paths,
     *,
     protocol: Mapping[str, Any],
-    output: Path,
+    output: Path | None,
     metrics: Sequence[str] = (),
+    mask: str = "common",
     baseline: xr.Dataset | None = None,
     land: NDArray[np.float32] | None = None,
 ) -> Scorecard:
     """Score ensembles against the truth and write the results.
 
-    Every source is scored on the days that the truth and all sources have in common,
-    with cell-area weights, on the cells where the truth exists. The metrics are those
-    registered (see :mod:`st_cdgm.evaluation.metrics.base`), each on the variables it
-    has a meaning for. The CRPS of the first source is compared
-    with that of the best other one, with an interval over days.
+    Every source is scored on the days and cells that the truth and all sources have in
+    common, with cell-area weights. The metrics are those registered (see
+    :mod:`st_cdgm.evaluation.metrics.base`), each on the variables it has a meaning for.
+    The CRPS of the first source is compared with that of the best other one, with an
+    interval over days.
 
     Parameters
     ----------
-    forecasts : mapping of str to Dataset
+    forecasts : mapping of str to Dataset or path
         The model first, then what it is compared with. Variables
-        (time, realization, y, x) or, deterministic, (time, y, x).
-    truth : Dataset
+        (time, realization, y, x) or, deterministic, (time, y, x); members may also be
+        called ``member``, ``number`` or ``ensemble``.
+    truth : Dataset or path
         Variables (time, y, x), NaN where there is no truth. Units are converted.
     protocol : mapping
         What the reader should know (splits, seed, checkpoint ...), stored as it is. The
-        key ``scored`` is added: days, period, calendar, members, weights.
-    output : Path
-        Directory for ``scorecard.json``, ``scorecard.csv`` and ``diagnostics.nc``.
+        key ``scored`` is added: days, period, calendar, members, weights, mask.
+    output : Path or None
+        Directory for ``scorecard.json``, ``scorecard.csv`` and ``diagnostics.nc``; None
+        writes nothing.
     metrics : sequence of str
         Metrics beside the standard ones.
+    mask : {"common", "truth", "strict"}
+        ``common`` scores what all have and says what is left out; with ``truth`` every
+        cell and day with truth must be predicted; ``strict`` refuses, besides,
+        predictions without truth.
     baseline : Dataset, optional
         The model's first guess, shown in the diagnostics but not scored.
     land : ndarray, optional
@@ -244,15 +319,56 @@ def evaluate_ensembles(
     MissingVariableError
         The first source has a variable without truth.
     InputError
-        No common day (both periods are named), other calendars, or a forecast that is
-        not finite where the truth exists.
+        No common day (both periods are named), other calendars, or a gap that ``mask``
+        does not allow.
     OutputError
         The results cannot be written.
     """
-    check_output_directory(output)
     columns = metrics_of(metrics)
-    aligned = align(forecasts, truth)
-    rows: list[tuple[str, str, str, float, str]] = []
+    if output is not None:
+        check_output_directory(output)
+
+    with ExitStack() as files:
+        opened = {
+            name: _opened(paths, "forecast", files) for name, paths in forecasts.items()
+        }
+        aligned = align(opened, _opened(truth, "truth", files), mask=mask)
+        scores = _score_all(aligned, columns)
+        card = _card(aligned, scores, protocol)
+        if output is None:
+            return card
+
+        # What a report draws needs the fields once more.
+        shown = None if baseline is None else _baseline(aligned, baseline)
+        diagnostics = build_diagnostics(
+            aligned,
+            spectra={key: value.spectrum for key, value in scores.items()},
+            histograms={key: value.histogram for key, value in scores.items()},
+            daily={key: value.daily.value for key, value in scores.items()},
+            baseline=shown,
+            land=land,
+        )
+        write_diagnostics(diagnostics, Path(output) / "diagnostics.nc")
+
+    card.to_csv(Path(output) / "scorecard.csv")
+    card.to_json(Path(output) / "scorecard.json")
+    return card
+
+
+def _opened(paths: Paths, role: str, files: ExitStack) -> xr.Dataset:
+    """Open what is a path, to be closed with ``files``; settle what is in memory."""
+    opened = open_dataset(paths, role=role)
+    if not isinstance(paths, xr.Dataset):
+        return files.enter_context(opened)
+    if "source" not in paths.encoding:
+        opened.encoding.pop("source", None)  # its name in the scorecard says more
+    return opened
+
+
+def _score_all(
+    aligned: Aligned, columns: Mapping[str, Metric]
+) -> dict[tuple[str, str], PairScores]:
+    """Score every source in every variable that it has."""
     scores: dict[tuple[str, str], PairScores] = {}
     for source in aligned.sources:
         for target in aligned.targets:
@@ -260,40 +376,40 @@ def evaluate_ensembles(
                 continue
             found = score_pair(aligned.pair(source, target.name), target, columns)
             scores[source.name, target.name] = found
-            rows += _rows(source.name, target, found)
             _LOGGER.info(
                 "%s %s: CRPS %.4g", source.name, target.name, found.values["crps"]
             )
-    card = Scorecard(
+    return scores
+
+
+def _card(
+    aligned: Aligned,
+    scores: Mapping[tuple[str, str], PairScores],
+    protocol: Mapping[str, Any],
+) -> Scorecard:
+    targets = {target.name: target for target in aligned.targets}
+    rows = [
+        row
+        for (source, variable), found in scores.items()
+        for row in _rows(source, targets[variable], found)
+    ]
+
+    return Scorecard(
         rows=pd.DataFrame(rows, columns=COLUMNS),
         protocol={**protocol, "scored": _scored(aligned)},
         gains=gains_of(
             {key: value.daily for key, value in scores.items()},
             [source.name for source in aligned.sources],
-            [target.name for target in aligned.targets],
+            list(targets),
             block=block_length(aligned.days.ordinal),
         ),
     )
-    first_guess = None
-    if baseline is not None:
-        first_guess = open_source(
-            "baseline", baseline, [target.name for target in aligned.targets]
-        )
-        aligned.truth.grid.check_same(
-            first_guess.grid, file="baseline", role="baseline"
-        )
-    diagnostics = build_diagnostics(
-        aligned,
-        spectra={key: value.spectrum for key, value in scores.items()},
-        histograms={key: value.histogram for key, value in scores.items()},
-        daily={key: value.daily.value for key, value in scores.items()},
-        baseline=first_guess,
-        land=land,
-    )
-    write_diagnostics(diagnostics, Path(output) / "diagnostics.nc")
-    card.to_csv(Path(output) / "scorecard.csv")
-    card.to_json(Path(output) / "scorecard.json")
-    return card
+
+
+def _baseline(aligned: Aligned, baseline: xr.Dataset) -> Source:
+    names = [target.name for target in aligned.targets]
+    source = open_source("baseline", baseline, names)
+    return source.on_grid(aligned.truth.grid, role="baseline")
 
 
 def _scored(aligned: Aligned) -> dict[str, Any]:
@@ -305,4 +421,5 @@ def _scored(aligned: Aligned) -> dict[str, Any]:
         "weights": "cell area",
         "wet_day": f"{WET_DAY:g} mm day-1",
         "members": {source.name: source.members for source in aligned.sources},
+        "mask": aligned.scored,
     }

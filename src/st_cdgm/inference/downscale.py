@@ -18,11 +18,11 @@ from st_cdgm.data.files.open import resolve_paths
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.task.batch import Batch
 from st_cdgm.data.task.datasets import WindowDataset
+from st_cdgm.data.task.days import FieldArrays
+from st_cdgm.data.task.predictor_check import open_predictors
 from st_cdgm.data.task.predictors import load_predictors
-from st_cdgm.data.time.calendar import duration
+from st_cdgm.data.time.calendar import DAY, duration
 from st_cdgm.data.time.periods import check_period
-from st_cdgm.data.time.timestamps import DAY
-from st_cdgm.data.variables.fields import FieldArrays
 from st_cdgm.errors import ConfigError, InputError, OutputError
 from st_cdgm.inference.writer import EnsembleWriter
 from st_cdgm.models.sampling import AS_CONFIGURED, Sampling
@@ -147,6 +147,7 @@ def downscale(
     seed: int = 0,
     start: str | None = None,
     end: str | None = None,
+    regrid: str = "auto",
     sampling: Sampling = AS_CONFIGURED,
     batch_days: int = 16,
     device: str = "auto",
@@ -163,13 +164,17 @@ def downscale(
     checkpoint : Checkpoint or path
         A checkpoint directory, or one already loaded.
     lr : path or list of paths
-        Predictor file(s) with the training channels on the training coarse grid.
+        Predictor file(s) with the training channels, on the training coarse grid or
+        on one that covers it.
     output : path
         NetCDF file to write; appears only when complete.
     members, seed : int
         Ensemble size and seed.
     start, end : str, optional
         First and last day, ISO dates; default all days.
+    regrid : {"auto", "bilinear", "conservative", "none"}
+        What to do with predictors on another grid; ``auto`` interpolates them. The
+        output's attribute ``regridding`` says what was done.
     sampling : Sampling
         Another way to draw than the checkpoint's, guidance, block means.
     batch_days : int
@@ -181,8 +186,9 @@ def downscale(
     Raises
     ------
     InputError
-        Missing file or variable, wrong grid, no day in the period, all-NaN channel; a
-        model of steps shorter than a day.
+        Missing file; predictors that do not fit the model, with all that does not (see
+        `st_cdgm.data.task.predictor_check`); no day in the period; a model of steps
+        shorter than a day.
     ConfigError
         No member, dates that are none or in the wrong order, an unknown sampler,
         guidance of a model not trained for it, block means of unknown variables.
@@ -203,7 +209,8 @@ def downscale(
         # Refused before anything is read.
         CoarseMeans.of(preprocessor, sampling.block_means)
     check_daily(preprocessor)
-    arrays, first = load_predictors(preprocessor, lr, start=start, end=end)
+    predictors = open_predictors(preprocessor, lr, regrid=regrid)
+    arrays, first = load_predictors(preprocessor, predictors, start=start, end=end)
     total = len(arrays) - first
     if on_total is not None:
         on_total(total)
@@ -213,6 +220,7 @@ def downscale(
         f"{sampling.sampler or generator.scheduler_type}",
         "seed": seed,
         **_steering(sampling),
+        **({"regridding": predictors.regridding} if predictors.regridding else {}),
         **(attrs or {}),
     }
     with EnsembleWriter(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +32,7 @@ from st_cdgm.inference.cf_layout import (
     encoding,
     layout,
 )
-from st_cdgm.outputs import check_output_path, temporary_name
+from st_cdgm.outputs import check_output_path, sync, temporary_name
 
 logger = logging.getLogger(__name__)
 
@@ -295,10 +294,10 @@ class EnsembleWriter:
         file, self._file = self._file, None
         if file is not None:
             file.close()
-        _fsync(self._temporary, os.O_RDWR)
+        sync(self._temporary)
         self._temporary.replace(self.path)
         with contextlib.suppress(OSError):  # some file systems refuse it
-            _fsync(self.path.parent, os.O_RDONLY)
+            sync(self.path.parent)
 
     def _discard(self) -> None:
         """Close and remove the temporary file, whatever state it is in."""
@@ -316,12 +315,3 @@ class EnsembleWriter:
             file=self.path,
             remedy="check the free space and the rights of its directory",
         )
-
-
-def _fsync(path: Path, flags: int) -> None:
-    """Bring a file or a directory to disk."""
-    descriptor = os.open(path, flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

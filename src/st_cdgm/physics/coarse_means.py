@@ -18,7 +18,7 @@ from torch import Tensor
 
 from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.preprocessor import Preprocessor
-from st_cdgm.data.space.grid import nearest_index
+from st_cdgm.data.space.grid import Grid, nearest_index
 from st_cdgm.data.variables.units import units_factor
 from st_cdgm.errors import ConfigError
 from st_cdgm.physics.blocks import (
@@ -100,12 +100,9 @@ class CoarseMeans:
                 )
             channels[t], convert[t] = c, factor
         _check_order(preprocessor.codec, set(channels), variable)
-        lr, hr = preprocessor.lr_grid, preprocessor.hr_grid
-        blocks = complete_blocks(
-            torch.from_numpy(nearest_index(lr, hr)),
-            hr.shape,
-            lr.shape[0] * lr.shape[1],
-            area=torch.from_numpy(np.array(hr.area_weights())),
+        blocks = coarse_blocks(
+            preprocessor.lr_grid,
+            preprocessor.hr_grid,
             valid=torch.from_numpy(np.asarray(preprocessor.valid).all(axis=0)),
         )
         return cls(preprocessor, channels, convert, blocks)
@@ -145,7 +142,7 @@ class CoarseMeans:
         coarse : Tensor
             From :meth:`values`.
         baseline : Tensor
-            Encoded first guess. Shape ``(B, C, Y, X)``.
+            Encoded baseline. Shape ``(B, C, Y, X)``.
         """
         codec, prep = self.preprocessor.codec, self.preprocessor
         linear = set(self.channels) & set(codec.unchanged)
@@ -170,6 +167,17 @@ class CoarseMeans:
             nonnegative=codec.nonnegative,
             wet_threshold=codec.wet_threshold,
         )
+
+
+def coarse_blocks(coarse: Grid, fine: Grid, *, valid: Tensor | None = None) -> Blocks:
+    """Return the fine cells nearest to each coarse cell; see `complete_blocks`."""
+    return complete_blocks(
+        torch.from_numpy(nearest_index(coarse, fine)),
+        fine.shape,
+        coarse.shape[0] * coarse.shape[1],
+        area=torch.from_numpy(np.array(fine.area_weights())),
+        valid=valid,
+    )
 
 
 def _check_order(codec: TargetCodec, chosen: set[int], variable: str) -> None:

@@ -9,8 +9,6 @@ References
 ----------
 Holton & Hakim, An introduction to dynamic meteorology, 5th ed., ch. 2,
 doi:10.1016/C2009-0-63394-8.
-Fornberg, Generation of finite difference formulas on arbitrarily spaced grids,
-doi:10.1090/S0025-5718-1988-0935077-0.
 """
 
 from __future__ import annotations
@@ -23,22 +21,19 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from st_cdgm.data.space.gradients import (
+    EARTH_RADIUS,
+    POLE_COSINE,
+    difference_weights,
+)
 from st_cdgm.data.space.sphere import is_global
 from st_cdgm.errors import ConfigError, InputError
 from st_cdgm.typing import Floats
 
-EARTH_RADIUS = 6_371_229.0  # m, the sphere of GRIB2 and of most models
-# A row this close to a pole has no zonal direction.
-_POLE_COSINE = 1e-6
-
 
 @dataclass(frozen=True)
 class _AxisDifference:
-    """First derivative along one axis from each point and two others.
-
-    f'(x_i) = a_i (f_p - f_i) + b_i (f_q - f_i): p and q are the neighbours inside, the
-    next two at an end. Exact for parabolas, so second order for any spacing.
-    """
+    """First derivative along one axis; see `difference_weights`."""
 
     first: Tensor  # (n,), int64
     second: Tensor  # (n,), int64
@@ -49,31 +44,8 @@ class _AxisDifference:
     def along(
         cls, name: str, x: Floats, *, period: float | None = None
     ) -> _AxisDifference:
-        n = len(x)
-        step = np.diff(x)
-        if n < 2 or not ((step > 0).all() or (step < 0).all()):
-            raise InputError(
-                "no derivative along an axis that does not rise or fall throughout",
-                variable=name,
-                found=f"{n} points" if n < 2 else "a step backwards or of length 0",
-                expected="2 or more points in order",
-            )
-        first, second = np.arange(n) - 1, np.arange(n) + 1
-        if period is None:
-            first[0], second[0] = 1, min(2, n - 1)
-            first[-1], second[-1] = n - 2, max(n - 3, 0)
-        h1, h2 = x[first % n] - x, x[second % n] - x
-        if period is not None:
-            turn = np.copysign(period, step[0])
-            h1[0] -= turn
-            h2[-1] += turn
-        if n == 2:  # one difference is all there is
-            a, b = 1 / h1, np.zeros(n)
-        else:
-            a, b = h2 / h1 / (h2 - h1), -h1 / h2 / (h2 - h1)
-        tensors = (torch.from_numpy(np.ascontiguousarray(v)) for v in (a, b))
-        index = (torch.from_numpy(i % n) for i in (first, second))
-        return cls(*index, *tensors)
+        parts = (torch.from_numpy(v) for v in difference_weights(name, x, period))
+        return cls(*parts)
 
     def __call__(self, f: Tensor, dim: int) -> Tensor:
         shape = [-1 if axis == dim else 1 for axis in (-2, -1)]
@@ -182,7 +154,7 @@ class WindDerivatives:
         period = 2 * np.pi if is_global(lam) else None
         cosine = np.cos(np.deg2rad(phi))
         scale = np.full_like(cosine, np.nan)
-        np.divide(1.0, radius * cosine, out=scale, where=cosine > _POLE_COSINE)
+        np.divide(1.0, radius * cosine, out=scale, where=cosine > POLE_COSINE)
         return cls(
             _AxisDifference.along("lon", np.deg2rad(lam), period=period),
             _AxisDifference.along("lat", np.deg2rad(phi)),

@@ -14,56 +14,13 @@ from torch import Tensor
 from st_cdgm.data.fit.baseline.combined import CombinedBaseline, counterparts
 from st_cdgm.data.fit.baseline.lr_interp import LrInterpBaseline
 from st_cdgm.data.fit.preprocessor import Preprocessor
-from st_cdgm.data.space.grid import Grid, nearest_index
+from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.variables.units import units_factor
 from st_cdgm.errors import ConfigError
-from st_cdgm.physics.blocks import Blocks, complete_blocks
+from st_cdgm.physics.blocks import loss_block_mean
+from st_cdgm.physics.coarse_means import coarse_blocks
 from st_cdgm.physics.derivatives import WindDerivatives
 from st_cdgm.physics.wind import loss_physical, wind_pairs
-
-
-def loss_block_mean(
-    fine: Tensor,
-    coarse: Tensor,
-    blocks: Blocks,
-    *,
-    valid: Tensor | None = None,
-    min_share: float = 0.5,
-) -> Tensor:
-    """MSE between the block means of a fine field and its coarse counterpart.
-
-    A soft constraint: the decoded fine field should average, by area, to what the
-    coarse model has. Only for a variable whose counterpart is the same quantity.
-
-    Parameters
-    ----------
-    fine : Tensor
-        Decoded, in the counterpart's units, finite where valid. Shape ``(..., Y, X)``.
-    coarse : Tensor
-        Finite. Shape ``(..., y, x)`` with as many leading axes.
-    blocks : Blocks
-        Coarse cell and area share of each fine cell; see :func:`complete_blocks`.
-    valid : Tensor, optional
-        Cells that count, bool, broadcastable to ``fine``; all when absent.
-    min_share : float
-        Blocks of which less is valid do not count: half a cell of land does not have
-        the mean of the whole.
-
-    Returns
-    -------
-    Tensor
-        Scalar, in squared units of the field; 0 where no block counts.
-    """
-    known = torch.ones_like(fine, dtype=torch.bool) if valid is None else valid
-    known = known.expand(fine.shape)
-    share = blocks.means(known.to(fine.dtype))  # (..., K)
-    total = blocks.means(torch.where(known, fine, 0.0))
-    error = total / share.clamp(min=1e-12) - coarse.flatten(-2)
-    # A share of exactly min_share must not be lost to rounding.
-    weight = share * (share >= min_share - 1e-6)
-    loss: Tensor = (weight * error**2).sum() / weight.sum().clamp(min=1e-12)
-    return loss
-
 
 # Components along the rows and columns of whatever grid they are on.
 _ALONG_GRID = {"x_wind", "grid_eastward_wind"}
@@ -223,13 +180,7 @@ class BlockTerm:
                 expected="a surface predictor of the same quantity, or 0",
                 remedy="name it in data.baseline_map, or set loss.lambda_block: 0",
             )
-        lr, hr = preprocessor.lr_grid, preprocessor.hr_grid
-        self.blocks = complete_blocks(
-            torch.from_numpy(nearest_index(lr, hr)),
-            hr.shape,
-            lr.shape[0] * lr.shape[1],
-            area=torch.from_numpy(np.array(hr.area_weights())),
-        )
+        self.blocks = coarse_blocks(preprocessor.lr_grid, preprocessor.hr_grid)
 
     def __call__(
         self, members: Tensor, baseline: Tensor, lr: Tensor, valid: Tensor
@@ -241,7 +192,7 @@ class BlockTerm:
         members : Tensor
             Standardised residuals. Shape ``(B, M, C, Y, X)``.
         baseline, valid : Tensor
-            Encoded first guess, and cells that count. Shape ``(B, C, Y, X)``.
+            Encoded baseline, and cells that count. Shape ``(B, C, Y, X)``.
         lr : Tensor
             Standardised predictors of the day. Shape ``(B, C_lr, y, x)``.
         """
@@ -249,15 +200,13 @@ class BlockTerm:
         terms = []
         for part in self.counterparts:
             coarse, variance = self._coarse(part, lr)
-            terms.append(
-                block_loss(
-                    fields[:, :, part.target],
-                    coarse,
-                    self.blocks,
-                    valid[:, part.target],
-                )
-                / variance
+            loss = loss_block_mean(
+                fields[:, :, part.target],
+                coarse[:, None],
+                self.blocks,
+                valid=valid[:, None, part.target],
             )
+            terms.append(loss / variance)
         return torch.stack(terms).mean()
 
     def _coarse(self, part: Counterpart, lr: Tensor) -> tuple[Tensor, float]:
@@ -272,23 +221,6 @@ class BlockTerm:
             variance = 4 * float((mean**2).mean()) * variance + 2 * variance**2
         variance *= part.factor**2
         return values * part.factor + part.offset, max(variance, 1e-12)
-
-
-def block_loss(
-    members: Tensor, coarse: Tensor, blocks: Blocks, valid: Tensor
-) -> Tensor:
-    """Return the block-mean loss of every member.
-
-    Parameters
-    ----------
-    members : Tensor
-        Decoded. Shape ``(B, M, Y, X)``.
-    coarse : Tensor
-        Shape ``(B, y, x)``.
-    valid : Tensor
-        Shape ``(B, Y, X)``.
-    """
-    return loss_block_mean(members, coarse[:, None], blocks, valid=valid[:, None])
 
 
 def coarse_counterparts(preprocessor: Preprocessor) -> list[Counterpart]:

@@ -14,10 +14,11 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from st_cdgm.data.space.gradients import EARTH_RADIUS
 from st_cdgm.data.variables.fields import Channel, TargetVariable
 from st_cdgm.data.variables.table import variable_of
 from st_cdgm.errors import ConfigError, InputError
-from st_cdgm.physics.derivatives import EARTH_RADIUS, WindDerivatives
+from st_cdgm.physics.derivatives import WindDerivatives
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from st_cdgm.data.fit.preprocessor import Preprocessor
-from st_cdgm.data.variables.fields import FieldArrays
+from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.errors import InputError
 from st_cdgm.randomness import member_day_rng
 

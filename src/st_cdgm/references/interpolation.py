@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from st_cdgm.data.fit.baseline.contract import Baseline
 from st_cdgm.data.fit.preprocessor import Preprocessor
-from st_cdgm.data.variables.fields import FieldArrays
+from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.errors import InputError
 from st_cdgm.references.base import Reference
 from st_cdgm.references.days import mask_invalid

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from st_cdgm.data.fit.harmonics import annual_harmonics
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.fit.ridge import solve_ridge
-from st_cdgm.data.variables.fields import FieldArrays
+from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.references.base import Reference
 from st_cdgm.references.components import PrincipalComponents
 from st_cdgm.references.days import (

@@ -56,6 +56,7 @@ def check_same_settings(asked: DataConfig, stored: DataConfig) -> None:
         for f in fields(stored)
         if f.name not in places and getattr(asked, f.name) != getattr(stored, f.name)
     ]
+
     if other:
         raise ConfigError(
             "the store was prepared with other settings",
@@ -74,6 +75,8 @@ def _check_file(config: Config, key: str, role: str) -> None:
     path = getattr(data, key)
     if path is None:
         return
+
+    # A file that the preset expects and nobody named, or one that is not there.
     if not path:
         raise ConfigError(
             f"no {role} file is named",

@@ -109,6 +109,7 @@ def show_failure(session: Session, error: BaseException) -> None:
     if isinstance(error, InputError):
         show("Error", str(error))
         return
+
     first = str(error).strip().splitlines()
     kind = type(error).__name__
     show("Failed", f"{kind}: {first[0]}" if first else kind)
@@ -143,6 +144,7 @@ def start_logging(
     terminal = _terminal_handler()
     terminal.setLevel(session.log_level or ("WARNING" if session.quiet else level))
     handlers: list[logging.Handler] = [terminal]
+
     if run_dir is not None:
         run_dir.mkdir(parents=True, exist_ok=True)
         session.log_file = run_dir / "run.log"
@@ -152,6 +154,7 @@ def start_logging(
             logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
         )
         handlers.append(file)
+
     _replace_handlers(logging.getLogger("st_cdgm"), handlers)
     _replace_handlers(logging.getLogger("py.warnings"), handlers)
     logging.captureWarnings(True)

@@ -66,6 +66,7 @@ def check_run_directory(
             remedy="leave one of them out",
         )
     _check_writable(run_dir)
+
     held = held_results(run_dir)
     if held and not (resume or overwrite):
         raise ConfigError(
@@ -115,6 +116,7 @@ def _check_same_run(run_dir: Path, config: Config) -> None:
         other = _differences(load_config(stored, trusted=False), config)
     except ConfigError:  # written by another version
         other = ["it cannot be read by this version"]
+
     if other:
         raise ConfigError(
             "the run directory holds a run with another configuration",
@@ -193,6 +195,7 @@ def nothing_left_behind(run_dir: Path, *, overwrite: bool = False) -> Iterator[N
     if overwrite:
         _restore(run_dir)  # of a command that was killed
         _put_aside(run_dir)
+
     try:
         yield
     except BaseException as error:

@@ -88,6 +88,8 @@ def check_library(distribution: str, module: str) -> Check:
         return Check(
             name=distribution, found="missing", status=Status.FAIL, remedy=INSTALL
         )
+
+    # The version that this package declares.
     wanted = _wanted(distribution)
     if wanted and not _satisfies(version, wanted):
         return Check(
@@ -96,6 +98,7 @@ def check_library(distribution: str, module: str) -> Check:
             status=Status.FAIL,
             remedy=f'pip install "{distribution}{wanted}"',
         )
+
     try:
         importlib.import_module(module)
     except Exception as error:  # noqa: BLE001 - any failure is the finding
@@ -160,6 +163,7 @@ def check_threads() -> Iterator[Check]:
         )
     else:
         yield Check(name="OMP_NUM_THREADS", found=f"{text or 'unset'}, {cores} cores")
+
     policy = os.environ.get("OMP_WAIT_POLICY", "unset")
     passive = policy.upper() == "PASSIVE"
     yield Check(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_cdgm.errors import InputError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from st_cdgm.data.inspect.fields import VariableReport
     from st_cdgm.data.inspect.files import FileReport
     from st_cdgm.data.inspect.pairs import PairReport
+    from st_cdgm.data.task.predictor_check import PredictorReport
 
 SHOWN_GAPS = 3
 SHOWN_LEVELS = 4
@@ -46,6 +48,7 @@ def inspect_files(
 
     content: dict[str, Any] = {}
     failed: list[Exception] = []
+
     for file in files:
         try:
             report = inspection.inspect_file(file)
@@ -54,6 +57,7 @@ def inspect_files(
             show_failure(session, error)
             failed.append(error)
             continue
+
         content[file] = report.to_dict()
         if shown:
             show_file(report)
@@ -81,10 +85,12 @@ def show_file(report: FileReport) -> None:
             f"lon {grid.lon[0]:.6g} to {grid.lon[1]:.6g}"
         )
     _print([*lines, *_time_lines(report)])
+
     if report.variables:
         console().print(_variables(report.variables), soft_wrap=False)
         if any(one.missing == "in changing cells" for one in report.variables):
             _print(["  * not always the same cells"])
+
     problems = [f"    - {problem}" for problem in report.problems]
     _print(["  problems:", *problems] if problems else [])
     _print([*_verdict_lines(report), ""])
@@ -99,6 +105,7 @@ def _time_lines(report: FileReport) -> list[str]:
     if time.step_hours is not None:
         steps += f" of {_duration(time.step_hours)}"
     lines = [f"  time: {stamps}", f"    {steps}, calendar {time.calendar}"]
+
     if time.gaps:
         gaps = [f"{a} to {b}" for a, b in time.gaps[:SHOWN_GAPS]]
         more = ["..."] if len(time.gaps) > SHOWN_GAPS else []
@@ -128,6 +135,7 @@ def _variables(variables: tuple[VariableReport, ...]) -> Table:
         table.add_column(title, overflow="fold")
     for title in ("min", "max", "missing", "rough"):
         table.add_column(title, justify="right", no_wrap=True)
+
     for one in variables:
         levels = [f"{level:g}" for level in one.levels[:SHOWN_LEVELS]]
         more = [f"({len(one.levels)})"] if len(one.levels) > SHOWN_LEVELS else []
@@ -195,10 +203,13 @@ def show_pair(report: PairReport) -> None:
             f"  best lag: {report.best_lag} days ({report.days_compared} read)"
         )
     _print(lines)
+
+    # What was correlated, what is remarkable, and the verdict.
     if report.counterparts:
         _print(["  correlations of anomalies: area means by lag, patterns in space"])
         console().print(_counterparts(report), soft_wrap=False)
     _print(["  notes:", *(f"    - {n}" for n in report.notes)] if report.notes else [])
+
     if report.usable:
         _print(["  usable as a pair because days, region and weather fit"])
     for finding in report.findings:
@@ -222,6 +233,7 @@ def _counterparts(report: PairReport) -> Table:
         table.add_column(title, overflow="fold")
     for title in ("means", "day -1", "same day", "day +1", "patterns"):
         table.add_column(title, justify="right", no_wrap=True)
+
     for one in report.counterparts:
         middle = len(one.lag_correlations) // 2
         near = one.lag_correlations[middle - 1 : middle + 2]
@@ -235,3 +247,20 @@ def _counterparts(report: PairReport) -> Table:
 
 def _correlation(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
+
+
+# -- Files and a model -----------------------------------------------------------------
+
+
+def show_fit(report: PredictorReport, checkpoint: Path | None) -> None:
+    """Print whether a model can downscale the files, and how."""
+    if report.problems:
+        problems = [f"    - {problem}" for problem in report.problems]
+        _print([f"not usable with {checkpoint} because", *problems])
+        return
+
+    _print([f"usable with {checkpoint}: {report.days} days ({report.period})"])
+    if report.regridding is not None:
+        _print([f"  will be regridded: {report.regridding}"])
+    if report.advice is not None:
+        _print([f"  note: {report.advice}"])

@@ -40,13 +40,16 @@ def scorecard_table(scorecard: Scorecard, metric: str = "crps") -> Group:
     scores, best = scorecard.wide(metric), scorecard.best(metric)
     chosen = scorecard.rows[scorecard.rows["metric"] == metric]
     units = dict(zip(chosen["variable"], chosen["units"], strict=True))
+
+    # One column a variable, one row a source, the best one marked.
     title = f"{metric_of(metric).title} (* best)"
-    table = Table(title=title, box=table_lines())
+    table = Table(title=title, box=table_lines(), title_justify="left")
     table.add_column("source")
     for variable in scores.columns:
         table.add_column(
             f"{variable} [{units[variable]}]".replace("[", r"\["), justify="right"
         )
+
     for source in scores.index:
         cells = []
         for variable in scores.columns:
@@ -55,6 +58,7 @@ def scorecard_table(scorecard: Scorecard, metric: str = "crps") -> Group:
             is_best = best.get(str(variable)) == source
             cells.append(f"[bold]{text} *[/bold]" if is_best else f"{text}  ")
         table.add_row(str(source), *cells)
+
     if metric != "crps" or not scorecard.gains:
         return Group(table)
     return Group(table, _gain_table(scorecard))
@@ -65,7 +69,11 @@ def _gain_table(scorecard: Scorecard) -> Table:
     from rich.table import Table
 
     model = scorecard.rows["source"].iloc[0]
-    table = Table(title=f"{model} against the best reference", box=table_lines())
+    table = Table(
+        title=f"{model} against the best reference",
+        box=table_lines(),
+        title_justify="left",
+    )
     for name in ("variable", "reference", "gain", "95 % interval", "verdict"):
         right = name in ("gain", "95 % interval")
         table.add_column(name, justify="right" if right else "left")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from st_cdgm.config.schema import Config
+    from st_cdgm.data.task.days import FieldArrays
     from st_cdgm.data.task.prepared import PipelineViews
-    from st_cdgm.data.variables.fields import FieldArrays
     from st_cdgm.evaluation.scorecard import Scorecard
 
 logger = logging.getLogger(__name__)
@@ -38,12 +37,14 @@ def run_references(
     test = replace(scored_days(config, pipeline), hr=None)
     written = {}
     names = config.evaluation.references
+
     with progress(session, "References", len(names)) as advance:
         for name in names:
             reference = build_reference(name).fit(training, pipeline.preprocessor)
             fields = reference.predict(
                 test, members=config.inference.members, seed=config.run.seed
             )
+
             path = run_dir / "references" / f"{name}.nc"
             _write_fields(path, fields, test, pipeline, title=f"Reference {name}")
             written[name] = path
@@ -87,7 +88,6 @@ def score_test(
     session: Session,
 ) -> Scorecard:
     """Score all sources on the scored test days."""
-    from st_cdgm.data.files.open import open_dataset
     from st_cdgm.evaluation.scorecard import evaluate_ensembles
 
     days = scored_days(config, pipeline)
@@ -110,14 +110,11 @@ def score_test(
         protocol["cells_left_out"] = (
             f"{unscored}, with test truth but no training truth"
         )
-    with ExitStack() as stack, progress(session, "Scoring"):
-        opened = {
-            name: stack.enter_context(open_dataset(path, role="forecast"))
-            for name, path in forecasts.items()
-        }
+    with progress(session, "Scoring"):
         return evaluate_ensembles(
-            opened,
+            forecasts,
             _as_dataset(truth, days, pipeline),
+            mask="truth",
             baseline=_as_dataset(days.baseline, days, pipeline),
             land=_land_fraction(config, pipeline),
             protocol=protocol,
@@ -186,6 +183,8 @@ def ablate(
     loaded = load_checkpoint(checkpoint)
     windows = pipeline.windows("validation", stride=config.training.validation_stride)
     document: dict[str, Any] = {"period": pipeline.preprocessor.periods["validation"]}
+
+    # Each test on the same windows, with the same random numbers.
     with progress(session, "Ablations", 2) as advance:
         for name, test in (("shuffled", shuffle_test), ("without_edges", edge_test)):
             results = test(
@@ -197,6 +196,7 @@ def ablate(
                 seed=config.run.seed,
             )
             document[name] = [result.to_dict() for result in results]
+
             for result in results:
                 logger.info(
                     "%s: loss of %s %+.1f %% (95 %% interval %+.1f to %+.1f)",
@@ -207,6 +207,7 @@ def ablate(
                     100 * result.high,
                 )
             advance(1, None)
+
     path = run_dir / "conditioning.json"
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return path
@@ -218,25 +219,16 @@ def score_files(
     output: Path,
     *,
     references: Mapping[str, Path],
+    mask: str = "common",
     session: Session,
 ) -> Scorecard:
     """Score an ensemble file, and others, against a truth file."""
-    from st_cdgm.data.files.open import open_dataset
-    from st_cdgm.evaluation.scorecard import evaluate_ensembles
+    from st_cdgm.evaluation.scorecard import evaluate_files
 
-    files = {MODEL: prediction, **references}
-    protocol = {
-        "forecasts": {name: str(path) for name, path in files.items()},
-        "truth": str(truth),
-        "version": __version__,
-    }
-    with ExitStack() as stack, progress(session, "Scoring"):
-        opened = {
-            name: stack.enter_context(open_dataset(path, role="forecast"))
-            for name, path in files.items()
-        }
-        reference = stack.enter_context(open_dataset(truth, role="truth"))
-        return evaluate_ensembles(opened, reference, protocol=protocol, output=output)
+    with progress(session, "Scoring"):
+        return evaluate_files(
+            prediction, truth, references=references, mask=mask, output=output
+        )
 
 
 def write_report(run_dir: Path, *, title: str | None = None) -> Path:

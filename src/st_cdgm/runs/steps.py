@@ -64,8 +64,10 @@ def train_model(
 
     from st_cdgm.training.fit import train
 
+    # Lightning's own handlers would write across the bar.
     for name in ("pytorch_lightning", "lightning_fabric"):
         follow_log(name)
+
     with progress(session, "Training") as advance:
         watch = TrainingWatch(session, advance)
         result = train(

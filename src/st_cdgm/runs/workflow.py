@@ -93,7 +93,7 @@ def train_workflow(
         discard_replaced(run_dir)
         result = train_model(config, pipeline, run_dir, session, resume=resume)
 
-    best = f"{result.best_loss:.4f} in epoch {result.best_epoch + 1}"
+    best = f"{result.best_loss:.4f} in epoch {result.best_epoch}"
     show_results(
         {
             "Checkpoint": result.checkpoint,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from st_cdgm.errors import ConfigError, InputError
-from st_cdgm.models.acyclicity import dagma, notears, sparsity
+from st_cdgm.models.acyclicity import acyclicity, dagma, notears, sparsity
 from st_cdgm.models.conditioning import Conditioning
 from st_cdgm.models.objective import (
     Draws,
@@ -152,20 +152,8 @@ def loss_dag(
     ConfigError
         Unknown ``method``.
     """
-    if method not in DAG_METHODS:
-        raise ConfigError(
-            "unknown acyclicity method",
-            variable="dag_method",
-            found=method,
-            expected=" | ".join(DAG_METHODS),
-        )
-    kind = DAG_METHODS[method]
-    if kind == "dagma":
-        penalty = dagma(A_masked, s)
-    elif kind == "notears":
-        penalty = notears(A_masked)
-    else:
-        penalty = A_masked.new_zeros(())
+    constraint = DAG_METHODS.get(method, method)
+    penalty = acyclicity(A_masked, constraint=constraint, s=s)
     return penalty + l1_weight * sparsity(A_masked) if l1_weight else penalty
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import xarray as xr
 
-from st_cdgm.data.space.coordinates import time_coordinates
+from st_cdgm.data.space.coordinates import Located
 from st_cdgm.errors import InputError
 
 SAME_COORDINATE = 1e-3  # coordinates of two files closer than this are the same
@@ -22,7 +22,10 @@ def label_of(files: Sequence[str | Path]) -> str:
 
 
 def join(
-    parts: Sequence[xr.Dataset], files: Sequence[str | Path], *, role: str
+    opened: Sequence[tuple[xr.Dataset, Located]],
+    files: Sequence[str | Path],
+    *,
+    role: str,
 ) -> xr.Dataset:
     """Join files lazily along time, or side by side where their variables differ.
 
@@ -31,9 +34,8 @@ def join(
     InputError
         If calendars, grids, levels or units differ, or periods overlap.
     """
-    if len(parts) == 1:
-        return parts[0]
-    _check_one_calendar(parts, files)
+    _check_one_calendar(opened, files)
+    parts = [part for part, _ in opened]
     _check_one_unit(parts, files)
     snapped = [_snap_coordinates(part, parts[0]) for part in parts]
     try:
@@ -71,11 +73,11 @@ def _misfit(found: str, files: Sequence[str | Path], *, role: str) -> InputError
 
 
 def _check_one_calendar(
-    parts: Sequence[xr.Dataset], files: Sequence[str | Path]
+    opened: Sequence[tuple[xr.Dataset, Located]], files: Sequence[str | Path]
 ) -> None:
     calendars: dict[str, str | Path] = {}
-    for part, file in zip(parts, files, strict=True):
-        for name in time_coordinates(part)[:1]:
+    for (part, located), file in zip(opened, files, strict=True):
+        for name in located.times[:1]:
             if part[name].size:
                 calendars.setdefault(str(part[name].dt.calendar), file)
     if len(calendars) > 1:

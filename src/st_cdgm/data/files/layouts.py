@@ -11,10 +11,10 @@ import numpy as np
 import xarray as xr
 
 from st_cdgm.data.space.coordinates import (
-    CF_ATTRS,
+    Located,
     continuous,
-    horizontal_coordinates,
-    looks_like,
+    locate,
+    named_positions,
 )
 from st_cdgm.typing import Floats
 
@@ -47,13 +47,13 @@ def first_column(lon: Floats) -> int:
     return 0
 
 
-def in_one_piece(ds: xr.Dataset) -> xr.Dataset:
+def in_one_piece(ds: xr.Dataset, pair: tuple[str, str] | None) -> xr.Dataset:
     """Join a region that its file cuts into two pieces where the longitudes end.
 
     All variables on the columns are turned alike, and longitudes and their bounds are
-    written without a jump. Other data sets come back as they are.
+    written without a jump. Other data sets come back as they are. ``pair`` names
+    latitude and longitude.
     """
-    pair = horizontal_coordinates(ds)
     if pair is None or ds[pair[1]].ndim != 1:
         return ds
     name, dim = pair[1], ds[pair[1]].dims[0]
@@ -147,33 +147,38 @@ RELEASES = "expver"
 _WRF_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)_(\d\d):(\d\d):(\d\d)")
 
 
-def settle_coordinates(ds: xr.Dataset) -> xr.Dataset:
+def in_cf_form(ds: xr.Dataset) -> tuple[xr.Dataset, Located]:
     """Bring coordinates of models such as WRF into the form of the CF conventions.
 
     Latitude and longitude that are repeated for every time step lose the time axis,
     and the only dates along a dimension without coordinate become its coordinate. A
     plane of which only projection coordinates are known is given a place. A region cut
     into two pieces by the end of the longitudes becomes one, and the releases that
-    ECMWF gives side by side (``expver``) become one record.
+    ECMWF gives side by side (``expver``) become one record. What is in the data set
+    comes beside it.
     """
     ds = _one_release(ds)
-    for name, variable in list(ds.variables.items()):
-        if variable.ndim == 3 and any(
-            looks_like(name, variable, kind) for kind in CF_ATTRS
-        ):
-            count = variable.shape[0]
-            steps = [variable[i].values for i in {0, count // 2, count - 1} if count]
-            if steps and all(np.array_equal(step, steps[0]) for step in steps):
-                fixed = (variable.dims[1:], steps[0], variable.attrs)
-                ds = ds.assign_coords({name: fixed})
     for dim in [d for d in ds.dims if d not in ds.variables]:
         beside = [v for v in ds.variables.values() if v.dims == (dim,)]
         dates = [v for v in beside if _dated(v)]
         dates = dates or [date for date in map(_from_text, beside) if date is not None]
         if len(dates) == 1:
             ds = ds.assign_coords({dim: (dim, dates[0].values, dates[0].attrs)})
-    ds = in_one_piece(ds)
-    return ds if horizontal_coordinates(ds) else with_plane_coordinates(ds)
+
+    for name in named_positions(ds):
+        variable = ds.variables[name]
+        if variable.ndim == 3:
+            count = variable.shape[0]
+            steps = [variable[i].values for i in {0, count // 2, count - 1} if count]
+            if steps and all(np.array_equal(step, steps[0]) for step in steps):
+                fixed = (variable.dims[1:], steps[0], variable.attrs)
+                ds = ds.assign_coords({name: fixed})
+
+    located = locate(ds)
+    if located.pairs:
+        return in_one_piece(ds, located.pair()), located
+    placed = with_plane_coordinates(ds)
+    return placed, located if placed is ds else locate(placed)
 
 
 def _dated(variable: xr.Variable) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +18,28 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from st_cdgm.errors import InputError
+
+NO_FILE = "data set in memory"
+
+
+class _Dates(xr.coders.CFDatetimeCoder):
+    """Dates of cftime; a missing one is an error, not the first of the epoch."""
+
+    def decode(
+        self, variable: xr.Variable, name: Hashable | None = None
+    ) -> xr.Variable:
+        axis = variable.dims == (name,) and "since" in str(variable.attrs.get("units"))
+        if (
+            axis
+            and variable.dtype.kind == "f"
+            and bool(np.isnan(variable.values).any())
+        ):
+            raise ValueError("time stamps are missing")
+        return super().decode(variable, name=name)
+
+
+TIMES = _Dates(use_cftime=True)
+
 
 # What the NetCDF library leaves where a program has not written anything.
 _NEVER_WRITTEN = np.float32(netCDF4.default_fillvals["f4"])
@@ -115,7 +139,7 @@ _STANDARD_NAME = re.compile(
 )
 
 
-def guarded(ds: xr.Dataset, source: str | Path, *, version: str = "") -> xr.Dataset:
+def on_dask(ds: xr.Dataset, source: str | Path, *, version: str = "") -> xr.Dataset:
     """Put a data set that was opened without chunks on dask, piece by piece.
 
     Parameters
@@ -181,19 +205,31 @@ class _Values:
         return self.variable.ndim
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        try:
+        # Every library has its own exceptions.
+        with readable(self.name, self.source, (Exception,)):
             values = np.asarray(self.variable[key].values)
-        except Exception as error:  # every library has its own
-            raise InputError(
-                "the values cannot be read",
-                file=self.source,
-                variable=self.name,
-                found=f"{type(error).__name__}: {error}",
-                expected="a complete file",
-                remedy="the file is damaged or cut off, or its server is gone: copy or "
-                "download it again",
-            ) from error
         return values if self.invalid is None else self.invalid.masked(values)
+
+
+@contextmanager
+def readable(
+    name: str,
+    file: str,
+    failures: tuple[type[Exception], ...] = (OSError, RuntimeError),
+) -> Iterator[None]:
+    """Turn the failure of a library to read values into one of ours."""
+    try:
+        yield
+    except failures as error:
+        raise InputError(
+            "the values cannot be read",
+            file=file,
+            variable=name,
+            found=f"{type(error).__name__}: {error}",
+            expected="a complete file",
+            remedy="the file is damaged or cut off, or its server is gone: copy or "
+            "download it again",
+        ) from error
 
 
 def _chunks(

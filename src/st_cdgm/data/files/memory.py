@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Hashable
 from typing import Any
 
 import cftime
@@ -11,37 +10,17 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.files.layouts import settle_coordinates
-from st_cdgm.data.files.lazy import text_attributes
+from st_cdgm.data.files.layouts import in_cf_form
+from st_cdgm.data.files.lazy import NO_FILE, TIMES, text_attributes
+from st_cdgm.data.space.coordinates import Located
 from st_cdgm.errors import InputError
 
-NO_FILE = "data set in memory"
 
-
-class _Dates(xr.coders.CFDatetimeCoder):
-    """Dates of cftime; a missing one is an error, not the first of the epoch."""
-
-    def decode(
-        self, variable: xr.Variable, name: Hashable | None = None
-    ) -> xr.Variable:
-        axis = variable.dims == (name,) and "since" in str(variable.attrs.get("units"))
-        if (
-            axis
-            and variable.dtype.kind == "f"
-            and bool(np.isnan(variable.values).any())
-        ):
-            raise ValueError("time stamps are missing")
-        return super().decode(variable, name=name)
-
-
-TIMES = _Dates(use_cftime=True)
-
-
-def from_memory(ds: xr.Dataset) -> xr.Dataset:
+def from_memory(ds: xr.Dataset) -> tuple[xr.Dataset, Located]:
     """Return a data set in memory as it would be if it were read from a file.
 
     Dates become those of cftime; what was opened without dask gets lazy pieces. The
-    data set given is not changed.
+    data set given is not changed. What is in it comes beside it.
 
     Raises
     ------
@@ -69,9 +48,9 @@ def from_memory(ds: xr.Dataset) -> xr.Dataset:
     for name, variable in ds.variables.items():
         if variable.dtype.kind == "M" and not bool(variable.isnull().any()):
             made[name] = (variable.dims, _cftime(variable), variable.attrs)
-    made = settle_coordinates(text_attributes(made))
+    made, located = in_cf_form(text_attributes(made))
     made.encoding["source"] = label
-    return made
+    return made, located
 
 
 def _cftime(variable: xr.Variable) -> NDArray[Any]:

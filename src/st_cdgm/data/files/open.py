@@ -7,31 +7,33 @@ import logging
 import uuid
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import netCDF4
 import xarray as xr
-from cf_xarray.accessor import CFDatasetAccessor
 
 from st_cdgm.data.files.join import join, label_of
-from st_cdgm.data.files.layouts import settle_coordinates
-from st_cdgm.data.files.lazy import check_packing, guarded, text_attributes
-from st_cdgm.data.files.memory import NO_FILE, TIMES, from_memory
+from st_cdgm.data.files.layouts import in_cf_form
+from st_cdgm.data.files.lazy import (
+    NO_FILE,
+    TIMES,
+    check_packing,
+    on_dask,
+    text_attributes,
+)
+from st_cdgm.data.files.memory import from_memory
 from st_cdgm.data.files.remote import (
     RemoteStore,
     expand_url,
     is_url,
     local_path,
-    locate,
+    locate_url,
 )
 from st_cdgm.data.files.remote_files import RemoteFile, StorageOptions
 from st_cdgm.data.files.sniff import HEAD_BYTES, is_zarr, try_opening, unreadable
-from st_cdgm.data.space.coordinates import (
-    bounds_variables,
-    horizontal_coordinates,
-    time_coordinates,
-)
+from st_cdgm.data.space.coordinates import Located, locate
 from st_cdgm.errors import InputError, MissingFileError, MissingVariableError
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,25 @@ SHOWN = 8  # file names in a message
 NETCDF_ENDINGS = (".nc", ".nc4", ".cdf")
 # What readers call the short names of roles.
 _ROLES = {"lr": "predictor", "hr": "target", "inspected": "data"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OpenedData:
+    """A data set, and what was found in it when it was opened.
+
+    Attributes
+    ----------
+    ds : xarray.Dataset
+        Lazy, in the form of the CF conventions.
+    located : Located
+        Its coordinates and fields.
+    file : str
+        Where it came from, for messages.
+    """
+
+    ds: xr.Dataset
+    located: Located
+    file: str
 
 
 def open_dataset(
@@ -71,17 +92,30 @@ def open_dataset(
         If a file is not NetCDF or Zarr, is damaged, has undecodable time units, the
         files do not fit together, or a server does not answer.
     """
+    return open_located(paths, role=role, storage_options=storage_options).ds
+
+
+def open_located(
+    paths: Paths, *, role: str, storage_options: StorageOptions | None = None
+) -> OpenedData:
+    """Open files and keep what was found; parameters as for :func:`open_dataset`."""
     role = _ROLES.get(role, role)
     if isinstance(paths, xr.Dataset):
-        return from_memory(paths)
+        ds, located = from_memory(paths)
+        return OpenedData(ds=ds, located=located, file=file_label(ds))
+
     sources = resolve_sources(paths, role=role, storage_options=storage_options)
     parts = [
         _open_one(source, role=role, storage_options=storage_options)
         for source in sources
     ]
-    ds = join(parts, sources, role=role)
-    ds.encoding["source"] = label_of(sources)
-    return ds
+    ds, located = parts[0]
+    file = str(sources[0])
+    if len(parts) > 1:
+        ds, file = join(parts, sources, role=role), label_of(sources)
+        located = locate(ds)
+    ds.encoding["source"] = file
+    return OpenedData(ds=ds, located=located, file=file)
 
 
 def file_label(ds: xr.Dataset) -> str:
@@ -100,9 +134,9 @@ def resolve_paths(paths: Paths, *, role: str = "input") -> list[Path]:
     role = _ROLES.get(role, role)
     files: list[Path] = []
     for one in _as_sequence(paths, role=role):
-        local = one if isinstance(one, Path) or not is_url(one) else local_path(one)
+        local = _local(one)
         if local is not None:
-            files += _expand(Path(local), role=role)
+            files += _expand(local, role=role)
     return files
 
 
@@ -123,13 +157,17 @@ def resolve_sources(
     role = _ROLES.get(role, role)
     sources: list[str | Path] = []
     for one in _as_sequence(paths, role=role):
-        local = local_path(one) if isinstance(one, str) and is_url(one) else Path(one)
+        local = _local(one)
         if local is None:
             sources += expand_url(str(one), role=role, storage_options=storage_options)
         else:
-            is_url(local)  # says so if it was one
             sources += _expand(local, role=role)
     return sources
+
+
+def _local(one: str | Path) -> Path | None:
+    """Return the local path, None for what a server has."""
+    return local_path(one) if isinstance(one, str) and is_url(one) else Path(one)
 
 
 def _as_sequence(paths: Paths, *, role: str) -> list[str | Path]:
@@ -153,6 +191,7 @@ def _expand(path: Path, *, role: str) -> list[Path]:
         found = _matches(path)
     if found:
         return found
+    is_url(path)  # says so if it was one
     raise MissingFileError(
         f"the {role} file does not exist",
         file=path,
@@ -187,22 +226,27 @@ def _matches(pattern: Path) -> list[Path]:
 
 def _open_one(
     source: str | Path, *, role: str, storage_options: StorageOptions | None
-) -> xr.Dataset:
+) -> tuple[xr.Dataset, Located]:
     where: Path | RemoteFile | RemoteStore = (
         source
         if isinstance(source, Path)
-        else locate(source, role=role, storage_options=storage_options)
+        else locate_url(source, role=role, storage_options=storage_options)
     )
+    target, options = _reader_of(where)
+    version = _version(where)
     if isinstance(where, Path):
         try_opening(where, role=role)
-    target, options = _reader_of(where)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             opened = xr.open_dataset(target, **options)
             ds = text_attributes(opened)
             check_packing(ds, source)
-            ds = settle_coordinates(guarded(ds, source, version=_version(where)))
+            if options["engine"] == "zarr":  # listings come in any order
+                ds = ds[sorted(ds.data_vars, key=str)]
+            ds, located = in_cf_form(on_dask(ds, source, version=version))
+
+    # Each library has its own exceptions.
     except InputError:
         raise
     except PermissionError as error:
@@ -215,12 +259,11 @@ def _open_one(
         raise _time_error(source, target, options, error, role=role) from error
     except Exception as error:
         raise _damaged(source, role=role, error=error) from error
-    if options["engine"] == "zarr":  # listings come in any order
-        ds = ds[sorted(ds.data_vars, key=str)]
+
     if not ds.variables and isinstance(source, Path) and source.is_file():
         _check_no_groups(source, role=role)
     ds.set_close(opened.close)
-    return ds
+    return ds, located
 
 
 def _reader_of(where: Path | RemoteFile | RemoteStore) -> tuple[Any, dict[str, Any]]:
@@ -310,21 +353,17 @@ def _check_no_groups(file: Path, *, role: str) -> None:
 # -- What is in a data set -------------------------------------------------------------
 
 
-def time_name(ds: xr.Dataset) -> str:
-    """Name of the time dimension.
+def time_name(ds: xr.Dataset, located: Located | None = None) -> str:
+    """Name of the time dimension; ``located`` where it is known already.
 
     Raises
     ------
     MissingVariableError
         If there is none with a coordinate.
     """
-    candidates = time_coordinates(ds) or [
-        str(name)
-        for name in CFDatasetAccessor(ds).coordinates.get("time", []) + ["time"]
-        if name in ds.dims and name in ds.coords
-    ]
-    if candidates:
-        return candidates[0]
+    found = locate(ds) if located is None else located
+    for name in (*found.times, *found.undated):
+        return name
     raise MissingVariableError(
         "no time coordinate",
         file=file_label(ds),
@@ -335,35 +374,14 @@ def time_name(ds: xr.Dataset) -> str:
     )
 
 
+def data_variables(ds: xr.Dataset) -> list[str]:
+    """Names of the real fields; see :class:`Located`."""
+    return list(locate(ds).fields)
+
+
 def time_bounds(ds: xr.Dataset, time: str) -> xr.DataArray | None:
     """Beginning and end of each time step, if in the file. Shape ``(T, 2)``."""
     name = ds[time].attrs.get("bounds", ds[time].encoding.get("bounds"))
     if name not in ds.variables or ds[name].dims[:1] != (time,):
         return None
     return ds[name].load()
-
-
-def data_variables(ds: xr.Dataset) -> list[str]:
-    """Names of the real fields: numbers on both horizontal dimensions.
-
-    Cell bounds, grid mappings, coordinates stored as variables, text and helper
-    variables such as Gaussian weights or date codes are left out. Without any latitude
-    and longitude in the data set, numbers with at least two dimensions count.
-    """
-    bounds = bounds_variables(ds)
-    pair = horizontal_coordinates(ds)
-    coordinates = set(pair or ())
-    names = []
-    for name, variable in ds.data_vars.items():
-        if str(name) in bounds | coordinates or "grid_mapping_name" in variable.attrs:
-            continue
-        if variable.dtype.kind not in "fiub":
-            continue
-        on_grid = (
-            variable.ndim >= 2
-            if pair is None
-            else horizontal_coordinates(ds, str(name)) is not None
-        )
-        if on_grid:
-            names.append(str(name))
-    return names

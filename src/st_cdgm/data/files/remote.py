@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import logging
-import os
 import re
 import tempfile
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from st_cdgm.data.files.sniff import (
     unreadable,
 )
 from st_cdgm.errors import InputError, MissingFileError
+from st_cdgm.outputs import temporary_name
 
 logger = logging.getLogger(__name__)
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*(::|://)")
@@ -131,7 +131,7 @@ def _is_folder(fs: Any, path: str) -> bool:
     return not any(fs.exists(f"{path.rstrip('/')}/{mark}") for mark in ZARR_MARKS)
 
 
-def locate(
+def locate_url(
     url: str, *, role: str, storage_options: StorageOptions | None = None
 ) -> Path | RemoteFile | RemoteStore:
     """Find out what lies behind a URL and how it can be read.
@@ -185,9 +185,9 @@ def describe(
     Raises
     ------
     MissingFileError, InputError
-        As :func:`locate`.
+        As :func:`locate_url`.
     """
-    where = locate(url, role="data", storage_options=storage_options)
+    where = locate_url(url, role="data", storage_options=storage_options)
     fs, path = filesystem(url, role="data", storage_options=storage_options)
     if isinstance(where, RemoteFile):
         where.close()
@@ -212,7 +212,7 @@ def fingerprint(url: str, *, storage_options: StorageOptions | None = None) -> s
     Raises
     ------
     MissingFileError, InputError
-        As :func:`locate`.
+        As :func:`locate_url`.
     """
     fs, path = filesystem(url, role="input", storage_options=storage_options)
     with clean_errors(url, "input"):
@@ -258,7 +258,7 @@ def _downloaded(fs: Any, path: str, url: str, role: str) -> Path:
     if version and target.exists():
         return target
     logger.info("%s is copied to %s (%s bytes)", url, target, size or "unknown")
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    part = temporary_name(target)
     try:
         with clean_errors(url, role):
             fs.get_file(path, str(part))

@@ -20,7 +20,7 @@ from st_cdgm.data.fit.baseline.contract import Baseline
 from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.moments import FillStrategy, fill_missing
 from st_cdgm.data.space.grid import Grid
-from st_cdgm.data.time.timestamps import DAY
+from st_cdgm.data.time.calendar import DAY
 from st_cdgm.data.variables.fields import Channel, TargetVariable
 from st_cdgm.errors import InputError
 from st_cdgm.typing import FloatArray
@@ -67,7 +67,7 @@ class Preprocessor:
     codec : TargetCodec
         Between fields and encoded fields.
     baseline : Baseline
-        The first guess.
+        Between predictors and fields, without the generator.
     residual_mean, residual_std : ndarray
         Training statistics of the encoded residual. Shape ``(C, 1|Y, 1|X)``, float32.
     score_std : ndarray
@@ -144,7 +144,7 @@ class Preprocessor:
     def predict_baseline(
         self, raw: FloatArray, season: FloatArray, truth: FloatArray | None = None
     ) -> FloatArray:
-        """Return the first guess in target units, without NaN.
+        """Return the baseline in target units, without NaN.
 
         Parameters
         ----------
@@ -158,7 +158,7 @@ class Preprocessor:
         return self.baseline.predict(self.fill_lr(raw), season, truth)
 
     def encode_baseline(self, baseline: FloatArray | Tensor) -> Tensor:
-        """Encode first guesses in target units. Shape ``(..., C, Y, X)``."""
+        """Encode baselines in target units. Shape ``(..., C, Y, X)``."""
         return self.codec.encode(as_tensor(baseline))
 
     def encode_target(
@@ -199,7 +199,7 @@ class Preprocessor:
         lr : ndarray
             Standardised predictors. Shape ``(T, C_lr, y, x)``.
         baseline, hr : ndarray
-            First guess and truth in target units. Shape ``(T, C, Y, X)``.
+            Baseline and truth in target units. Shape ``(T, C, Y, X)``.
 
         Returns
         -------

@@ -24,9 +24,9 @@ from st_cdgm.data.fit.moments import (
 from st_cdgm.data.fit.preprocessor import Preprocessor, as_tensor, rooted
 from st_cdgm.data.fit.robust import RobustMoments
 from st_cdgm.data.space.grid import Grid
-from st_cdgm.data.time.timestamps import DAY
+from st_cdgm.data.time.calendar import DAY
 from st_cdgm.data.variables.fields import Channel, TargetVariable
-from st_cdgm.data.variables.table import precipitation_channels
+from st_cdgm.data.variables.kinds import precipitation_channels
 from st_cdgm.errors import ConfigError, InputError, MissingVariableError
 from st_cdgm.typing import FloatArray
 
@@ -154,11 +154,11 @@ def _with_residual_statistics(
     """Return the draft with mean and spread of its encoded and scored residuals."""
     residual, score = Moments(draft.valid.shape), Moments(draft.valid.shape)
     for raw, season, truth in blocks():
-        guess = draft.predict_baseline(raw, season, truth)
-        encoded = draft.encode_baseline(guess)
-        target = draft.codec.encode(as_tensor(truth))
-        residual.add((target - encoded).numpy())
+        baseline = as_tensor(draft.predict_baseline(raw, season, truth))
+        given = as_tensor(truth)
+        encoded, target = draft.codec.encode(baseline), draft.codec.encode(given)
         difference = draft.codec.scored(target) - draft.codec.scored(encoded)
+        residual.add((target - encoded).numpy())
         score.add(difference.numpy())
     mean, std = residual.result(scope)
     _, score_std = score.result("per_variable")

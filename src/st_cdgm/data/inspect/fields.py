@@ -12,14 +12,14 @@ from dask.base import compute
 from numpy.typing import NDArray
 
 from st_cdgm.data.files.open import file_label
-from st_cdgm.data.inspect.roles import one_line
+from st_cdgm.data.inspect.roles import cell_width, one_line
 from st_cdgm.data.inspect.scrambling import Arrangement, Order, arrangement
-from st_cdgm.data.space.grid import Grid
-from st_cdgm.data.time.timestamps import iso
+from st_cdgm.data.space.coordinates import read_grid
+from st_cdgm.data.time.axis import iso
 from st_cdgm.data.variables.levels import level_of, level_values, vertical_name
 from st_cdgm.data.variables.limits import physical_limits
 from st_cdgm.data.variables.table import Quantity, quantity_of
-from st_cdgm.data.variables.units import canonical_units, units_convert
+from st_cdgm.data.variables.units import canonical_conversion, canonical_units
 from st_cdgm.errors import InputError
 
 MOST_STEPS = 120  # steps whose arrangement is looked at
@@ -112,6 +112,7 @@ class _Values:
     outside: int
     outside_steps: int
     sample: NDArray[Any]
+    cell_width: float | None
 
 
 def inspect_field(
@@ -138,7 +139,7 @@ def inspect_field(
     laid = order = outside = None
     if values is not None:
         smooth = quantity is not None and quantity.smooth
-        laid = arrangement(values.sample)
+        laid = arrangement(values.sample, cell_width=values.cell_width)
         order = laid.verdict(smooth=smooth)
         if order is not None:
             problems.append(_order_text(name, order, laid))
@@ -173,7 +174,7 @@ def _check_units(
         return
     if units is None:
         problems.append(f"no units (variable {name})")
-    elif not units_convert(str(units), quantity):
+    elif canonical_conversion(str(units), quantity) is None:
         problems.append(
             f"units do not fit (variable {name}; found {units!r}, expected "
             f"something that converts to {quantity.units!r})"
@@ -210,7 +211,7 @@ def _read(
     if da.size == 0:
         problems.append(f"no values (variable {name})")
         return None
-    space = _space(ds, name)
+    *space, width = _space(ds, name)
     others = [d for d in da.dims if d not in space]
     finite = cast("xr.DataArray", np.isfinite(da))
     low, high = limits or (-np.inf, np.inf)
@@ -237,6 +238,7 @@ def _read(
         outside=int(count),
         outside_steps=int(steps),
         sample=np.asarray(sample.values),
+        cell_width=width,
     )
 
 
@@ -247,14 +249,14 @@ def _missing(ever: NDArray[np.bool_], always: NDArray[np.bool_]) -> str:
     return "always in the same cells" if same else "in changing cells"
 
 
-def _space(ds: xr.Dataset, name: str) -> tuple[str, str]:
-    """Row and column dimension; without coordinates the last two."""
+def _space(ds: xr.Dataset, name: str) -> tuple[str, str, float | None]:
+    """Row and column dimension, and degrees; without coordinates the last two."""
     try:
-        grid = Grid.from_dataset(ds, variable=name)
+        grid = read_grid(ds, variable=name)
     except InputError:
         first, second = ds[name].dims[-2:]
-        return str(first), str(second)
-    return grid.y_name, grid.x_name
+        return str(first), str(second), None
+    return grid.y_name, grid.x_name, cell_width(grid)
 
 
 def _sampled(da: xr.DataArray, space: Sequence[str]) -> xr.DataArray:
@@ -348,7 +350,7 @@ def _coordinates(ds: xr.Dataset, name: str, position: dict[Any, int]) -> dict[st
         else:
             place[str(dim)] = position[dim]
     try:
-        grid = Grid.from_dataset(ds, variable=name)
+        grid = read_grid(ds, variable=name)
     except InputError:
         return place
     row, column = position[grid.y_name], position[grid.x_name]

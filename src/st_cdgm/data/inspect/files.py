@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,12 +22,12 @@ from st_cdgm.data.files.open import (
 from st_cdgm.data.files.remote import describe
 from st_cdgm.data.inspect.fields import VariableReport, inspect_field
 from st_cdgm.data.inspect.roles import Verdict, cell_width, one_line, role_verdicts
-from st_cdgm.data.space.grid import Grid
-from st_cdgm.data.time.calendar import day_keys
-from st_cdgm.data.time.timestamps import modern_calendar
+from st_cdgm.data.space.coordinates import read_grid
+from st_cdgm.data.time.axis import day_keys, modern_calendar
 from st_cdgm.errors import InputError
 
 T = TypeVar("T")
+MUCH_MISSING = 0.5  # share from which a note says so
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +94,9 @@ class FileReport:
         What would keep the file from being used as a predictor or target.
     verdicts : tuple of Verdict
         Whether it can be used as predictors, as targets and as static fields, and why.
+    notes : tuple of str
+        What to know, but what keeps the file from nothing: much is missing, or the
+        order of the values cannot be judged.
     """
 
     file: str
@@ -104,6 +107,7 @@ class FileReport:
     variables: tuple[VariableReport, ...]
     problems: tuple[str, ...]
     verdicts: tuple[Verdict, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types that JSON can hold."""
@@ -150,7 +154,24 @@ def inspect_file(path: str | Path) -> FileReport:
         variables=variables,
         problems=tuple(dict.fromkeys(problems)),
         verdicts=verdicts,
+        notes=tuple(_notes(variables)),
     )
+
+
+def _notes(variables: Sequence[VariableReport]) -> Iterator[str]:
+    """Yield what to know of the fields, that is no problem."""
+    unsure: dict[str, list[str]] = {}
+    for one in variables:
+        if one.arrangement is not None and one.arrangement.unsure is not None:
+            unsure.setdefault(one.arrangement.unsure, []).append(one.name)
+        if MUCH_MISSING <= one.nan_share < 1.0:
+            yield f"{one.nan_share:.0%} missing, {one.missing} (variable {one.name})"
+
+    for reason, names in unsure.items():
+        yield (
+            "whether the values are where the coordinates say cannot be judged "
+            f"(variable {', '.join(names)}; {reason})"
+        )
 
 
 def _try(make: Callable[[], T], problems: list[str]) -> T | None:
@@ -163,9 +184,7 @@ def _try(make: Callable[[], T], problems: list[str]) -> T | None:
 
 def _grid_report(ds: xr.Dataset) -> GridReport:
     names = data_variables(ds)
-    grid = Grid.from_dataset(
-        ds, file=file_label(ds), variable=names[0] if names else None
-    )
+    grid = read_grid(ds, file=file_label(ds), variable=names[0] if names else None)
     first, last = float(grid.lat.flat[0]), float(grid.lat.flat[-1])
     return GridReport(
         kind=grid.kind,

@@ -17,7 +17,7 @@ from st_cdgm.data.inspect.similarity import (
     layouts,
     pattern_correlation,
 )
-from st_cdgm.data.read.readers import ChannelCube, TargetCube
+from st_cdgm.data.read.cubes import ChannelCube, TargetCube
 from st_cdgm.data.space.grid import Grid, nearest_index
 from st_cdgm.data.variables.table import is_precipitation, quantity_of
 from st_cdgm.data.variables.units import units_factor

@@ -17,12 +17,8 @@ from st_cdgm.data.inspect.pair_weather import (
 )
 from st_cdgm.data.inspect.roles import cell_width
 from st_cdgm.data.inspect.similarity import LAGS
-from st_cdgm.data.read.readers import (
-    ChannelCube,
-    TargetCube,
-    read_channels,
-    read_targets,
-)
+from st_cdgm.data.read.cubes import ChannelCube, TargetCube
+from st_cdgm.data.read.readers import read_channels, read_targets
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.space.sphere import is_global, wrap_near
 from st_cdgm.data.time.calendar import CalendarDays

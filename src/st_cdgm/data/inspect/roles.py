@@ -12,13 +12,9 @@ import numpy as np
 import xarray as xr
 
 from st_cdgm.data.files.open import data_variables, file_label
-from st_cdgm.data.read.readers import (
-    ChannelCube,
-    TargetCube,
-    read_channels,
-    read_static,
-    read_targets,
-)
+from st_cdgm.data.read.cubes import ChannelCube, TargetCube
+from st_cdgm.data.read.readers import read_channels, read_static, read_targets
+from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.space.sphere import unit_vectors
 from st_cdgm.data.variables.table import quantity_of
@@ -209,7 +205,7 @@ def _as_static(ds: xr.Dataset, scrambled: Collection[str]) -> Verdict:
         constant, changing = _by_change(ds)
         if not constant:
             return _no_static(ds, changing)
-        grid = Grid.from_dataset(ds, file=file_label(ds), variable=constant[0])
+        grid = read_grid(ds, file=file_label(ds), variable=constant[0])
         names, _ = read_static(ds, variables=constant, grid=grid)
     except InputError as error:
         return _refused("static", error)
@@ -257,7 +253,7 @@ def _changes(da: xr.DataArray) -> bool:
 
 def _no_static(ds: xr.Dataset, changing: Sequence[str]) -> Verdict:
     if not changing:
-        Grid.from_dataset(ds, file=file_label(ds))
+        read_grid(ds, file=file_label(ds))
         error: Any = MissingVariableError(
             "no field on a horizontal grid",
             found=", ".join(map(str, ds.data_vars)) or "no variables",

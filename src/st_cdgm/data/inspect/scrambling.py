@@ -2,6 +2,8 @@
 
 Weather has neighbours that resemble each other. A file whose values were written in
 another order than its coordinates passes every check of metadata; here it does not.
+Only neighbours that both have values are compared; where there are too few of them, or
+cells so large that neighbours need not be alike, no verdict is given.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ SMALLEST = 5  # rows and columns from which the measures say something
 ENOUGH_STEPS = 20  # from which correlations in time are worth something
 FEWEST_CELLS, MOST_CELLS = 20, 3000
 FEWEST_LINES = 10
+FEWEST_PAIRS = 40  # pairs of neighbours with values; 5 x 5 cells have as many
+# Neighbours this far apart need not be alike, unless the region is a large one.
+COARSE_DEG, COARSE_CELLS = 5.0, 150
 # A distant cell must resemble a cell clearly more than all neighbours do.
 MARGIN = 0.005
 # Lines this many times as far apart as the nearest, or this near, are neighbours.
@@ -60,6 +65,8 @@ class Arrangement:
         memory, the shape kept. Below 1 in sound files.
     swapped : str or None
         The better way of exchanging them, as an expression for a single field.
+    unsure : str or None
+        Why the order cannot be judged by these measures; None where it can.
     """
 
     roughness: float | None
@@ -69,9 +76,12 @@ class Arrangement:
     seam: float | None = None
     swap_gain: float | None = None
     swapped: str | None = None
+    unsure: str | None = None
 
     def verdict(self, *, smooth: bool) -> Order | None:
         """Return what is wrong with the order, None if nothing is known to be.
+
+        None also where the measures are :attr:`unsure`.
 
         Parameters
         ----------
@@ -79,6 +89,8 @@ class Arrangement:
             Whether the quantity is known to vary smoothly: temperature, pressure,
             geopotential. Other fields are judged with more indulgence.
         """
+        if self.unsure is not None:
+            return None
         if _above(self.swap_gain, GAIN):
             return "swapped axes"
         if _above(self.roughness, SHUFFLED if smooth else SHUFFLED_ANY):
@@ -129,7 +141,9 @@ def roughness(field: NDArray[Any]) -> float | None:
     return float(np.mean(ratios)) if ratios else None
 
 
-def arrangement(planes: NDArray[Any]) -> Arrangement:
+def arrangement(
+    planes: NDArray[Any], *, cell_width: float | None = None
+) -> Arrangement:
     """Measure how the values lie on the grid.
 
     Parameters
@@ -138,16 +152,20 @@ def arrangement(planes: NDArray[Any]) -> Arrangement:
         Steps or levels of one field, NaN where missing. Shape ``(T, Y, X)``. With 20
         steps or more of a grid of up to 3000 cells, cells are compared through their
         anomalies in time; else rows and columns through their values.
+    cell_width : float, optional
+        Degrees; where known, a few very wide cells are not judged.
     """
     rough = roughness(planes)
     if rough is None:
         return Arrangement(roughness=None)
+
     fields = _scaled(planes)
     gain, swapped = _swap_gain(fields)
     misplaced, far = _best_matches(fields)
     adjacent = seam = None
     if misplaced is None:
         adjacent, seam = _adjacent_lines(fields), _seam(fields)
+
     return Arrangement(
         roughness=rough,
         misplaced=misplaced,
@@ -156,7 +174,27 @@ def arrangement(planes: NDArray[Any]) -> Arrangement:
         seam=seam,
         swap_gain=gain,
         swapped=swapped,
+        unsure=_unsure(fields, cell_width),
     )
+
+
+def _unsure(fields: Floats, cell_width: float | None) -> str | None:
+    """Return why chance or the size of the cells decides here, None if it does not."""
+    known = np.isfinite(fields)
+    pairs = max(
+        int((plane[1:] & plane[:-1]).sum() + (plane[:, 1:] & plane[:, :-1]).sum())
+        for plane in known
+    )
+    if pairs < FEWEST_PAIRS:
+        return f"only {pairs} pairs of neighbouring cells have values"
+
+    cells = int(known.any(axis=0).sum())
+    if cell_width is not None and cell_width > COARSE_DEG and cells < COARSE_CELLS:
+        return (
+            f"{cells} cells of {cell_width:.3g} degrees are so few and so wide that "
+            "neighbours need not be alike"
+        )
+    return None
 
 
 def _scaled(planes: NDArray[Any]) -> Floats:
@@ -217,6 +255,7 @@ def _best_matches(fields: Floats) -> tuple[float | None, float | None]:
     index, anomalies = index[varying], anomalies[:, varying] / norm[varying]
     if len(index) < FEWEST_CELLS:
         return None, None
+
     alike = anomalies.T @ anomalies  # (cells, cells)
     apart = _cells_apart(index, columns)
     best = {
@@ -228,16 +267,36 @@ def _best_matches(fields: Floats) -> tuple[float | None, float | None]:
             ("far", apart > 2),
         )
     }
+
     # An island has nothing to compare with.
     placed = np.isfinite(best["beside"]) & np.isfinite(best["second"])
     if placed.sum() < FEWEST_CELLS:
         return None, None
     if float(np.median(np.maximum(best["beside"], best["beyond"]))) < STRUCTURE:
         return None, None
+
+    # Few independent steps make distant cells alike by chance.
+    steps = _independent(anomalies)
+    chance = (np.sqrt(2.0 * np.log(len(index))) + 1.0) / np.sqrt(steps)
+    if chance >= 1.0:
+        return None, None
     lost = placed & _clearly_above(best["beyond"], best["beside"], count)
+    lost &= best["beyond"] > chance
     misplaced = float(lost[placed].mean()) if lost.sum() >= MISPLACED_CELLS else 0.0
     far = placed & _clearly_above(best["far"], best["second"], count)
+    far &= best["far"] > chance
     return misplaced, float(far[placed].mean())
+
+
+def _independent(anomalies: Floats) -> float:
+    """Return the number of independent steps, of unit anomalies ``(T, cells)``.
+
+    Soil keeps its water for weeks: many steps in a row count as few (Bayley and
+    Hammersley 1946, doi:10.2307/2983560, for a first-order process).
+    """
+    lagged = float(np.median((anomalies[1:] * anomalies[:-1]).sum(axis=0)))
+    kept = min(max(lagged, 0.0), 0.99)
+    return len(anomalies) * (1.0 - kept) / (1.0 + kept)
 
 
 def _clearly_above(one: Floats, other: Floats, steps: int) -> NDArray[np.bool_]:
@@ -278,13 +337,17 @@ def _adjacent(lines: Floats) -> float | None:
     usable = np.isfinite(apart).sum(axis=1) >= FEWEST_LINES
     if usable.sum() < FEWEST_LINES:
         return None
-    nearest = apart.min(axis=1)
+
+    nearest, at = apart.min(axis=1), apart.argmin(axis=1)
     beside = np.minimum(
         *(np.diagonal(np.roll(apart, shift, axis=1)) for shift in (1, -1))
     )
     typical = float(apart[usable][np.isfinite(apart[usable])].mean())
-    # By chance or symmetry a distant line may be a little nearer.
-    at_home = beside <= np.maximum(NEARLY * nearest, SIMILAR * typical)
+    # By chance or symmetry a distant line may be a little nearer; the fewer cells with
+    # values the two share, the more so.
+    share = shared[np.arange(len(at)), at] / flat.shape[1]
+    nearly = NEARLY ** (1.0 / np.maximum(share, 0.1))
+    at_home = beside <= np.maximum(nearly * nearest, SIMILAR * typical)
     if float(nearest[usable].mean()) > STRUCTURE * typical:
         return None  # lines are unlike wherever they are: nothing can be said
     return float(at_home[usable].mean())

@@ -8,112 +8,24 @@ from dataclasses import replace
 
 import xarray as xr
 
-from st_cdgm.data.files.open import file_label
-from st_cdgm.data.variables.fields import Channel
 from st_cdgm.data.variables.levels import (
+    Fields,
     channel_name,
-    is_pressure,
     level_in_name,
-    level_of,
-    level_values,
-    vertical_name,
+    split_levels,
 )
 from st_cdgm.data.variables.table import synonyms
 from st_cdgm.errors import InputError, MissingVariableError
 
 logger = logging.getLogger(__name__)
-Fields = list[tuple[Channel, xr.DataArray]]
-
-
-def split_levels(ds: xr.Dataset, variables: Sequence[str]) -> Fields:
-    """Turn variables into channels, one per (variable, level).
-
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        Opened data.
-    variables : sequence of str
-        Names of variables in it.
-
-    Returns
-    -------
-    list of (Channel, DataArray)
-        In the order of ``variables``, levels in the order of the file. The channel
-        carries the units of the file.
-
-    Raises
-    ------
-    InputError
-        If a vertical axis is not made of pressures, or two channels get one name.
-    """
-    file = file_label(ds)
-    found: Fields = []
-    for name in variables:
-        found += _split_one(ds[name], name, file=file)
-    seen: dict[str, str] = {}
-    for channel, da in found:
-        if channel.name in seen:
-            raise InputError(
-                "two variables give the same channel",
-                file=file,
-                variable=channel.name,
-                found=f"{seen[channel.name]} and {da.name}",
-                expected="one source per variable and level",
-                remedy="name only one of them in the list of variables",
-            )
-        seen[channel.name] = str(da.name)
-    return found
-
-
-def _split_one(da: xr.DataArray, name: str, *, file: str) -> Fields:
-    vertical = vertical_name(da)
-    if (
-        vertical is not None
-        and da.sizes[vertical] == 1
-        and not _pressure_axis(da, vertical)
-    ):
-        # One height (2 m): a single-level field.
-        da, vertical = da.isel({vertical: 0}, drop=True), None
-    if vertical is None:
-        variable, level = level_of(name, da)
-        return [(_channel(variable, level, da), da)]
-    if vertical not in da.coords:
-        raise InputError(
-            "a vertical dimension has no coordinate",
-            file=file,
-            variable=name,
-            found=f"dimension {vertical} of {da.sizes[vertical]}",
-            expected="a coordinate with the pressures",
-            remedy=f"add the coordinate {vertical} with units hPa or Pa",
-        )
-    pressures = level_values(da[vertical], file=file)
-    split = []
-    for i, level in enumerate(pressures.tolist()):
-        one = da.isel({vertical: i}, drop=True)
-        split.append((_channel(name, level, one), one))
-    return split
-
-
-def _pressure_axis(da: xr.DataArray, vertical: str) -> bool:
-    return vertical in da.coords and is_pressure(da[vertical])
-
-
-def _channel(variable: str, level: float | None, da: xr.DataArray) -> Channel:
-    standard_name = da.attrs.get("standard_name")
-    return Channel(
-        name=channel_name(variable, level),
-        variable=variable,
-        level=level,
-        units=str(da.attrs.get("units", "1")),
-        standard_name=None if standard_name is None else str(standard_name),
-    )
-
-
-# -- Selection by name -----------------------------------------------------------------
 
 
 def select_channels(
-    ds: xr.Dataset, available: Sequence[str], variables: Sequence[str] | None
+    ds: xr.Dataset,
+    available: Sequence[str],
+    variables: Sequence[str] | None,
+    *,
+    file: str | None = None,
 ) -> Fields:
     """Channels meant by ``variables``, in that order.
 
@@ -127,6 +39,8 @@ def select_channels(
         Variables (``q``: all levels) or channels (``q_850``); None takes all. A name
         that the file does not have is looked for under its synonyms (``t`` and ``ta``,
         ``q`` and ``hus``) and then keeps the name asked for.
+    file : str, optional
+        For messages.
 
     Raises
     ------
@@ -135,9 +49,8 @@ def select_channels(
     InputError
         If the list is empty or names a channel twice.
     """
-    file = file_label(ds)
     if variables is None:
-        return split_levels(ds, available)
+        return split_levels(ds, available, file=file)
     wanted = as_list(variables)
     if not wanted:
         raise InputError(
@@ -157,10 +70,10 @@ def select_channels(
 
 
 def _matching(
-    ds: xr.Dataset, available: Sequence[str], name: str, *, file: str
+    ds: xr.Dataset, available: Sequence[str], name: str, *, file: str | None
 ) -> Fields:
     if name in available:
-        return split_levels(ds, [name])
+        return split_levels(ds, [name], file=file)
     every = _splittable(ds, available)
     found = [pair for pair in every if pair[0].name == name]
     found = found or [pair for pair in every if pair[0].variable == name]
@@ -178,7 +91,7 @@ def _splittable(ds: xr.Dataset, available: Sequence[str]) -> Fields:
     return every
 
 
-def _by_synonym(every: Fields, name: str, *, file: str) -> Fields:
+def _by_synonym(every: Fields, name: str, *, file: str | None) -> Fields:
     base, level = level_in_name(name)
     group = synonyms(base)
     found = [
@@ -208,7 +121,11 @@ def as_list(variables: Sequence[str]) -> list[str]:
 
 
 def check_available(
-    names: Sequence[str], available: Sequence[str], shown: Sequence[str], *, file: str
+    names: Sequence[str],
+    available: Sequence[str],
+    shown: Sequence[str],
+    *,
+    file: str | None,
 ) -> None:
     """Raise MissingVariableError, listing ``shown``, unless all names are available."""
     absent = [name for name in names if name not in available]
@@ -223,7 +140,7 @@ def check_available(
         )
 
 
-def _check_unique(names: Sequence[str], *, file: str) -> None:
+def _check_unique(names: Sequence[str], *, file: str | None) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(

@@ -8,8 +8,8 @@ a pass over the record takes time in proportion to the square of its length.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,7 @@ from dask.optimization import cull
 from dask.utils import ensure_dict
 from numpy.typing import NDArray
 
+from st_cdgm.data.files.lazy import readable
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.time.calendar import CalendarDays
 from st_cdgm.data.variables.fields import Channel, TargetVariable
@@ -56,7 +57,11 @@ class RangeWatch:
     ) -> None:
         self.variables, self.grid, self.days, self.file = variables, grid, days, file
         hours = days.step_seconds / 3600
-        self._limits = [_limits_of(variable, hours) for variable in variables]
+        probes = [_probe(variable) for variable in variables]
+        self._limits = [
+            physical_limits(probe, hours)
+            for probe, variable in zip(probes, variables, strict=True)
+        ]
         self._told: set[str] = set()
 
     def look(self, values: NDArray[np.floating], index: NDArray[np.integer]) -> None:
@@ -99,17 +104,13 @@ class RangeWatch:
         )
 
 
-def _limits_of(
-    variable: Channel | TargetVariable, hours: float
-) -> tuple[float, float] | None:
-    """Return the range of a variable in its canonical units, None if not known."""
+def _probe(variable: Channel | TargetVariable) -> xr.DataArray:
+    """Return a field of one value with the attributes that limits depend on."""
     base = variable.variable if isinstance(variable, Channel) else variable.name
     attrs: dict[str, str | float] = {"units": variable.units}
-    if variable.standard_name:
-        attrs["standard_name"] = variable.standard_name
     if isinstance(variable, Channel) and variable.level is not None:
         attrs["pressure_level_hPa"] = variable.level
-    return physical_limits(xr.DataArray(np.zeros(()), name=base, attrs=attrs), hours)
+    return xr.DataArray(np.zeros(()), name=base, attrs=attrs)
 
 
 MANY_BLOCKS = 16  # along time: from here on dask's own slicing is slow
@@ -168,15 +169,16 @@ class LazyCube:
     @property
     def names(self) -> tuple[str, ...]:
         """Names along the second axis."""
-        return tuple(variable.name for variable in self._variables)
+        return tuple(variable.name for variable in self.variables)
 
     @property
-    def _variables(self) -> Sequence[Channel | TargetVariable]:
+    def variables(self) -> Sequence[Channel | TargetVariable]:
+        """What lies on the second axis."""
         raise NotImplementedError
 
     @cached_property
     def _watch(self) -> RangeWatch:
-        return RangeWatch(self._variables, self.grid, self.days, self.file)
+        return RangeWatch(self.variables, self.grid, self.days, self.file)
 
     @cached_property
     def _blocks(self) -> DayBlocks | None:
@@ -189,9 +191,16 @@ class LazyCube:
         """Leave out what each process makes for itself."""
         return {k: v for k, v in self.__dict__.items() if k != "_blocks"}
 
-    def _load(
-        self, index: NDArray[Any] | slice | None, *, check: bool
+    def load(
+        self, index: NDArray[Any] | slice | None = None, *, check: bool = True
     ) -> NDArray[np.float32]:
+        """Read the days at ``index`` (all of them). Shape ``(T, C, y, x)``.
+
+        Raises
+        ------
+        InputError
+            If the file breaks off, or, with ``check``, a variable has no finite value.
+        """
         index = slice(None) if index is None else index
         names = ", ".join(self.names)
         with readable(names, self.file):
@@ -210,20 +219,64 @@ class LazyCube:
         return np.asarray(self.values[index].values)
 
 
-@contextmanager
-def readable(name: str, file: str) -> Iterator[None]:
-    """Turn the failure of a library to read values into one of ours."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            "the values cannot be read",
-            file=file,
-            variable=name,
-            found=f"{type(error).__name__}: {error}",
-            expected="a complete file",
-            remedy="the file is damaged or cut off: copy or download it again",
-        ) from error
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ChannelCube(LazyCube):
+    """Predictors of a file, not yet read.
+
+    Attributes
+    ----------
+    channels : tuple of Channel
+        What is on the channel axis, in canonical units.
+    grid : Grid
+        Coarse grid in the order of the file.
+    days : CalendarDays
+        One entry per time step.
+    values : xarray.DataArray
+        Lazy float32. Dimensions ``(time, channel, y, x)``, canonical units.
+    file : str
+        Where it came from, for messages.
+    """
+
+    channels: tuple[Channel, ...]
+    grid: Grid
+    days: CalendarDays
+    values: xr.DataArray
+    file: str
+
+    @property
+    def variables(self) -> tuple[Channel, ...]:
+        """What lies on the second axis."""
+        return self.channels
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TargetCube(LazyCube):
+    """Fine-grid targets of a file, not yet read.
+
+    Attributes
+    ----------
+    targets : tuple of TargetVariable
+        What is on the variable axis, in canonical units.
+    grid : Grid
+        Fine grid in the order of the file.
+    days : CalendarDays
+        One entry per time step.
+    values : xarray.DataArray
+        Lazy float32, NaN where missing. Dimensions ``(time, variable, y, x)``.
+    file : str
+        Where it came from, for messages.
+    """
+
+    targets: tuple[TargetVariable, ...]
+    grid: Grid
+    days: CalendarDays
+    values: xr.DataArray
+    file: str
+
+    @property
+    def variables(self) -> tuple[TargetVariable, ...]:
+        """What lies on the second axis."""
+        return self.targets
 
 
 def all_missing(name: str, file: str) -> InputError:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dask.array
@@ -11,107 +11,27 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from st_cdgm.data.files.lazy import readable
 from st_cdgm.data.files.open import (
+    OpenedData,
     Paths,
-    data_variables,
-    file_label,
-    open_dataset,
+    open_located,
     time_bounds,
     time_name,
 )
-from st_cdgm.data.read.channels import Fields, as_list, check_available, select_channels
-from st_cdgm.data.read.cubes import LazyCube, all_missing, readable
+from st_cdgm.data.read.channels import as_list, check_available, select_channels
+from st_cdgm.data.read.cubes import ChannelCube, TargetCube, all_missing
+from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.data.space.grid import Grid
-from st_cdgm.data.time.calendar import CalendarDays
-from st_cdgm.data.time.daily import TimeSteps, time_steps
-from st_cdgm.data.variables.fields import Channel, TargetVariable
-from st_cdgm.data.variables.levels import channel_name
+from st_cdgm.data.time.calendar import DAY, CalendarDays
+from st_cdgm.data.time.steps import time_steps
+from st_cdgm.data.variables.fields import TargetVariable
+from st_cdgm.data.variables.levels import Fields, channel_name
+from st_cdgm.data.variables.table import quantity_of
 from st_cdgm.data.variables.units import Role, check_plausible, to_canonical
 from st_cdgm.errors import InputError, MissingVariableError
 
 DAYS_AT_ONCE = 64  # while looking for a value
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ChannelCube(LazyCube):
-    """Predictors of a file, not yet read.
-
-    Attributes
-    ----------
-    channels : tuple of Channel
-        What is on the channel axis, in canonical units.
-    grid : Grid
-        Coarse grid in the order of the file.
-    days : CalendarDays
-        One entry per time step.
-    values : xarray.DataArray
-        Lazy float32. Dimensions ``(time, channel, y, x)``, canonical units.
-    file : str
-        Where it came from, for messages.
-    """
-
-    channels: tuple[Channel, ...]
-    grid: Grid
-    days: CalendarDays
-    values: xr.DataArray
-    file: str
-
-    @property
-    def _variables(self) -> tuple[Channel, ...]:
-        return self.channels
-
-    def load(
-        self, index: NDArray[Any] | slice | None = None, *, check: bool = True
-    ) -> NDArray[np.float32]:
-        """Read the days at ``index`` (all of them). Shape ``(T, C_lr, y, x)``.
-
-        Raises
-        ------
-        InputError
-            If the file breaks off, or, with ``check``, a channel has no finite value.
-        """
-        return self._load(index, check=check)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TargetCube(LazyCube):
-    """Fine-grid targets of a file, not yet read.
-
-    Attributes
-    ----------
-    targets : tuple of TargetVariable
-        What is on the variable axis, in canonical units.
-    grid : Grid
-        Fine grid in the order of the file.
-    days : CalendarDays
-        One entry per time step.
-    values : xarray.DataArray
-        Lazy float32, NaN where missing. Dimensions ``(time, variable, y, x)``.
-    file : str
-        Where it came from, for messages.
-    """
-
-    targets: tuple[TargetVariable, ...]
-    grid: Grid
-    days: CalendarDays
-    values: xr.DataArray
-    file: str
-
-    @property
-    def _variables(self) -> tuple[TargetVariable, ...]:
-        return self.targets
-
-    def load(
-        self, index: NDArray[Any] | slice | None = None, *, check: bool = True
-    ) -> NDArray[np.float32]:
-        """Read the days at ``index`` (all of them). Shape ``(T, C, Y, X)``.
-
-        Raises
-        ------
-        InputError
-            If the file breaks off, or, with ``check``, a variable has no finite value.
-        """
-        return self._load(index, check=check)
 
 
 def read_channels(
@@ -145,14 +65,16 @@ def read_channels(
     InputError
         If grid, time, units or levels cannot be used, or a field has no values.
     """
-    ds = open_dataset(paths, role=role)
-    fields, grid, days = _timed_fields(ds, variables, role=role, time_step=time_step)
+    opened = open_located(paths, role=role)
+    fields, grid, days = _timed_fields(
+        opened, variables, role=role, time_step=time_step
+    )
     return ChannelCube(
         channels=tuple(channel for channel, _ in fields),
         grid=grid,
         days=days,
         values=_stack(fields, "channel"),
-        file=file_label(ds),
+        file=opened.file,
     )
 
 
@@ -160,24 +82,27 @@ def read_targets(
     paths: Paths, *, variables: Sequence[str] | None = None, time_step: str = "daily"
 ) -> TargetCube:
     """Open fine-grid targets; parameters and errors as for :func:`read_channels`."""
-    ds = open_dataset(paths, role="hr")
-    fields, grid, days = _timed_fields(ds, variables, role="hr", time_step=time_step)
-    targets = tuple(
-        TargetVariable(
+    opened = open_located(paths, role="hr")
+    fields, grid, days = _timed_fields(
+        opened, variables, role="hr", time_step=time_step
+    )
+    targets = []
+    for channel, da in fields:
+        one = TargetVariable(
             name=channel.name,
             units=channel.units,
             standard_name=channel.standard_name,
-            long_name=_text(da.attrs.get("long_name")),
-            cell_methods=_text(da.attrs.get("cell_methods")),
+            long_name=da.attrs.get("long_name"),
+            cell_methods=da.attrs.get("cell_methods"),
         )
-        for channel, da in fields
-    )
+        vars(one)["quantity"] = channel.quantity
+        targets.append(one)
     return TargetCube(
-        targets=targets,
+        targets=tuple(targets),
         grid=grid,
         days=days,
         values=_stack(fields, "variable"),
-        file=file_label(ds),
+        file=opened.file,
     )
 
 
@@ -212,19 +137,25 @@ def read_static(
     InputError
         If a field changes with time or has no values.
     """
-    ds = open_dataset(path, role="static")
-    file = file_label(ds)
-    available = data_variables(ds)
+    opened = open_located(path, role="static")
+    ds, file = opened.ds, opened.file
+    available = opened.located.fields
     names = available if variables is None else as_list(variables)
     if not names:
         return (), np.zeros((0, *grid.shape), np.float32)
     check_available(names, available, available, file=file)
+
     labels: list[str] = []
     planes: list[NDArray[np.float32]] = []
-    for name in names:
-        own = Grid.from_dataset(ds, file=file, variable=name)
-        grid.check_same(own, file=file, role="static")
-        da = to_canonical(ds[name], file=file, role="static")
+    compared: tuple[Hashable, ...] = ()
+    known = [quantity_of(name, ds[name].attrs) for name in names]
+    for name, quantity in zip(names, known, strict=True):
+        da = ds[name]
+        if da.dims != compared:  # fields on the same dimensions share their grid
+            own = read_grid(ds, file=file, variable=name, located=opened.located)
+            grid.check_same(own, file=file, role="static")
+            compared = da.dims
+        da = to_canonical(da, file=file, role="static", quantity=quantity)
         if not da.size:
             raise all_missing(name, file)
         for label, plane in _static_planes(da, name, own, file=file):
@@ -237,30 +168,43 @@ def read_static(
 
 
 def _timed_fields(
-    ds: xr.Dataset, variables: Sequence[str] | None, *, role: Role, time_step: str
+    opened: OpenedData,
+    variables: Sequence[str] | None,
+    *,
+    role: Role,
+    time_step: str,
 ) -> tuple[Fields, Grid, CalendarDays]:
-    file = file_label(ds)
-    time = time_name(ds)
-    available = [name for name in data_variables(ds) if time in ds[name].dims]
+    ds, located, file = opened.ds, opened.located, opened.file
+    time = time_name(ds, located)
+    bounds = time_bounds(ds, time)
+    available = [name for name in located.fields if time in ds[name].dims]
     if not available:
-        Grid.from_dataset(ds, file=file)  # the usual reason, with its own message
+        read_grid(ds, file=file)  # the usual reason, with its own message
         raise MissingVariableError(
             "no field with a time axis",
             file=file,
             found=", ".join(map(str, ds.data_vars)) or "no variables",
             expected=f"variables on {time}, latitude and longitude",
         )
-    fields = select_channels(ds, available, variables)
+
+    # Which channels, on which days, on which grid.
+    fields = select_channels(ds, available, variables, file=file)
     steps = time_steps(
         ds[time],
-        bounds=time_bounds(ds, time),
+        bounds=bounds,
         time_step=time_step,
         ends=_stamped_at_end(fields),
         file=file,
     )
-    grid = _common_grid(ds, fields, file=file)
-    fields = [_prepared(channel, da, steps, grid, file, role) for channel, da in fields]
-    return fields, grid, steps.days
+    grid = _common_grid(opened, fields)
+
+    # Their values: one per day, in canonical units.
+    dims = (time, grid.y_name, grid.x_name)
+    fields = [(c, _drop_single(da, dims, c.name, file=file)) for c, da in fields]
+    fields = [(c, da.transpose(*dims)) for c, da in fields]
+    if steps.step_seconds < DAY:
+        fields = [(c, steps.apply(da, c.name)) for c, da in fields]
+    return _canonical(fields, file, role), grid, steps.days
 
 
 def _stamped_at_end(fields: Fields) -> bool:
@@ -272,9 +216,10 @@ def _stamped_at_end(fields: Fields) -> bool:
 # -- Shape, units, values --------------------------------------------------------------
 
 
-def _common_grid(ds: xr.Dataset, fields: Fields, *, file: str) -> Grid:
+def _common_grid(opened: OpenedData, fields: Fields) -> Grid:
+    ds, file = opened.ds, opened.file
     first = str(fields[0][1].name)
-    grid = Grid.from_dataset(ds, file=file, variable=first)
+    grid = read_grid(ds, file=file, variable=first, located=opened.located)
     for name in dict.fromkeys(str(da.name) for _, da in fields[1:]):
         if {grid.y_name, grid.x_name} <= set(ds[name].dims):
             continue
@@ -289,26 +234,29 @@ def _common_grid(ds: xr.Dataset, fields: Fields, *, file: str) -> Grid:
     return grid
 
 
-def _prepared(
-    channel: Channel,
-    da: xr.DataArray,
-    steps: TimeSteps,
-    grid: Grid,
-    file: str,
-    role: Role,
-) -> tuple[Channel, xr.DataArray]:
-    """One channel in canonical units with the dimensions ``(time, y, x)``."""
-    dims = (steps.time, grid.y_name, grid.x_name)
-    da = _drop_single(da, dims, channel.name, file=file)
-    da = steps.apply(da.transpose(*dims), channel.name)
-    da = to_canonical(da, file=file, role=role, name=channel.name)
-    _check_some_values(da, channel, file=file)
-    made = replace(
-        channel,
-        units=str(da.attrs["units"]),
-        standard_name=_text(da.attrs.get("standard_name")),
-    )
-    return made, da.astype(np.float32)
+def _canonical(fields: Fields, file: str, role: Role) -> Fields:
+    """Fields ``(time, y, x)`` in canonical units, and what they are."""
+    names = [channel.name for channel, _ in fields]
+    known = [quantity_of(channel.name, da.attrs) for channel, da in fields]
+    planes = [
+        to_canonical(da, file=file, role=role, name=name, quantity=quantity)
+        for name, (_, da), quantity in zip(names, fields, known, strict=True)
+    ]
+
+    # Units that contradict some of the values are wrong.
+    some = [
+        _some_values(da, name, file) for name, da in zip(names, planes, strict=True)
+    ]
+    for name, da, quantity, values in zip(names, planes, known, some, strict=True):
+        check_plausible(values, name, da.attrs, file=file, quantity=quantity)
+
+    made: Fields = []
+    for (channel, _), da, quantity in zip(fields, planes, known, strict=True):
+        units, standard_name = da.attrs["units"], da.attrs.get("standard_name")
+        one = replace(channel, units=str(units), standard_name=standard_name)
+        vars(one)["quantity"] = quantity  # told by all attributes of the file
+        made.append((one, da.astype(np.float32)))
+    return made
 
 
 def _drop_single(
@@ -328,24 +276,22 @@ def _drop_single(
     return da
 
 
-def _check_some_values(da: xr.DataArray, channel: Channel, *, file: str) -> None:
-    """Look at the first, middle and last day; at others only if they are empty."""
-    length = da.sizes[da.dims[0]]
+def _some_values(da: xr.DataArray, name: str, file: str) -> NDArray[Any]:
+    """Read the first, middle and last day; others only if they are empty."""
+    time, length = da.dims[0], da.sizes[da.dims[0]]
     # One by one: a list of days would read whole chunks for each.
-    values = np.concatenate(
-        [
-            _values(da.isel({da.dims[0]: slice(day, day + 1)}), channel.name, file)
-            for day in sorted({0, length // 2, length - 1})
-        ]
-    )
+    days = sorted({0, length // 2, length - 1})
+    parts = [da.isel({time: slice(day, day + 1)}) for day in days]
+    with readable(name, file):
+        values = np.concatenate(parts)
     for start in range(0, length, DAYS_AT_ONCE):
         if np.isfinite(values).any():
-            break
-        part = da.isel({da.dims[0]: slice(start, start + DAYS_AT_ONCE)})
-        values = _values(part, channel.name, file)
+            return values
+        part = da.isel({time: slice(start, start + DAYS_AT_ONCE)})
+        values = _values(part, name, file)
     if not np.isfinite(values).any():
-        raise all_missing(channel.name, file)
-    check_plausible(values, channel.name, da.attrs, file=file)
+        raise all_missing(name, file)
+    return values
 
 
 def _values(da: xr.DataArray, name: str, file: str) -> NDArray[Any]:
@@ -404,7 +350,3 @@ def _constant(da: xr.DataArray, time: str, name: str, *, file: str) -> xr.DataAr
 def _entry(da: xr.DataArray, dim: str, i: int) -> float:
     numbered = dim in da.coords and np.issubdtype(da[dim].dtype, np.number)
     return float(da[dim].values[i]) if numbered else float(i)
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,8 +11,8 @@ import cftime
 import numpy as np
 import xarray as xr
 from cf_xarray.accessor import CFDatasetAccessor
-from numpy.typing import NDArray
 
+from st_cdgm.data.space.grid import CF_ATTRS, Grid
 from st_cdgm.errors import InputError, MissingVariableError
 from st_cdgm.typing import Floats
 
@@ -30,18 +31,82 @@ _UNITS = {
     for kind, way, n in (("latitude", "north", "n"), ("longitude", "east", "e"))
 }
 _BOUNDS_ENDINGS = ("_bnds", "_bounds", "_vertices", "_bnd")
-CF_ATTRS = {
-    "latitude": {"standard_name": "latitude", "units": "degrees_north"},
-    "longitude": {"standard_name": "longitude", "units": "degrees_east"},
-}
 
 
-def _cf(ds: xr.Dataset) -> Any:
-    """Return ``ds.cf``; as an attribute it would keep files open until collected."""
-    return CFDatasetAccessor(ds)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Located:
+    """What is where in a data set, found once by :func:`locate`.
+
+    Attributes
+    ----------
+    pairs : dict
+        Latitude and longitude that span a grid -> their dimensions; regular ones first.
+    times : tuple of str
+        Dimension coordinates with decoded dates, the likeliest time axis first.
+    undated : tuple of str
+        Time axes by the conventions or their name, whose values are no dates.
+    fields : tuple of str
+        The real fields: numbers on both horizontal dimensions, without cell bounds,
+        grid mappings, coordinates stored as variables, text and helper variables such
+        as Gaussian weights or date codes. Without any latitude and longitude, numbers
+        with at least two dimensions count.
+    """
+
+    pairs: dict[tuple[str, str], frozenset[Hashable]]
+    times: tuple[str, ...]
+    undated: tuple[str, ...]
+    fields: tuple[str, ...]
+
+    def pair(self, dims: Iterable[Hashable] | None = None) -> tuple[str, str] | None:
+        """Names of latitude and longitude, of those on ``dims`` if given, or None."""
+        for pair, spanned in self.pairs.items():
+            if dims is None or spanned <= set(dims):
+                return pair
+        return None
 
 
-def bounds_variables(ds: xr.Dataset) -> set[str]:
+def locate(ds: xr.Dataset) -> Located:
+    """Find coordinates and fields of any data set by the CF conventions.
+
+    Coordinates that are listed as plain variables are found, too.
+    """
+    promoted = ds.set_coords([n for n in named_positions(ds) if n in ds.data_vars])
+    # As an attribute, ds.cf would keep files open until collected.
+    known, bounds = CFDatasetAccessor(promoted).coordinates, _bounds_variables(ds)
+    lats, lons = (_candidates(promoted, known, bounds, kind) for kind in CF_ATTRS)
+
+    # A file with both kinds is regular: its 2-D copies say nothing more.
+    pairs = [(a, b) for a in lats for b in lons if _spans_grid(ds[a], ds[b])]
+    pairs.sort(key=lambda pair: ds[pair[0]].ndim)
+    spans = {(a, b): frozenset(ds[a].dims) | frozenset(ds[b].dims) for a, b in pairs}
+
+    left_out = bounds | set(pairs[0] if pairs else ())
+    named = known.get("time", []) + ["time"]
+    return Located(
+        pairs=spans,
+        times=tuple(_dated_axes(ds)),
+        undated=tuple(str(n) for n in named if n in ds.dims and n in ds.coords),
+        fields=tuple(
+            str(name)
+            for name, variable in ds.data_vars.items()
+            if str(name) not in left_out and _is_field(variable, spans)
+        ),
+    )
+
+
+def named_positions(ds: xr.Dataset) -> list[Hashable]:
+    """Variables of which name, standard name or units say latitude or longitude."""
+    return [
+        name
+        for name, variable in ds.variables.items()
+        for kind in CF_ATTRS
+        if variable.attrs.get("standard_name") == kind
+        or str(variable.attrs.get("units", "")).lower() in _UNITS[kind]
+        or str(name).lower() in _FALLBACK[kind]
+    ]
+
+
+def _bounds_variables(ds: xr.Dataset) -> set[str]:
     """Names of cell boundary variables, declared as such or named so."""
     found = {str(n) for n in ds.variables if str(n).lower().endswith(_BOUNDS_ENDINGS)}
     for variable in ds.variables.values():
@@ -52,7 +117,21 @@ def bounds_variables(ds: xr.Dataset) -> set[str]:
     return found
 
 
-def time_coordinates(ds: xr.Dataset) -> list[str]:
+def _candidates(
+    ds: xr.Dataset, known: Mapping[str, list[str]], bounds: set[str], kind: str
+) -> list[str]:
+    names = [str(n) for n in known.get(kind, [])]
+    names += [str(n) for n in ds.coords if str(n).lower() in _FALLBACK[kind]]
+    return [
+        name
+        for name in dict.fromkeys(names)
+        if name not in bounds
+        and ds[name].ndim in (1, 2)
+        and np.issubdtype(ds[name].dtype, np.number)
+    ]
+
+
+def _dated_axes(ds: xr.Dataset) -> list[str]:
     """Names of dimension coordinates that hold decoded dates, the likeliest first.
 
     A forecast may have a start date besides: an axis of several steps, and one that
@@ -77,51 +156,14 @@ def time_coordinates(ds: xr.Dataset) -> list[str]:
     return sorted(names, key=unlikely)
 
 
-def horizontal_coordinates(
-    ds: xr.Dataset, variable: str | None = None
-) -> tuple[str, str] | None:
-    """Names of the latitude and longitude that span a grid, or None.
-
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        Any data set; coordinates listed as plain variables are found too.
-    variable : str, optional
-        Only coordinates on this variable's dimensions.
-    """
-    lats, lons = _candidates(ds, "latitude"), _candidates(ds, "longitude")
-    if variable is not None:
-        dims = set(ds[variable].dims)
-        lats = [n for n in lats if set(ds[n].dims) <= dims]
-        lons = [n for n in lons if set(ds[n].dims) <= dims]
-    pairs = [(a, b) for a in lats for b in lons if _spans_grid(ds[a], ds[b])]
-    # A file with both kinds is regular: its 2-D copies say nothing more.
-    pairs.sort(key=lambda pair: ds[pair[0]].ndim)
-    return pairs[0] if pairs else None
-
-
-def looks_like(name: object, variable: xr.Variable | xr.DataArray, kind: str) -> bool:
-    """Whether name, standard name or units say ``latitude`` or ``longitude``."""
-    return (
-        variable.attrs.get("standard_name") == kind
-        or str(variable.attrs.get("units", "")).lower() in _UNITS[kind]
-        or str(name).lower() in _FALLBACK[kind]
-    )
-
-
-def _candidates(ds: xr.Dataset, kind: str) -> list[str]:
-    plain = [n for n, variable in ds.data_vars.items() if looks_like(n, variable, kind)]
-    promoted = ds.set_coords(plain)
-    names = [str(n) for n in _cf(promoted).coordinates.get(kind, [])]
-    names += [str(n) for n in promoted.coords if str(n).lower() in _FALLBACK[kind]]
-    bounds = bounds_variables(ds)
-    return [
-        name
-        for name in dict.fromkeys(names)
-        if name not in bounds
-        and ds[name].ndim in (1, 2)
-        and np.issubdtype(ds[name].dtype, np.number)
-    ]
+def _is_field(
+    variable: xr.DataArray, pairs: Mapping[tuple[str, str], frozenset[Hashable]]
+) -> bool:
+    if "grid_mapping_name" in variable.attrs or variable.dtype.kind not in "fiub":
+        return False
+    if not pairs:
+        return variable.ndim >= 2
+    return any(spanned <= set(variable.dims) for spanned in pairs.values())
 
 
 def _spans_grid(lat: xr.DataArray, lon: xr.DataArray) -> bool:
@@ -131,13 +173,23 @@ def _spans_grid(lat: xr.DataArray, lon: xr.DataArray) -> bool:
 
 
 def required_coordinates(
-    ds: xr.Dataset, *, file: str | Path | None, variable: str | None
+    ds: xr.Dataset,
+    *,
+    file: str | Path | None,
+    variable: str | None = None,
+    located: Located | None = None,
 ) -> tuple[str, str]:
-    """Like :func:`horizontal_coordinates`, but raise MissingVariableError if none."""
-    if variable is None:
-        found = horizontal_coordinates(ds)
-    else:
-        found = horizontal_coordinates(ds, variable)
+    """Names of latitude and longitude of a variable, or of the data set.
+
+    Raises
+    ------
+    MissingVariableError
+        If there are none that span a grid.
+    InputError
+        If they are not in degrees.
+    """
+    located = locate(ds) if located is None else located
+    found = located.pair(None if variable is None else ds[variable].dims)
     if found is not None:
         _check_degrees(ds, found, file=file)
         return found
@@ -187,15 +239,98 @@ def _check_degrees(
         )
 
 
+def check_not_empty(
+    ds: xr.Dataset, names: tuple[str, str], *, file: str | Path | None
+) -> None:
+    """Raise InputError if a coordinate has no values at all."""
+    for name in names:
+        if not ds[name].size:
+            raise InputError(
+                "a coordinate is empty",
+                file=file,
+                variable=name,
+                found=", ".join(f"{dim} = {n}" for dim, n in ds[name].sizes.items()),
+                expected="at least one cell",
+                remedy="check how the file was cut",
+            )
+
+
+def read_grid(
+    ds: xr.Dataset,
+    *,
+    file: str | Path | None = None,
+    variable: str | None = None,
+    located: Located | None = None,
+) -> Grid:
+    """Return the grid of ``variable``, or of the data set, by CF attributes.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Any data set.
+    file : str or Path, optional
+        For error messages.
+    variable : str, optional
+        Whose grid is wanted.
+    located : Located, optional
+        What :func:`locate` found, where that is known.
+
+    Raises
+    ------
+    MissingVariableError
+        If there is no latitude or longitude coordinate.
+    InputError
+        If the coordinates are not those of a two-dimensional grid.
+    """
+    lat_name, lon_name = required_coordinates(
+        ds, file=file, variable=variable, located=located
+    )
+    lat_var, lon_var = ds[lat_name], ds[lon_name]
+    flat = lat_var.ndim == 1
+    y_name, x_name = (
+        (str(lat_var.dims[0]), str(lon_var.dims[0]))
+        if flat
+        else row_and_column(ds, lat_var)
+    )
+
+    # Values, rows first, and longitudes without a jump.
+    dims = None if flat else (y_name, x_name)
+    lat = _coordinate_values(lat_var, dims, file=file)
+    lon = _coordinate_values(lon_var, dims, file=file)
+    _check_latitudes(lat, lat_name, file=file)
+    lon = continuous(lon)
+
+    y = x = None
+    if flat:
+        _check_monotonic(lat, lat_name, file=file)
+        _check_monotonic(lon, lon_name, file=file)
+        y_attrs = _plain_attrs(lat_var.attrs) | CF_ATTRS["latitude"]
+        x_attrs = _plain_attrs(lon_var.attrs) | CF_ATTRS["longitude"]
+    else:
+        y, y_attrs = _dimension_coordinate(ds, y_name)
+        x, x_attrs = _dimension_coordinate(ds, x_name)
+    return Grid(
+        lat=lat,
+        lon=lon,
+        y_name=y_name,
+        x_name=x_name,
+        y=y,
+        x=x,
+        y_attrs=y_attrs,
+        x_attrs=x_attrs,
+        mapping=_grid_mapping(ds, variable),
+    )
+
+
 def row_and_column(ds: xr.Dataset, lat: xr.DataArray) -> tuple[str, str]:
     """Row and column dimension of a 2-D latitude, by the axis attributes."""
     first, second = (str(d) for d in lat.dims)
-    axes = _cf(ds).axes
+    axes = CFDatasetAccessor(ds).axes
     swapped = first in axes.get("X", []) or second in axes.get("Y", [])
     return (second, first) if swapped else (first, second)
 
 
-def coordinate_values(
+def _coordinate_values(
     coordinate: xr.DataArray,
     dims: tuple[str, str] | None,
     *,
@@ -216,23 +351,7 @@ def coordinate_values(
     )
 
 
-def check_not_empty(
-    ds: xr.Dataset, names: tuple[str, str], *, file: str | Path | None
-) -> None:
-    """Raise InputError if a coordinate has no values at all."""
-    for name in names:
-        if not ds[name].size:
-            raise InputError(
-                "a coordinate is empty",
-                file=file,
-                variable=name,
-                found=", ".join(f"{dim} = {n}" for dim, n in ds[name].sizes.items()),
-                expected="at least one cell",
-                remedy="check how the file was cut",
-            )
-
-
-def check_latitudes(lat: Floats, name: str, *, file: str | Path | None) -> None:
+def _check_latitudes(lat: Floats, name: str, *, file: str | Path | None) -> None:
     """Raise InputError unless all are in -90..90 degrees."""
     if np.abs(lat).max() > 90.0 + 1e-3:
         raise InputError(
@@ -245,7 +364,7 @@ def check_latitudes(lat: Floats, name: str, *, file: str | Path | None) -> None:
         )
 
 
-def check_monotonic(values: Floats, name: str, *, file: str | Path | None) -> None:
+def _check_monotonic(values: Floats, name: str, *, file: str | Path | None) -> None:
     """Raise InputError unless strictly increasing or strictly decreasing."""
     steps = np.diff(values)
     if (steps > 0).all() or (steps < 0).all():
@@ -260,12 +379,7 @@ def check_monotonic(values: Floats, name: str, *, file: str | Path | None) -> No
     )
 
 
-def axis_attrs(coordinate: xr.DataArray, kind: str) -> dict[str, Any]:
-    """Attributes of a 1-D latitude or longitude, CF ones ensured."""
-    return _plain_attrs(coordinate.attrs) | CF_ATTRS[kind]
-
-
-def dimension_coordinate(
+def _dimension_coordinate(
     ds: xr.Dataset, name: str
 ) -> tuple[Floats | None, dict[str, Any]]:
     """Values and attributes of a dimension coordinate, if the file has it."""
@@ -274,7 +388,7 @@ def dimension_coordinate(
     return np.asarray(ds[name].values, np.float64), _plain_attrs(ds[name].attrs)
 
 
-def grid_mapping(ds: xr.Dataset, variable: str | None) -> dict[str, Any] | None:
+def _grid_mapping(ds: xr.Dataset, variable: str | None) -> dict[str, Any] | None:
     """Attributes of the grid mapping, its name under ``variable``; None without."""
     names = [] if variable is None else [_mapping_name(ds[variable])]
     names += [str(n) for n, v in ds.variables.items() if "grid_mapping_name" in v.attrs]
@@ -311,67 +425,3 @@ def continuous(lon: Floats) -> Floats:
 def _largest_step(lon: Floats) -> float:
     steps = [np.abs(np.diff(lon, axis=a)) for a in range(lon.ndim)]
     return max((float(s.max()) for s in steps if s.size), default=0.0)
-
-
-def select_region(
-    ds: xr.Dataset,
-    *,
-    lat_range: tuple[float, float] | None = None,
-    lon_range: tuple[float, float] | None = None,
-    file: str | Path | None = None,
-) -> xr.Dataset:
-    """Cut a latitude-longitude box, whatever the axis order and longitude convention.
-
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        Data on a regular or curvilinear grid; on the latter the smallest block of rows
-        and columns that holds the box is kept.
-    lat_range : (float, float), optional
-        Two latitudes in either order, degrees north.
-    lon_range : (float, float), optional
-        West and east edge in degrees east, both -180..180 or 0..360. A region across
-        0 or 180 degrees comes out in one piece, west to east as in the file.
-    file : str or Path, optional
-        For error messages.
-
-    Raises
-    ------
-    InputError
-        If no cell lies in the box.
-    """
-    lat_name, lon_name = required_coordinates(ds, file=file, variable=None)
-    lat, lon = ds[lat_name], ds[lon_name]
-    check_not_empty(ds, (lat_name, lon_name), file=file)
-    in_lat, in_lon = xr.ones_like(lat, dtype=bool), xr.ones_like(lon, dtype=bool)
-    if lat_range is not None:
-        in_lat = (lat >= min(lat_range)) & (lat <= max(lat_range))
-    if lon_range is not None:
-        width = lon_range[1] - lon_range[0]
-        width = 360.0 if abs(width) >= 360.0 else width % 360.0
-        # The edges belong to the box in spite of rounding.
-        in_lon = (lon - lon_range[0] + 1e-6) % 360.0 <= width + 2e-6
-    inside = (in_lat & in_lon).transpose(*dict.fromkeys((*lat.dims, *lon.dims)))
-    if not bool(inside.any()):
-        raise InputError(
-            "the region has no cell of the grid",
-            file=file,
-            found=f"latitudes {float(lat.min()):g}..{float(lat.max()):g}, longitudes "
-            f"{float(lon.min()):g}..{float(lon.max()):g}",
-            expected=f"cells in lat {lat_range}, lon {lon_range}",
-            remedy="check the region; west comes before east",
-        )
-    chosen = {}
-    for dim in inside.dims:
-        others = [d for d in inside.dims if d != dim]
-        index = np.flatnonzero(inside.any(others).values)
-        chosen[dim] = _in_one_piece(index, inside.sizes[dim]) if lon_range else index
-    return ds.isel(chosen)
-
-
-def _in_one_piece(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Order of an index set that runs over the end of a circle back to its start."""
-    breaks = np.flatnonzero(np.diff(index) > 1)
-    if len(breaks) == 1 and index[0] == 0 and index[-1] == size - 1:
-        return np.roll(index, -(int(breaks[0]) + 1))
-    return index

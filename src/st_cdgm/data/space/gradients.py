@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.space.sphere import is_global, unit_vectors
 from st_cdgm.errors import InputError
-from st_cdgm.typing import Floats
+from st_cdgm.typing import Floats, Indices
 
-EARTH_RADIUS = 6.371229e6  # m
+EARTH_RADIUS = 6_371_229.0  # m, the sphere of GRIB2 and of most models
+# A row this close to a pole (half a metre) has no zonal direction.
+POLE_COSINE = 1e-6
 OMEGA = 7.292115e-5  # s-1, rotation of the Earth
 # Nearer to the equator than this the wind is not geostrophic and f goes to 0.
 EQUATOR_DEG = 5.0
@@ -55,20 +57,12 @@ def _regular(grid: Grid) -> Gradient:
     y = EARTH_RADIUS * np.deg2rad(grid.lat)
     x = EARTH_RADIUS * np.deg2rad(grid.lon)
     width = np.cos(np.deg2rad(grid.lat))
-    # A millionth: half a metre from the pole.
-    shrink = np.where(width > 1e-6, width, np.nan)[:, None]
-    turn = EARTH_RADIUS * 2 * np.pi * np.sign(x[-1] - x[0])
-    ring = is_global(grid.lon)
+    shrink = np.where(width > POLE_COSINE, width, np.nan)[:, None]
+    turn = EARTH_RADIUS * 2 * np.pi if is_global(grid.lon) else None
 
     def gradient(field: NDArray[Any]) -> tuple[Floats, Floats]:
         wide = field.astype(np.float64)
-        if ring:
-            closed = np.concatenate([wide[..., -1:], wide, wide[..., :1]], axis=-1)
-            at = np.concatenate([x[-1:] - turn, x, x[:1] + turn])
-            along_x = _derivative(closed, at, -1)[..., 1:-1]
-        else:
-            along_x = _derivative(wide, x, -1)
-        return along_x / shrink, _derivative(wide, y, -2)
+        return _derivative(wide, x, -1, turn) / shrink, _derivative(wide, y, -2)
 
     return gradient
 
@@ -85,7 +79,7 @@ def _curvilinear(grid: Grid) -> Gradient:
     a, b = (np.einsum("yxk,yxk->yx", step_x, axis) for axis in (east, north))
     c, d = (np.einsum("yxk,yxk->yx", step_y, axis) for axis in (east, north))
     area = a * d - b * c
-    if (np.abs(area) < 1e-6 * np.abs(area).max()).any():
+    if (np.abs(area) <= 1e-6 * np.abs(area).max()).any():
         raise InputError(
             "no horizontal gradient on a grid with cells without extent",
             found=str(grid),
@@ -103,12 +97,73 @@ def _curvilinear(grid: Grid) -> Gradient:
     return gradient
 
 
-def _derivative(field: Floats, at: NDArray[Any], axis: int) -> Floats:
-    order: Any = 2 if len(at) > 2 else 1
-    plain: Any = np.gradient  # its stubs have no overload for one axis of several
-    out: Floats = plain(field, at.astype(np.float64), axis=axis, edge_order=order)
-    # Central differences do not see the cell itself: it stays missing where it is.
-    return out + 0.0 * field
+def _derivative(
+    field: Floats, at: NDArray[Any], axis: int, period: float | None = None
+) -> Floats:
+    first, second, *weights = difference_weights("coordinates", at, period)
+    along = [1] * field.ndim
+    along[axis] = -1
+    a, b = (weight.reshape(along) for weight in weights)
+    near, far = (np.take(field, index, axis) for index in (first, second))
+    out: Floats = a * (near - field) + b * (far - field)
+    return out
+
+
+def difference_weights(
+    name: str, x: NDArray[Any], period: float | None = None
+) -> tuple[Indices, Indices, Floats, Floats]:
+    """Return the first derivative along an axis as weights of differences.
+
+    f'(x_i) = a_i (f_p - f_i) + b_i (f_q - f_i): p and q are the neighbours inside, the
+    next two at an end. Exact for parabolas, so second order for any spacing.
+
+    Parameters
+    ----------
+    name : str
+        Of the axis, for messages.
+    x : ndarray
+        Coordinates. Shape ``(n,)``.
+    period : float, optional
+        Length of a closed axis, without ends.
+
+    Returns
+    -------
+    tuple of ndarray
+        Indices p and q, int64, and weights a and b, float64. Shape ``(n,)`` each.
+
+    Raises
+    ------
+    InputError
+        Fewer than two points, or points that are not in order.
+
+    References
+    ----------
+    Fornberg, Generation of finite difference formulas on arbitrarily spaced grids,
+    doi:10.1090/S0025-5718-1988-0935077-0.
+    """
+    n, x = len(x), x.astype(np.float64)
+    step = np.diff(x)
+    if n < 2 or not ((step > 0).all() or (step < 0).all()):
+        raise InputError(
+            "no derivative along an axis that does not rise or fall throughout",
+            variable=name,
+            found=f"{n} points" if n < 2 else "a step backwards or of length 0",
+            expected="2 or more points in order",
+        )
+
+    first, second = np.arange(n) - 1, np.arange(n) + 1
+    if period is None:
+        first[0], second[0] = 1, min(2, n - 1)
+        first[-1], second[-1] = n - 2, max(n - 3, 0)
+    h1, h2 = x[first % n] - x, x[second % n] - x
+    if period is not None:
+        turn = np.copysign(period, step[0])
+        h1[0] -= turn
+        h2[-1] += turn
+
+    if n == 2:  # one difference is all there is
+        return first % n, second % n, 1 / h1, np.zeros(n)
+    return first % n, second % n, h2 / h1 / (h2 - h1), -h1 / h2 / (h2 - h1)
 
 
 def geostrophic_wind(grid: Grid) -> Gradient:

@@ -1,4 +1,4 @@
-"""Horizontal grids: found in files, compared, interpolated between."""
+"""Horizontal grids: compared, and interpolated between."""
 
 from __future__ import annotations
 
@@ -8,23 +8,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 
-from st_cdgm.data.space.coordinates import (
-    CF_ATTRS,
-    axis_attrs,
-    check_latitudes,
-    check_monotonic,
-    continuous,
-    coordinate_values,
-    dimension_coordinate,
-    grid_mapping,
-    required_coordinates,
-    row_and_column,
-)
 from st_cdgm.data.space.sphere import (
     degrees_to_chord,
     is_global,
@@ -37,6 +24,10 @@ from st_cdgm.errors import GridMismatchError
 from st_cdgm.typing import Floats
 
 SAME_DEG = 1e-3  # two cell centres closer than this are the same cell
+CF_ATTRS = {
+    "latitude": {"standard_name": "latitude", "units": "degrees_north"},
+    "longitude": {"standard_name": "longitude", "units": "degrees_east"},
+}
 NEIGHBOURS = 4  # corners of a bilinear cell, neighbours on a curvilinear source
 
 
@@ -98,6 +89,13 @@ class Grid:
         )
 
     @property
+    def half_cell(self) -> float:
+        """How far outermost cells of a regular grid reach beyond their centres, deg."""
+        axes = (self.lat, self.lon) if self.regular else ()
+        steps = [float(np.abs(np.diff(axis)).max(initial=0.0)) for axis in axes]
+        return 0.5 * max(steps, default=0.0)
+
+    @property
     def kind(self) -> str:
         """``regular``, ``curvilinear`` or the CF name of the projection."""
         if self.regular:
@@ -118,60 +116,6 @@ class Grid:
             f"{self.shape[0]} x {self.shape[1]} {self.kind}, "
             f"lat {lat.min():.4g}..{lat.max():.4g} ({order}), "
             f"lon {lon.min():.4g}..{lon.max():.4g}"
-        )
-
-    @classmethod
-    def from_dataset(
-        cls,
-        ds: xr.Dataset,
-        *,
-        file: str | Path | None = None,
-        variable: str | None = None,
-    ) -> Grid:
-        """Find the grid of ``variable``, or of the data set, by CF attributes.
-
-        Raises
-        ------
-        MissingVariableError
-            If there is no latitude or longitude coordinate.
-        InputError
-            If the coordinates are not those of a two-dimensional grid.
-        """
-        lat_name, lon_name = required_coordinates(ds, file=file, variable=variable)
-        lat_var, lon_var = ds[lat_name], ds[lon_name]
-        if lat_var.ndim == 1:
-            y_name, x_name = str(lat_var.dims[0]), str(lon_var.dims[0])
-        else:
-            y_name, x_name = row_and_column(ds, lat_var)
-        dims = (y_name, x_name) if lat_var.ndim == 2 else None
-        lat = coordinate_values(lat_var, dims, file=file)
-        lon = coordinate_values(lon_var, dims, file=file)
-        check_latitudes(lat, lat_name, file=file)
-        lon = continuous(lon)
-        if lat.ndim == 1:
-            check_monotonic(lat, lat_name, file=file)
-            check_monotonic(lon, lon_name, file=file)
-            return cls(
-                lat=lat,
-                lon=lon,
-                y_name=y_name,
-                x_name=x_name,
-                y_attrs=axis_attrs(lat_var, "latitude"),
-                x_attrs=axis_attrs(lon_var, "longitude"),
-                mapping=grid_mapping(ds, variable),
-            )
-        y, y_attrs = dimension_coordinate(ds, y_name)
-        x, x_attrs = dimension_coordinate(ds, x_name)
-        return cls(
-            lat=lat,
-            lon=lon,
-            y_name=y_name,
-            x_name=x_name,
-            y=y,
-            x=x,
-            y_attrs=y_attrs,
-            x_attrs=x_attrs,
-            mapping=grid_mapping(ds, variable),
         )
 
     def coords(self) -> dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]]:
@@ -386,8 +330,9 @@ def interpolation(source: Grid, target: Grid) -> Interpolation:
         return _inverse_distance(source, target)
     lat, lon = target.lat2d.ravel(), target.lon2d.ravel()
     lon = wrap_near(lon, source.lon)
+    closed = periodic(source.lon)
     row, up = _bracket(source.lat, np.arange(len(source.lat)), lat)
-    column, right = _bracket(*periodic(source.lon), lon)
+    column, right = _bracket(*closed, lon)
     index = row[:, :, None] * len(source.lon) + column[:, None, :]
     weight = up[:, :, None] * right[:, None, :]
     return Interpolation(

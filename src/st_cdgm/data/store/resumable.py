@@ -9,7 +9,6 @@ target's name.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -21,7 +20,14 @@ from typing import IO, Any
 
 from st_cdgm.data.store.manifest import METADATA
 from st_cdgm.errors import InputError, OutputError
-from st_cdgm.outputs import FileFacts, check_output_directory, digest, sync, write_json
+from st_cdgm.outputs import (
+    FileFacts,
+    check_output_directory,
+    digest,
+    move_directory,
+    sync,
+    write_json,
+)
 
 _locks: Any
 try:
@@ -128,7 +134,7 @@ class ResumableOutput:
         checksums = {name: known[name] for name in names}
         write_json(self.root / METADATA, {**metadata, "checksums": checksums})
         sync(self.root)
-        self._rename()
+        move_directory(self.root, self.target, aside=self.work / "old")
         shutil.rmtree(self.work, ignore_errors=True)
         return self.target
 
@@ -143,19 +149,6 @@ class ResumableOutput:
             remedy="make room or mend the rights of the directory, then run the same "
             "command again: it goes on where it stopped",
         )
-
-    def _rename(self) -> None:
-        old = self.work / "old"
-        if self.target.exists():
-            self.target.rename(old)
-        try:
-            self.root.rename(self.target)
-        except OSError:
-            if old.exists():
-                old.rename(self.target)
-            raise
-        with contextlib.suppress(OSError):  # some file systems refuse it
-            sync(self.target.parent)
 
     def _check_target(self) -> None:
         # What a run killed after its renaming has left.

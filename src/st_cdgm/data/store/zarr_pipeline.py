@@ -21,9 +21,8 @@ from st_cdgm.data.store.manifest import (
 from st_cdgm.data.store.zarr_reading import ZarrReader, open_store
 from st_cdgm.data.store.zarr_store import STORES
 from st_cdgm.data.task.config import DataConfig
-from st_cdgm.data.task.days import DayFields, memory_bytes
+from st_cdgm.data.task.days import DayFields, FieldArrays, memory_bytes
 from st_cdgm.data.task.prepared import PipelineViews
-from st_cdgm.data.variables.fields import FieldArrays
 from st_cdgm.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -95,22 +94,7 @@ class ZarrDataPipeline(PipelineViews):
             bytes_per_day=self.preprocessor.bytes_per_day,
             memory=memory_bytes(memory),
         )
-        self._arrays: dict[str | None, FieldArrays] = {}
-
-    @property
-    def baseline_strategy(self) -> str:
-        """Configured first guess."""
-        return self.config.baseline_strategy
-
-    @property
-    def baseline_factor(self) -> int:
-        """Block side of ``hr_smoothing``, cells."""
-        return self.config.baseline_factor
-
-    @property
-    def normalize(self) -> bool:
-        """Whether predictors are standardised."""
-        return self.config.normalize
+        self._arrays = {}
 
     @property
     def lr_dataset_normalised(self) -> xr.Dataset:
@@ -137,20 +121,13 @@ class ZarrDataPipeline(PipelineViews):
         """Predictors in canonical units; missing ones are filled."""
         prep = self.preprocessor
         attrs = [{"units": channel.units} for channel in prep.channels]
-        return self._coarse(prep.physical_lr(self._all("lr")), attrs)
+        standardised = self.fields.window(0, len(self.days))["lr"]
+        return self._coarse(prep.physical_lr(standardised), attrs)
 
     @property
     def hr_dataset_raw(self) -> xr.Dataset:
         """Targets in target units."""
-        return self._fine(self._decoded(self._all("hr")), physical=True)
-
-    @property
-    def baseline_raw(self) -> xr.Dataset:
-        """First guess in target units; its attribute says whether it is an oracle."""
-        baseline = self.preprocessor.baseline
-        return self._fine(
-            self._decoded(self._all("baseline")), physical=True
-        ).assign_attrs(baseline=baseline.strategy, oracle=str(baseline.oracle).lower())
+        return self._fine(self.arrays(None).hr, physical=True)
 
     def prepared_reader(self) -> ZarrReader:
         """Return what reads :meth:`prepared`; it can be sent to other processes."""
@@ -159,38 +136,19 @@ class ZarrDataPipeline(PipelineViews):
         shapes["lr"] = (count, *prep.lr_grid.shape)
         return ZarrReader(self.zarr_dir, self.metadata["variables"], shapes)
 
-    def arrays(self, split: str | None = None) -> FieldArrays:
-        """Return the days of a split in memory, all days for None.
-
-        First guess and truth are decoded, see the class.
-
-        Raises
-        ------
-        ConfigError
-            If there is no such split.
-        """
-        if split not in self._arrays:
-            index = self._index(split)
-            days = self.days.select(index)
-            fields = self.fields.window(int(index[0]), int(index[-1]) + 1)
-            own = index - index[0]
-            self._arrays[split] = FieldArrays(
-                day=days.key,
-                ordinal=days.ordinal,
-                season=days.season,
-                lr=fields["lr"][own],
-                baseline=self._decoded(fields["baseline"][own]),
-                hr=self._decoded(fields["hr"][own]),
-                calendar=days.calendar,
-            )
-        return self._arrays[split]
+    def _physical(self, index: NDArray[np.int64]) -> FieldArrays:
+        fields = self.fields.window(int(index[0]), int(index[-1]) + 1)
+        own = index - index[0]
+        return FieldArrays(
+            days=self.days.select(index),
+            lr=fields["lr"][own],
+            baseline=self._decoded(fields["baseline"][own]),
+            hr=self._decoded(fields["hr"][own]),
+        )
 
     def _store(self, name: str) -> xr.Dataset:
         names = self.metadata["variables"][name]
         return open_store(self.zarr_dir / f"{name}.zarr", names)
-
-    def _all(self, key: str) -> NDArray[np.float32]:
-        return self.fields.window(0, len(self.days))[key]
 
     def _decoded(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
         codec = self.preprocessor.codec

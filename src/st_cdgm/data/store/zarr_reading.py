@@ -11,7 +11,7 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
-from st_cdgm.data.files.lazy import guarded
+from st_cdgm.data.files.lazy import on_dask
 from st_cdgm.data.store.manifest_check import REMEDY
 from st_cdgm.data.store.zarr_store import STORES
 from st_cdgm.errors import InputError
@@ -34,7 +34,7 @@ def open_store(path: Path, names: Sequence[str]) -> xr.Dataset:
             decode_times=xr.coders.CFDatetimeCoder(use_cftime=True),
             chunks=None,
         )
-        return guarded(opened[list(names)], path)
+        return on_dask(opened[list(names)], path)
     except InputError:
         raise
     except Exception as error:  # xarray, Zarr and every codec have their own

@@ -182,14 +182,6 @@ def _calendar_days(
     return np.arange(starts[0], starts[-1], dtype=np.int64), np.concatenate(season)
 
 
-def _wide_latitude(config: SyntheticConfig) -> F32:
-    """Return the latitude of the coarse rows and margin, shape ``(y + 2m, 1)``."""
-    low, high = config.lat_range
-    n = config.lr_shape[0]
-    rows = (np.arange(-MARGIN, n + MARGIN) + 0.5) * (high - low) / n + low
-    return rows[:, None].astype(np.float32)
-
-
 def _coarse_fields(
     config: SyntheticConfig,
     flow: FlowFields,
@@ -202,7 +194,10 @@ def _coarse_fields(
     """
     sun = solar(season)[:, None, None]
     amplitude = weather_amplitude(sun)
-    lat = _wide_latitude(config)
+    low, high = config.lat_range
+    rows = np.arange(-MARGIN, config.lr_shape[0] + MARGIN) + 0.5
+    lat = (rows * (high - low) / config.lr_shape[0] + low)[:, None].astype(np.float32)
+
     plane = Plane.from_config(config)
     out: dict[str, F32] = {}
     for group, hpa in PRESSURE.items():

@@ -12,7 +12,7 @@ import xarray as xr
 
 from st_cdgm.data.files.open import data_variables
 from st_cdgm.data.space.coordinates import (
-    horizontal_coordinates,
+    locate,
     required_coordinates,
     row_and_column,
 )
@@ -113,7 +113,7 @@ def table(
             expected=", ".join(get_args(Method)),
         )
     chosen = ds[list(names)]
-    pair = horizontal_coordinates(ds)
+    pair = locate(ds).pair()
     kept = set(pair or ())
     chosen = chosen.assign_coords(
         {n: ds[n] for n in kept if set(ds[n].dims) <= set(chosen.dims)}
@@ -244,7 +244,7 @@ def _entries(da: xr.DataArray, dim: str) -> list[float]:
 
 def _dimension_order(ds: xr.Dataset) -> list[Any]:
     """Time first, latitude and longitude last, whatever the order in the file."""
-    time, pair = time_dimension(ds), horizontal_coordinates(ds)
+    time, pair = time_dimension(ds), locate(ds).pair()
     space: list[Any] = []
     if pair is not None:
         space = list(dict.fromkeys((*ds[pair[0]].dims, *ds[pair[1]].dims)))

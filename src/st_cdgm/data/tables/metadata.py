@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from dask.base import compute
 
-from st_cdgm.data.time.timestamps import iso
+from st_cdgm.data.time.axis import iso
 from st_cdgm.errors import InputError
 from st_cdgm.outputs import native
 

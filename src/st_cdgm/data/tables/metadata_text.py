@@ -8,9 +8,9 @@ from typing import Any
 
 import xarray as xr
 
-from st_cdgm.data.space.coordinates import horizontal_coordinates
+from st_cdgm.data.space.coordinates import locate
 from st_cdgm.data.tables.selection import time_dimension
-from st_cdgm.data.time.timestamps import iso
+from st_cdgm.data.time.axis import iso
 from st_cdgm.outputs import native
 
 LONGEST = 200  # characters of an attribute
@@ -81,7 +81,7 @@ def simple_info(ds: xr.Dataset, path: Path) -> str:
         f"variables: {', '.join(map(str, ds.data_vars)) or 'none'}",
         f"attributes: {', '.join(map(str, ds.attrs)) or 'none'}",
     ]
-    time, pair = time_dimension(ds), horizontal_coordinates(ds)
+    time, pair = time_dimension(ds), locate(ds).pair()
     if time is not None and ds.sizes[time]:
         first, last = ds[time].values[[0, -1]]
         if ds[time].dtype.kind in "MO":

@@ -12,16 +12,17 @@ import cftime
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
-from st_cdgm.data.files.lazy import guarded, text_attributes
+from st_cdgm.data.files.lazy import on_dask, text_attributes
 from st_cdgm.data.files.open import open_dataset, resolve_paths, time_name
 from st_cdgm.data.files.sniff import try_opening
 from st_cdgm.data.space.coordinates import (
+    check_not_empty,
     continuous,
     required_coordinates,
-    select_region,
 )
-from st_cdgm.data.time.timestamps import iso
+from st_cdgm.data.time.axis import iso
 from st_cdgm.errors import InputError, MissingVariableError
 
 logger = logging.getLogger(__name__)
@@ -142,6 +143,70 @@ def _date_parts(date: Any) -> tuple[int, ...] | None:
 # -- Space -----------------------------------------------------------------------------
 
 
+def select_region(
+    ds: xr.Dataset,
+    *,
+    lat_range: tuple[float, float] | None = None,
+    lon_range: tuple[float, float] | None = None,
+    file: str | Path | None = None,
+) -> xr.Dataset:
+    """Cut a latitude-longitude box, whatever the axis order and longitude convention.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Data on a regular or curvilinear grid; on the latter the smallest block of rows
+        and columns that holds the box is kept.
+    lat_range : (float, float), optional
+        Two latitudes in either order, degrees north.
+    lon_range : (float, float), optional
+        West and east edge in degrees east, both -180..180 or 0..360. A region across
+        0 or 180 degrees comes out in one piece, west to east as in the file.
+    file : str or Path, optional
+        For error messages.
+
+    Raises
+    ------
+    InputError
+        If no cell lies in the box.
+    """
+    lat_name, lon_name = required_coordinates(ds, file=file)
+    lat, lon = ds[lat_name], ds[lon_name]
+    check_not_empty(ds, (lat_name, lon_name), file=file)
+    in_lat, in_lon = xr.ones_like(lat, dtype=bool), xr.ones_like(lon, dtype=bool)
+    if lat_range is not None:
+        in_lat = (lat >= min(lat_range)) & (lat <= max(lat_range))
+    if lon_range is not None:
+        width = lon_range[1] - lon_range[0]
+        width = 360.0 if abs(width) >= 360.0 else width % 360.0
+        # The edges belong to the box in spite of rounding.
+        in_lon = (lon - lon_range[0] + 1e-6) % 360.0 <= width + 2e-6
+    inside = (in_lat & in_lon).transpose(*dict.fromkeys((*lat.dims, *lon.dims)))
+    if not bool(inside.any()):
+        raise InputError(
+            "the region has no cell of the grid",
+            file=file,
+            found=f"latitudes {float(lat.min()):g}..{float(lat.max()):g}, longitudes "
+            f"{float(lon.min()):g}..{float(lon.max()):g}",
+            expected=f"cells in lat {lat_range}, lon {lon_range}",
+            remedy="check the region; west comes before east",
+        )
+    chosen = {}
+    for dim in inside.dims:
+        others = [d for d in inside.dims if d != dim]
+        index = np.flatnonzero(inside.any(others).values)
+        chosen[dim] = _in_one_piece(index, inside.sizes[dim]) if lon_range else index
+    return ds.isel(chosen)
+
+
+def _in_one_piece(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Order of an index set that runs over the end of a circle back to its start."""
+    breaks = np.flatnonzero(np.diff(index) > 1)
+    if len(breaks) == 1 and index[0] == 0 and index[-1] == size - 1:
+        return np.roll(index, -(int(breaks[0]) + 1))
+    return index
+
+
 def cut_region(
     ds: xr.Dataset,
     lat_range: tuple[float, float] | None,
@@ -162,7 +227,7 @@ def cut_region(
         If no cell lies in the box.
     """
     block = select_region(ds, lat_range=lat_range, lon_range=lon_range, file=file)
-    lat_name, lon_name = required_coordinates(ds, file=file, variable=None)
+    lat_name, lon_name = required_coordinates(ds, file=file)
     if ds[lat_name].ndim == 1:
         lon = block[lon_name]
         steps = np.diff(lon.values)
@@ -214,7 +279,7 @@ def open_plain(path: Path, chunks: Any) -> xr.Dataset:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", xr.SerializationWarning)
-            return _guarded(path, options, chunks)
+            return _on_dask(path, options, chunks)
     except Exception as error:
         try:
             open_dataset(path, role="inspected").close()  # knows the usual reasons
@@ -222,7 +287,7 @@ def open_plain(path: Path, chunks: Any) -> xr.Dataset:
             if "time axis" not in known.problem:
                 raise
             logger.warning("%s", known)
-            return _guarded(path, options | {"decode_times": False}, chunks)
+            return _on_dask(path, options | {"decode_times": False}, chunks)
         raise InputError(
             "the file cannot be read",
             file=path,
@@ -231,7 +296,7 @@ def open_plain(path: Path, chunks: Any) -> xr.Dataset:
         ) from error
 
 
-def _guarded(path: Path, options: dict[str, Any], chunks: Any) -> xr.Dataset:
+def _on_dask(path: Path, options: dict[str, Any], chunks: Any) -> xr.Dataset:
     """Open with values that name file and variable where they cannot be read."""
     opened = xr.open_dataset(path, **options)
     ds = text_attributes(opened)
@@ -239,7 +304,7 @@ def _guarded(path: Path, options: dict[str, Any], chunks: Any) -> xr.Dataset:
         if "standard_name" in variable.attrs:
             named = str(variable.attrs["standard_name"])
             ds.variables[name].attrs.setdefault("standard_name", named)
-    ds = guarded(ds, path)
+    ds = on_dask(ds, path)
     ds.set_close(opened.close)
     return ds if chunks is None else ds.chunk(chunks)
 

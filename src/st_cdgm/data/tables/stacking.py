@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.space.coordinates import horizontal_coordinates, time_coordinates
+from st_cdgm.data.space.coordinates import locate
 
 SAMPLE = "sample"  # what xbatcher calls flattened dimensions
 _KINDS = {"lat": 0, "latitude": 0, "lon": 1, "longitude": 1}
@@ -35,9 +35,9 @@ def infer_dim(dataset: xr.Dataset, keyword: str) -> str:
     """
     word = keyword.lower()
     if word == "time":
-        for name in time_coordinates(dataset):
+        for name in locate(dataset).times:
             return name
-    pair = horizontal_coordinates(dataset) if word in _KINDS else None
+    pair = locate(dataset).pair() if word in _KINDS else None
     if pair is not None and dataset[pair[_KINDS[word]]].ndim == 1:
         return str(dataset[pair[_KINDS[word]]].dims[0])
     lines = [name for name, c in dataset.coords.items() if c.ndim == 1]

@@ -12,7 +12,7 @@ from st_cdgm.data.fit.baseline.combined import strategies
 from st_cdgm.data.fit.codecs.amounts import check_precipitation_options
 from st_cdgm.data.fit.moments import FillStrategy, Scope
 from st_cdgm.data.task.days import memory_bytes
-from st_cdgm.data.time.calendar import check_time_step
+from st_cdgm.data.time.axis import check_time_step
 from st_cdgm.data.time.splits import SplitConfig
 from st_cdgm.errors import ConfigError, check_choice
 

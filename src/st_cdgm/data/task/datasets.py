@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from st_cdgm.data.task.batch import Batch
-from st_cdgm.data.task.days import DayFields, memory_bytes
+from st_cdgm.data.task.days import DayFields, FieldArrays, memory_bytes
 from st_cdgm.data.time.windows import (
     process_group,
     runs_of_days,
@@ -26,7 +26,6 @@ from st_cdgm.data.time.windows import (
     window_index,
     worker_share,
 )
-from st_cdgm.data.variables.fields import FieldArrays
 from st_cdgm.errors import InputError
 from st_cdgm.typing import Indices
 
@@ -74,7 +73,7 @@ class WindowDataset(Dataset[Any]):
     ) -> None:
         self._setup(
             _encoded(arrays, preprocessor),
-            arrays,
+            arrays.days,
             np.arange(len(arrays), dtype=np.int64),
             preprocessor,
             truth=arrays.hr is not None,
@@ -116,7 +115,7 @@ class WindowDataset(Dataset[Any]):
     def _setup(
         self,
         fields: DayFields,
-        days: FieldArrays | CalendarDays,
+        days: CalendarDays,
         index: Indices,
         preprocessor: Preprocessor,
         *,
@@ -136,7 +135,7 @@ class WindowDataset(Dataset[Any]):
                 remedy="shorten data.seq_len or give a longer period",
             )
         self.days, self.seq_len = days, seq_len
-        self._time = days.day if isinstance(days, FieldArrays) else days.key
+        self._time = days.key
         self._fields, self._record, self._windows = fields.load(), index, found
         self._keys = ("lr", "baseline", "hr") if truth else ("lr", "baseline")
         self._static = torch.from_numpy(preprocessor.static)
@@ -256,7 +255,7 @@ class ResDiffIterableDataset(IterableDataset[dict[str, Any]]):
         seed: int = 0,
         memory: str | int = "4 GiB",
     ) -> None:
-        from st_cdgm.data.time.calendar import day_keys
+        from st_cdgm.data.time.axis import day_keys
 
         coarse, fine = (dims.lr_lat, dims.lr_lon), (dims.hr_lat, dims.hr_lon)
         stacked = {

@@ -1,11 +1,12 @@
-"""Prepared fields by day: all in memory where they fit, else block by block."""
+"""Days in physical units in memory, and encoded days, in memory or block by block."""
 
 from __future__ import annotations
 
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import dask
 import numpy as np
@@ -15,12 +16,86 @@ from xarray.backends.file_manager import FILE_CACHE
 
 from st_cdgm.errors import ConfigError
 
+if TYPE_CHECKING:
+    from st_cdgm.data.fit.preprocessor import Preprocessor
+    from st_cdgm.data.time.calendar import CalendarDays
+
 Fields = dict[str, NDArray[np.float32]]
 DayReader = Callable[[int, int], Mapping[str, NDArray[np.float32]]]
 # Days read at once.
 DAYS_PER_BLOCK = 32
 # Blocks that a budget should hold at least: shuffling mixes the windows of eight.
 BLOCKS_KEPT = 16
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FieldArrays:
+    """Days in memory, in time order, as the model and the references see them.
+
+    Attributes
+    ----------
+    days : CalendarDays
+        The days, or steps shorter than a day. Length T.
+    lr : ndarray
+        Standardised predictors without NaN. Shape ``(T, C_lr, y, x)``, float32.
+    baseline : ndarray
+        Baseline in target units, no NaN. Shape ``(T, C, Y, X)``, float32.
+    hr : ndarray or None
+        Truth in target units, NaN where there is none. Shape ``(T, C, Y, X)``, float32.
+    """
+
+    days: CalendarDays
+    lr: NDArray[np.float32]
+    baseline: NDArray[np.float32]
+    hr: NDArray[np.float32] | None
+
+    @classmethod
+    def prepared(
+        cls,
+        preprocessor: Preprocessor,
+        days: CalendarDays,
+        raw: NDArray[np.float32],
+        truth: NDArray[np.float32] | None = None,
+    ) -> FieldArrays:
+        """Make them of predictors in canonical units and, where known, the truth."""
+        return cls(
+            days=days,
+            lr=preprocessor.standardise_lr(raw),
+            baseline=preprocessor.predict_baseline(raw, days.season, truth),
+            hr=truth,
+        )
+
+    def __len__(self) -> int:
+        return len(self.days)
+
+    @property
+    def day(self) -> NDArray[np.int64]:
+        """YYYYMMDD, or YYYYMMDDhhmmss of shorter steps. Shape ``(T,)``."""
+        return self.days.key
+
+    @property
+    def ordinal(self) -> NDArray[np.int64]:
+        """Steps since a fixed origin; a gap is more than 1. Shape ``(T,)``."""
+        return self.days.ordinal
+
+    @property
+    def season(self) -> NDArray[np.float32]:
+        """Fraction of the year elapsed, in [0, 1). Shape ``(T,)``."""
+        return self.days.season
+
+    @property
+    def calendar(self) -> str:
+        """CF calendar of the days."""
+        return self.days.calendar
+
+    def select(self, index: NDArray[Any] | slice) -> FieldArrays:
+        """Return the days at ``index``."""
+        return FieldArrays(
+            days=self.days.select(index),
+            lr=self.lr[index],
+            baseline=self.baseline[index],
+            hr=None if self.hr is None else self.hr[index],
+        )
 
 
 class DayFields:

@@ -11,8 +11,7 @@ import numpy as np
 
 from st_cdgm.data.fit.moments import Blocks
 from st_cdgm.data.fit.preprocessor import Preprocessor
-from st_cdgm.data.read.readers import ChannelCube, TargetCube
-from st_cdgm.data.space.grid import Grid
+from st_cdgm.data.read.cubes import ChannelCube, TargetCube
 from st_cdgm.data.task.days import DAYS_PER_BLOCK
 from st_cdgm.data.time.calendar import CalendarDays, shared_steps
 from st_cdgm.errors import InputError
@@ -103,7 +102,7 @@ def pair_days(
             expected="overlapping periods",
             remedy="give files of the same period",
         )
-    if not lr.grid.contains(hr.grid, _half_cell(lr.grid)):
+    if not lr.grid.contains(hr.grid, lr.grid.half_cell):
         _LOGGER.warning(
             "the coarse grid (%s) does not enclose the fine grid (%s): "
             "its edge values are used beyond",
@@ -165,16 +164,6 @@ def _chunked(cube: Any, chunks: Mapping[str, int] | None) -> Any:
     if not chunks or "time" not in chunks:
         return cube
     return replace(cube, values=cube.values.chunk({"time": int(chunks["time"])}))
-
-
-def _half_cell(grid: Grid) -> float:
-    """Return how far a regular grid's outermost cells reach beyond their centres."""
-    if not grid.regular:
-        return 0.0
-    steps = [
-        float(np.abs(np.diff(axis)).max(initial=0.0)) for axis in (grid.lat, grid.lon)
-    ]
-    return 0.5 * max(steps)
 
 
 def _check_calendars(lr: ChannelCube, hr: TargetCube) -> None:

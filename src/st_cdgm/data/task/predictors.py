@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from st_cdgm.data.files.open import Paths
 from st_cdgm.data.fit.preprocessor import Preprocessor
-from st_cdgm.data.read.derived.appending import read_with_derived
-from st_cdgm.data.read.readers import ChannelCube
-from st_cdgm.data.time.calendar import duration
-from st_cdgm.data.time.periods import check_dates, check_period, period_days
-from st_cdgm.data.variables.fields import FieldArrays
-from st_cdgm.errors import InputError
+from st_cdgm.data.read.cubes import ChannelCube
+from st_cdgm.data.task.days import FieldArrays
+from st_cdgm.data.task.predictor_check import Predictors, open_predictors
+from st_cdgm.data.time.periods import check_period, period_days
 
 _LOGGER = logging.getLogger(__name__)
 
 
 def load_predictors(
     preprocessor: Preprocessor,
-    paths: str | Path | list[str | Path],
+    paths: Paths | Predictors,
     *,
     start: str | None = None,
     end: str | None = None,
+    regrid: str = "auto",
 ) -> tuple[FieldArrays, int]:
     """Read predictors for inference.
 
@@ -35,10 +34,13 @@ def load_predictors(
     ----------
     preprocessor : Preprocessor
         Of the trained model.
-    paths : str or Path, or several
-        Predictor files; their calendar may differ from the training calendar.
+    paths : path, several paths, Dataset or Predictors
+        Predictor files; their calendar may differ from the training calendar. Or what
+        :func:`open_predictors` made of them.
     start, end : str, optional
         First and last day wanted, ISO dates; open where None.
+    regrid : {"auto", "bilinear", "conservative", "none"}
+        What to do with another grid; see :func:`st_cdgm.data.read.regrid.on_grid`.
 
     Returns
     -------
@@ -50,79 +52,26 @@ def load_predictors(
     Raises
     ------
     InputError
-        If the baseline is an oracle, or the units, the time step or the period do not
-        fit.
-    MissingVariableError
-        If a channel is absent.
-    GridMismatchError
-        If the grid is not the training grid.
+        If the baseline is an oracle, the period does not fit, or the file does not fit
+        the model; all that does not fit is listed. Where it is one thing:
+        MissingVariableError for channels, GridMismatchError for the grid.
     """
-    check_no_oracle(preprocessor)
-    cube = read_with_derived(
-        paths,
-        variables=[c.name for c in preprocessor.channels if not c.derived],
-        derived=[c.name for c in preprocessor.channels if c.derived],
-        coarsen=preprocessor.lr_coarsen,
-        role="lr",
-        time_step=preprocessor.time_step,
+    opened = (
+        paths
+        if isinstance(paths, Predictors)
+        else open_predictors(preprocessor, paths, regrid=regrid)
     )
-    preprocessor.lr_grid.check_same(cube.grid, file=cube.file, role="predictor")
-    _check_units(preprocessor, cube)
-    _check_steps(preprocessor, cube)
-    check_dates({"start": start, "end": end}, cube.days.calendar, file=cube.file)
-    wanted = period_days(cube.days.key, start, end, file=cube.file)
+    cube = opened.cube
+    wanted = period_days(
+        cube.days.key, start, end, file=cube.file, calendar=cube.days.calendar
+    )
     _warn_of_shortfall(cube, start, end)
     history = _history(cube.days.ordinal, int(wanted[0]), preprocessor.seq_len - 1)
+
     index = np.concatenate([history, wanted])
     raw, days = cube.load(index), cube.days.select(index)
     _warn_of_missing(raw, cube)
-    arrays = FieldArrays(
-        day=days.key,
-        ordinal=days.ordinal,
-        season=days.season,
-        lr=preprocessor.standardise_lr(raw),
-        baseline=preprocessor.predict_baseline(raw, days.season),
-        hr=None,
-        calendar=days.calendar,
-    )
-    return arrays, len(history)
-
-
-def check_no_oracle(preprocessor: Preprocessor) -> None:
-    """Raise InputError where the baseline needs a truth that inference cannot have."""
-    if preprocessor.baseline.oracle:
-        raise InputError(
-            "this model's first guess is made from the fine truth",
-            found=f"baseline_strategy {preprocessor.baseline.strategy}, an oracle",
-            expected="lr_interp, climatology or regression",
-            remedy="train again with baseline_strategy auto to predict without truth",
-        )
-
-
-def _check_units(preprocessor: Preprocessor, cube: ChannelCube) -> None:
-    for known, new in zip(preprocessor.channels, cube.channels, strict=True):
-        if known.units != new.units:
-            raise InputError(
-                "a predictor has other units than in training",
-                file=cube.file,
-                variable=new.name,
-                found=new.units,
-                expected=known.units,
-                remedy="convert the file, or correct its units attribute",
-            )
-
-
-def _check_steps(preprocessor: Preprocessor, cube: ChannelCube) -> None:
-    known, new = preprocessor.step_seconds, cube.days.step_seconds
-    if known != new:
-        raise InputError(
-            "the predictors have another time step than in training",
-            file=cube.file,
-            variable="time",
-            found=duration(new),
-            expected=duration(known),
-            remedy="aggregate or interpolate the file to the step of training",
-        )
+    return FieldArrays.prepared(preprocessor, days, raw), len(history)
 
 
 def _warn_of_shortfall(cube: ChannelCube, start: str | None, end: str | None) -> None:

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
     from st_cdgm.data.fit.preprocessor import Preprocessor
     from st_cdgm.data.task.config import DataConfig
-    from st_cdgm.data.task.days import DayFields
-    from st_cdgm.data.variables.fields import FieldArrays
+    from st_cdgm.data.task.days import DayFields, FieldArrays
 
 Prepared = dict[str, NDArray[np.float32]]
 
@@ -48,13 +47,50 @@ class PipelineViews:
     stds_path: str | Path | None
     transform_epsilon: float
 
+    _arrays: dict[str | None, FieldArrays]
+
     def arrays(self, split: str | None = None) -> FieldArrays:
-        """Return the physical days of a split in memory, all days for None."""
+        """Return the physical days of a split in memory, all days for None.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such split.
+        """
+        if split not in self._arrays:
+            self._arrays[split] = self._physical(self._index(split))
+        return self._arrays[split]
+
+    def _physical(self, index: NDArray[np.int64]) -> FieldArrays:
         raise NotImplementedError
 
     def prepared_reader(self) -> Callable[[int, int], Prepared]:
         """Return what computes :meth:`prepared`; it can be sent to other processes."""
         raise NotImplementedError
+
+    @property
+    def baseline_strategy(self) -> str:
+        """Configured baseline."""
+        return self.config.baseline_strategy
+
+    @property
+    def baseline_factor(self) -> int:
+        """Block side of ``hr_smoothing``, cells."""
+        return self.config.baseline_factor
+
+    @property
+    def normalize(self) -> bool:
+        """Whether predictors are standardised."""
+        return self.config.normalize
+
+    @property
+    def baseline_raw(self) -> xr.Dataset:
+        """Baseline in target units; its attribute says whether it is an oracle."""
+        baseline = self.preprocessor.baseline
+        fields = self._fine(self.arrays(None).baseline, physical=True)
+        return fields.assign_attrs(
+            baseline=baseline.strategy, oracle=str(baseline.oracle).lower()
+        )
 
     @property
     def dims(self) -> GridMetadata:
@@ -85,7 +121,7 @@ class PipelineViews:
 
     @property
     def baseline_prepared(self) -> xr.Dataset:
-        """Encoded first guess."""
+        """Encoded baseline."""
         return self._fine(self._values("baseline"))
 
     @property
@@ -144,7 +180,7 @@ class PipelineViews:
         return self.hr_prepared
 
     def get_baseline_dataset(self) -> xr.Dataset:
-        """Return the encoded first guess."""
+        """Return the encoded baseline."""
         return self.baseline_prepared
 
     def get_residual_dataset(self) -> xr.Dataset:
@@ -193,7 +229,7 @@ class PipelineViews:
         -------
         dict
             ``lr``, standardised predictors without NaN, shape ``(T, C_lr, y, x)``;
-            ``baseline``, encoded first guess; ``residual``, standardised; ``hr``,
+            ``baseline``, encoded baseline; ``residual``, standardised; ``hr``,
             encoded truth, shape ``(T, C, Y, X)``, NaN where there is no truth. May be
             views into memory: copy before writing.
         """

@@ -57,6 +57,7 @@ def check_dates(
         match = _DATE.fullmatch(str(text).strip())
         if match is None or match[3] is None:
             continue
+
         year, month, day = (int(match[i]) for i in (1, 2, 3))
         if not any(
             _exists(year, month, day, one) for one in (calendar, "proleptic_gregorian")
@@ -80,7 +81,13 @@ def _exists(year: int, month: int, day: int, calendar: str) -> bool:
 
 
 def period_days(
-    day: Indices, start: str | None, end: str | None, *, file: str | None = None
+    day: Indices,
+    start: str | None,
+    end: str | None,
+    *,
+    file: str | None = None,
+    calendar: str | None = None,
+    variable: str | None = None,
 ) -> Indices:
     """Return the indices of the days in ``[start, end]``.
 
@@ -90,9 +97,13 @@ def period_days(
         YYYYMMDD, or YYYYMMDDhhmmss for shorter steps (``CalendarDays.key``),
         increasing. Shape ``(T,)``, int64.
     start, end : str or None
-        ISO dates, both included; None leaves that side open. A day that the calendar
-        does not have (30 February) is a bound like any other. The hour counts for
-        steps shorter than a day only.
+        ISO dates, both included; None leaves that side open. The hour counts for steps
+        shorter than a day only.
+    file, variable : str, optional
+        Named in errors.
+    calendar : str, optional
+        Of the data; with it, days are refused that do not exist, see
+        :func:`check_dates`.
 
     Raises
     ------
@@ -101,9 +112,14 @@ def period_days(
     InputError
         If no day lies in the period; it says which period the file covers.
     """
+    if calendar is not None:
+        check_dates({variable or "start": start}, calendar, file=file)
+        check_dates({variable or "end": end}, calendar, file=file)
+
     first, last = _period(start, end)
     if not len(day) or day[0] < STEP_KEYS:
         first, last = first // CLOCK, last // CLOCK
+
     index = np.flatnonzero((day >= first) & (day <= last)).astype(np.int64)
     if not len(index):
         raise InputError(
@@ -114,6 +130,28 @@ def period_days(
             remedy="choose a period of which the file has days",
         )
     return index
+
+
+def split_bounds(periods: Mapping[str, list[str]]) -> dict[str, tuple[int, int]]:
+    """Return the period ``[start, end]`` of each split as two YYYYMMDDhhmmss numbers.
+
+    Raises
+    ------
+    ConfigError
+        If a period has no two dates in order.
+    """
+    out: dict[str, tuple[int, int]] = {}
+    for name, period in periods.items():
+        key, problem = f"data.splits.{name}", "a period needs a start and an end"
+        if len(period) == 2:
+            start = parse_date(period[0], key, last=False)
+            out[name] = start, parse_date(period[1], key, last=True)
+            problem = "a period ends before it starts"
+        if name not in out or out[name][0] > out[name][1]:
+            raise ConfigError(
+                problem, variable=key, found=period, expected="[start, end]"
+            )
+    return out
 
 
 def days_in_periods(
@@ -208,6 +246,7 @@ def parse_date(text: str, variable: str, *, last: bool) -> int:
     missing = _GREATEST if last else _LEAST
     given = [int(p or m) for p, m in zip(parts, missing, strict=False)]
     limits = zip(_LEAST, given, _GREATEST, strict=False)
+
     if year is None or not all(low <= n <= high for low, n, high in limits):
         raise ConfigError(
             "not a date",
@@ -222,6 +261,7 @@ def parse_date(text: str, variable: str, *, last: bool) -> int:
             found=text,
             expected="a day of the month, such as 30",
         )
+
     key = int(year)
     for part in given:
         key = key * 100 + part

@@ -9,9 +9,8 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from st_cdgm.data.time.calendar import CalendarDays
-from st_cdgm.data.time.periods import check_dates, parse_date, period_days
-from st_cdgm.data.time.timestamps import DAY
+from st_cdgm.data.time.calendar import DAY, CalendarDays
+from st_cdgm.data.time.periods import period_days, split_bounds
 from st_cdgm.errors import ConfigError, InputError
 from st_cdgm.typing import Indices
 
@@ -152,7 +151,7 @@ class SplitConfig:
                 expected="[start, end], e.g. [1991-01-01, 1999-12-31]",
             )
         periods = self.periods()
-        bounds = sorted((*_bounds(n, p), n) for n, p in periods.items())
+        bounds = sorted((*ends, name) for name, ends in split_bounds(periods).items())
         for (_, end, name), (start, _, other) in pairwise(bounds):
             if start <= end:
                 raise ConfigError(
@@ -272,11 +271,15 @@ def split_days(
 def _by_period(
     days: CalendarDays, config: SplitConfig, file: str | None
 ) -> dict[str, Indices]:
-    for name, period in config.periods().items():
-        for text in period:
-            check_dates({f"data.splits.{name}": text}, days.calendar, file=file)
     out = {
-        name: period_days(days.key, start, end, file=file)
+        name: period_days(
+            days.key,
+            start,
+            end,
+            file=file,
+            calendar=days.calendar,
+            variable=f"data.splits.{name}",
+        )
         for name, (start, end) in config.periods().items()
     }
     everything = np.concatenate(list(out.values()))
@@ -360,27 +363,3 @@ def _require(
         raise ConfigError(
             problem, variable=f"data.splits.{key}", found=found, expected=expected
         )
-
-
-def _bounds(name: str, period: list[str]) -> tuple[int, int]:
-    """Return a period as two YYYYMMDDhhmmss numbers."""
-    key = f"data.splits.{name}"
-    if len(period) != 2:
-        raise ConfigError(
-            "a period needs a start and an end",
-            variable=key,
-            found=period,
-            expected="[start, end]",
-        )
-    start, end = (
-        parse_date(period[0], key, last=False),
-        parse_date(period[1], key, last=True),
-    )
-    if end < start:
-        raise ConfigError(
-            "a period ends before it starts",
-            variable=key,
-            found=period,
-            expected="[start, end]",
-        )
-    return start, end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import xarray as xr
 from cf_xarray.accessor import CFDataArrayAccessor
 from numpy.typing import NDArray
 
+from st_cdgm.data.variables.fields import Channel
 from st_cdgm.data.variables.table import is_surface
 from st_cdgm.data.variables.units import units_factor
 from st_cdgm.errors import InputError
@@ -22,6 +24,7 @@ STANDARD_LEVELS = frozenset(
 )
 LOWEST_PRESSURE, HIGHEST_PRESSURE = 0.1, 1100.0  # hPa
 _WITH_LEVEL = re.compile(r"^([A-Za-z][A-Za-z_]*?)(_?)(\d{1,4})(?:hPa|hpa|mb)?$")
+Fields = list[tuple[Channel, xr.DataArray]]
 _VERTICAL_NAMES = frozenset(
     ["plev", "level", "lev", "pressure", "pressure_level", "isobaricinhpa"]
     + ["isobaric", "pfull", "pres"]
@@ -31,6 +34,18 @@ _VERTICAL_NAMES = frozenset(
 def channel_name(variable: str, level: float | None) -> str:
     """Name of a channel: ``q_850`` on a level, ``psl`` without."""
     return variable if level is None else f"{variable}_{level:g}"
+
+
+def channel_of(da: xr.DataArray, variable: str, level: float | None) -> Channel:
+    """Label a field, in the units that it has."""
+    standard_name = da.attrs.get("standard_name")
+    return Channel(
+        name=channel_name(variable, level),
+        variable=variable,
+        level=level,
+        units=str(da.attrs.get("units", "1")),
+        standard_name=None if standard_name is None else str(standard_name),
+    )
 
 
 def level_of(name: str, da: xr.DataArray) -> tuple[str, float | None]:
@@ -126,3 +141,81 @@ def _unlabelled(values: NDArray[np.float64]) -> tuple[float, float] | None:
         if all(v in STANDARD_LEVELS for v in values * factor) and values.max() >= 100:
             return factor, 0.0
     return None
+
+
+# -- Fields, level by level ------------------------------------------------------------
+
+
+def split_levels(
+    ds: xr.Dataset, variables: Sequence[str], *, file: str | None = None
+) -> Fields:
+    """Turn variables into channels, one per (variable, level).
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        Opened data.
+    variables : sequence of str
+        Names of variables in it.
+    file : str, optional
+        For messages.
+
+    Returns
+    -------
+    list of (Channel, DataArray)
+        In the order of ``variables``, levels in the order of the file. The channel
+        carries the units of the file.
+
+    Raises
+    ------
+    InputError
+        If a vertical axis is not made of pressures, or two channels get one name.
+    """
+    found: Fields = []
+    for name in variables:
+        found += _split_one(ds[name], name, file=file)
+    seen: dict[str, str] = {}
+    for channel, da in found:
+        if channel.name in seen:
+            raise InputError(
+                "two variables give the same channel",
+                file=file,
+                variable=channel.name,
+                found=f"{seen[channel.name]} and {da.name}",
+                expected="one source per variable and level",
+                remedy="name only one of them in the list of variables",
+            )
+        seen[channel.name] = str(da.name)
+    return found
+
+
+def _split_one(da: xr.DataArray, name: str, *, file: str | None) -> Fields:
+    vertical = vertical_name(da)
+    if (
+        vertical is not None
+        and da.sizes[vertical] == 1
+        and not _pressure_axis(da, vertical)
+    ):
+        # One height (2 m): a single-level field.
+        da, vertical = da.isel({vertical: 0}, drop=True), None
+    if vertical is None:
+        return [(channel_of(da, *level_of(name, da)), da)]
+    if vertical not in da.coords:
+        raise InputError(
+            "a vertical dimension has no coordinate",
+            file=file,
+            variable=name,
+            found=f"dimension {vertical} of {da.sizes[vertical]}",
+            expected="a coordinate with the pressures",
+            remedy=f"add the coordinate {vertical} with units hPa or Pa",
+        )
+    pressures = level_values(da[vertical], file=file)
+    split = []
+    for i, level in enumerate(pressures.tolist()):
+        one = da.isel({vertical: i}, drop=True)
+        split.append((channel_of(one, name, level), one))
+    return split
+
+
+def _pressure_axis(da: xr.DataArray, vertical: str) -> bool:
+    return vertical in da.coords and is_pressure(da[vertical])

@@ -9,9 +9,13 @@ import numpy as np
 import xarray as xr
 
 from st_cdgm.data.variables.levels import level_of
-from st_cdgm.data.variables.table import PRECIPITATION, PRESSURE, variable_of
-from st_cdgm.data.variables.units import to_canonical, units_factor
-from st_cdgm.errors import InputError
+from st_cdgm.data.variables.table import (
+    PRECIPITATION,
+    PRESSURE,
+    Quantity,
+    variable_of,
+)
+from st_cdgm.data.variables.units import canonical_conversion, units_factor
 
 NEGATIVE_RAIN = -1e-2  # mm day-1; models leave tiny negative amounts
 # Envelope of observed point rainfall, 422 D^0.475 mm in D hours (Jennings, 1950,
@@ -45,7 +49,7 @@ def physical_limits(
     if row.quantity is PRESSURE and level_of(name, da)[1] is not None:
         return None
     low, high = row.limits or (-np.inf, np.inf)
-    return _in_file_units(da.attrs, name, low, high)
+    return _in_file_units(da.attrs, row.quantity, low, high)
 
 
 def _rain_limits(da: xr.DataArray, hours: float) -> tuple[float, float] | None:
@@ -55,18 +59,16 @@ def _rain_limits(da: xr.DataArray, hours: float) -> tuple[float, float] | None:
     amount = units_factor("mm", units) or units_factor("kg m-2", units)
     if amount is not None:
         return NEGATIVE_RAIN * amount[0], depth * amount[0]
-    return _in_file_units(da.attrs, str(da.name), NEGATIVE_RAIN, depth * 24.0 / hours)
+    per_day = depth * 24.0 / hours
+    return _in_file_units(da.attrs, PRECIPITATION, NEGATIVE_RAIN, per_day)
 
 
 def _in_file_units(
-    attrs: Mapping[Any, Any], name: str, low: float, high: float
+    attrs: Mapping[Any, Any], quantity: Quantity, low: float, high: float
 ) -> tuple[float, float] | None:
-    if not str(attrs.get("units", "")).strip():
+    units = str(attrs.get("units", "")).strip()
+    found = canonical_conversion(units, quantity) if units else None
+    if found is None:
         return None
-    probe = xr.DataArray(np.array([0.0, 1.0]), dims="probe", attrs=dict(attrs))
-    try:
-        zero, one = to_canonical(probe, name=name).values.tolist()
-    except InputError:
-        return None
-    factor = one - zero
-    return (low - zero) / factor, (high - zero) / factor
+    factor, offset = found
+    return (low - offset) / factor, (high - offset) / factor

@@ -6,15 +6,11 @@ it alone. A row is a `Variable`; rows of one physical `Quantity` share its units
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from st_cdgm.data.variables.fields import Channel, TargetVariable
-
-_LOGGER = logging.getLogger(__name__)
 Limits = tuple[float, float]
 Colours = Literal["precipitation", "temperature", "other"]
 
@@ -56,6 +52,10 @@ class Quantity:
     smooth: bool = False
     weather: bool = True
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send the key alone to other processes, so that there is one of each."""
+        return _by_key, (self.key,)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Variable:
@@ -96,7 +96,7 @@ class Variable:
     @property
     def daily(self) -> Literal["minimum", "mean", "maximum"]:
         """What makes a day of shorter steps; amounts, by their units, are summed."""
-        return "mean" if self.rank is None else _STATISTICS[self.rank]
+        return "mean" if self.rank is None else STATISTICS[self.rank]
 
 
 def _within(low: float, high: float) -> Callable[[float, float], bool]:
@@ -205,8 +205,8 @@ QUANTITIES = (
 
 _NEAR_SURFACE = (170.0, 340.0)  # -89 to 57 degC were measured 2 m above ground
 _SEA_LEVEL = (8.3e4, 1.11e5)  # 870 and 1085 hPa were measured
-_STATISTICS: tuple[Literal["minimum", "mean", "maximum"], ...]
-_STATISTICS = ("minimum", "mean", "maximum")
+STATISTICS: tuple[Literal["minimum", "mean", "maximum"], ...]
+STATISTICS = ("minimum", "mean", "maximum")
 _2M: dict[str, Any] = {"surface": True, "own_limits": _NEAR_SURFACE}
 _SURFACE: dict[str, Any] = {"surface": True}
 VARIABLES = (
@@ -319,8 +319,8 @@ def variable_of(name: str, attrs: Mapping[Any, Any]) -> Variable | None:
         return named
     declared = _BY_STANDARD_NAME.get(standard_name) or _BY_NAME.get(standard_name)
     if declared is None:
-        doubtful = _CHANGE.search(standard_name) or len(_LEVEL.sub("", name)) < 2
-        return None if doubtful else named
+        word = name if name.lower() in _BY_NAME else _LEVEL.sub("", name)
+        return None if _CHANGE.search(standard_name) or len(word) < 2 else named
 
     return named if named is not None and _agree(named, declared) else declared
 
@@ -352,54 +352,6 @@ def is_precipitation(name: str, standard_name: str | None) -> bool:
     return quantity_of(name, {"standard_name": standard_name}) is PRECIPITATION
 
 
-def precipitation_channels(
-    variables: Sequence[TargetVariable | Channel],
-) -> tuple[int, ...]:
-    """Return the indices of targets or predictors that are precipitation."""
-    return tuple(
-        i for i, v in enumerate(variables) if is_precipitation(v.name, v.standard_name)
-    )
-
-
-def temperature_rank(target: TargetVariable) -> int | None:
-    """Return 0, 1 or 2 for a daily minimum, mean or maximum temperature, else None.
-
-    The name decides between minimum and maximum. Where it names neither, the statistic
-    over time in ``cell_methods`` does; without one, ``tas`` and its synonyms are means.
-    """
-    row = variable_of(target.name, target.attrs())
-    if row is None or row.quantity is not TEMPERATURE or row.rank in (0, 2):
-        return None if row is None else row.rank
-    if row.rank is None and target.standard_name != "air_temperature":
-        return None
-
-    over_time = re.search(r"\btime: (\w+)", target.cell_methods or "")
-    if over_time and over_time[1] in _STATISTICS:
-        return _STATISTICS.index(over_time[1])
-    return row.rank
-
-
-def ordered_temperatures(targets: Sequence[TargetVariable]) -> tuple[int, ...]:
-    """Return the channels of ordered temperatures, coldest first, or nothing.
-
-    Two or three of daily minimum, mean and maximum, in the same units.
-    """
-    found = [
-        (r, i) for i, t in enumerate(targets) if (r := temperature_rank(t)) is not None
-    ]
-    ranks = [rank for rank, _ in found]
-    if len(found) < 2:
-        return ()
-    units = {targets[i].units for _, i in found}
-    if len(set(ranks)) < len(ranks) or len(units) > 1:
-        names = ", ".join(targets[i].name for _, i in found)
-        _LOGGER.warning(
-            "temperatures %s are not ordered: same statistic or units differ", names
-        )
-        return ()
-    return tuple(i for _, i in sorted(found))
-
-
 def _by_name(name: str) -> Variable | None:
     lower = name.lower()
     return _BY_NAME.get(lower) or _BY_NAME.get(_LEVEL.sub("", lower))
@@ -411,3 +363,7 @@ def _agree(named: Variable, declared: Variable) -> bool:
         return True
     same = named.quantity is not None and named.quantity is declared.quantity
     return same and named.component == declared.component
+
+
+def _by_key(key: str) -> Quantity:
+    return next(quantity for quantity in QUANTITIES if quantity.key == key)

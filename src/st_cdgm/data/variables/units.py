@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.variables.table import Quantity, quantity_of
+from st_cdgm.data.variables.table import TEMPERATURE, Quantity, quantity_of
 from st_cdgm.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -82,12 +82,13 @@ def canonical_units(name: str, attrs: Mapping[Any, Any], role: Role = "lr") -> s
     str
         UDUNITS text. A quantity that is not known here keeps the units of the file.
     """
-    quantity = quantity_of(name, attrs)
+    return _canonical(quantity_of(name, attrs), attrs, role)
+
+
+def _canonical(quantity: Quantity | None, attrs: Mapping[Any, Any], role: Role) -> str:
     if quantity is None:
         return str(attrs.get("units", "1")) or "1"
-    if quantity.key == "temperature" and role == "hr":
-        return "degC"
-    return quantity.units
+    return "degC" if quantity is TEMPERATURE and role == "hr" else quantity.units
 
 
 def to_canonical(
@@ -96,6 +97,7 @@ def to_canonical(
     file: str | Path | None = None,
     role: Role = "lr",
     name: str | None = None,
+    quantity: Quantity | None | Literal["ask"] = "ask",
 ) -> xr.DataArray:
     """Convert a field to its canonical units, lazily, and say so in its attributes.
 
@@ -109,6 +111,8 @@ def to_canonical(
         See :func:`canonical_units`.
     name : str, optional
         Variable name to go by, default ``da.name``.
+    quantity : Quantity or None, optional
+        What the field is, where that has been found; else it is asked for by name.
 
     Raises
     ------
@@ -117,8 +121,9 @@ def to_canonical(
         could be in more than one unit.
     """
     label = name or str(da.name)
-    quantity = quantity_of(label, da.attrs)
-    wanted = canonical_units(label, da.attrs, role)
+    if quantity == "ask":
+        quantity = quantity_of(label, da.attrs)
+    wanted = _canonical(quantity, da.attrs, role)
     if quantity is None:
         if not str(da.attrs.get("units", "")):
             logger.warning("%s: %s has no units; taken as '1'", file, label)
@@ -140,6 +145,7 @@ def check_plausible(
     attrs: Mapping[Any, Any],
     *,
     file: str | Path | None = None,
+    quantity: Quantity | None | Literal["ask"] = "ask",
 ) -> None:
     """Raise where values contradict their (canonical) units: a wrong label in the file.
 
@@ -148,7 +154,8 @@ def check_plausible(
     InputError
         If the mean of the finite values is physically impossible.
     """
-    quantity = quantity_of(name, attrs)
+    if quantity == "ask":
+        quantity = quantity_of(name, attrs)
     if quantity is None or quantity.mean is None:
         return
     finite = values[np.isfinite(values)]
@@ -170,6 +177,7 @@ def check_plausible(
         )
 
 
+@functools.lru_cache(maxsize=1024)
 def units_factor(given: str, wanted: str) -> tuple[float, float] | None:
     """Factor and offset with ``wanted = factor * given + offset``.
 
@@ -235,10 +243,12 @@ def _conversion(
     )
 
 
-def units_convert(given: str, quantity: Quantity) -> bool:
-    """Whether units can be converted to the canonical ones of a quantity."""
-    direct = units_factor(given, quantity.units)
-    return (direct or _by_physics(given, quantity)) is not None
+def canonical_conversion(given: str, quantity: Quantity) -> tuple[float, float] | None:
+    """Factor and offset to the canonical units of a quantity, None if there are none.
+
+    Unlike :func:`units_factor` it knows constants, such as the density of water.
+    """
+    return units_factor(given, quantity.units) or _by_physics(given, quantity)
 
 
 def _by_physics(given: str, quantity: Quantity) -> tuple[float, float] | None:

@@ -149,7 +149,8 @@ def export_dag(
         If a file cannot be written.
     """
     # Matplotlib is needed for the picture alone.
-    from st_cdgm.evaluation.report.plots import figure_png, plot_dag_heatmap
+    from st_cdgm.evaluation.graph.plots import plot_dag_heatmap
+    from st_cdgm.evaluation.report.plots import figure_png
 
     folder = Path(run_dir)
     labels = check_names(matrix, names)

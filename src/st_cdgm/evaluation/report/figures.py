@@ -11,23 +11,22 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from st_cdgm.evaluation.graph.matrix import Edge
+from st_cdgm.evaluation.graph.plots import plot_dag_graph, plot_dag_heatmap
 from st_cdgm.evaluation.report.inputs import (
-    Case,
     Diagnostics,
     LearnedGraph,
+    ShownDay,
     TrainingLog,
 )
 from st_cdgm.evaluation.report.maps import (
     SHOWN_MEMBERS,
-    DayFields,
+    DayMaps,
     MapGrid,
     plot_day_maps,
 )
 from st_cdgm.evaluation.report.plots import (
     figure_png,
     figure_svg,
-    plot_dag_graph,
-    plot_dag_heatmap,
     plot_rank_histograms,
     plot_spectra,
     plot_training_curves,
@@ -71,7 +70,7 @@ def _picture(
 
 
 def day_pictures(
-    case: Case, grid: MapGrid, *, wet_threshold: float = 0.1
+    case: ShownDay, grid: MapGrid, *, wet_threshold: float = 0.1
 ) -> list[Picture]:
     """Return the maps of one day, one picture per variable that has any field."""
     pictures = []
@@ -95,7 +94,7 @@ def day_pictures(
     return pictures
 
 
-def _describe_maps(fields: DayFields) -> str:
+def _describe_maps(fields: DayMaps) -> str:
     """Say in numbers what the maps show."""
     shown = fields.members[:SHOWN_MEMBERS]
     parts = [f"Maps of {fields.variable} on {fields.day} in {fields.units}."]

@@ -17,10 +17,10 @@ import xarray as xr
 import yaml
 from numpy.typing import NDArray
 
-from st_cdgm.data.space.grid import Grid
+from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.evaluation.graph.matrix import Edge, check_matrix, check_names
-from st_cdgm.evaluation.report.maps import DayFields, MapGrid
+from st_cdgm.evaluation.report.maps import DayMaps, MapGrid
 from st_cdgm.evaluation.scorecard import Scorecard
 
 _LOGGER = logging.getLogger(__name__)
@@ -28,13 +28,13 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Case:
+class ShownDay:
     """One day shown as maps, with the rule that chose it."""
 
     day: str
     label: str
     why: str
-    fields: list[DayFields]
+    fields: list[DayMaps]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,7 +45,7 @@ class Diagnostics:
     ----------
     grid : MapGrid
         Fine grid.
-    cases : list of Case
+    cases : list of ShownDay
         Days to show.
     units : dict
         Variable to units.
@@ -59,7 +59,7 @@ class Diagnostics:
     """
 
     grid: MapGrid
-    cases: list[Case]
+    cases: list[ShownDay]
     units: dict[str, str]
     wavenumber: NDArray[np.float64]
     truth_spectrum: dict[str, NDArray[np.float64]]
@@ -295,7 +295,7 @@ def _read_diagnostics(path: Path) -> Diagnostics:
 
 
 def _map_grid(data: xr.Dataset, path: Path) -> MapGrid:
-    grid = Grid.from_dataset(data, file=path, variable="truth")
+    grid = read_grid(data, file=path, variable="truth")
     land = None
     if "sftlf" in data and data["sftlf"].shape == grid.shape:
         fraction = data["sftlf"].values.astype(np.float64)
@@ -304,12 +304,12 @@ def _map_grid(data: xr.Dataset, path: Path) -> MapGrid:
     return MapGrid(lat=grid.lat2d, lon=grid.lon2d, land=land)
 
 
-def _case(data: xr.Dataset, case: int, units: Mapping[str, str]) -> Case:
+def _case(data: xr.Dataset, case: int, units: Mapping[str, str]) -> ShownDay:
     number = int(data["day"].values[case])
     day = f"{number // 10000:04d}-{number // 100 % 100:02d}-{number % 100:02d}"
 
     fields = [
-        DayFields(
+        DayMaps(
             variable=name,
             units=units[name],
             day=day,
@@ -322,7 +322,7 @@ def _case(data: xr.Dataset, case: int, units: Mapping[str, str]) -> Case:
         for v, name in enumerate(units)
     ]
 
-    return Case(
+    return ShownDay(
         day=day,
         label=str(data["case"].values[case]),
         why=str(data["why"].values[case]) if "why" in data else "",

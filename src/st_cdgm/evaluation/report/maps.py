@@ -1,4 +1,4 @@
-"""Maps of one day: truth, first guess, ensemble mean, members, spread and error."""
+"""Maps of one day: truth, baseline, ensemble mean, members, spread and error."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class MapGrid:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DayFields:
+class DayMaps:
     """The fields of one variable on one day, NaN where there is no data.
 
     Attributes
@@ -77,13 +77,13 @@ def kind_of(variable: str, units: str) -> Colours:
 
 
 def plot_day_maps(
-    fields: DayFields, grid: MapGrid, *, wet_threshold: float = 0.1
+    fields: DayMaps, grid: MapGrid, *, wet_threshold: float = 0.1
 ) -> Figure:
     """Draw all fields of a day, with one colour scale for everything comparable.
 
     Parameters
     ----------
-    fields : DayFields
+    fields : DayMaps
         What to draw.
     grid : MapGrid
         Cell centres and land fraction. Without land fraction the border of the cells
@@ -94,7 +94,7 @@ def plot_day_maps(
     Returns
     -------
     Figure
-        Two rows of four maps: truth, first guess, ensemble mean, spread; three
+        Two rows of four maps: truth, baseline, ensemble mean, spread; three
         members, ensemble mean minus truth. Cells without data are grey.
     """
     with mpl.rc_context(FIGURE_STYLE):
@@ -104,7 +104,7 @@ def plot_day_maps(
 
         shared = [
             (0, 0, "Truth", fields.truth),
-            (0, 1, "Baseline (first guess)", fields.baseline),
+            (0, 1, "Baseline", fields.baseline),
             (0, 2, "Ensemble mean", fields.mean),
         ]
         for number in range(SHOWN_MEMBERS):
@@ -200,7 +200,7 @@ class _Frame:
 
 
 def _draw_own_scales(
-    figure: Figure, frame: _Frame, fields: DayFields, grid: MapGrid
+    figure: Figure, frame: _Frame, fields: DayMaps, grid: MapGrid
 ) -> None:
     """Draw spread and error, each with a colour bar of its own."""
     error = None
@@ -230,8 +230,8 @@ def _draw_own_scales(
         bar.ax.tick_params(labelsize=8.5)
 
 
-def _main_scale(fields: DayFields, wet_threshold: float) -> tuple[Colormap, Normalize]:
-    """Return colours and scale for truth, first guess, mean and members together."""
+def _main_scale(fields: DayMaps, wet_threshold: float) -> tuple[Colormap, Normalize]:
+    """Return colours and scale for truth, baseline, mean and members together."""
     members = fields.members[:SHOWN_MEMBERS]
     stored = [fields.truth, fields.baseline, fields.mean, *members]
     values = np.concatenate(

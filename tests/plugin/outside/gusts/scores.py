@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from st_cdgm.data.fit.preprocessor import Preprocessor
-from st_cdgm.data.variables.fields import FieldArrays
+from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.evaluation.metrics.base import Metric
 from st_cdgm.evaluation.metrics.blocks import Block, ratio
 from st_cdgm.references.base import Reference

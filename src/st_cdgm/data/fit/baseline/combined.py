@@ -21,11 +21,10 @@ from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.moments import Blocks
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.variables.fields import Channel, TargetVariable
-from st_cdgm.data.variables.table import (
-    Variable,
+from st_cdgm.data.variables.kinds import (
     ordered_temperatures,
     precipitation_channels,
-    variable_of,
+    row_of,
 )
 from st_cdgm.errors import MissingVariableError, check_choice
 from st_cdgm.typing import FloatArray, State
@@ -172,11 +171,12 @@ def counterparts(
     names = [channel.name for channel in channels]
     _check_map(mapping, [t.name for t in targets], names)
     surface = {i: c for i, c in enumerate(channels) if c.level is None}
+    rows = {i: row_of(c) for i, c in surface.items()}
     out = {}
     for target in targets:
-        row = _row(target)
+        row = row_of(target)
         equal = [i for i, c in surface.items() if c.name == target.name]
-        alike = [i for i, c in surface.items() if row is not None and _row(c) is row]
+        alike = [i for i in surface if row is not None and rows[i] is row]
         same = [
             i
             for i, c in surface.items()
@@ -191,10 +191,6 @@ def counterparts(
                 out[target.name] = candidates[0]
                 break
     return out
-
-
-def _row(variable: TargetVariable | Channel) -> Variable | None:
-    return variable_of(variable.name, {"standard_name": variable.standard_name})
 
 
 def build_baseline(

@@ -7,7 +7,7 @@ makes the guarantees true by construction, whatever numbers the model produces:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,7 @@ class TargetCodec:
         Tensor
             Shape ``(..., C, Y, X)``, float32 or wider.
         """
-        return self._each(lambda codec, own: codec.encode(own), fields)
+        return self._each("encode", fields)
 
     def decode(self, encoded: Tensor) -> Tensor:
         """Return physical fields that keep every guarantee.
@@ -81,7 +81,7 @@ class TargetCodec:
         Tensor
             Target units. Shape ``(..., C, Y, X)``, float32 or wider.
         """
-        return self._each(lambda codec, own: codec.decode(own), encoded)
+        return self._each("decode", encoded)
 
     def scored(self, encoded: Tensor) -> Tensor:
         """Return each variable in the scale it is scored in while training.
@@ -90,7 +90,7 @@ class TargetCodec:
         :meth:`st_cdgm.data.fit.codecs.contract.Codec.scored`.
         Shape ``(..., C, Y, X)``.
         """
-        return self._each(lambda codec, own: codec.scored(own), encoded)
+        return self._each("scored", encoded)
 
     @property
     def chosen(self) -> dict[str, str]:
@@ -168,9 +168,7 @@ class TargetCodec:
             ),
         )
 
-    def _each(
-        self, function: Callable[[Codec, Tensor], Tensor], fields: Tensor
-    ) -> Tensor:
+    def _each(self, method: str, fields: Tensor) -> Tensor:
         """Give every codec its own channels, and put the results together."""
         # Half precision would spoil degrees and round trips.
         narrow = fields.dtype in (torch.float16, torch.bfloat16)
@@ -185,7 +183,7 @@ class TargetCodec:
                 own = torch.stack([out[c] for c in part.channels], dim=-3)
             else:
                 own = fields.narrow(-3, first, 1)
-            made = function(part.codec, own).unbind(-3)
+            made = getattr(part.codec, method)(own).unbind(-3)
             for channel, field in zip(part.channels, made, strict=True):
                 out[channel] = field
 

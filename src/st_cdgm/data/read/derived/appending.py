@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, cast
@@ -14,8 +14,9 @@ import xarray as xr
 
 from st_cdgm import registry
 from st_cdgm.data.read.coarsen import coarsen_cube
+from st_cdgm.data.read.cubes import ChannelCube
 from st_cdgm.data.read.derived.contract import Derived
-from st_cdgm.data.read.readers import ChannelCube, read_channels
+from st_cdgm.data.read.readers import read_channels
 from st_cdgm.data.variables.fields import Channel
 from st_cdgm.data.variables.levels import channel_name
 from st_cdgm.data.variables.table import synonyms, variable_of
@@ -87,6 +88,7 @@ def read_with_derived(
     variables: Sequence[str] | None = None,
     derived: Sequence[str] = (),
     coarsen: int = 1,
+    place: Callable[[ChannelCube], ChannelCube] | None = None,
     **options: Any,
 ) -> ChannelCube:
     """Read predictors and append derived ones, whose inputs need not be predictors.
@@ -100,11 +102,13 @@ def read_with_derived(
     coarsen : int
         Block side over which the fields of the file are averaged first; see
         :func:`st_cdgm.data.read.coarsen.coarsen_cube`.
+    place : callable, optional
+        What brings the fields of the file to the coarse grid instead.
     """
 
     def read(names: Sequence[str] | None) -> ChannelCube:
         cube = read_channels(paths, variables=names, **options)
-        return coarsen_cube(cube, coarsen)
+        return coarsen_cube(cube, coarsen) if place is None else place(cube)
 
     if not derived:
         return read(variables)
