@@ -20,6 +20,7 @@ from st_cdgm.config.load import load_config
 from st_cdgm.errors import ConfigError, InputError
 from st_cdgm.evaluation.report.build import build_report
 from st_cdgm.evaluation.scorecard import Scorecard
+from st_cdgm.runs.checks import check_before_training
 from st_cdgm.runs.console import Session
 
 SCORES = "gusts.scores"
@@ -126,6 +127,22 @@ def test_the_list_is_a_table_on_a_terminal(monkeypatch):
     done = call("plugins", "--kind", "reference")
     assert done.stdout.split()[:3] == ["kind", "name", "origin"]
     assert "\t" not in done.stdout
+
+
+def test_an_oracle_of_a_plugin_may_not_predict_either(outside, tmp_path):
+    changes = [f"plugins=[{SCORES},gusts.fields]", "data.baseline_strategy=mean"]
+    changes += [f"data.root={tmp_path}", f"run.dir={tmp_path / 'run'}"]
+    config = load_config("demo", [*changes, "evaluation.references=[mean_day]"])
+    for name in ("predictors.nc", "targets.nc", "static.nc"):
+        (tmp_path / name).touch()
+    check_before_training(config, to_the_end=True)
+    registry.get("baseline", "mean").oracle = True
+    with pytest.raises(ConfigError, match="made from the fine truth") as caught:
+        check_before_training(config, to_the_end=True)
+    assert caught.value.facts["found"] == "mean"
+    assert caught.value.facts["expected"] == (
+        "auto | climatology | lr_interp | regression"
+    )
 
 
 # What a file from somebody else may do ------------------------------------------------
