@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import xarray as xr
 from tests.toy import tiny_model
 from typer.testing import CliRunner
 
@@ -19,8 +20,11 @@ from st_cdgm.config.load import load_config
 from st_cdgm.errors import ConfigError, InputError
 from st_cdgm.evaluation.report.build import build_report
 from st_cdgm.evaluation.scorecard import Scorecard
+from st_cdgm.runs.checks import check_before_training
+from st_cdgm.runs.console import Session
 
 SCORES = "gusts.scores"
+EVERYTHING = (SCORES, "gusts.fields", "gusts.sampling")
 # A smaller run than the quick demo.
 SMALL = """
 defaults: [demo_quick, _self_]
@@ -119,12 +123,26 @@ def test_plugins_are_listed_with_their_origin(outside, monkeypatch):
 
 
 def test_the_list_is_a_table_on_a_terminal(monkeypatch):
-    from st_cdgm.runs.console import Session
-
     monkeypatch.setattr(Session, "quiet", property(lambda _: False))
     done = call("plugins", "--kind", "reference")
     assert done.stdout.split()[:3] == ["kind", "name", "origin"]
     assert "\t" not in done.stdout
+
+
+def test_an_oracle_of_a_plugin_may_not_predict_either(outside, tmp_path):
+    changes = [f"plugins=[{SCORES},gusts.fields]", "data.baseline_strategy=mean"]
+    changes += [f"data.root={tmp_path}", f"run.dir={tmp_path / 'run'}"]
+    config = load_config("demo", [*changes, "evaluation.references=[mean_day]"])
+    for name in ("predictors.nc", "targets.nc", "static.nc"):
+        (tmp_path / name).touch()
+    check_before_training(config, to_the_end=True)
+    registry.get("baseline", "mean").oracle = True
+    with pytest.raises(ConfigError, match="made from the fine truth") as caught:
+        check_before_training(config, to_the_end=True)
+    assert caught.value.facts["found"] == "mean"
+    assert caught.value.facts["expected"] == (
+        "auto | climatology | lr_interp | regression"
+    )
 
 
 # What a file from somebody else may do ------------------------------------------------
@@ -177,29 +195,63 @@ def test_a_checkpoint_names_its_plugins_and_never_imports_them(
 
 
 @pytest.fixture
-def climate(tmp_path: Path, configuration):
-    from st_cdgm.runs.console import Session
+def run(outside, configuration, tmp_path: Path) -> Path:
+    """Run a small demo with one part of each kind, by configuration alone."""
     from st_cdgm.runs.steps import make_climate
 
-    config = load_config(configuration(SCORES))
-    make_climate(config, tmp_path / "data", Session())
+    file = configuration(*EVERYTHING)
+    make_climate(load_config(file), tmp_path / "data", Session())
+    chosen = [
+        "data.codecs={pr: gust}",
+        "data.baseline_strategy=mean",
+        "data.lr_derived=[wet_warmth]",
+        "diffusion.scheduler_type=edm",
+        "inference.sampler=few_steps",
+    ]
+    done = call("run", "--config", str(file), *chosen)
+    assert done.exit_code == 0, done.output
+    return tmp_path / "run"
 
 
 @pytest.mark.slow
-def test_a_run_with_metric_and_reference(outside, configuration, climate, tmp_path):
-    done = call("run", "--config", str(configuration(SCORES)))
-    assert done.exit_code == 0, done.output
-    run = tmp_path / "run"
+def test_a_run_with_one_part_of_each_kind(run, tmp_path):
+    assert load_config(run / "config.yaml").plugins == list(EVERYTHING)
     check_scores(run)
-    assert load_config(run / "config.yaml").plugins == [SCORES]
 
-    # Without the plugin the report can still be built, and says what is missing.
-    for name in ("mean_day", "peak_ratio"):
-        kind = "reference" if name == "mean_day" else "metric"
-        del registry._ENTRIES[kind, name]
-    text = build_report(run).read_text("utf-8")
-    assert "peak_ratio" in text
-    assert f"st-cdgm --plugin {SCORES} VERB" in text
+    # What was learned with the parts is rebuilt with them.
+    checkpoint = load_checkpoint(run / "checkpoints" / "best")
+    assert checkpoint.meta["plugins"] == list(EVERYTHING)
+    about = checkpoint.preprocessor
+    assert about.baseline.strategy == "mean"
+    assert about.channels[-1].name == "wet_warmth"
+    assert '"gust"' in json.dumps(checkpoint.meta["data"])
+    done = downscale(run, tmp_path / "new.nc")
+    assert done.exit_code == 0, done.output
+    with xr.open_dataset(tmp_path / "new.nc") as made:
+        assert float(made["pr"].min()) >= 0
+
+    # Without them the report can still be built; the model cannot.
+    for entry in [e for e in registry._ENTRIES.values() if e.origin == "gusts"]:
+        del registry._ENTRIES[entry.kind, entry.name]
+    registry._PLUGINS.clear()
+    remedy = "st-cdgm --plugin " + " --plugin ".join(EVERYTHING)
+    page = build_report(run).read_text("utf-8")
+    assert "metrics peak_ratio: a plugin that is not loaded" in page
+    assert remedy in page
+    done = downscale(run, tmp_path / "other.nc")
+    assert done.exit_code == EXIT_INPUT
+    assert "trained with plugins that are not loaded" in done.stderr
+    assert remedy in done.stderr
+    assert not (tmp_path / "other.nc").exists()
+
+
+def downscale(run: Path, output: Path):
+    return call(
+        *("downscale", "--checkpoint", str(run / "checkpoints" / "best")),
+        *("--lr", str(run.parent / "data" / "predictors.nc")),
+        *("--output", str(output), "--members", "2", "--sampler", "few_steps"),
+        *("--start", "2003-01-01", "--end", "2003-01-03"),
+    )
 
 
 def check_scores(run: Path) -> None:
@@ -207,39 +259,9 @@ def check_scores(run: Path) -> None:
     card = Scorecard.from_json(run / "scorecard.json")
     assert set(card.rows["source"]) == {"st-cdgm", "climatology", "mean_day"}
     ratio = card.wide("peak_ratio")
-    assert ((ratio > 0) & (ratio < 3)).all(axis=None)
+    assert (ratio > 0).all(axis=None)
     assert "f1_p95" in set(card.rows["metric"])
     assert "peak_ratio" in (run / "scorecard.csv").read_text("utf-8")
     page = (run / "report.html").read_text("utf-8")
     assert "peak ratio" in page
     assert "mean_day" in page
-
-
-@pytest.mark.slow
-@pytest.mark.xfail(
-    strict=False, reason="samplers, codecs, baselines, derived: registered elsewhere"
-)
-def test_a_run_with_one_part_of_each_kind(outside, configuration, climate, tmp_path):
-    everything = (SCORES, "gusts.fields", "gusts.sampling")
-    done = call(
-        "run",
-        "--config",
-        str(configuration(*everything)),
-        "data.codecs={pr: gust}",
-        "data.baseline_strategy=mean",
-        "data.lr_derived=[wet_warmth]",
-        "inference.sampler=few_steps",
-        "diffusion.scheduler_type=edm",
-    )
-    assert done.exit_code == 0, done.output
-    run = tmp_path / "run"
-    check_scores(run)
-    checkpoint = run / "checkpoints" / "best"
-    assert load_checkpoint(checkpoint).meta["plugins"] == list(everything)
-    done = call(
-        *("downscale", "--checkpoint", str(checkpoint)),
-        *("--lr", str(tmp_path / "data" / "predictors.nc")),
-        *("--output", str(tmp_path / "new.nc"), "--members", "2"),
-        *("--start", "2003-01-01", "--end", "2003-01-03", "--sampler", "few_steps"),
-    )
-    assert done.exit_code == 0, done.output

@@ -6,13 +6,13 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from st_cdgm.errors import ConfigError, MissingFileError
+from st_cdgm.registry import get, names
 
 if TYPE_CHECKING:
     from st_cdgm.config.schema import Config
     from st_cdgm.data.task.config import DataConfig
 
 ROLES = {"lr_path": "predictor", "hr_path": "target", "static_path": "static"}
-ORACLE = "hr_smoothing"
 INTERPOLATION = "lr_interp"
 
 
@@ -101,13 +101,15 @@ def _check_file(config: Config, key: str, role: str) -> None:
 
 def _check_inference(config: Config) -> None:
     config.inference.sampling.check(config.diffusion, section="inference.")
-    if config.data.baseline_strategy == ORACLE:
+    strategy = config.data.baseline_strategy
+    honest = [name for name in names("baseline") if not get("baseline", name).oracle]
+    if strategy not in ("auto", *honest):
         raise ConfigError(
             "the baseline would be made from the fine truth, which the test period "
             "may not use",
             variable="data.baseline_strategy",
-            found=ORACLE,
-            expected="auto | lr_interp | climatology | regression",
+            found=strategy,
+            expected=" | ".join(["auto", *honest]),
             remedy="choose one of these, or only train: st-cdgm train",
         )
 
