@@ -170,6 +170,7 @@ def counterparts(
     mapping = dict(mapping or {})
     names = [channel.name for channel in channels]
     _check_map(mapping, [t.name for t in targets], names)
+
     surface = {i: c for i, c in enumerate(channels) if c.level is None}
     rows = {i: row_of(c) for i, c in surface.items()}
     out = {}
