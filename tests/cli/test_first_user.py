@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import netCDF4
 import numpy as np
@@ -256,7 +257,7 @@ def test_a_pipe_gets_a_plain_line_now_and_then(monkeypatch, capsys):
     monkeypatch.setattr(console, "PLAIN_SECONDS", 0.05)
     with console.progress(Session(), "Training", 8) as advance:
         advance(2, None)
-        time.sleep(0.2)
+        time.sleep(0.6)
     captured = capsys.readouterr()
     assert captured.out == ""
     lines = captured.err.splitlines()
@@ -306,7 +307,8 @@ class FakeTrainer:
 
 def test_a_training_is_estimated_after_a_few_updates(monkeypatch, capsys):
     clock = iter(range(0, 10_000, 60))  # a minute an update
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    stub = SimpleNamespace(monotonic=lambda: next(clock))
+    monkeypatch.setattr(console, "time", stub)
     watch = TrainingWatch(Session(), lambda *_: None)
     watch.started(FakeTrainer())
     for _ in range(watch.SKIPPED):
