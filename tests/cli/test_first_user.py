@@ -187,6 +187,22 @@ def test_an_ensemble_says_where_it_comes_from(files, checkpoint, tmp_path):
     assert len(lines) == 3
 
 
+def test_the_compliance_checker_takes_these_attributes(files, checkpoint, tmp_path):
+    checker = Path(sys.executable).with_name("compliance-checker")
+    if not checker.is_file():
+        pytest.skip("compliance-checker is not installed")
+    output = tmp_path / "o.nc"
+    made = downscale(files, checkpoint, output, "--end", "2001-01-05")
+    assert made.exit_code == 0, made.output
+    done = subprocess.run(
+        [checker, "--test=cf:1.8", "--criteria=strict", output],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "All tests passed!" in done.stdout, done.stdout
+
+
 def test_huge_and_remote_inputs_are_named_without_reading(
     checkpoint,
     tmp_path,
