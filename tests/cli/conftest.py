@@ -67,7 +67,7 @@ def restored_process():
     handler = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, handler)
-    for name in ("st_cdgm", "py.warnings"):
+    for name in ("st_cdgm", "py.warnings", "pytorch_lightning", "lightning_fabric"):
         logger = logging.getLogger(name)
         for added in list(logger.handlers):
             logger.removeHandler(added)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import netCDF4
 import numpy as np
@@ -186,6 +187,22 @@ def test_an_ensemble_says_where_it_comes_from(files, checkpoint, tmp_path):
     assert len(lines) == 3
 
 
+def test_the_compliance_checker_takes_these_attributes(files, checkpoint, tmp_path):
+    checker = Path(sys.executable).with_name("compliance-checker")
+    if not checker.is_file():
+        pytest.skip("compliance-checker is not installed")
+    output = tmp_path / "o.nc"
+    made = downscale(files, checkpoint, output, "--end", "2001-01-05")
+    assert made.exit_code == 0, made.output
+    done = subprocess.run(
+        [checker, "--test=cf:1.8", "--criteria=strict", output],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "All tests passed!" in done.stdout, done.stdout
+
+
 def test_huge_and_remote_inputs_are_named_without_reading(
     checkpoint,
     tmp_path,
@@ -256,7 +273,7 @@ def test_a_pipe_gets_a_plain_line_now_and_then(monkeypatch, capsys):
     monkeypatch.setattr(console, "PLAIN_SECONDS", 0.05)
     with console.progress(Session(), "Training", 8) as advance:
         advance(2, None)
-        time.sleep(0.2)
+        time.sleep(0.6)
     captured = capsys.readouterr()
     assert captured.out == ""
     lines = captured.err.splitlines()
@@ -306,7 +323,8 @@ class FakeTrainer:
 
 def test_a_training_is_estimated_after_a_few_updates(monkeypatch, capsys):
     clock = iter(range(0, 10_000, 60))  # a minute an update
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    stub = SimpleNamespace(monotonic=lambda: next(clock))
+    monkeypatch.setattr(console, "time", stub)
     watch = TrainingWatch(Session(), lambda *_: None)
     watch.started(FakeTrainer())
     for _ in range(watch.SKIPPED):
