@@ -26,7 +26,7 @@ _HOMES = {
     "sampler": ("models.samplers", "inference.sampler"),
     "codec": ("data.fit.codecs", "data.codecs"),
     "baseline": ("data.fit.baseline", "data.baseline_strategy"),
-    "derived": ("data.read.derived", "data.lr_variables"),
+    "derived": ("data.read.derived", "data.lr_derived"),
     "metric": ("evaluation.metrics", "evaluation.metrics"),
     "reference": ("references", "evaluation.references"),
 }
@@ -110,6 +110,11 @@ def get(kind: str, name: str) -> Any:
             remedy=f"did you mean {close[0]}?" if close else None,
         )
     return _ENTRIES[kind, name].part
+
+
+def name_of(kind: str, part: Any) -> str:
+    """Return the name under which a part of a kind is registered."""
+    return next(entry.name for entry in entries(kind) if entry.part is part)
 
 
 def names(kind: str) -> tuple[str, ...]:

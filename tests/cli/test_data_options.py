@@ -137,7 +137,7 @@ def test_the_whole_way_with_folds_and_fitted_options(tmp_path):
     assert load_config(run_dir / "config.yaml") == config
     prep = load_checkpoint(run_dir / "checkpoints" / "best").preprocessor
     assert prep.baseline.strategy == "regression"
-    assert prep.codec.transform == "quantile"
+    assert prep.codec.chosen["pr"] == "quantile"
     assert any(c.derived and c.variable == "ug" for c in prep.channels)
     assert {name: period[0][:4] for name, period in prep.periods.items()} == {
         "train": "2001",

@@ -12,8 +12,7 @@ from climate_files import LAT, LON, dataset, field, predictors, write
 
 from st_cdgm.data.files.open import open_dataset
 from st_cdgm.data.read.readers import read_channels, read_targets
-from st_cdgm.data.variables.levels import SYNONYMS
-from st_cdgm.data.variables.quantities import quantity_of
+from st_cdgm.data.variables.table import VARIABLES, quantity_of
 from st_cdgm.data.variables.units import units_factor
 from st_cdgm.errors import InputError
 
@@ -69,8 +68,8 @@ def test_temperature_of_unknown_name_is_a_temperature(tmp_path):
 
 
 def test_every_synonym_is_a_quantity():
-    unknown = {"pres_sfc", "wap", "omega"}
-    names = {name for group in SYNONYMS for name in group} - unknown
+    unknown = {"wap", "omega"}
+    names = {name for row in VARIABLES for name in row.names} - unknown
     assert {name for name in names if quantity_of(name, {}) is None} == set()
 
 

@@ -9,17 +9,15 @@ import pytest
 from small_task import HR_LAT, HR_LON, LR_LAT, LR_LON
 
 from st_cdgm.data.fit.baseline import regression
+from st_cdgm.data.fit.baseline.climatology import ClimatologyBaseline
 from st_cdgm.data.fit.baseline.combined import (
+    CombinedBaseline,
     array_blocks,
     build_baseline,
     counterparts,
 )
-from st_cdgm.data.fit.baseline.interpolation import (
-    Baseline,
-    ClimatologyBaseline,
-    LrInterpBaseline,
-    SmoothingBaseline,
-)
+from st_cdgm.data.fit.baseline.hr_smoothing import SmoothingBaseline
+from st_cdgm.data.fit.baseline.lr_interp import LrInterpBaseline
 from st_cdgm.data.fit.baseline.regression import RegressionBaseline
 from st_cdgm.data.fit.codecs.choice import build_codec
 from st_cdgm.data.fit.harmonics import HarmonicSums
@@ -233,7 +231,7 @@ def test_smoothing_is_an_oracle_and_refuses_to_guess_without_truth():
 
 
 def test_unknown_strategy_is_refused():
-    with pytest.raises(ConfigError, match="auto, lr_interp, climatology, hr_smoothing"):
+    with pytest.raises(ConfigError, match="auto, climatology, hr_smoothing, lr_interp"):
         _build("median")
 
 
@@ -244,7 +242,7 @@ def test_state_is_json_and_arrays_and_rebuilds_the_baseline(strategy):
     targets = (PR, TASMIN) if strategy == "lr_interp" else (WIND, PR, TASMIN)
     made = _build(strategy, targets)
     meta, arrays = made.to_state()
-    again = Baseline.from_state(json.loads(json.dumps(meta)), arrays)
+    again = CombinedBaseline.from_state(json.loads(json.dumps(meta)), arrays)
     rng = np.random.default_rng(8)
     lr = rng.normal(280, 3, (4, 3, *LR.shape)).astype(np.float32)
     truth = _truth(targets, days=4)
@@ -254,8 +252,10 @@ def test_state_is_json_and_arrays_and_rebuilds_the_baseline(strategy):
 
 
 def test_an_unknown_kind_in_a_state_is_refused():
-    with pytest.raises(InputError, match="unknown baseline"):
-        Baseline.from_state({"kind": "oracle_of_delphi"}, {})
+    meta, arrays = _build("climatology").to_state()
+    meta["parts"][0]["baseline"]["kind"] = "oracle_of_delphi"
+    with pytest.raises(ConfigError, match="no baseline of this name"):
+        CombinedBaseline.from_state(meta, arrays)
 
 
 # -- Fitting by blocks -----------------------------------------------------------------

@@ -7,11 +7,11 @@ import pytest
 import xarray as xr
 from climate_files import field, times
 
-from st_cdgm.data.variables.quantities import QUANTITIES, quantity_of
+from st_cdgm.data.variables.table import QUANTITIES, quantity_of
 from st_cdgm.data.variables.units import (
-    canonical_conversion,
     canonical_units,
     check_plausible,
+    conversion,
     to_canonical,
     units_factor,
 )
@@ -97,7 +97,7 @@ def test_units_that_do_not_fit(name, units):
         repr(units),
     )
     assert canonical_units(name, {}) in facts["expected"]
-    assert canonical_conversion(units, quantity_of(name, {})) is None
+    assert conversion(units, quantity_of(name, {})) is None
 
 
 @pytest.mark.parametrize(

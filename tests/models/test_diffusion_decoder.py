@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from st_cdgm.data.fit.codecs.target import TargetCodec
+from st_cdgm.data.fit.codecs.choice import build_codec
+from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.errors import ConfigError
 from st_cdgm.models.conditioning import Conditioning
 from st_cdgm.models.config import DiffusionConfig, UNetConfig
@@ -709,16 +710,18 @@ def test_physical_constraints_by_hand():
         CausalDiffusionDecoder.apply_physical_constraints(raw[:, :2])
 
 
+def codec_of(*names):
+    return build_codec([TargetVariable(name=name, units="1") for name in names])
+
+
 def test_a_codec_names_and_decodes_the_fields():
     """D52: precipitation alone works, and never comes out negative."""
-    rain = TargetCodec(names=("pr",), precipitation=(0,))
+    rain = codec_of("pr")
     out = documented(1).sample(tokens(), num_steps=2, codec=rain, members=2)
     assert out.fields["pr"].shape == (2, 2, 5, 7)
     assert (out.fields["pr"] >= 0).all()
     assert out.t_min is None
-    four = TargetCodec(
-        names=("pr", "tasmin", "tasmax", "tas"), ordered=(1, 3, 2), precipitation=(0,)
-    )
+    four = codec_of("pr", "tasmin", "tasmax", "tas")
     out = documented(4).sample(tokens(), num_steps=2, codec=four)
     assert torch.equal(out.t_mean[:, 0], out.fields["tas"])
     assert (out.t_mean <= out.t_max).all()

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from st_cdgm.data.fit.codecs.target import TargetCodec
+from st_cdgm.data.fit.codecs.choice import build_codec
+from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.errors import ConfigError, GridMismatchError
 from st_cdgm.models.samplers import sample
 from st_cdgm.physics.blocks import BlockMeanProjection, Blocks, match_block_means
@@ -227,12 +228,9 @@ def test_temperatures_precipitation_and_wind_by_hand():
 @given(seed=st.integers(0, 10_000), threshold=st.sampled_from([0.0, 0.1]))
 def test_matching_keeps_every_guarantee_of_the_codec(seed, threshold):
     """Order, signs, dry cells and rank of the wet ones survive; the means are exact."""
-    codec = TargetCodec(
-        names=("tasmin", "tas", "tasmax", "pr"),
-        ordered=(0, 1, 2),
-        precipitation=(3,),
-        wet_threshold=threshold,
-    )
+    names = ("tasmin", "tas", "tasmax", "pr")
+    targets = [TargetVariable(name=name, units="1") for name in names]
+    codec = build_codec(targets, wet_threshold=threshold)
     blocks, generator = uneven(), seeded(seed)
     fields = codec.decode(2 * torch.randn(2, 3, 4, 5, 7, generator=generator)).double()
     coldest = torch.randn(2, 1, blocks.count, generator=generator)
@@ -244,7 +242,7 @@ def test_matching_keeps_every_guarantee_of_the_codec(seed, threshold):
         coarse[:, None],
         blocks,
         ordered=codec.ordered,
-        nonnegative=codec.precipitation,
+        nonnegative=codec.nonnegative,
         wet_threshold=threshold,
     )
     assert (out[:, :, :2] <= out[:, :, 1:3]).all()

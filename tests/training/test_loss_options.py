@@ -11,7 +11,7 @@ from tests.toy import tiny_model
 
 from st_cdgm.config.load import load_config
 from st_cdgm.data.fit.codecs.choice import build_codec
-from st_cdgm.data.fit.codecs.target import FunctionCodec
+from st_cdgm.data.fit.codecs.function import FunctionCodec
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.task.batch import Batch
 from st_cdgm.data.variables.fields import TargetVariable

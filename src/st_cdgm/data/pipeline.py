@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from st_cdgm.data.files.open import Paths
 from st_cdgm.data.fit.baseline.combined import build_baseline
 from st_cdgm.data.fit.codecs.choice import build_codec
-from st_cdgm.data.fit.codecs.target import DatasetFunction, FunctionCodec, TargetCodec
+from st_cdgm.data.fit.codecs.function import DatasetFunction, FunctionCodec
+from st_cdgm.data.fit.codecs.target import CodecPart, TargetCodec
 from st_cdgm.data.fit.moments import Blocks, FillStrategy, Scope
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.fit.statistics import fit_preprocessor, with_given_statistics
-from st_cdgm.data.read.derived import read_with_derived
+from st_cdgm.data.read.derived.appending import read_with_derived
 from st_cdgm.data.read.readers import read_static, read_targets
 from st_cdgm.data.task.config import DataConfig
 from st_cdgm.data.task.days import DayFields, FieldArrays, memory_bytes
@@ -95,7 +96,7 @@ class NetCDFDataPipeline(PipelineViews):
         Target name to predictor channel.
     normalization, residual_scaling : {"per_variable", "per_gridpoint"}
         Scope of statistics.
-    precipitation_codec, precipitation_delta, wet_threshold
+    precipitation_codec, precipitation_delta, wet_threshold, codecs
         See :func:`st_cdgm.data.fit.codecs.choice.build_codec`.
     lr_precipitation_root : bool
         Whether precipitation predictors enter as their square root.
@@ -110,7 +111,7 @@ class NetCDFDataPipeline(PipelineViews):
         Whether predictors are standardised by median and interquartile range.
     lr_derived : sequence of str
         Predictors to derive, such as ``ug_850``; see
-        :func:`st_cdgm.data.read.derived.add_derived`.
+        :func:`st_cdgm.data.read.derived.appending.add_derived`.
     lr_coarsen : int
         Block side over which predictors are averaged, for a perfect-model study in
         which a fine model is its own coarse counterpart.
@@ -171,6 +172,7 @@ class NetCDFDataPipeline(PipelineViews):
         robust: bool = False,
         lr_derived: Sequence[str] = (),
         lr_coarsen: int = 1,
+        codecs: Mapping[str, str] | None = None,
     ) -> None:
         self.lr_path, self.hr_path, self.static_path = lr_path, hr_path, static_path
         self.means_path, self.stds_path = means_path, stds_path
@@ -203,6 +205,7 @@ class NetCDFDataPipeline(PipelineViews):
                 robust=robust,
                 lr_derived=_names(lr_derived) or [],
                 lr_coarsen=_integer("lr_coarsen", lr_coarsen),
+                codecs=dict(codecs or {}),
             ),
             chunks,
         )
@@ -313,6 +316,7 @@ class NetCDFDataPipeline(PipelineViews):
                 precipitation=self.config.precipitation_codec,
                 precipitation_delta=self.config.precipitation_delta,
                 wet_threshold=self.config.wet_threshold,
+                codecs=self.config.codecs,
                 blocks=blocks,
             )
         if not callable(self.target_inverse_transform):
@@ -322,11 +326,14 @@ class NetCDFDataPipeline(PipelineViews):
                 found=self.target_inverse_transform,
                 expected="a function from data set to data set",
             )
-        return FunctionCodec(
-            names=tuple(target.name for target in targets),
+        names = tuple(target.name for target in targets)
+        codec = FunctionCodec(
+            names=names,
             forward=self.target_transform,
             inverse=self.target_inverse_transform,
         )
+        part = CodecPart(tuple(range(len(names))), codec)
+        return TargetCodec(names=names, parts=(part,))
 
     def _split(self) -> None:
         splits = self.config.splits

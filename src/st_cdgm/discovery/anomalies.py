@@ -10,25 +10,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from st_cdgm.data.fit.harmonics import annual_harmonics
 from st_cdgm.errors import InputError
 
 Floats = NDArray[np.floating]
 # Directions of a patch with less than this share of the mean variance are not blown up.
 VARIANCE_FLOOR = 0.01
-
-
-def harmonic_design(season: Floats, harmonics: int) -> NDArray[np.float64]:
-    """Return 1 and the cosines and sines of the year. Shape ``(T, 1 + 2 K)``.
-
-    Parameters
-    ----------
-    season : ndarray
-        Fraction of the year elapsed, [0, 1). Shape ``(T,)``.
-    harmonics : int
-        K.
-    """
-    angle = 2 * np.pi * np.outer(np.asarray(season, float), np.arange(1, harmonics + 1))
-    return np.hstack([np.ones((len(angle), 1)), np.cos(angle), np.sin(angle)])
 
 
 def remove_harmonics(
@@ -67,7 +54,7 @@ def remove_harmonics(
             found=f"{len(season)} and {len(fields)} days",
             expected="one season and one mark per day",
         )
-    design = harmonic_design(season, harmonics)
+    design = annual_harmonics(season, harmonics)
     chosen = np.ones(len(fields), bool) if train is None else np.asarray(train, bool)
     if chosen.sum() < 2 * design.shape[1]:
         raise InputError(

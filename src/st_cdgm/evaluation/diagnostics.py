@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 from st_cdgm.data.time.calendar import ORIGIN
 from st_cdgm.data.variables.fields import TargetVariable
-from st_cdgm.data.variables.kinds import is_precipitation, temperature_rank
+from st_cdgm.data.variables.table import PRECIPITATION, TEMPERATURE
 from st_cdgm.evaluation.alignment import Aligned, Source
 from st_cdgm.evaluation.metrics.spectra import Spectrum
 from st_cdgm.outputs import write_atomically
@@ -84,8 +84,10 @@ def choose_cases(
     targets : sequence of TargetVariable
         The variables.
     """
-    wet = [t for t in targets if is_precipitation(t.name, t.standard_name)]
-    warm = [t for t in targets if _is_temperature(t)]
+    rows = {t.name: t.row for t in targets}
+    kinds = {name: row and row.quantity for name, row in rows.items()}
+    wet = [t for t in targets if kinds[t.name] is PRECIPITATION]
+    warm = [t for t in targets if kinds[t.name] is TEMPERATURE]
     rules: list[tuple[str, TargetVariable, float]] = []
     rules += [("wettest", t, 1.0) for t in wet[:1]]
     rules += [(n, t, q) for t in warm[:1] for n, q in (("coldest", 0), ("warmest", 1))]
@@ -107,11 +109,6 @@ def choose_cases(
             else Case(index, label, why)
         )
     return list(cases.values())
-
-
-def _is_temperature(target: TargetVariable) -> bool:
-    standard = target.standard_name == "air_temperature"
-    return standard or temperature_rank(target) is not None
 
 
 def _day_of_quantile(values: NDArray[np.float64], q: float) -> int | None:

@@ -16,7 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from st_cdgm.data.variables.fields import TargetVariable
-from st_cdgm.data.variables.kinds import is_precipitation
+from st_cdgm.data.variables.table import is_precipitation
 from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.evaluation.alignment import Aligned, align, open_source
 from st_cdgm.evaluation.diagnostics import build_diagnostics, write_diagnostics

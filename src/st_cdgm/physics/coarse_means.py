@@ -131,7 +131,7 @@ class CoarseMeans:
             coarse[:, target] = (
                 fields[:, channel].reshape(len(fields), -1) * factor + offset
             )
-            if target in self.preprocessor.codec.precipitation:
+            if target in self.preprocessor.codec.nonnegative:
                 coarse[:, target] = np.maximum(coarse[:, target], 0.0)
         return torch.from_numpy(coarse).to(lr.device)
 
@@ -148,11 +148,8 @@ class CoarseMeans:
             Encoded first guess. Shape ``(B, C, Y, X)``.
         """
         codec, prep = self.preprocessor.codec, self.preprocessor
-        bent = set(codec.ordered[1:])
-        if codec.transform != "identity":
-            bent |= set(codec.precipitation)
-        linear = set(self.channels) - bent
-        if not linear or type(codec) is not TargetCodec:
+        linear = set(self.channels) & set(codec.unchanged)
+        if not linear:
             return None
         free = [c for c in range(coarse.shape[1]) if c not in linear]
         bound = coarse.clone()
@@ -170,7 +167,7 @@ class CoarseMeans:
             coarse[:, None].expand(-1, fields.shape[1], -1, -1),
             self.blocks,
             ordered=codec.ordered,
-            nonnegative=codec.precipitation,
+            nonnegative=codec.nonnegative,
             wet_threshold=codec.wet_threshold,
         )
 

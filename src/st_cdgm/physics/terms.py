@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from st_cdgm.data.fit.baseline.combined import CombinedBaseline, counterparts
-from st_cdgm.data.fit.baseline.interpolation import LrInterpBaseline
-from st_cdgm.data.fit.codecs.target import FunctionCodec
+from st_cdgm.data.fit.baseline.lr_interp import LrInterpBaseline
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.space.grid import Grid, nearest_index
 from st_cdgm.data.variables.units import units_factor
@@ -197,7 +196,7 @@ class BlockTerm:
     def __init__(self, preprocessor: Preprocessor) -> None:
         self.preprocessor = preprocessor
         self.counterparts = coarse_counterparts(preprocessor)
-        if isinstance(preprocessor.codec, FunctionCodec):
+        if not preprocessor.codec.differentiable:
             raise ConfigError(
                 "a target transform given as a function has no gradient",
                 variable="loss.lambda_block",

@@ -7,7 +7,6 @@ Every function is differentiable.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,18 +15,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from st_cdgm.data.variables.fields import Channel, TargetVariable
+from st_cdgm.data.variables.table import variable_of
 from st_cdgm.errors import ConfigError, InputError
 from st_cdgm.physics.derivatives import EARTH_RADIUS, WindDerivatives
 
 _LOGGER = logging.getLogger(__name__)
-_EAST_NORTH = {
-    "eastward_wind": "northward_wind",
-    "x_wind": "y_wind",
-    "grid_eastward_wind": "grid_northward_wind",
-    "geostrophic_eastward_wind": "geostrophic_northward_wind",
-}
-# u, ua, uas, u10, 10u, uwnd, ugrd, with an optional level: u_850, ua850.
-_EASTWARD = re.compile(r"^(\d+)?u(as?|wnd|grd|g)?(_?\d+)?$", re.IGNORECASE)
 
 
 def _derivatives(
@@ -227,13 +219,18 @@ def wind_pairs(
     out = []
     for i, name in enumerate(lower):
         known = standard[i]
-        if known is not None and known not in _EAST_NORTH:
+        if known is not None and not _is_eastward("", known):
             continue
-        partner = name.replace("u", "v", 1) if _EASTWARD.match(name) else None
+        partner = name.replace("u", "v", 1) if _is_eastward(name, None) else None
         if partner in lower:
             out.append((i, lower.index(partner)))
         elif known is not None and standard.count(known) == 1:
-            north = _EAST_NORTH[known]
+            north = known.replace("eastward", "northward").replace("x_", "y_")
             if standard.count(north) == 1:
                 out.append((i, standard.index(north)))
     return out
+
+
+def _is_eastward(name: str, standard_name: str | None) -> bool:
+    row = variable_of(name, {"standard_name": standard_name})
+    return row is not None and row.component == "u"

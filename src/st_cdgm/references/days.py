@@ -46,7 +46,7 @@ def training_days(
         )
     days = train.select(keep)
     guess = days.baseline - _mean_error(train.baseline, train.hr)
-    rain = list(preprocessor.codec.precipitation)
+    rain = list(preprocessor.codec.nonnegative)
     guess[:, rain] = np.maximum(guess[:, rain], 0.0)
     truth = np.where(missing[keep], guess, train.hr[keep])
     return days, np.where(valid, truth, np.nan).astype(np.float32)

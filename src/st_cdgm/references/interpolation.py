@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from st_cdgm.data.fit.baseline.interpolation import Baseline
+from st_cdgm.data.fit.baseline.contract import Baseline
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.errors import InputError

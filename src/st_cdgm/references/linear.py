@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from st_cdgm.data.fit.harmonics import annual_harmonics
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.references.components import PrincipalComponents
@@ -89,12 +90,9 @@ class RidgeReference:
         return self
 
     def _features(self, days: FieldArrays) -> Floats:
-        angle = 2 * np.pi * days.season.astype(np.float64)
-        waves = [
-            f(k * angle) for k in range(1, self.harmonics + 1) for f in (np.sin, np.cos)
-        ]
+        waves = annual_harmonics(days.season, self.harmonics)
         scores = self._space.transform(days.lr) / self._width
-        return np.column_stack([np.ones(len(days)), *waves, scores])
+        return np.column_stack([waves, scores])
 
     def predict(
         self, days: FieldArrays, *, members: int, seed: int

@@ -41,7 +41,7 @@ class HarmonicSums:
     def add(self, season: FloatArray, values: FloatArray) -> None:
         """Add days. Shapes ``(T,)`` and ``(T, P)``, NaN where missing."""
         self.days += len(values)
-        waves = _harmonics(season, 2 * HARMONICS).T  # (13, T)
+        waves = annual_harmonics(season, 2 * HARMONICS).T  # (13, T)
         design = waves[: len(self._right)]
         for start in range(0, values.shape[1], _CELLS_PER_BLOCK):
             cells = slice(start, start + _CELLS_PER_BLOCK)
@@ -91,8 +91,16 @@ class HarmonicSums:
         )
 
 
-def _harmonics(season: FloatArray, order: int = HARMONICS) -> Floats:
-    """Return 1, cos 1, sin 1, cos 2, ... of each day. Shape ``(T, 2 order + 1)``."""
+def annual_harmonics(season: Floats | FloatArray, order: int = HARMONICS) -> Floats:
+    """Return 1, cos 1, sin 1, cos 2, ... of each day. Shape ``(T, 2 order + 1)``.
+
+    Parameters
+    ----------
+    season : ndarray
+        Fraction of the year elapsed, [0, 1). Shape ``(T,)``.
+    order : int
+        Number of harmonics; 0 gives the 1 alone.
+    """
     angle = 2 * np.pi * np.asarray(season, dtype=np.float64)
     waves = [wave(k * angle) for k in range(1, order + 1) for wave in (np.cos, np.sin)]
     return np.stack([np.ones_like(angle), *waves], axis=1)
@@ -104,7 +112,7 @@ def _harmonic_products(sums: Floats, order: int) -> Floats:
     Parameters
     ----------
     sums : ndarray
-        Over days, in the order of :func:`_harmonics`. Shape ``(4 order + 1, P)``.
+        Over days, in the order of :func:`annual_harmonics`. Shape ``(4 order + 1, P)``.
     order : int
         Highest harmonic of the product's factors.
 
@@ -144,7 +152,7 @@ def from_harmonics(coefficients: FloatArray, season: FloatArray) -> FloatArray:
     ndarray
         Shape ``(T, ...)``, float32.
     """
-    design = _harmonics(season).astype(np.float32)
+    design = annual_harmonics(season).astype(np.float32)
     out = np.empty((len(design), *coefficients.shape[1:]), dtype=np.float32)
     # Day by day: a product of matrices rounds differently for one day and for many.
     for day, row in zip(out, design, strict=True):

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from st_cdgm.data.fit.baseline.interpolation import Baseline
+from st_cdgm.data.fit.baseline.combined import CombinedBaseline
+from st_cdgm.data.fit.baseline.contract import Baseline
 from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.moments import FillStrategy, fill_missing
 from st_cdgm.data.space.grid import Grid
@@ -280,7 +281,9 @@ class Preprocessor:
             lr_root=tuple(meta["lr_root"]),
             nan_fill=meta["nan_fill"],
             codec=TargetCodec.from_dict(meta["codec"]),
-            baseline=Baseline.from_state(meta["baseline"], _own(arrays, "baseline")),
+            baseline=CombinedBaseline.from_state(
+                meta["baseline"], _own(arrays, "baseline")
+            ),
             calendar=meta["calendar"],
             seq_len=int(meta["seq_len"]),
             periods={key: list(value) for key, value in meta["periods"].items()},

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.fit.baseline.interpolation import Baseline
+from st_cdgm.data.fit.baseline.contract import Baseline
 from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.moments import (
     Blocks,
@@ -26,7 +26,7 @@ from st_cdgm.data.fit.robust import RobustMoments
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.time.calendar import DAY
 from st_cdgm.data.variables.fields import Channel, TargetVariable
-from st_cdgm.data.variables.kinds import precipitation_channels
+from st_cdgm.data.variables.table import precipitation_channels
 from st_cdgm.errors import ConfigError, InputError, MissingVariableError
 from st_cdgm.typing import FloatArray
 

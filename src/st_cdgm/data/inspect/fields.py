@@ -18,14 +18,13 @@ from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.data.time.axis import iso
 from st_cdgm.data.variables.levels import level_of, level_values, vertical_name
 from st_cdgm.data.variables.limits import physical_limits
-from st_cdgm.data.variables.quantities import Quantity, quantity_of
-from st_cdgm.data.variables.units import canonical_conversion, canonical_units
+from st_cdgm.data.variables.table import Quantity, quantity_of
+from st_cdgm.data.variables.units import canonical_units, conversion
 from st_cdgm.errors import InputError
 
 MOST_STEPS = 120  # steps whose arrangement is looked at
 MOST_VALUES = 10**6  # values of them
 BLOCK_VALUES = 5 * 10**6  # values read at once to find a place
-_SMOOTH = ("temperature", "pressure", "geopotential", "geopotential_height")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +137,7 @@ def inspect_field(
     values = _read(ds, name, limits, problems)
     laid = order = outside = None
     if values is not None:
-        smooth = quantity is not None and quantity.key in _SMOOTH
+        smooth = quantity is not None and quantity.smooth
         laid = arrangement(values.sample)
         order = laid.verdict(smooth=smooth)
         if order is not None:
@@ -174,7 +173,7 @@ def _check_units(
         return
     if units is None:
         problems.append(f"no units (variable {name})")
-    elif canonical_conversion(str(units), quantity) is None:
+    elif conversion(str(units), quantity) is None:
         problems.append(
             f"units do not fit (variable {name}; found {units!r}, expected "
             f"something that converts to {quantity.units!r})"

@@ -19,7 +19,7 @@ from st_cdgm.data.inspect.similarity import (
 )
 from st_cdgm.data.read.cubes import ChannelCube, TargetCube
 from st_cdgm.data.space.grid import Grid, nearest_index
-from st_cdgm.data.variables.quantities import quantity_of
+from st_cdgm.data.variables.table import is_precipitation, quantity_of
 from st_cdgm.data.variables.units import units_factor
 from st_cdgm.typing import Floats, Indices
 
@@ -120,7 +120,7 @@ class PairedWeather:
         values = self.lr.values.isel(y=self.box[0], x=self.box[1])
         fields = np.asarray(values[used].values, np.float64)
         for c, channel in enumerate(self.lr.channels):
-            if _is_rain(channel.name, channel.standard_name):
+            if is_precipitation(channel.name, channel.standard_name):
                 fields[:, c] = np.sqrt(np.maximum(fields[:, c], 0.0))
         return fields.reshape(*fields.shape[:2], -1)
 
@@ -132,7 +132,7 @@ class PairedWeather:
         for start in range(0, len(self.index), BLOCK_DAYS):
             part = self.hr.values[self.index[start : start + BLOCK_DAYS], target]
             flat = np.asarray(part.values, np.float64).reshape(len(part), -1)
-            if _is_rain(named.name, named.standard_name):
+            if is_precipitation(named.name, named.standard_name):
                 flat = np.sqrt(np.maximum(flat, 0.0))
             parts.append(block_means(flat, self.cell, cells))
         return np.concatenate(parts)
@@ -223,7 +223,7 @@ class PairedWeather:
             ),
         ]
         fine, coarse = (
-            float(np.nanmean(v**2 if _is_rain(name, standard) else v))
+            float(np.nanmean(v**2 if is_precipitation(name, standard) else v))
             if np.isfinite(v).any()
             else np.nan
             for v, name, standard in pairs
@@ -251,11 +251,6 @@ def _steps_at(ordinal: Indices, day: Indices) -> Indices:
     wanted = day[:, None] + np.array(LAGS)
     place = np.clip(np.searchsorted(ordinal, wanted), 0, len(ordinal) - 1)
     return np.where(ordinal[place] == wanted, place, -1)
-
-
-def _is_rain(name: str, standard_name: str | None) -> bool:
-    quantity = quantity_of(name, {"standard_name": standard_name or ""})
-    return quantity is not None and quantity.key == "precipitation"
 
 
 def _mean(values: Floats, axis: int) -> Floats:

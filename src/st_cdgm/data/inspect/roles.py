@@ -17,7 +17,7 @@ from st_cdgm.data.read.readers import read_channels, read_static, read_targets
 from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.space.sphere import unit_vectors
-from st_cdgm.data.variables.quantities import quantity_of
+from st_cdgm.data.variables.table import quantity_of
 from st_cdgm.errors import InputError, MissingVariableError
 
 FileRole = Literal["lr", "hr", "static"]
@@ -25,10 +25,6 @@ FEWEST_DAYS = 60  # days from which anything can be learned
 WIDEST_TARGET = 1.01  # degrees; wider cells are those of driving models
 FEWEST_LINES = 8  # rows and columns of a target grid
 SHOWN = 6  # names in a sentence
-_WEATHER = frozenset(
-    ["temperature", "precipitation", "pressure", "geopotential", "wind", "humidity"]
-    + ["relative_humidity", "geopotential_height"]
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +232,7 @@ def _by_change(ds: xr.Dataset) -> tuple[list[str], list[str]]:
     changing: list[str] = []
     for name in data_variables(ds):
         quantity = quantity_of(name, ds[name].attrs)
-        weather = quantity is not None and quantity.key in _WEATHER
+        weather = quantity is not None and quantity.weather
         (changing if weather or _changes(ds[name]) else constant).append(name)
     return constant, changing
 

@@ -9,12 +9,12 @@ from dataclasses import replace
 import xarray as xr
 
 from st_cdgm.data.variables.levels import (
-    SYNONYMS,
     Fields,
     channel_name,
     level_in_name,
     split_levels,
 )
+from st_cdgm.data.variables.table import synonyms
 from st_cdgm.errors import InputError, MissingVariableError
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def _splittable(ds: xr.Dataset, available: Sequence[str]) -> Fields:
 
 def _by_synonym(every: Fields, name: str, *, file: str | None) -> Fields:
     base, level = level_in_name(name)
-    group = next((g for g in SYNONYMS if base.lower() in g), frozenset({base.lower()}))
+    group = synonyms(base)
     found = [
         (channel, da)
         for channel, da in every

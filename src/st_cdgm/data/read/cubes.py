@@ -59,7 +59,7 @@ class RangeWatch:
         hours = days.step_seconds / 3600
         probes = [_probe(variable) for variable in variables]
         self._limits = [
-            physical_limits(probe, hours, quantity=variable.quantity)
+            physical_limits(probe, hours, row=variable.row)
             for probe, variable in zip(probes, variables, strict=True)
         ]
         self._told: set[str] = set()

@@ -27,7 +27,7 @@ from st_cdgm.data.time.calendar import DAY, CalendarDays
 from st_cdgm.data.time.steps import time_steps
 from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.data.variables.levels import Fields, channel_name
-from st_cdgm.data.variables.quantities import quantity_of
+from st_cdgm.data.variables.table import quantity_of, variable_of
 from st_cdgm.data.variables.units import Role, check_plausible, to_canonical
 from st_cdgm.errors import InputError, MissingVariableError
 
@@ -95,7 +95,7 @@ def read_targets(
             long_name=da.attrs.get("long_name"),
             cell_methods=da.attrs.get("cell_methods"),
         )
-        vars(one)["quantity"] = channel.quantity
+        vars(one)["row"] = channel.row
         targets.append(one)
     return TargetCube(
         targets=tuple(targets),
@@ -237,7 +237,8 @@ def _common_grid(opened: OpenedData, fields: Fields) -> Grid:
 def _canonical(fields: Fields, file: str, role: Role) -> Fields:
     """Fields ``(time, y, x)`` in canonical units, and what they are."""
     names = [channel.name for channel, _ in fields]
-    known = [quantity_of(channel.name, da.attrs) for channel, da in fields]
+    rows = [variable_of(channel.name, da.attrs) for channel, da in fields]
+    known = [None if row is None else row.quantity for row in rows]
     planes = [
         to_canonical(da, file=file, role=role, name=name, quantity=quantity)
         for name, (_, da), quantity in zip(names, fields, known, strict=True)
@@ -251,10 +252,10 @@ def _canonical(fields: Fields, file: str, role: Role) -> Fields:
         check_plausible(values, name, da.attrs, file=file, quantity=quantity)
 
     made: Fields = []
-    for (channel, _), da, quantity in zip(fields, planes, known, strict=True):
+    for (channel, _), da, row in zip(fields, planes, rows, strict=True):
         units, standard_name = da.attrs["units"], da.attrs.get("standard_name")
         one = replace(channel, units=str(units), standard_name=standard_name)
-        vars(one)["quantity"] = quantity  # told by all attributes of the file
+        vars(one)["row"] = row  # told by all attributes of the file
         made.append((one, da.astype(np.float32)))
     return made
 

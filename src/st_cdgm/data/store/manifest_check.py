@@ -276,13 +276,9 @@ def _check_names(prep: Preprocessor) -> None:
         _require(sound and len(set(own)) == len(own), entry, own, "different names")
     codec = prep.codec
     _require(list(codec.names) == targets, "codec", codec.names, ", ".join(targets))
-    for entry, chosen, most in (
-        ("codec.ordered", codec.ordered, len(targets)),
-        ("codec.precipitation", codec.precipitation, len(targets)),
-        ("lr_root", prep.lr_root, len(names)),
-    ):
-        sound = all(_count(i, 0) and i < most for i in chosen)
-        _require(sound, entry, chosen, f"channels below {most}")
+    rooted, most = prep.lr_root, len(names)
+    sound = all(_count(i, 0) and i < most for i in rooted)
+    _require(sound, "lr_root", rooted, f"channels below {most}")
 
 
 def _check_arrays(prep: Preprocessor) -> None:

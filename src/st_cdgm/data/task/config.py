@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
+from st_cdgm import registry
 from st_cdgm.data.files.remote import is_url
-from st_cdgm.data.fit.baseline.combined import STRATEGIES
-from st_cdgm.data.fit.codecs.target import check_precipitation_options
+from st_cdgm.data.fit.baseline.combined import strategies
+from st_cdgm.data.fit.codecs.amounts import check_precipitation_options
 from st_cdgm.data.fit.moments import FillStrategy, Scope
 from st_cdgm.data.task.days import memory_bytes
 from st_cdgm.data.time.axis import check_time_step
@@ -35,7 +36,7 @@ class DataConfig:
         Days per window and from one window to the next.
     baseline_strategy : str
         ``auto``, ``lr_interp``, ``climatology``, ``regression`` (ridge from principal
-        components) or ``hr_smoothing`` (an oracle).
+        components), ``hr_smoothing`` (an oracle), or one that a plugin registers.
     baseline_map : dict
         Target name to the predictor channel it is interpolated from.
     baseline_factor : int
@@ -48,6 +49,9 @@ class DataConfig:
         Scope of residual statistics: ``per_gridpoint`` or ``per_variable``.
     precipitation_codec : str
         ``sqrt``, ``log1p``, ``quantile`` or ``identity``.
+    codecs : dict
+        Target name to the codec it is encoded with, one that the package or a plugin
+        registers; others are chosen by what the target is.
     precipitation_delta : float
         Offset of ``log1p``, mm day-1.
     wet_threshold : float
@@ -95,6 +99,7 @@ class DataConfig:
     normalization: str = "per_variable"
     residual_scaling: str = "per_gridpoint"
     precipitation_codec: str = "sqrt"
+    codecs: dict[str, str] = field(default_factory=dict)
     precipitation_delta: float = 0.01
     wet_threshold: float = 0.1
     lr_precipitation_root: bool = True
@@ -109,7 +114,7 @@ class DataConfig:
 
     def check(self) -> None:
         """Raise ConfigError unless every option is in its range."""
-        check_choice("baseline_strategy", self.baseline_strategy, STRATEGIES)
+        check_choice("baseline_strategy", self.baseline_strategy, strategies())
         check_choice("normalization", self.normalization, get_args(Scope))
         check_choice("residual_scaling", self.residual_scaling, get_args(Scope))
         check_choice(
@@ -118,6 +123,8 @@ class DataConfig:
         check_precipitation_options(
             self.precipitation_codec, self.precipitation_delta, self.wet_threshold
         )
+        for codec in self.codecs.values():
+            registry.get("codec", codec)
         for name in ("seq_len", "stride", "lr_coarsen"):
             if getattr(self, name) < 1:
                 raise ConfigError(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.read.cubes import ChannelCube
-from st_cdgm.data.read.derived import read_with_derived
+from st_cdgm.data.read.derived.appending import read_with_derived
 from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.data.time.calendar import duration
 from st_cdgm.data.time.periods import check_period, period_days

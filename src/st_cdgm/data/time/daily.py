@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.variables.quantities import quantity_of
+from st_cdgm.data.variables.table import PRECIPITATION, quantity_of, variable_of
 from st_cdgm.data.variables.units import units_factor
 from st_cdgm.errors import InputError
 
@@ -25,8 +25,6 @@ _METHODS: dict[str, DailyMethod] = {
     "minimum": "minimum",
     "min": "minimum",
 }
-_HIGHEST = frozenset(["tasmax", "tmax", "tx", "mx2t"])
-_LOWEST = frozenset(["tasmin", "tmin", "tn", "mn2t"])
 # A snow amount on the ground or a soil moisture is a state, not a sum.
 _SUMMED = re.compile(
     r"^integral_wrt_time_of_|^duration_of_|"
@@ -69,10 +67,9 @@ def daily_method(
         )
     if word in _METHODS:
         return _METHODS[str(word)]
-    if name.lower() in _HIGHEST:
-        return "maximum"
-    if name.lower() in _LOWEST:
-        return "minimum"
+    row = variable_of(name, attrs)
+    if row is not None and row.daily != "mean":
+        return row.daily
     energy = units_factor(str(attrs.get("units", "")), "J m-2") is not None
     amount = amount_units(name, attrs) is not None
     return "sum" if amount or energy or _SUMMED.search(standard_name) else "mean"
@@ -88,8 +85,7 @@ def _time_method(attrs: Mapping[Any, Any], time: str) -> str | None:
 
 def amount_units(name: str, attrs: Mapping[Any, Any]) -> float | None:
     """Millimetres per unit of an amount of precipitation; None if it is no amount."""
-    quantity = quantity_of(name, attrs)
-    if quantity is None or quantity.key != "precipitation":
+    if quantity_of(name, attrs) is not PRECIPITATION:
         return None
     for base in ("mm", "kg m-2"):
         factor = units_factor(str(attrs.get("units", "")), base)

@@ -12,6 +12,7 @@ from cf_xarray.accessor import CFDataArrayAccessor
 from numpy.typing import NDArray
 
 from st_cdgm.data.variables.fields import Channel
+from st_cdgm.data.variables.table import is_surface
 from st_cdgm.data.variables.units import units_factor
 from st_cdgm.errors import InputError
 
@@ -23,30 +24,6 @@ STANDARD_LEVELS = frozenset(
 )
 LOWEST_PRESSURE, HIGHEST_PRESSURE = 0.1, 1100.0  # hPa
 _WITH_LEVEL = re.compile(r"^([A-Za-z][A-Za-z_]*?)(_?)(\d{1,4})(?:hPa|hpa|mb)?$")
-# 10 m and 100 m winds, not winds at 10 and 100 hPa.
-_HEIGHT_WINDS = frozenset({"u10", "v10", "u100", "v100", "ws10", "ws100", "si10"})
-_SURFACE = frozenset(
-    ["pr", "tas", "tasmin", "tasmax", "psl", "ps", "slp", "msl", "orog", "sst", "ts"]
-)
-# One quantity under the names of different archives (CMIP, ECMWF, NCEP, E-OBS).
-SYNONYMS = tuple(
-    frozenset(names.split())
-    for names in (
-        "t ta temp air",
-        "q hus shum",
-        "z zg phi gh hgt",
-        "u ua uwnd",
-        "v va vwnd",
-        "psl msl slp mslp prmsl",
-        "ps sp pres_sfc",
-        "tas t2m tg",
-        "tasmin tmin tn mn2t",
-        "tasmax tmax tx mx2t",
-        "pr tp precip prcp rr",
-        "hur r rhum",
-        "wap omega",
-    )
-)
 Fields = list[tuple[Channel, xr.DataArray]]
 _VERTICAL_NAMES = frozenset(
     ["plev", "level", "lev", "pressure", "pressure_level", "isobaricinhpa"]
@@ -97,7 +74,7 @@ def level_of(name: str, da: xr.DataArray) -> tuple[str, float | None]:
 def level_in_name(name: str) -> tuple[str, float | None]:
     """Split ``q_850`` or ``ta850`` into variable and level, None without a level."""
     match = _WITH_LEVEL.match(name)
-    if match is None or name.lower() in _HEIGHT_WINDS:
+    if match is None or is_surface(name):
         return name, None
     base, underscore, digits = match.groups()
     level = float(digits)
@@ -107,7 +84,7 @@ def level_in_name(name: str) -> tuple[str, float | None]:
         if marked
         else level in STANDARD_LEVELS and level >= 100
     )
-    if base.lower() in _SURFACE or not plausible:
+    if is_surface(base) or not plausible:
         return name, None
     return base, level
 

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.variables.quantities import Quantity, quantity_of
+from st_cdgm.data.variables.table import TEMPERATURE, Quantity, quantity_of
 from st_cdgm.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -88,9 +88,7 @@ def canonical_units(name: str, attrs: Mapping[Any, Any], role: Role = "lr") -> s
 def _canonical(quantity: Quantity | None, attrs: Mapping[Any, Any], role: Role) -> str:
     if quantity is None:
         return str(attrs.get("units", "1")) or "1"
-    if quantity.key == "temperature" and role == "hr":
-        return "degC"
-    return quantity.units
+    return "degC" if quantity is TEMPERATURE and role == "hr" else quantity.units
 
 
 def to_canonical(
@@ -141,16 +139,6 @@ def to_canonical(
     return converted.assign_attrs(_consistent_names(attrs, quantity))
 
 
-# Means over a few days that no place on Earth has, in canonical units.
-_PLAUSIBLE_MEAN = {
-    "temperature": (150.0, 350.0),
-    "precipitation": (-0.1, 300.0),
-    "pressure": (2e4, 1.2e5),
-    "wind": (-150.0, 150.0),
-    "humidity": (-1e-3, 0.1),
-}
-
-
 def check_plausible(
     values: NDArray[Any],
     name: str,
@@ -168,12 +156,12 @@ def check_plausible(
     """
     if quantity == "ask":
         quantity = quantity_of(name, attrs)
-    if quantity is None or quantity.key not in _PLAUSIBLE_MEAN:
+    if quantity is None or quantity.mean is None:
         return
     finite = values[np.isfinite(values)]
     if not finite.size:
         return
-    low, high = _PLAUSIBLE_MEAN[quantity.key]
+    low, high = quantity.mean
     if attrs.get("units") == "degC":
         low, high = low - 273.15, high - 273.15
     mean = float(finite.mean(dtype=np.float64))
@@ -189,7 +177,7 @@ def check_plausible(
         )
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1024)
 def units_factor(given: str, wanted: str) -> tuple[float, float] | None:
     """Factor and offset with ``wanted = factor * given + offset``.
 
@@ -255,11 +243,8 @@ def _conversion(
     )
 
 
-def canonical_conversion(given: str, quantity: Quantity) -> tuple[float, float] | None:
-    """Factor and offset to the canonical units of a quantity, None if there are none.
-
-    Unlike :func:`units_factor` it knows constants, such as the density of water.
-    """
+def conversion(given: str, quantity: Quantity) -> tuple[float, float] | None:
+    """Factor and offset to the canonical units of a quantity, None if there is none."""
     return units_factor(given, quantity.units) or _by_physics(given, quantity)
 
 

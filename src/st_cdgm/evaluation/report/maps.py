@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -15,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from st_cdgm.data.variables.table import PRECIPITATION, Colours, quantity_of
 from st_cdgm.evaluation.report.plots import FIGURE_STYLE, new_figure, pretty_units
 
-Kind = Literal["precipitation", "temperature", "other"]
 # Steps a forecaster reads at a glance, mm day-1; the first is replaced by the wet
 # threshold and the last ones dropped where nothing reaches them.
 _RAIN_STEPS = (0.1, 1, 2, 5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200)
@@ -67,13 +66,14 @@ class DayFields:
     members: NDArray[np.float64]
 
 
-def kind_of(variable: str, units: str) -> Kind:
+def kind_of(variable: str, units: str) -> Colours:
     """Return which colours suit a variable, from its name and units."""
-    if variable.startswith("pr") and units.replace("/", " ").startswith(("mm", "kg")):
-        return "precipitation"
+    quantity = quantity_of(variable, {})
+    if quantity is not None:
+        return quantity.colours
     if units.replace("°", "deg_").lower() in _TEMPERATURE_UNITS:
         return "temperature"
-    return "other"
+    return "precipitation" if units == PRECIPITATION.units else "other"
 
 
 def plot_day_maps(

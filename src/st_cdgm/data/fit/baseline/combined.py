@@ -1,4 +1,4 @@
-"""Deterministic first guesses on the fine grid, to which the model adds a residual.
+"""Baselines put together: which first guess each target gets.
 
 ``lr_interp``, ``climatology`` and ``regression`` need no truth at prediction time.
 ``hr_smoothing`` does: it is an oracle, for super-resolution studies only.
@@ -8,32 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from st_cdgm.data.fit.baseline.interpolation import (
-    Baseline,
-    ClimatologyBaseline,
-    LrInterpBaseline,
-    SmoothingBaseline,
-)
-from st_cdgm.data.fit.baseline.regression import RegressionBaseline
-from st_cdgm.data.fit.codecs.choice import build_codec
+from st_cdgm import registry
+from st_cdgm.data.fit.baseline.climatology import ClimatologyBaseline
+from st_cdgm.data.fit.baseline.contract import Baseline, BaselineTask
+from st_cdgm.data.fit.baseline.lr_interp import LrInterpBaseline
 from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.moments import Blocks
-from st_cdgm.data.space.grid import Grid, interpolation
+from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.variables.fields import Channel, TargetVariable
-from st_cdgm.data.variables.kinds import ordered_temperatures, precipitation_channels
-from st_cdgm.data.variables.units import units_factor
-from st_cdgm.errors import InputError, MissingVariableError, check_choice
+from st_cdgm.data.variables.table import (
+    ordered_temperatures,
+    precipitation_channels,
+)
+from st_cdgm.errors import MissingVariableError, check_choice
 from st_cdgm.typing import FloatArray, State
 
-STRATEGIES = ("auto", "lr_interp", "climatology", "hr_smoothing", "regression")
 
-
-class CombinedBaseline(Baseline, kind="combined"):
+class CombinedBaseline(Baseline):
     """Take some targets from one baseline and the rest from another.
 
     The result is made admissible: precipitation not negative, temperatures in order.
@@ -59,8 +55,39 @@ class CombinedBaseline(Baseline, kind="combined"):
         self.parts = tuple((part, tuple(channels)) for part, channels in parts)
         self.precipitation = tuple(precipitation)
         self.ordered = tuple(ordered)
-        self.strategy = self.parts[0][0].strategy if len(self.parts) == 1 else "auto"
         self.oracle = any(part.oracle for part, _ in self.parts)
+
+    @property
+    def strategy(self) -> str:
+        """Name of the only part's strategy, or ``auto``."""
+        return self.parts[0][0].strategy if len(self.parts) == 1 else "auto"
+
+    @classmethod
+    def build(cls, task: BaselineTask) -> Self:
+        """Interpolate where a coarse counterpart exists, else take the climatology."""
+        found = [i for i, t in enumerate(task.targets) if t.name in task.found]
+        rest = [i for i, t in enumerate(task.targets) if t.name not in task.found]
+        parts: list[tuple[Baseline, Sequence[int]]] = []
+        if found:
+            parts.append((LrInterpBaseline.build(task.only(found)), found))
+        if rest:
+            parts.append((ClimatologyBaseline.build(task.only(rest)), rest))
+        return cls._admissible(parts, task)
+
+    @classmethod
+    def of(cls, baseline: Baseline, task: BaselineTask) -> Self:
+        """Take all targets of a task from one baseline."""
+        return cls._admissible([(baseline, range(len(task.targets)))], task)
+
+    @classmethod
+    def _admissible(
+        cls, parts: Sequence[tuple[Baseline, Sequence[int]]], task: BaselineTask
+    ) -> Self:
+        return cls(
+            parts,
+            precipitation=precipitation_channels(task.targets),
+            ordered=ordered_temperatures(task.targets),
+        )
 
     def predict(
         self, lr: FloatArray, season: FloatArray, truth: FloatArray | None = None
@@ -91,12 +118,20 @@ class CombinedBaseline(Baseline, kind="combined"):
         arrays: dict[str, NDArray[Any]] = {}
         for i, (part, channels) in enumerate(self.parts):
             facts, fields = part.to_state()
+            facts = {"kind": part.strategy, **facts}
             meta["parts"].append({"channels": list(channels), "baseline": facts})
             arrays |= {f"{i}.{key}": value for key, value in fields.items()}
         return meta, arrays
 
     @classmethod
-    def _restore(cls, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> Baseline:
+    def from_state(cls, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self:
+        """Rebuild all parts.
+
+        Raises
+        ------
+        ConfigError
+            If a part's strategy is not registered: a plugin is missing.
+        """
         parts = []
         for i, part in enumerate(meta["parts"]):
             prefix = f"{i}."
@@ -105,7 +140,8 @@ class CombinedBaseline(Baseline, kind="combined"):
                 for key, value in arrays.items()
                 if key.startswith(prefix)
             }
-            parts.append((Baseline.from_state(part["baseline"], own), part["channels"]))
+            kind = registry.get("baseline", part["baseline"]["kind"])
+            parts.append((kind.from_state(part["baseline"], own), part["channels"]))
         return cls(parts, precipitation=meta["precipitation"], ordered=meta["ordered"])
 
 
@@ -117,7 +153,8 @@ def counterparts(
     """Find the coarse counterpart of each target.
 
     The map decides where it names the target; else the surface channel of the same
-    name; else the only surface channel with the same standard name.
+    name; else the only one that is the same variable under another name (``mx2t`` and
+    ``tasmax``); else the only one with the same standard name.
 
     Returns
     -------
@@ -132,20 +169,26 @@ def counterparts(
     mapping = dict(mapping or {})
     names = [channel.name for channel in channels]
     _check_map(mapping, [t.name for t in targets], names)
+    surface = {i: c for i, c in enumerate(channels) if c.level is None}
+    rows = {i: c.row for i, c in surface.items()}
     out = {}
     for target in targets:
-        surface = [(i, c) for i, c in enumerate(channels) if c.level is None]
+        row = target.row
+        equal = [i for i, c in surface.items() if c.name == target.name]
+        alike = [i for i in surface if row is not None and rows[i] is row]
         same = [
             i
-            for i, c in surface
+            for i, c in surface.items()
             if c.standard_name and c.standard_name == target.standard_name
         ]
+
         if target.name in mapping:
             out[target.name] = names.index(mapping[target.name])
-        elif target.name in (c.name for _, c in surface):
-            out[target.name] = names.index(target.name)
-        elif len(same) == 1:
-            out[target.name] = same[0]
+            continue
+        for candidates in (equal, alike, same):
+            if len(candidates) == 1:
+                out[target.name] = candidates[0]
+                break
     return out
 
 
@@ -165,8 +208,9 @@ def build_baseline(
 
     Parameters
     ----------
-    strategy : {"auto", "lr_interp", "climatology", "hr_smoothing", "regression"}
-        ``auto``: ``lr_interp`` where a coarse counterpart exists, else ``climatology``.
+    strategy : str
+        ``auto``: ``lr_interp`` where a coarse counterpart exists, else ``climatology``;
+        or a registered name: these two, ``regression``, ``hr_smoothing`` (an oracle).
         ``regression``: see
         :class:`st_cdgm.data.fit.baseline.regression.RegressionBaseline`.
     targets, channels : sequence
@@ -192,65 +236,25 @@ def build_baseline(
     InputError
         If the units of a target and its counterpart differ in an unknown way.
     """
-    check_choice("baseline_strategy", strategy, STRATEGIES)
-    everything = tuple(range(len(targets)))
-    found = counterparts(targets, channels, mapping)
-    if strategy == "hr_smoothing":
-        parts: list[tuple[Baseline, Sequence[int]]] = [
-            (SmoothingBaseline(max(int(factor), 1)), everything)
-        ]
-    elif strategy == "regression":
-        fitted_regression = RegressionBaseline.fit(
-            blocks,
-            codec=build_codec(targets) if codec is None else codec,
-            root=precipitation_channels(channels),
-        )
-        parts = [(fitted_regression, everything)]
-    else:
-        if strategy == "lr_interp":
-            _check_all_found(targets, channels, found)
-        if strategy == "climatology":
-            found = {}
-        parts = _interpolated(targets, channels, lr_grid, hr_grid, found)
-        parts += _climatology(targets, hr_grid, blocks, found)
-    return CombinedBaseline(
-        parts,
-        precipitation=precipitation_channels(targets),
-        ordered=ordered_temperatures(targets),
+    check_choice("baseline_strategy", strategy, strategies())
+    task = BaselineTask(
+        targets=targets,
+        channels=channels,
+        lr_grid=lr_grid,
+        hr_grid=hr_grid,
+        blocks=blocks,
+        found=counterparts(targets, channels, mapping),
+        codec=codec,
+        factor=factor,
     )
+    if strategy == "auto":
+        return CombinedBaseline.build(task)
+    return CombinedBaseline.of(registry.get("baseline", strategy).build(task), task)
 
 
-def _interpolated(
-    targets: Sequence[TargetVariable],
-    channels: Sequence[Channel],
-    lr_grid: Grid,
-    hr_grid: Grid,
-    found: Mapping[str, int],
-) -> list[tuple[Baseline, Sequence[int]]]:
-    """Interpolate the targets that have a counterpart."""
-    use = [i for i, target in enumerate(targets) if target.name in found]
-    if not use:
-        return []
-    source = [found[targets[i].name] for i in use]
-    pairs = zip(use, source, strict=True)
-    convert = [_conversion(channels[c], targets[i]) for i, c in pairs]
-    to_fine = interpolation(lr_grid, hr_grid)
-    return [(LrInterpBaseline(source, convert, to_fine), use)]
-
-
-def _climatology(
-    targets: Sequence[TargetVariable],
-    hr_grid: Grid,
-    blocks: Blocks,
-    found: Mapping[str, int],
-) -> list[tuple[Baseline, Sequence[int]]]:
-    """Fit a climatology to the targets that have no counterpart."""
-    rest = [i for i, target in enumerate(targets) if target.name not in found]
-    if not rest:
-        return []
-    days = ((season, truth[:, rest]) for _, season, truth in blocks())
-    shape, names = (len(rest), *hr_grid.shape), [targets[i].name for i in rest]
-    return [(ClimatologyBaseline.fit_blocks(days, shape, names), rest)]
+def strategies() -> tuple[str, ...]:
+    """Return what ``data.baseline_strategy`` may be."""
+    return ("auto", *registry.names("baseline"))
 
 
 def array_blocks(
@@ -274,20 +278,6 @@ def array_blocks(
     return blocks
 
 
-def _conversion(channel: Channel, target: TargetVariable) -> tuple[float, float]:
-    """Return factor and offset from a channel's units to a target's."""
-    found = units_factor(channel.units, target.units)
-    if found is None:
-        raise InputError(
-            "a target and its coarse counterpart have units that do not convert",
-            variable=f"{target.name} from {channel.name}",
-            found=f"{channel.units} for {target.units}",
-            expected="units of the same kind",
-            remedy="map another channel in data.baseline_map or use climatology",
-        )
-    return found
-
-
 def _check_map(
     mapping: Mapping[str, str], targets: list[str], names: list[str]
 ) -> None:
@@ -300,19 +290,3 @@ def _check_map(
                 found=f"{target}: {channel}",
                 expected=", ".join(known),
             )
-
-
-def _check_all_found(
-    targets: Sequence[TargetVariable],
-    channels: Sequence[Channel],
-    found: Mapping[str, int],
-) -> None:
-    missing = [t.name for t in targets if t.name not in found]
-    if missing:
-        raise MissingVariableError(
-            "no coarse counterpart for a target",
-            variable=", ".join(missing),
-            found=", ".join(c.name for c in channels),
-            expected="a predictor channel for each target",
-            remedy="name one in data.baseline_map, or use baseline_strategy auto",
-        )

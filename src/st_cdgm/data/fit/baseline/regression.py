@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from st_cdgm.data.fit.baseline.interpolation import MIN_DAYS, Baseline, fill_cells
+from st_cdgm.data.fit.baseline.climatology import MIN_DAYS, fill_cells
+from st_cdgm.data.fit.baseline.contract import Baseline, BaselineTask
+from st_cdgm.data.fit.codecs.choice import build_codec
 from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.harmonics import HarmonicSums, from_harmonics
 from st_cdgm.data.fit.moments import Blocks, fill_nearest
+from st_cdgm.data.variables.table import precipitation_channels
 from st_cdgm.errors import InputError
+from st_cdgm.registry import register
 from st_cdgm.typing import FloatArray, Floats
 
 _LOGGER = logging.getLogger(__name__)
@@ -31,7 +35,8 @@ _HELD_OUT = 0.2
 _PENALTIES = np.logspace(-4, 2, 13)
 
 
-class RegressionBaseline(Baseline, kind="regression"):
+@register("baseline", "regression")
+class RegressionBaseline(Baseline):
     r"""Harmonics of the year plus a ridge regression on the large-scale weather.
 
     .. math:: E[u_p \mid x] = h_p(s) + \sum_{k} b_{kp}\, z_k(x - h(s)), \qquad
@@ -57,8 +62,6 @@ class RegressionBaseline(Baseline, kind="regression"):
         Encoded target per unit of a component. Shape ``(K, C, Y, X)``.
     """
 
-    strategy = "regression"
-
     def __init__(
         self,
         *,
@@ -77,9 +80,17 @@ class RegressionBaseline(Baseline, kind="regression"):
         self.coefficients = coefficients
 
     @classmethod
+    def build(cls, task: BaselineTask) -> Self:
+        """Fit to the training days of a task, roots of precipitation among them."""
+        codec = build_codec(task.targets) if task.codec is None else task.codec
+        return cls.fit(
+            task.blocks, codec=codec, root=precipitation_channels(task.channels)
+        )
+
+    @classmethod
     def fit(
         cls, blocks: Blocks, *, codec: TargetCodec, root: Sequence[int] = ()
-    ) -> RegressionBaseline:
+    ) -> Self:
         """Fit to training days in three passes; memory does not grow with their number.
 
         The first pass gives the harmonics, the second the components, the third the
@@ -131,14 +142,14 @@ class RegressionBaseline(Baseline, kind="regression"):
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return facts and arrays."""
         meta = {
-            "kind": self.strategy,
             "codec": self.codec.to_dict(),
             "root": list(self.root),
         }
         return meta, {key: getattr(self, key) for key in _ARRAYS}
 
     @classmethod
-    def _restore(cls, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> Baseline:
+    def from_state(cls, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self:
+        """Rebuild it."""
         return cls(
             codec=TargetCodec.from_dict(meta["codec"]),
             root=meta["root"],

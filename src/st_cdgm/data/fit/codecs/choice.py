@@ -1,21 +1,24 @@
-"""Which target is encoded how: kinds of variables and the codec that fits them."""
+"""Which target is encoded how: by configuration, else by the table of variables."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 
-from st_cdgm.data.fit.codecs.quantile_map import AmountCounts, QuantileMap
-from st_cdgm.data.fit.codecs.target import (
-    MAX_PRECIPITATION,
-    PrecipitationTransform,
-    TargetCodec,
+from st_cdgm import registry
+from st_cdgm.data.fit.codecs.amounts import (
+    PRECIPITATION_CODECS,
     check_precipitation_options,
 )
+from st_cdgm.data.fit.codecs.contract import CodecOptions
+from st_cdgm.data.fit.codecs.target import CodecPart, TargetCodec
 from st_cdgm.data.fit.moments import Blocks
 from st_cdgm.data.variables.fields import TargetVariable
-from st_cdgm.data.variables.kinds import ordered_temperatures, precipitation_channels
+from st_cdgm.data.variables.table import ordered_temperatures
 from st_cdgm.errors import ConfigError
+from st_cdgm.typing import FloatArray
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def build_codec(
@@ -24,6 +27,7 @@ def build_codec(
     precipitation: str = "sqrt",
     precipitation_delta: float = 0.01,
     wet_threshold: float = 0.1,
+    codecs: Mapping[str, str] | None = None,
     blocks: Blocks | None = None,
 ) -> TargetCodec:
     """Choose how each target variable is encoded.
@@ -39,57 +43,84 @@ def build_codec(
         Offset of ``log1p``, mm day-1.
     wet_threshold : float
         Amounts below it decode to exactly 0, mm day-1.
+    codecs : mapping, optional
+        Target name to the registered name of its codec. Without one, precipitation and
+        temperatures in an order have theirs, and others pass unchanged.
     blocks : callable, optional
-        Training days, see :data:`st_cdgm.data.fit.moments.Blocks`; read once, and
-        only for ``quantile``.
-
-    Returns
-    -------
-    TargetCodec
+        Training days, see :data:`st_cdgm.data.fit.moments.Blocks`; read only for
+        codecs that are fitted.
 
     Raises
     ------
     ConfigError
-        If an option is out of range, or ``quantile`` has no training days.
+        If an option is out of range, a codec or target has another name, or
+        ``quantile`` has no training days.
     InputError
         If ``quantile`` finds too few wet values.
     """
     check_precipitation_options(precipitation, precipitation_delta, wet_threshold)
-    channels = precipitation_channels(targets)
-    names = tuple(t.name for t in targets)
-    fitted: tuple[QuantileMap, ...] = ()
-    if precipitation == "quantile" and channels:
-        fitted = _fit_quantiles(blocks, channels, names, float(wet_threshold))
-    return TargetCodec(
-        names=names,
-        ordered=ordered_temperatures(targets),
-        precipitation=channels,
-        quantiles=fitted,
-        transform=cast("PrecipitationTransform", precipitation),
-        delta=float(precipitation_delta),
-        wet_threshold=float(wet_threshold),
-    )
+    chosen = _chosen(targets, dict(codecs or {}), PRECIPITATION_CODECS[precipitation])
 
-
-def _fit_quantiles(
-    blocks: Blocks | None,
-    channels: Sequence[int],
-    names: Sequence[str],
-    wet_threshold: float,
-) -> tuple[QuantileMap, ...]:
-    """Fit a map to each precipitation channel, over all cells and training days."""
-    if blocks is None:
-        raise ConfigError(
-            "quantiles need training days",
-            variable="data.precipitation_codec",
-            found="quantile",
-            expected="sqrt, log1p or identity where there are none",
+    # Temperatures first, as they are in the guarantees.
+    parts = []
+    for name in sorted(dict.fromkeys(chosen), key=lambda n: n != "temperatures"):
+        channels = tuple(c for c, own in enumerate(chosen) if own == name)
+        options = CodecOptions(
+            wet_threshold=wet_threshold,
+            delta=precipitation_delta,
+            truth=None if blocks is None else _Truth(blocks, channels),
         )
-    counts = [AmountCounts(wet_threshold, MAX_PRECIPITATION) for _ in channels]
-    for _, _, truth in blocks():
-        for channel, count in zip(channels, counts, strict=True):
-            count.add(truth[:, channel])
-    return tuple(
-        count.fit(names[channel])
-        for channel, count in zip(channels, counts, strict=True)
-    )
+        codec = registry.get("codec", name).fit([targets[c] for c in channels], options)
+        parts.append(CodecPart(channels, codec))
+
+    return TargetCodec(names=tuple(t.name for t in targets), parts=tuple(parts))
+
+
+def _chosen(
+    targets: Sequence[TargetVariable], codecs: Mapping[str, str], precipitation: str
+) -> list[str]:
+    """Return the registered name of each target's codec."""
+    unknown = sorted(set(codecs) - {target.name for target in targets})
+    if unknown:
+        raise ConfigError(
+            "a codec is chosen for what is no target",
+            variable="data.codecs",
+            found=", ".join(unknown),
+            expected=", ".join(target.name for target in targets),
+        )
+
+    free = [c for c, target in enumerate(targets) if target.name not in codecs]
+    ordered = {free[i] for i in ordered_temperatures([targets[c] for c in free])}
+    return [
+        codecs.get(target.name)
+        or ("temperatures" if c in ordered else _default(target, precipitation))
+        for c, target in enumerate(targets)
+    ]
+
+
+def _default(target: TargetVariable, precipitation: str) -> str:
+    """Return the codec that the table of variables names."""
+    row = target.row
+    if row is None or row.quantity is None:
+        _LOGGER.warning(
+            "the target %s is no variable that is known here, so it is encoded as it "
+            "is and nothing keeps it, say, from being negative (codec identity); "
+            "choose a codec with data.codecs: {%s: NAME}, NAME being one of %s",
+            target.name,
+            target.name,
+            ", ".join(registry.names("codec")),
+        )
+        return "identity"
+    codec = row.quantity.codec
+    return precipitation if codec == "precipitation" else codec
+
+
+class _Truth:
+    """Training days of some targets, block by block."""
+
+    def __init__(self, blocks: Blocks, channels: Sequence[int]) -> None:
+        self._blocks, self._channels = blocks, list(channels)
+
+    def __call__(self) -> Iterator[FloatArray]:
+        for _, _, truth in self._blocks():
+            yield truth[:, self._channels]

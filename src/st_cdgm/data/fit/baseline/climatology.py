@@ -1,0 +1,141 @@
+"""First guess: the mean of the day of the year."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from st_cdgm.data.fit.baseline.contract import Baseline, BaselineTask
+from st_cdgm.data.fit.harmonics import HarmonicSums, from_harmonics
+from st_cdgm.data.fit.moments import fill_nearest
+from st_cdgm.errors import InputError
+from st_cdgm.registry import register
+from st_cdgm.typing import FloatArray, State
+
+# A cell with fewer training days than this takes its nearest neighbour's climatology.
+MIN_DAYS = 30
+
+
+@register("baseline", "climatology")
+class ClimatologyBaseline(Baseline):
+    r"""Mean of the day of the year, from three harmonics per cell.
+
+    .. math:: x(s) = c_0 + \sum_{k=1}^{3} a_k \cos 2\pi k s + b_k \sin 2\pi k s
+
+    Parameters
+    ----------
+    coefficients : ndarray
+        Order 1, cos 1, sin 1, cos 2, ... Shape ``(7, C, Y, X)``, target units.
+    """
+
+    def __init__(self, coefficients: FloatArray) -> None:
+        self.coefficients = coefficients
+
+    @classmethod
+    def build(cls, task: BaselineTask) -> Self:
+        """Fit to the training days of a task; see :meth:`fit`."""
+        days = ((season, truth) for _, season, truth in task.blocks())
+        names = [target.name for target in task.targets]
+        return cls.fit_blocks(days, (len(names), *task.hr_grid.shape), names)
+
+    @classmethod
+    def fit(cls, truth: FloatArray, season: FloatArray, names: Sequence[str]) -> Self:
+        """Fit to training days in memory.
+
+        Parameters
+        ----------
+        truth : ndarray
+            Target units, NaN where missing. Shape ``(T, C, Y, X)``.
+        season : ndarray
+            Fraction of the year elapsed. Shape ``(T,)``.
+        names : sequence of str
+            Target names, for errors.
+
+        Raises
+        ------
+        InputError
+            If a variable has no cell with a value on 30 days (or on half the days of
+            a shorter record).
+        """
+        return cls.fit_blocks([(season, truth)], truth.shape[1:], names)
+
+    @classmethod
+    def fit_blocks(
+        cls,
+        blocks: Iterable[tuple[FloatArray, FloatArray]],
+        shape: Sequence[int],
+        names: Sequence[str],
+    ) -> Self:
+        """Fit to training days that come block by block; memory does not grow.
+
+        Parameters
+        ----------
+        blocks : iterable of (season, truth)
+            Shapes ``(T,)`` and ``(T, C, Y, X)``, T of any size.
+        shape : sequence of int
+            ``(C, Y, X)``.
+        names : sequence of str
+            Target names, for errors.
+
+        Raises
+        ------
+        InputError
+            As for :meth:`fit`.
+        """
+        sums = HarmonicSums(int(np.prod(shape)))
+        for season, truth in blocks:
+            sums.add(season, truth.reshape(len(truth), -1))
+        enough = min(MIN_DAYS, (sums.days + 1) // 2)
+        coefficients = sums.solve(enough).astype(np.float32).reshape(-1, *shape)
+        return cls(fill_cells(coefficients, names, enough))
+
+    def predict(
+        self, lr: FloatArray, season: FloatArray, truth: FloatArray | None = None
+    ) -> FloatArray:
+        """Return the climatology of each day; see :meth:`Baseline.predict`."""
+        del lr, truth
+        return from_harmonics(self.coefficients, season)
+
+    def to_state(self) -> State:
+        """Return facts and arrays."""
+        return {}, {"coefficients": self.coefficients}
+
+    @classmethod
+    def from_state(cls, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self:
+        """Rebuild it."""
+        del meta
+        return cls(np.asarray(arrays["coefficients"], dtype=np.float32))
+
+
+def fill_cells(
+    coefficients: FloatArray, names: Sequence[str], enough: int
+) -> FloatArray:
+    """Give cells without coefficients those of the nearest cell that has some.
+
+    Parameters
+    ----------
+    coefficients : ndarray
+        NaN in cells with too few days. Shape ``(K, C, Y, X)``; filled in place.
+    names : sequence of str
+        Target names, for errors.
+    enough : int
+        Days that were asked for, for errors.
+
+    Raises
+    ------
+    InputError
+        If a variable has coefficients in no cell.
+    """
+    for channel, name in enumerate(names):
+        filled = fill_nearest(coefficients[:, channel])
+        if not np.isfinite(filled).all():
+            raise InputError(
+                "no climatology: too few training days with a value",
+                variable=name,
+                expected=f"at least {enough} days in some cell",
+                remedy="lengthen the training period or leave the variable out",
+            )
+        coefficients[:, channel] = filled
+    return coefficients

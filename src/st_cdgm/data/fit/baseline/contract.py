@@ -1,0 +1,125 @@
+"""What a baseline is: a first guess of fine fields, to which the model adds a residual.
+
+A baseline of one's own is a class in one file, registered by
+``@register("baseline", "mine")`` and chosen by ``data.baseline_strategy: mine``. Its
+state travels in the checkpoint under that name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from st_cdgm import registry
+from st_cdgm.data.fit.codecs.target import TargetCodec
+from st_cdgm.data.fit.moments import Blocks
+from st_cdgm.data.space.grid import Grid
+from st_cdgm.data.variables.fields import Channel, TargetVariable
+from st_cdgm.typing import FloatArray, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineTask:
+    """What a baseline is made for, and of.
+
+    Attributes
+    ----------
+    targets, channels : sequence
+        Target variables and predictor channels.
+    lr_grid, hr_grid : Grid
+        Coarse and fine grid.
+    blocks : callable
+        Training days; see :data:`st_cdgm.data.fit.moments.Blocks`.
+    found : dict
+        Target name to the channel that is its coarse counterpart, where there is one.
+    codec : TargetCodec, optional
+        Of the targets; None for the default one.
+    factor : int
+        Block side, cells, for baselines that smooth.
+    """
+
+    targets: Sequence[TargetVariable]
+    channels: Sequence[Channel]
+    lr_grid: Grid
+    hr_grid: Grid
+    blocks: Blocks
+    found: Mapping[str, int]
+    codec: TargetCodec | None = None
+    factor: int = 4
+
+    def only(self, index: Sequence[int]) -> BaselineTask:
+        """Return the task of some of the targets, with their default codec."""
+        chosen = list(index)
+
+        def blocks() -> Iterator[tuple[FloatArray, FloatArray, FloatArray]]:
+            for raw, season, truth in self.blocks():
+                yield raw, season, truth[:, chosen]
+
+        targets = [self.targets[i] for i in chosen]
+        return replace(self, targets=targets, blocks=blocks, codec=None)
+
+
+class Baseline(ABC):
+    """A first guess of every target variable.
+
+    Attributes
+    ----------
+    oracle : bool
+        True if it needs the truth, so that it cannot serve a real prediction.
+    """
+
+    oracle: bool = False
+
+    @property
+    def strategy(self) -> str:
+        """Name under which it is registered and configured."""
+        return registry.name_of("baseline", type(self))
+
+    @classmethod
+    @abstractmethod
+    def build(cls, task: BaselineTask) -> Self:
+        """Make and fit it.
+
+        Raises
+        ------
+        InputError, ConfigError
+            If it cannot serve the task.
+        """
+
+    @abstractmethod
+    def predict(
+        self,
+        lr: FloatArray,
+        season: FloatArray,
+        truth: FloatArray | None = None,
+    ) -> FloatArray:
+        """Return the first guess.
+
+        A day's guess does not depend on the other days that are asked for. It need not
+        be admissible: negative precipitation and temperatures out of order are mended.
+
+        Parameters
+        ----------
+        lr : ndarray
+            Predictors in canonical units, without NaN. Shape ``(T, C_lr, y, x)``.
+        season : ndarray
+            Fraction of the year elapsed, in [0, 1). Shape ``(T,)``.
+        truth : ndarray, optional
+            Target fields, for an oracle only. Shape ``(T, C, Y, X)``.
+
+        Returns
+        -------
+        ndarray
+            Target units, without NaN. Shape ``(T, C, Y, X)``, float32.
+        """
+
+    @abstractmethod
+    def to_state(self) -> State:
+        """Return JSON-able facts and arrays, from which :meth:`from_state` rebuilds."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self:
+        """Rebuild the baseline written by :meth:`to_state`."""

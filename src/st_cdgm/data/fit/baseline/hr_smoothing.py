@@ -1,0 +1,97 @@
+"""First guess: the smoothed truth, for super-resolution studies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from st_cdgm.data.fit.baseline.contract import Baseline, BaselineTask
+from st_cdgm.data.fit.moments import fill_nearest
+from st_cdgm.errors import InputError
+from st_cdgm.registry import register
+from st_cdgm.typing import FloatArray, State
+
+
+@register("baseline", "hr_smoothing")
+class SmoothingBaseline(Baseline):
+    """Coarsen the truth by block means and interpolate it back: an oracle.
+
+    Blocks that reach over the border hold fewer cells, and positions beyond the
+    outermost block centres take the nearest block, so no NaN frame arises (D3).
+
+    Parameters
+    ----------
+    factor : int
+        Cells per block side, at least 1.
+    """
+
+    oracle = True
+
+    def __init__(self, factor: int) -> None:
+        self.factor = int(factor)
+
+    @classmethod
+    def build(cls, task: BaselineTask) -> Self:
+        """Take the block side of the task."""
+        return cls(max(int(task.factor), 1))
+
+    def predict(
+        self, lr: FloatArray, season: FloatArray, truth: FloatArray | None = None
+    ) -> FloatArray:
+        """Return the smoothed truth; a day without any truth gives 0."""
+        del lr, season
+        if truth is None:
+            raise InputError(
+                "the baseline hr_smoothing needs the fine truth",
+                expected="target fields of the same days",
+                remedy="train with lr_interp or climatology to predict without truth",
+            )
+        blocks = _block_means(truth, self.factor)
+        rows = _linear_weights(truth.shape[-2], blocks.shape[-2], self.factor)
+        columns = _linear_weights(truth.shape[-1], blocks.shape[-1], self.factor)
+        return np.asarray(rows @ blocks @ columns.T, dtype=np.float32)
+
+    def to_state(self) -> State:
+        """Return facts and arrays."""
+        return {"factor": self.factor}, {}
+
+    @classmethod
+    def from_state(cls, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self:
+        """Rebuild it."""
+        del arrays
+        return cls(meta["factor"])
+
+
+def _block_means(field: FloatArray, factor: int) -> FloatArray:
+    """Return NaN-aware block means, filled from the nearest block.
+
+    Shape ``(T, C, Y, X)`` to ``(T, C, ceil(Y / f), ceil(X / f))``.
+    """
+    rows, columns = (-field.shape[-2]) % factor, (-field.shape[-1]) % factor
+    pad = ((0, 0), (0, 0), (0, rows), (0, columns))
+    padded = np.pad(field, pad, constant_values=np.nan)
+    blocks = padded.reshape(
+        *field.shape[:2],
+        padded.shape[-2] // factor,
+        factor,
+        padded.shape[-1] // factor,
+        factor,
+    )
+    finite = np.isfinite(blocks)
+    count = finite.sum(axis=(3, 5))
+    total = np.where(finite, blocks, 0.0).sum(axis=(3, 5))
+    mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    for t, c in np.argwhere((count == 0).any(axis=(2, 3))):
+        mean[t, c] = np.nan_to_num(fill_nearest(mean[t, c]))
+    return mean.astype(np.float32)
+
+
+def _linear_weights(size: int, blocks: int, factor: int) -> FloatArray:
+    """Return weights from block centres to cells. Shape ``(size, blocks)``."""
+    edges = np.minimum(np.arange(blocks + 1) * factor, size)
+    centre = (edges[:-1] + edges[1:] - 1) / 2
+    return np.stack(
+        [np.interp(np.arange(size), centre, row) for row in np.eye(blocks)], axis=1
+    ).astype(np.float32)
