@@ -67,8 +67,8 @@ def checksums(files: Sequence[str]) -> dict[str, str]:
 
     A remote file is named by its size, entity tag and date instead.
     """
-    from st_cdgm.data.files.open import resolve_paths
-    from st_cdgm.data.files.remote import fingerprint, is_url, local_path
+    from st_cdgm.data.files.open import is_url, resolve_paths
+    from st_cdgm.data.files.remote import fingerprint, local_path
 
     found: dict[str, str] = {}
     for pattern in files:

@@ -149,13 +149,15 @@ def read_static(
     planes: list[NDArray[np.float32]] = []
     compared: tuple[Hashable, ...] = ()
     known = [quantity_of(name, ds[name].attrs) for name in names]
-    for name, quantity in zip(names, known, strict=True):
-        da = ds[name]
+    fields = [
+        to_canonical(ds[name], file=file, role="static", quantity=quantity)
+        for name, quantity in zip(names, known, strict=True)
+    ]
+    for name, da in zip(names, fields, strict=True):
         if da.dims != compared:  # fields on the same dimensions share their grid
             own = read_grid(ds, file=file, variable=name, located=opened.located)
             grid.check_same(own, file=file, role="static")
             compared = da.dims
-        da = to_canonical(da, file=file, role="static", quantity=quantity)
         if not da.size:
             raise all_missing(name, file)
         for label, plane in _static_planes(da, name, own, file=file):
@@ -245,9 +247,7 @@ def _canonical(fields: Fields, file: str, role: Role) -> Fields:
     ]
 
     # Units that contradict some of the values are wrong.
-    some = [
-        _some_values(da, name, file) for name, da in zip(names, planes, strict=True)
-    ]
+    some = _some_values(planes, names, file)
     for name, da, quantity, values in zip(names, planes, known, some, strict=True):
         check_plausible(values, name, da.attrs, file=file, quantity=quantity)
 
@@ -277,22 +277,34 @@ def _drop_single(
     return da
 
 
-def _some_values(da: xr.DataArray, name: str, file: str) -> NDArray[Any]:
-    """Read the first, middle and last day; others only if they are empty."""
+def _some_values(
+    planes: list[xr.DataArray], names: list[str], file: str
+) -> list[NDArray[Any]]:
+    """Read the first, middle and last day; others only where they are empty."""
+    parts = []
+    for da in planes:
+        time, length = da.dims[0], da.sizes[da.dims[0]]
+        # One by one: a list of days would read whole chunks for each.
+        days = sorted({0, length // 2, length - 1})
+        parts.append([da.isel({time: slice(day, day + 1)}) for day in days])
+    with readable(", ".join(names), file):
+        values = [*map(np.concatenate, parts)]
+
+    return [
+        some if np.isfinite(some).any() else _any_values(da, name, file)
+        for some, da, name in zip(values, planes, names, strict=True)
+    ]
+
+
+def _any_values(da: xr.DataArray, name: str, file: str) -> NDArray[Any]:
+    """Read on until there is a value."""
     time, length = da.dims[0], da.sizes[da.dims[0]]
-    # One by one: a list of days would read whole chunks for each.
-    days = sorted({0, length // 2, length - 1})
-    parts = [da.isel({time: slice(day, day + 1)}) for day in days]
-    with readable(name, file):
-        values = np.concatenate(parts)
     for start in range(0, length, DAYS_AT_ONCE):
-        if np.isfinite(values).any():
-            return values
         part = da.isel({time: slice(start, start + DAYS_AT_ONCE)})
         values = _values(part, name, file)
-    if not np.isfinite(values).any():
-        raise all_missing(name, file)
-    return values
+        if np.isfinite(values).any():
+            return values
+    raise all_missing(name, file)
 
 
 def _values(da: xr.DataArray, name: str, file: str) -> NDArray[Any]:

@@ -55,7 +55,7 @@ def physical_limits(
         return _rain_limits(da, step_hours or 24.0)
     if row.quantity is PRESSURE and level_of(name, da)[1] is not None:
         return None
-    low, high = row.limits or (-np.inf, np.inf)
+    low, high = row.own_limits or row.quantity.limits or (-np.inf, np.inf)
     return _in_file_units(da.attrs, row.quantity, low, high)
 
 
@@ -74,6 +74,8 @@ def _in_file_units(
     attrs: Mapping[Any, Any], quantity: Quantity, low: float, high: float
 ) -> tuple[float, float] | None:
     units = str(attrs.get("units", "")).strip()
+    if units == quantity.units:
+        return low, high
     found = conversion(units, quantity) if units else None
     if found is None:
         return None

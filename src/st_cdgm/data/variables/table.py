@@ -88,11 +88,6 @@ class Variable:
     own_limits: Limits | None = None
 
     @property
-    def limits(self) -> Limits | None:
-        """Between what every value lies, canonical units."""
-        return self.own_limits or (self.quantity.limits if self.quantity else None)
-
-    @property
     def daily(self) -> Literal["minimum", "mean", "maximum"]:
         """What makes a day of shorter steps; amounts, by their units, are summed."""
         return "mean" if self.rank is None else _STATISTICS[self.rank]

@@ -93,13 +93,13 @@ class CombinedBaseline(Baseline):
         self, lr: FloatArray, season: FloatArray, truth: FloatArray | None = None
     ) -> FloatArray:
         """Return the parts, put together; see :meth:`Baseline.predict`."""
+        order = np.argsort([c for _, channels in self.parts for c in channels])
         pieces = [
             part.predict(
                 lr, season, None if truth is None else truth[:, list(channels)]
             )
             for part, channels in self.parts
         ]
-        order = np.argsort([c for _, channels in self.parts for c in channels])
         out = np.concatenate(pieces, axis=1)[:, order]
         for channel in self.precipitation:
             np.maximum(out[:, channel], 0.0, out=out[:, channel])
