@@ -173,10 +173,11 @@ def fill_missing_with_mask(
     valid : ndarray
         True where the value was given, False where it was made up. Same shape, bool.
     """
+    if strategy not in get_args(FillStrategy):
+        check_choice("nan_fill_strategy", strategy, get_args(FillStrategy))
     finite = np.isfinite(values)
     if finite.all():
         return values, finite
-    check_choice("nan_fill_strategy", strategy, get_args(FillStrategy))
     neutral = np.broadcast_to(mean, values.shape[1:])
     out = np.where(finite, values, neutral).astype(np.float32)
     fields, known = out.reshape(-1, *out.shape[2:]), finite.reshape(-1, *out.shape[2:])
