@@ -113,8 +113,21 @@ def get(kind: str, name: str) -> Any:
 
 
 def name_of(kind: str, part: Any) -> str:
-    """Return the name under which a part of a kind is registered."""
-    return next(entry.name for entry in entries(kind) if entry.part is part)
+    """Return the name under which a part of a kind is registered.
+
+    Raises
+    ------
+    ConfigError
+        It is not registered.
+    """
+    for entry in entries(kind):
+        if entry.part is part:
+            return entry.name
+    raise ConfigError(
+        f"a {kind} without a name cannot be saved",
+        found=_path(part),
+        remedy=f'put @register("{kind}", NAME) above it',
+    )
 
 
 def names(kind: str) -> tuple[str, ...]:

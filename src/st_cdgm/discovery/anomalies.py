@@ -54,6 +54,7 @@ def remove_harmonics(
             found=f"{len(season)} and {len(fields)} days",
             expected="one season and one mark per day",
         )
+
     design = annual_harmonics(season, harmonics)
     chosen = np.ones(len(fields), bool) if train is None else np.asarray(train, bool)
     if chosen.sum() < 2 * design.shape[1]:
@@ -62,6 +63,7 @@ def remove_harmonics(
             found=int(chosen.sum()),
             expected=f">= {2 * design.shape[1]}",
         )
+
     flat = np.asarray(fields, np.float64).reshape(len(fields), -1)
     weights = np.linalg.lstsq(design[chosen], flat[chosen], rcond=None)[0]
     anomalies = flat - design @ weights

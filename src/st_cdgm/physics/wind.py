@@ -37,6 +37,7 @@ def _derivatives(
             found=f"lat {'given' if lat is not None else 'absent'}",
             expected="both, or neither for a plane",
         )
+
     if lat is None or lon is None:
         return WindDerivatives.planar(field.shape[-2:], dx, dy)
     operator = WindDerivatives.spherical(lat, lon, radius=radius)
@@ -216,11 +217,13 @@ def wind_pairs(
     names = [v if isinstance(v, str) else v.name for v in variables]
     standard = [None if isinstance(v, str) else v.standard_name for v in variables]
     lower = [name.lower() for name in names]
+
     out = []
     for i, name in enumerate(lower):
         known = standard[i]
         if known is not None and not _is_eastward("", known):
             continue
+
         partner = name.replace("u", "v", 1) if _is_eastward(name, None) else None
         if partner in lower:
             out.append((i, lower.index(partner)))

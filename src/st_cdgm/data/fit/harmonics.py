@@ -43,6 +43,7 @@ class HarmonicSums:
         self.days += len(values)
         waves = annual_harmonics(season, 2 * HARMONICS).T  # (13, T)
         design = waves[: len(self._right)]
+
         for start in range(0, values.shape[1], _CELLS_PER_BLOCK):
             cells = slice(start, start + _CELLS_PER_BLOCK)
             some = values[:, cells]
@@ -52,6 +53,7 @@ class HarmonicSums:
             else:
                 some = np.where(finite, some, 0.0)
                 self._waves[:, cells] += waves @ finite.astype(np.float64)
+
             wide = some.astype(np.float64)
             self._right[:, cells] += design @ wide
             self._square[cells] += np.einsum("tp,tp->p", wide, wide)
@@ -68,6 +70,7 @@ class HarmonicSums:
         out = np.full((size, cells), np.nan)
         penalty = np.diag([0.0] + [_RIDGE] * (size - 1))
         usable = np.flatnonzero(self._waves[0] >= max(enough, 1) - 0.5)
+
         for start in range(0, len(usable), _CELLS_PER_BLOCK):
             index = usable[start : start + _CELLS_PER_BLOCK]
             waves = self._waves[:, index]
@@ -123,6 +126,7 @@ def _harmonic_products(sums: Floats, order: int) -> Floats:
     """
     cos = np.concatenate([sums[:1], sums[1::2]])  # (2 order + 1, P), k = 0, 1, ...
     sin = np.concatenate([np.zeros_like(sums[:1]), sums[2::2]])
+
     out = np.empty((2 * order + 1, 2 * order + 1, sums.shape[1]))
     kinds = [(0, False)] + [(k, s) for k in range(1, order + 1) for s in (False, True)]
     for i, (k, k_sine) in enumerate(kinds):
@@ -134,6 +138,7 @@ def _harmonic_products(sums: Floats, order: int) -> Floats:
             else:
                 s, c = (k, m) if k_sine else (m, k)
                 out[i, j] = sin[s + c] + np.sign(s - c) * sin[abs(s - c)]
+
     return np.moveaxis(0.5 * out, -1, 0)
 
 

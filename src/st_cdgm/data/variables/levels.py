@@ -124,6 +124,7 @@ def level_values(
         inside = (levels >= LOWEST_PRESSURE) & (levels <= HIGHEST_PRESSURE)
         if inside.all() and len(np.unique(levels)) == len(levels):
             return levels
+
     raise InputError(
         "the vertical coordinate is not a set of pressure levels",
         file=file,

@@ -128,12 +128,14 @@ def to_canonical(
         if not str(da.attrs.get("units", "")):
             logger.warning("%s: %s has no units; taken as '1'", file, label)
         return da.assign_attrs(units=wanted)
+
     given = da.attrs.get("units")
     if given is None or str(given).strip() in ("", "unknown"):
         given = _infer(da, quantity, label, file=file)
     factor, offset = _conversion(
         str(given), wanted, quantity, da=da, name=label, file=file
     )
+
     converted = da if (factor, offset) == (1.0, 0.0) else da * factor + offset
     attrs = {**da.attrs, "units": wanted}
     return converted.assign_attrs(_consistent_names(attrs, quantity))
@@ -161,9 +163,11 @@ def check_plausible(
     finite = values[np.isfinite(values)]
     if not finite.size:
         return
+
     low, high = quantity.mean
     if attrs.get("units") == "degC":
         low, high = low - 273.15, high - 273.15
+
     mean = float(finite.mean(dtype=np.float64))
     if not low <= mean <= high:
         raise InputError(
@@ -185,10 +189,12 @@ def units_factor(given: str, wanted: str) -> tuple[float, float] | None:
     """
     if given == wanted:
         return 1.0, 0.0
+
     per_hours = _PER_HOURS.fullmatch(given.strip())
     if per_hours:  # to pint, mm/6h is a sixth of a millimetre times an hour
         hourly = units_factor(f"{per_hours[1]} hour-1", wanted)
         return hourly and (hourly[0] / int(per_hours[2]), hourly[1])
+
     registry = _registry()
     try:
         source, target = registry.Unit(_clean(given)), registry.Unit(_clean(wanted))
@@ -196,6 +202,7 @@ def units_factor(given: str, wanted: str) -> tuple[float, float] | None:
         one = registry.Quantity(1.0, source).to(target).magnitude
     except Exception:  # pint raises a dozen kinds, some not its own
         return None
+
     factor = float(f"{one - zero:.12g}")  # 274.15 - 273.15 is not 1 in binary
     return factor, float(zero)
 
@@ -278,6 +285,7 @@ def _check_daily(
     for dim in da.dims:
         if dim not in da.coords or da.sizes[dim] < 2 or da[dim].dtype != object:
             continue
+
         steps = np.diff(da[dim].values)
         days = (
             float(np.median([step.total_seconds() for step in steps])) / SECONDS_PER_DAY
@@ -303,6 +311,8 @@ def _infer(
         for units, fits in quantity.ranges.items()
         if np.isfinite(largest) and fits(smallest, largest)
     ]
+
+    # Values that fit one unit alone leave no doubt.
     if len(fitting) == 1:
         logger.warning(
             "%s: %s has no units; values %.4g..%.4g taken as %s",
@@ -313,6 +323,7 @@ def _infer(
             fitting[0],
         )
         return fitting[0]
+
     raise InputError(
         "the units are missing and the values could be in several",
         file=file,

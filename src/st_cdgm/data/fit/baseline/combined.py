@@ -169,6 +169,7 @@ def counterparts(
     mapping = dict(mapping or {})
     names = [channel.name for channel in channels]
     _check_map(mapping, [t.name for t in targets], names)
+
     surface = {i: c for i, c in enumerate(channels) if c.level is None}
     rows = {i: c.row for i, c in surface.items()}
     out = {}

@@ -79,9 +79,11 @@ def _block_means(field: FloatArray, factor: int) -> FloatArray:
         padded.shape[-1] // factor,
         factor,
     )
+
     finite = np.isfinite(blocks)
     count = finite.sum(axis=(3, 5))
     total = np.where(finite, blocks, 0.0).sum(axis=(3, 5))
+
     mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     for t, c in np.argwhere((count == 0).any(axis=(2, 3))):
         mean[t, c] = np.nan_to_num(fill_nearest(mean[t, c]))

@@ -192,17 +192,21 @@ class _Seasonal:
                 sums = [HarmonicSums(int(np.prod(shape))) for shape in shapes]
             for one, field in zip(sums, fields, strict=True):
                 one.add(season, field.reshape(len(field), -1))
+
         if not sums or not sums[0].days:
             raise InputError(
                 "no training days to fit a regression to",
                 expected="days in the training period",
                 remedy="check data.splits.train against the period of the files",
             )
+
+        # Harmonics of predictors and targets, in turn.
         enough = min(MIN_DAYS, (sums[0].days + 1) // 2)
         coarse = sums[0].solve(enough)
         variance = sums[0].variance(coarse).reshape(shapes[0])
         coarse = np.nan_to_num(coarse).reshape(-1, *shapes[0])
         fine = sums[1].solve(enough).astype(np.float32).reshape(-1, *shapes[1])
+
         known = np.isfinite(variance)
         channel = np.where(known, variance, 0).sum(axis=(1, 2), keepdims=True)
         channel = np.sqrt(channel / np.maximum(known.sum((1, 2), keepdims=True), 1))
@@ -259,11 +263,14 @@ def _components(season: _Seasonal, blocks: Blocks) -> FloatArray:
     width = min(size, _OVERSAMPLE * COMPONENTS)
     probe = None if exact else np.linalg.qr(rng.normal(size=(size, width)))[0]
     sketch = np.zeros((size, size if exact else width))
+
+    # Covariance of all days, or a sketch of it.
     total = 0.0
     for raw, part, _ in blocks():
         x = season.predictors(raw, part)
         total += float(np.square(x).sum())
         sketch += x.T @ (x if probe is None else x @ probe)
+
     value, vector = (
         np.linalg.eigh(sketch) if probe is None else _nystroem(sketch, probe)
     )
@@ -276,6 +283,8 @@ def _components(season: _Seasonal, blocks: Blocks) -> FloatArray:
             expected="predictors that change from day to day",
             remedy="check the predictors, or use baseline_strategy climatology",
         )
+
+    # As many components as explain the variance, or as there are.
     rank = int((value > 1e-9 * value[0]).sum())
     count = min(int(np.searchsorted(share, EXPLAINED)) + 1, rank)
     _LOGGER.debug("%d components explain %.4f", count, share[count - 1])
@@ -351,6 +360,7 @@ def _coefficients(
     count = len(components)
     project = (components * season.scale).reshape(count, -1).T.astype(np.float64)
     early, late = (_Sums(count, int(np.prod(shape))) for _ in range(2))
+
     border, start = season.days - int(_HELD_OUT * season.days), 0
     for raw, part, truth in blocks():
         score = season.predictors(raw, part) @ project
@@ -359,6 +369,8 @@ def _coefficients(
         early.add(score[:split], away[:split])
         late.add(score[split:], away[split:])
         start += len(raw)
+
+    # One penalty per target: the best on the days held out.
     everything = early + late
     out = np.empty((count, *shape), dtype=np.float32)
     cells = int(np.prod(shape[1:]))
@@ -367,6 +379,7 @@ def _coefficients(
         error = [late.error(early.solve(p, own), own) for p in _PENALTIES]
         best = float(_PENALTIES[int(np.argmin(error))])
         _LOGGER.debug("%s: penalty %.3g", name, best)
+
         fitted = everything.solve(best, own)
         fitted[:, everything.count[own] < max(season.enough, 1)] = np.nan
         narrow = fitted.astype(np.float32).reshape(count, *shape[1:])

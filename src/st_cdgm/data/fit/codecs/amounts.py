@@ -171,6 +171,7 @@ def check_precipitation_options(
             expected=", ".join(PRECIPITATION_CODECS),
             remedy="a codec of your own is chosen in data.codecs",
         )
+
     if not (math.isfinite(delta) and delta > 0):
         raise ConfigError(
             "the offset of log1p must be positive",
@@ -178,6 +179,7 @@ def check_precipitation_options(
             found=delta,
             expected="a number above 0, mm day-1",
         )
+
     if not 0 <= wet_threshold < MAX_PRECIPITATION:
         raise ConfigError(
             "the wet threshold is out of range",

@@ -140,6 +140,7 @@ class AmountCounts:
                 expected=f"at least {MIN_WET}",
                 remedy="lengthen the training period or use precipitation_codec sqrt",
             )
+
         share = float(np.clip(self.dry / (wet + self.dry), *_DRY_SHARES))
         first = float(ndtri(share))
         top = float(ndtri(share + (1 - share) * (1 - _TAIL / max(wet, 2 * _TAIL))))
@@ -148,6 +149,7 @@ class AmountCounts:
         roots = self._quantiles(np.clip(levels, 0, 1))
         roots[0] = np.sqrt(self.wet_threshold)
         scores, roots = _increasing(scores, roots, np.sqrt(self.largest))
+
         dry = -np.exp(-0.5 * first**2) / np.sqrt(2 * np.pi) / share
         return QuantileMap(
             roots=tuple(map(float, roots)), scores=tuple(map(float, scores)), dry=dry
@@ -172,9 +174,11 @@ def _increasing(
         if roots[i] - roots[kept[-1]] >= _SMALLEST_STEP:
             kept.append(i)
     scores, roots = scores[kept], roots[kept]
+
     if len(kept) < 2:  # one amount only
         scores = np.append(scores, scores[0] + 1.0)
         roots = np.append(roots, roots[0] + 1.0)
+
     reach = min(1.0, scores[-1] - scores[0])
     slope = (roots[-1] - np.interp(scores[-1] - reach, scores, roots)) / reach
     end = max(largest, roots[-1] + 1.0)

@@ -51,6 +51,7 @@ class _Geostrophic(Derived):
                 expected=f"latitudes beyond {EQUATOR_DEG:g} degrees",
                 remedy="use the wind itself (u, v)",
             )
+
         if near.any():
             logger.warning(
                 "%s: %s are missing within %g degrees of the equator (%.0f %% of the "
