@@ -20,8 +20,8 @@ RATCHETS = {
     "statements without a break": 30,
     "long functions without a comment": 86,
     "modules entered for one channel": 12,
-    "moves between modules for one channel": 27,
-    "moves between modules for a pipeline": 246,
+    "moves between modules for one channel": 28,
+    "moves between modules for a pipeline": 249,
 }
 
 

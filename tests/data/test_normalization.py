@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from st_cdgm.data.fit.moments import (
     Moments,
-    check_known,
     fill_missing,
     fill_missing_with_mask,
     fill_nearest,
@@ -19,7 +18,7 @@ from st_cdgm.data.fit.moments import (
 )
 from st_cdgm.data.fit.preprocessor import Preprocessor, rooted
 from st_cdgm.data.fit.robust import RobustMoments
-from st_cdgm.errors import ConfigError, InputError
+from st_cdgm.errors import ConfigError
 
 NAN = np.nan
 
@@ -121,14 +120,6 @@ def test_unknown_fill_strategy_is_refused():
     values = np.ones((2, 1, 2, 2), dtype=np.float32)
     with pytest.raises(ConfigError, match="nan_fill_strategy"):
         fill_missing(values, values[0], "guess")
-
-
-def test_a_variable_without_any_value_is_named():
-    values = np.zeros((3, 2, 2, 2), dtype=np.float32)
-    values[:, 1] = NAN
-    with pytest.raises(InputError, match="pr") as error:
-        check_known(values, ("tas", "pr"), file="hr.nc")
-    assert "hr.nc" in str(error.value)
 
 
 @pytest.mark.parametrize("strategy", ["zero", "mean", "interpolate"])

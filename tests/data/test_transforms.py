@@ -21,7 +21,7 @@ from st_cdgm.data.fit.codecs.function import FunctionCodec
 from st_cdgm.data.fit.codecs.quantile_map import AmountCounts
 from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.variables.fields import TargetVariable
-from st_cdgm.data.variables.kinds import temperature_rank
+from st_cdgm.data.variables.table import temperature_rank
 from st_cdgm.errors import ConfigError, InputError, OutputError
 
 PR = TargetVariable(name="pr", units="mm day-1")

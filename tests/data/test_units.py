@@ -9,9 +9,9 @@ from climate_files import field, times
 
 from st_cdgm.data.variables.table import QUANTITIES, quantity_of
 from st_cdgm.data.variables.units import (
-    canonical_conversion,
     canonical_units,
     check_plausible,
+    conversion,
     to_canonical,
     units_factor,
 )
@@ -97,7 +97,7 @@ def test_units_that_do_not_fit(name, units):
         repr(units),
     )
     assert canonical_units(name, {}) in facts["expected"]
-    assert canonical_conversion(units, quantity_of(name, {})) is None
+    assert conversion(units, quantity_of(name, {})) is None
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from st_cdgm.data.pipeline import NetCDFDataPipeline
 from st_cdgm.data.read.channels import select_channels
 from st_cdgm.data.time.daily import daily_method
 from st_cdgm.data.variables.fields import Channel, TargetVariable
-from st_cdgm.data.variables.kinds import temperature_rank
 from st_cdgm.data.variables.levels import level_in_name
 from st_cdgm.data.variables.limits import physical_limits
 from st_cdgm.data.variables.table import (
@@ -26,6 +25,7 @@ from st_cdgm.data.variables.table import (
     is_precipitation,
     quantity_of,
     synonyms,
+    temperature_rank,
     variable_of,
 )
 from st_cdgm.data.variables.units import canonical_units, to_canonical

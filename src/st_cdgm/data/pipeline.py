@@ -67,54 +67,20 @@ class NetCDFDataPipeline(PipelineViews):
         see :func:`st_cdgm.data.files.open.open_dataset`.
     static_path : str, Path, sequence of these, or xarray.Dataset, optional
         Fine fields without time.
-    seq_len : int
-        Days per window.
-    baseline_strategy : str
-        ``auto``, ``lr_interp``, ``climatology``, ``regression`` or ``hr_smoothing``.
-        The first guess. ``hr_smoothing`` needs the truth and is an oracle.
-    baseline_factor : int
-        Block side of ``hr_smoothing``; values below 1 count as 1.
     target_transform : {"log", "log1p"} or callable, optional
         Another way to choose the codec of precipitation: ``log1p`` with offset 1, or
         ``log`` with offset ``transform_epsilon``; the inverse follows by itself. A
         function from data set to data set encodes all targets instead of the codec.
     target_inverse_transform : callable, optional
         Needed with a function, and only then.
-    normalize : bool
-        Whether predictors are standardised.
-    lr_variables, hr_variables, static_variables : sequence of str, optional
-        What to read; all if None.
     means_path, stds_path : str or Path, optional
         Predictor statistics from files, one variable per channel; both or none.
     chunks : dict, optional
         Dask chunks while reading.
     transform_epsilon : float
         See ``target_transform``.
-    splits : SplitConfig, optional
-        Training, validation and test period.
-    baseline_map : mapping, optional
-        Target name to predictor channel.
-    normalization, residual_scaling : {"per_variable", "per_gridpoint"}
-        Scope of statistics.
-    precipitation_codec, precipitation_delta, wet_threshold, codecs
-        See :func:`st_cdgm.data.fit.codecs.choice.build_codec`.
-    lr_precipitation_root : bool
-        Whether precipitation predictors enter as their square root.
-    nan_fill_strategy : {"zero", "mean", "interpolate"}
-        How missing predictors and static values are filled.
-    memory : str or int
-        What may stay in memory, ``"4 GiB"`` or bytes. A longer record is read from the
-        files again and again, in blocks of days.
-    time_step : {"daily", "native"}
-        Whether shorter steps are made into days, by their cell_methods, or kept.
-    robust : bool
-        Whether predictors are standardised by median and interquartile range.
-    lr_derived : sequence of str
-        Predictors to derive, such as ``ug_850``; see
-        :func:`st_cdgm.data.read.derived.appending.add_derived`.
-    lr_coarsen : int
-        Block side over which predictors are averaged, for a perfect-model study in
-        which a fine model is its own coarse counterpart.
+    **others
+        As the attributes of the same names of :class:`DataConfig`.
 
     Attributes
     ----------
@@ -127,7 +93,7 @@ class NetCDFDataPipeline(PipelineViews):
     lr_dataset_raw, hr_dataset_raw, baseline_raw : xarray.Dataset
         Physical fields.
     lr_dataset_normalised, hr_prepared, baseline_prepared, residual_dataset
-        Standardised predictors, encoded targets and first guess, standardised residual
+        Standardised predictors, encoded targets and baseline, standardised residual
         (NaN where there is no truth).
 
     Raises

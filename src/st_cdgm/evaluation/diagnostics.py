@@ -39,7 +39,6 @@ from numpy.typing import NDArray
 
 from st_cdgm.data.time.calendar import ORIGIN
 from st_cdgm.data.variables.fields import TargetVariable
-from st_cdgm.data.variables.kinds import row_of
 from st_cdgm.data.variables.table import PRECIPITATION, TEMPERATURE
 from st_cdgm.evaluation.alignment import Aligned
 from st_cdgm.evaluation.metrics.spectra import Spectrum
@@ -87,7 +86,7 @@ def choose_cases(
     targets : sequence of TargetVariable
         The variables.
     """
-    rows = {t.name: row_of(t) for t in targets}
+    rows = {t.name: t.row for t in targets}
     kinds = {name: row and row.quantity for name, row in rows.items()}
     wet = [t for t in targets if kinds[t.name] is PRECIPITATION]
     warm = [t for t in targets if kinds[t.name] is TEMPERATURE]

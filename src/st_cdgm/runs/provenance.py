@@ -108,8 +108,8 @@ def checksums(files: Sequence[str], *, limit: int | None = None) -> dict[str, st
     A remote file is named by its size, entity tag and date instead. With ``limit``
     (bytes) a larger file is named by its size, and nothing is asked of a server.
     """
-    from st_cdgm.data.files.open import resolve_paths
-    from st_cdgm.data.files.remote import fingerprint, is_url, local_path
+    from st_cdgm.data.files.open import is_url, resolve_paths
+    from st_cdgm.data.files.remote import fingerprint, local_path
 
     found: dict[str, str] = {}
     for pattern in files:

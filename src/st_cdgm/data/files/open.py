@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 import uuid
 import warnings
 from collections.abc import Sequence
@@ -27,7 +28,6 @@ from st_cdgm.data.files.memory import from_memory
 from st_cdgm.data.files.remote import (
     RemoteStore,
     expand_url,
-    is_url,
     local_path,
     locate_url,
 )
@@ -38,6 +38,8 @@ from st_cdgm.errors import InputError, MissingFileError, MissingVariableError
 
 logger = logging.getLogger(__name__)
 Paths = str | Path | Sequence[str | Path] | xr.Dataset
+_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*(::|://)")
+_EATEN_SLASH = re.compile(r"^(https?|s3|gs|gcs|abfs|memory|ftp):/(?!/)")
 SHOWN = 8  # file names in a message
 NETCDF_ENDINGS = (".nc", ".nc4", ".cdf")
 # What readers call the short names of roles.
@@ -121,6 +123,25 @@ def open_located(
 def file_label(ds: xr.Dataset) -> str:
     """Name of the file or files behind a data set, for messages."""
     return str(ds.encoding.get("source", NO_FILE))
+
+
+def is_url(path: object) -> bool:
+    """Whether a path is a URL (``s3://...``, ``simplecache::http://...``).
+
+    Raises
+    ------
+    InputError
+        If it was a URL until ``pathlib.Path`` took one of its slashes.
+    """
+    text = str(path)
+    if _EATEN_SLASH.match(text):
+        raise InputError(
+            "a URL has lost a slash",
+            file=text,
+            expected="two slashes behind the protocol",
+            remedy="pass URLs as text, not as pathlib.Path",
+        )
+    return isinstance(path, str) and _URL.match(text) is not None
 
 
 def resolve_paths(paths: Paths, *, role: str = "input") -> list[Path]:

@@ -32,8 +32,6 @@ from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.outputs import temporary_name
 
 logger = logging.getLogger(__name__)
-_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*(::|://)")
-_EATEN_SLASH = re.compile(r"^(https?|s3|gs|gcs|abfs|memory|ftp):/(?!/)")
 _PATTERN = re.compile(r"[*\[]|\?(?!.*=)")
 
 
@@ -54,25 +52,6 @@ class RemoteStore:
     store: Any
     zarr_format: int
     consolidated: bool
-
-
-def is_url(path: object) -> bool:
-    """Whether a path is a URL (``s3://...``, ``simplecache::http://...``).
-
-    Raises
-    ------
-    InputError
-        If it was a URL until ``pathlib.Path`` took one of its slashes.
-    """
-    text = str(path)
-    if _EATEN_SLASH.match(text):
-        raise InputError(
-            "a URL has lost a slash",
-            file=text,
-            expected="two slashes behind the protocol",
-            remedy="pass URLs as text, not as pathlib.Path",
-        )
-    return isinstance(path, str) and _URL.match(text) is not None
 
 
 def local_path(url: str) -> Path | None:

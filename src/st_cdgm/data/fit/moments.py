@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from st_cdgm.errors import InputError, check_choice
+from st_cdgm.errors import check_choice
 from st_cdgm.typing import FloatArray
 
 Scope = Literal["per_variable", "per_gridpoint"]
@@ -71,9 +71,9 @@ class Moments:
             1; per cell it is at least a tenth of the channel's median; a cell that was
             never valid has mean 0 and std 1.
         """
-        check_choice("normalization", scope, get_args(Scope))
         if scope == "per_variable":
             return self._pooled()
+        check_choice("normalization", scope, get_args(Scope))
         known = self.count > 0
         count = np.maximum(self.count, 1)
         offset = self._sum / count
@@ -173,10 +173,11 @@ def fill_missing_with_mask(
     valid : ndarray
         True where the value was given, False where it was made up. Same shape, bool.
     """
+    if strategy not in get_args(FillStrategy):
+        check_choice("nan_fill_strategy", strategy, get_args(FillStrategy))
     finite = np.isfinite(values)
     if finite.all():
         return values, finite
-    check_choice("nan_fill_strategy", strategy, get_args(FillStrategy))
     neutral = np.broadcast_to(mean, values.shape[1:])
     out = np.where(finite, values, neutral).astype(np.float32)
     fields, known = out.reshape(-1, *out.shape[2:]), finite.reshape(-1, *out.shape[2:])
@@ -225,17 +226,3 @@ def _fill_with_nearest(
         at = np.nonzero(missing)
         source = index[0][at], index[1][at]
         fields[member[:, None], *at] = fields[member[:, None], *source]
-
-
-def check_known(values: FloatArray, names: tuple[str, ...], *, file: str) -> None:
-    """Raise InputError where a channel has no finite value. Shape ``(T, C, Y, X)``."""
-    empty = [not np.isfinite(values[:, c]).any() for c in range(values.shape[1])]
-    if any(empty):
-        raise InputError(
-            "a variable has no value in the training period",
-            file=file,
-            variable=", ".join(n for n, e in zip(names, empty, strict=True) if e),
-            found="only missing values",
-            expected="finite values on some training days",
-            remedy="leave the variable out or choose another training period",
-        )

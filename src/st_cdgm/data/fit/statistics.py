@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import torch
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -21,12 +22,12 @@ from st_cdgm.data.fit.moments import (
     fill_missing,
     moments,
 )
-from st_cdgm.data.fit.preprocessor import Preprocessor, as_tensor, rooted
+from st_cdgm.data.fit.preprocessor import Preprocessor, rooted
 from st_cdgm.data.fit.robust import RobustMoments
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.time.calendar import DAY
 from st_cdgm.data.variables.fields import Channel, TargetVariable
-from st_cdgm.data.variables.kinds import precipitation_channels
+from st_cdgm.data.variables.table import precipitation_channels
 from st_cdgm.errors import ConfigError, InputError, MissingVariableError
 from st_cdgm.typing import FloatArray
 
@@ -154,12 +155,12 @@ def _with_residual_statistics(
     """Return the draft with mean and spread of its encoded and scored residuals."""
     residual, score = Moments(draft.valid.shape), Moments(draft.valid.shape)
     for raw, season, truth in blocks():
-        baseline = as_tensor(draft.predict_baseline(raw, season, truth))
-        given = as_tensor(truth)
-        encoded, target = draft.codec.encode(baseline), draft.codec.encode(given)
-        difference = draft.codec.scored(target) - draft.codec.scored(encoded)
-        residual.add((target - encoded).numpy())
-        score.add(difference.numpy())
+        baseline = draft.predict_baseline(raw, season, truth)
+        both = draft.codec.encode(torch.from_numpy(np.concatenate([baseline, truth])))
+        scored = draft.codec.scored(both)
+        count = len(truth)
+        residual.add((both[count:] - both[:count]).numpy())
+        score.add((scored[count:] - scored[:count]).numpy())
     mean, std = residual.result(scope)
     _, score_std = score.result("per_variable")
     return replace(

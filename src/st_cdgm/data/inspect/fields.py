@@ -19,7 +19,7 @@ from st_cdgm.data.time.axis import iso
 from st_cdgm.data.variables.levels import level_of, level_values, vertical_name
 from st_cdgm.data.variables.limits import physical_limits
 from st_cdgm.data.variables.table import Quantity, quantity_of
-from st_cdgm.data.variables.units import canonical_conversion, canonical_units
+from st_cdgm.data.variables.units import canonical_units, conversion
 from st_cdgm.errors import InputError
 
 MOST_STEPS = 120  # steps whose arrangement is looked at
@@ -174,7 +174,7 @@ def _check_units(
         return
     if units is None:
         problems.append(f"no units (variable {name})")
-    elif canonical_conversion(str(units), quantity) is None:
+    elif conversion(str(units), quantity) is None:
         problems.append(
             f"units do not fit (variable {name}; found {units!r}, expected "
             f"something that converts to {quantity.units!r})"

@@ -59,7 +59,7 @@ class RangeWatch:
         hours = days.step_seconds / 3600
         probes = [_probe(variable) for variable in variables]
         self._limits = [
-            physical_limits(probe, hours)
+            physical_limits(probe, hours, row=variable.row)
             for probe, variable in zip(probes, variables, strict=True)
         ]
         self._told: set[str] = set()
@@ -202,21 +202,22 @@ class LazyCube:
             If the file breaks off, or, with ``check``, a variable has no finite value.
         """
         index = slice(None) if index is None else index
+        days = np.arange(self.values.shape[0])[index]
+        in_a_row = isinstance(index, slice) and index.step in (None, 1)
+        blocks = self._blocks if in_a_row and len(days) else None
         names = ", ".join(self.names)
         with readable(names, self.file):
-            read = self._read(index).astype(np.float32, copy=False)
+            if blocks is not None:
+                read = blocks.read(int(days[0]), int(days[-1]) + 1)
+            else:
+                read = np.asarray(self.values[index].values)
+        read = read.astype(np.float32, copy=False)
+
         for c, name in enumerate(self.names):
             if check and read.size and not np.isfinite(read[:, c]).any():
                 raise all_missing(name, self.file)
-        self._watch.look(read, np.arange(len(self.days))[index])
+        self._watch.look(read, days)
         return read
-
-    def _read(self, index: NDArray[Any] | slice) -> NDArray[Any]:
-        if isinstance(index, slice):
-            start, stop, step = index.indices(len(self.values))
-            if step == 1 and stop > start and self._blocks is not None:
-                return self._blocks.read(start, stop)
-        return np.asarray(self.values[index].values)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

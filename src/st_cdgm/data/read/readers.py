@@ -27,7 +27,7 @@ from st_cdgm.data.time.calendar import DAY, CalendarDays
 from st_cdgm.data.time.steps import time_steps
 from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.data.variables.levels import Fields, channel_name
-from st_cdgm.data.variables.table import quantity_of
+from st_cdgm.data.variables.table import quantity_of, variable_of
 from st_cdgm.data.variables.units import Role, check_plausible, to_canonical
 from st_cdgm.errors import InputError, MissingVariableError
 
@@ -95,7 +95,7 @@ def read_targets(
             long_name=da.attrs.get("long_name"),
             cell_methods=da.attrs.get("cell_methods"),
         )
-        vars(one)["quantity"] = channel.quantity
+        vars(one)["row"] = channel.row
         targets.append(one)
     return TargetCube(
         targets=tuple(targets),
@@ -149,13 +149,15 @@ def read_static(
     planes: list[NDArray[np.float32]] = []
     compared: tuple[Hashable, ...] = ()
     known = [quantity_of(name, ds[name].attrs) for name in names]
-    for name, quantity in zip(names, known, strict=True):
-        da = ds[name]
+    fields = [
+        to_canonical(ds[name], file=file, role="static", quantity=quantity)
+        for name, quantity in zip(names, known, strict=True)
+    ]
+    for name, da in zip(names, fields, strict=True):
         if da.dims != compared:  # fields on the same dimensions share their grid
             own = read_grid(ds, file=file, variable=name, located=opened.located)
             grid.check_same(own, file=file, role="static")
             compared = da.dims
-        da = to_canonical(da, file=file, role="static", quantity=quantity)
         if not da.size:
             raise all_missing(name, file)
         for label, plane in _static_planes(da, name, own, file=file):
@@ -237,24 +239,23 @@ def _common_grid(opened: OpenedData, fields: Fields) -> Grid:
 def _canonical(fields: Fields, file: str, role: Role) -> Fields:
     """Fields ``(time, y, x)`` in canonical units, and what they are."""
     names = [channel.name for channel, _ in fields]
-    known = [quantity_of(channel.name, da.attrs) for channel, da in fields]
+    rows = [variable_of(channel.name, da.attrs) for channel, da in fields]
+    known = [None if row is None else row.quantity for row in rows]
     planes = [
         to_canonical(da, file=file, role=role, name=name, quantity=quantity)
         for name, (_, da), quantity in zip(names, fields, known, strict=True)
     ]
 
     # Units that contradict some of the values are wrong.
-    some = [
-        _some_values(da, name, file) for name, da in zip(names, planes, strict=True)
-    ]
+    some = _some_values(planes, names, file)
     for name, da, quantity, values in zip(names, planes, known, some, strict=True):
         check_plausible(values, name, da.attrs, file=file, quantity=quantity)
 
     made: Fields = []
-    for (channel, _), da, quantity in zip(fields, planes, known, strict=True):
+    for (channel, _), da, row in zip(fields, planes, rows, strict=True):
         units, standard_name = da.attrs["units"], da.attrs.get("standard_name")
         one = replace(channel, units=str(units), standard_name=standard_name)
-        vars(one)["quantity"] = quantity  # told by all attributes of the file
+        vars(one)["row"] = row  # told by all attributes of the file
         made.append((one, da.astype(np.float32)))
     return made
 
@@ -276,22 +277,34 @@ def _drop_single(
     return da
 
 
-def _some_values(da: xr.DataArray, name: str, file: str) -> NDArray[Any]:
-    """Read the first, middle and last day; others only if they are empty."""
+def _some_values(
+    planes: list[xr.DataArray], names: list[str], file: str
+) -> list[NDArray[Any]]:
+    """Read the first, middle and last day; others only where they are empty."""
+    parts = []
+    for da in planes:
+        time, length = da.dims[0], da.sizes[da.dims[0]]
+        # One by one: a list of days would read whole chunks for each.
+        days = sorted({0, length // 2, length - 1})
+        parts.append([da.isel({time: slice(day, day + 1)}) for day in days])
+    with readable(", ".join(names), file):
+        values = [*map(np.concatenate, parts)]
+
+    return [
+        some if np.isfinite(some).any() else _any_values(da, name, file)
+        for some, da, name in zip(values, planes, names, strict=True)
+    ]
+
+
+def _any_values(da: xr.DataArray, name: str, file: str) -> NDArray[Any]:
+    """Read on until there is a value."""
     time, length = da.dims[0], da.sizes[da.dims[0]]
-    # One by one: a list of days would read whole chunks for each.
-    days = sorted({0, length // 2, length - 1})
-    parts = [da.isel({time: slice(day, day + 1)}) for day in days]
-    with readable(name, file):
-        values = np.concatenate(parts)
     for start in range(0, length, DAYS_AT_ONCE):
-        if np.isfinite(values).any():
-            return values
         part = da.isel({time: slice(start, start + DAYS_AT_ONCE)})
         values = _values(part, name, file)
-    if not np.isfinite(values).any():
-        raise all_missing(name, file)
-    return values
+        if np.isfinite(values).any():
+            return values
+    raise all_missing(name, file)
 
 
 def _values(da: xr.DataArray, name: str, file: str) -> NDArray[Any]:

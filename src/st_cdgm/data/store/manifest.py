@@ -21,9 +21,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from st_cdgm._version import __version__
-from st_cdgm.data.files.open import resolve_paths
+from st_cdgm.data.files.open import is_url, resolve_paths
 from st_cdgm.data.files.remote import fingerprint as remote_version
-from st_cdgm.data.files.remote import is_url
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.store.manifest_check import (
     REMEDY,

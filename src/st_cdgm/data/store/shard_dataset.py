@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset
 
-from st_cdgm.data.files.remote import is_url
+from st_cdgm.data.files.open import is_url
 from st_cdgm.data.store.manifest import METADATA, check_files
 from st_cdgm.data.store.shard_names import (
     check_complete,

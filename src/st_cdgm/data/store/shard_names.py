@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from st_cdgm.data.files.remote import is_url
+from st_cdgm.data.files.open import is_url
 from st_cdgm.data.store.manifest import METADATA, read_metadata
 from st_cdgm.errors import InputError, MissingFileError
 

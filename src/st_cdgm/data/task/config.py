@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from st_cdgm import registry
-from st_cdgm.data.files.remote import is_url
+from st_cdgm.data.files.open import is_url
 from st_cdgm.data.fit.baseline.combined import strategies
 from st_cdgm.data.fit.codecs.amounts import check_precipitation_options
 from st_cdgm.data.fit.moments import FillStrategy, Scope

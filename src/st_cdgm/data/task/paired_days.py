@@ -117,7 +117,7 @@ def pair_days(
         "of_hr": of_hr,
     }
     pairs = PairedDays(**found)
-    if 4 * sum(pairs.cells_per_day) * len(pairs.days) > memory:
+    if 4 * sum(pairs.cells_per_day) * len(of_lr) > memory:
         return pairs
     truth = pairs.hr.load(of_hr)
     return PairedDays(

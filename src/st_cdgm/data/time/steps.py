@@ -34,7 +34,7 @@ from st_cdgm.data.time.daily import (
     daily_method,
 )
 from st_cdgm.data.time.running_totals import check_no_totals
-from st_cdgm.data.variables.table import quantity_of
+from st_cdgm.data.variables.table import PRECIPITATION, quantity_of
 from st_cdgm.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -128,8 +128,7 @@ class TimeSteps:
 
     def _method(self, da: xr.DataArray, name: str) -> DailyMethod:
         method = daily_method(name, da.attrs, time=self.time, file=self.file)
-        quantity = quantity_of(name, da.attrs)
-        if quantity is not None and quantity.key == "precipitation":
+        if quantity_of(name, da.attrs) is PRECIPITATION:
             return "mean" if method == "sum" else method
         if method == "sum":
             self._check_apart(name)
@@ -137,9 +136,8 @@ class TimeSteps:
 
     def _check_units(self, da: xr.DataArray, name: str) -> None:
         """Refuse precipitation without units: it could be a rate or an amount."""
-        quantity = quantity_of(name, da.attrs)
         given = str(da.attrs.get("units", "")).strip()
-        if quantity is None or quantity.key != "precipitation" or given:
+        if given or quantity_of(name, da.attrs) is not PRECIPITATION:
             return
         raise InputError(
             "the units of precipitation over steps shorter than a day are missing",

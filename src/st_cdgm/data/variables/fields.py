@@ -3,22 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-from st_cdgm.data.variables.table import Quantity, quantity_of
-
-
-class Named:
-    """What predictors and targets share: a name, and what it stands for."""
-
-    name: str
-    standard_name: str | None
-
-    @cached_property
-    def quantity(self) -> Quantity | None:
-        """The physical quantity, by standard name or name; None if not known."""
-        return quantity_of(self.name, {"standard_name": self.standard_name or ""})
+from st_cdgm.data.variables.table import Named
 
 
 @dataclass(frozen=True, kw_only=True)

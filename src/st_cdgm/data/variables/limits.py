@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -13,9 +13,10 @@ from st_cdgm.data.variables.table import (
     PRECIPITATION,
     PRESSURE,
     Quantity,
+    Variable,
     variable_of,
 )
-from st_cdgm.data.variables.units import canonical_conversion, units_factor
+from st_cdgm.data.variables.units import conversion, units_factor
 
 NEGATIVE_RAIN = -1e-2  # mm day-1; models leave tiny negative amounts
 # Envelope of observed point rainfall, 422 D^0.475 mm in D hours (Jennings, 1950,
@@ -24,7 +25,10 @@ _RAIN_FACTOR, _RAIN_POWER = 450.0, 0.475
 
 
 def physical_limits(
-    da: xr.DataArray, step_hours: float | None
+    da: xr.DataArray,
+    step_hours: float | None,
+    *,
+    row: Variable | None | Literal["ask"] = "ask",
 ) -> tuple[float, float] | None:
     """Return the lowest and highest value that can be true, in the units of the file.
 
@@ -34,6 +38,8 @@ def physical_limits(
         A field with its attributes; its values are not read.
     step_hours : float or None
         Length of a time step; 24 where it is not known.
+    row : Variable or None, optional
+        What the field is, where that has been found; else it is asked for by name.
 
     Returns
     -------
@@ -41,14 +47,15 @@ def physical_limits(
         None for a quantity that is not known, or units that do not fit it.
     """
     name = str(da.name)
-    row = variable_of(name, da.attrs)
+    if row == "ask":
+        row = variable_of(name, da.attrs)
     if row is None or row.quantity is None:
         return None
     if row.quantity is PRECIPITATION:
         return _rain_limits(da, step_hours or 24.0)
     if row.quantity is PRESSURE and level_of(name, da)[1] is not None:
         return None
-    low, high = row.limits or (-np.inf, np.inf)
+    low, high = row.own_limits or row.quantity.limits or (-np.inf, np.inf)
     return _in_file_units(da.attrs, row.quantity, low, high)
 
 
@@ -67,7 +74,9 @@ def _in_file_units(
     attrs: Mapping[Any, Any], quantity: Quantity, low: float, high: float
 ) -> tuple[float, float] | None:
     units = str(attrs.get("units", "")).strip()
-    found = canonical_conversion(units, quantity) if units else None
+    if units == quantity.units:
+        return low, high
+    found = conversion(units, quantity) if units else None
     if found is None:
         return None
     factor, offset = found

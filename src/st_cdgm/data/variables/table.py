@@ -6,11 +6,14 @@ it alone. A row is a `Variable`; rows of one physical `Quantity` share its units
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
+_LOGGER = logging.getLogger(__name__)
 Limits = tuple[float, float]
 Colours = Literal["precipitation", "temperature", "other"]
 
@@ -89,14 +92,9 @@ class Variable:
     own_limits: Limits | None = None
 
     @property
-    def limits(self) -> Limits | None:
-        """Between what every value lies, canonical units."""
-        return self.own_limits or (self.quantity.limits if self.quantity else None)
-
-    @property
     def daily(self) -> Literal["minimum", "mean", "maximum"]:
         """What makes a day of shorter steps; amounts, by their units, are summed."""
-        return "mean" if self.rank is None else STATISTICS[self.rank]
+        return "mean" if self.rank is None else _STATISTICS[self.rank]
 
 
 def _within(low: float, high: float) -> Callable[[float, float], bool]:
@@ -205,8 +203,8 @@ QUANTITIES = (
 
 _NEAR_SURFACE = (170.0, 340.0)  # -89 to 57 degC were measured 2 m above ground
 _SEA_LEVEL = (8.3e4, 1.11e5)  # 870 and 1085 hPa were measured
-STATISTICS: tuple[Literal["minimum", "mean", "maximum"], ...]
-STATISTICS = ("minimum", "mean", "maximum")
+_STATISTICS: tuple[Literal["minimum", "mean", "maximum"], ...]
+_STATISTICS = ("minimum", "mean", "maximum")
 _2M: dict[str, Any] = {"surface": True, "own_limits": _NEAR_SURFACE}
 _SURFACE: dict[str, Any] = {"surface": True}
 VARIABLES = (
@@ -308,7 +306,7 @@ def variable_of(name: str, attrs: Mapping[Any, Any]) -> Variable | None:
     Differences (ranges, anomalies, standard deviations) have no row: an offset between
     units must not be applied to them, nor are they ordered or positive.
     """
-    if _NO_VALUE.search(str(attrs.get("cell_methods", ""))):
+    if _NO_VALUE.search(str(attrs.get("cell_methods") or "")):
         return None
     if name.lower().endswith(("_std", "_sd", "_var", "_anom", "_range")):
         return None
@@ -323,6 +321,30 @@ def variable_of(name: str, attrs: Mapping[Any, Any]) -> Variable | None:
         return None if _CHANGE.search(standard_name) or len(word) < 2 else named
 
     return named if named is not None and _agree(named, declared) else declared
+
+
+class Named:
+    """What predictors and targets share: a name, and what it stands for."""
+
+    name: str
+    units: str
+    standard_name: str | None
+    cell_methods: str | None = None
+
+    @cached_property
+    def row(self) -> Variable | None:
+        """Its row of the table; a reader sets it, by all attributes of the file."""
+        attrs = {"standard_name": self.standard_name, "cell_methods": self.cell_methods}
+        return variable_of(self.name, attrs)
+
+    @property
+    def quantity(self) -> Quantity | None:
+        """The physical quantity, None if not known."""
+        return None if self.row is None else self.row.quantity
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the row: there is one in every process."""
+        return {key: value for key, value in vars(self).items() if key != "row"}
 
 
 def quantity_of(name: str, attrs: Mapping[Any, Any]) -> Quantity | None:
@@ -350,6 +372,54 @@ def is_surface(name: str) -> bool:
 def is_precipitation(name: str, standard_name: str | None) -> bool:
     """Whether a variable is precipitation, which is never negative."""
     return quantity_of(name, {"standard_name": standard_name}) is PRECIPITATION
+
+
+def precipitation_channels(
+    variables: Sequence[Named],
+) -> tuple[int, ...]:
+    """Return the indices of targets or predictors that are precipitation."""
+    return tuple(
+        i for i, v in enumerate(variables) if is_precipitation(v.name, v.standard_name)
+    )
+
+
+def temperature_rank(target: Named) -> int | None:
+    """Return 0, 1 or 2 for a daily minimum, mean or maximum temperature, else None.
+
+    The name decides between minimum and maximum. Where it names neither, the statistic
+    over time in ``cell_methods`` does; without one, ``tas`` and its synonyms are means.
+    """
+    row = target.row
+    if row is None or row.quantity is not TEMPERATURE or row.rank in (0, 2):
+        return None if row is None else row.rank
+    if row.rank is None and target.standard_name != "air_temperature":
+        return None
+
+    over_time = re.search(r"\btime: (\w+)", target.cell_methods or "")
+    if over_time and over_time[1] in _STATISTICS:
+        return _STATISTICS.index(over_time[1])
+    return row.rank
+
+
+def ordered_temperatures(targets: Sequence[Named]) -> tuple[int, ...]:
+    """Return the channels of ordered temperatures, coldest first, or nothing.
+
+    Two or three of daily minimum, mean and maximum, in the same units.
+    """
+    found = [
+        (r, i) for i, t in enumerate(targets) if (r := temperature_rank(t)) is not None
+    ]
+    ranks = [rank for rank, _ in found]
+    if len(found) < 2:
+        return ()
+    units = {targets[i].units for _, i in found}
+    if len(set(ranks)) < len(ranks) or len(units) > 1:
+        names = ", ".join(targets[i].name for _, i in found)
+        _LOGGER.warning(
+            "temperatures %s are not ordered: same statistic or units differ", names
+        )
+        return ()
+    return tuple(i for _, i in sorted(found))
 
 
 def _by_name(name: str) -> Variable | None:

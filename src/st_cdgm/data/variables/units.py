@@ -250,11 +250,8 @@ def _conversion(
     )
 
 
-def canonical_conversion(given: str, quantity: Quantity) -> tuple[float, float] | None:
-    """Factor and offset to the canonical units of a quantity, None if there are none.
-
-    Unlike :func:`units_factor` it knows constants, such as the density of water.
-    """
+def conversion(given: str, quantity: Quantity) -> tuple[float, float] | None:
+    """Factor and offset to the canonical units of a quantity, None if there is none."""
     return units_factor(given, quantity.units) or _by_physics(given, quantity)
 
 

@@ -21,10 +21,9 @@ from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.moments import Blocks
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.variables.fields import Channel, TargetVariable
-from st_cdgm.data.variables.kinds import (
+from st_cdgm.data.variables.table import (
     ordered_temperatures,
     precipitation_channels,
-    row_of,
 )
 from st_cdgm.errors import MissingVariableError, check_choice
 from st_cdgm.typing import FloatArray, State
@@ -94,13 +93,13 @@ class CombinedBaseline(Baseline):
         self, lr: FloatArray, season: FloatArray, truth: FloatArray | None = None
     ) -> FloatArray:
         """Return the parts, put together; see :meth:`Baseline.predict`."""
+        order = np.argsort([c for _, channels in self.parts for c in channels])
         pieces = [
             part.predict(
                 lr, season, None if truth is None else truth[:, list(channels)]
             )
             for part, channels in self.parts
         ]
-        order = np.argsort([c for _, channels in self.parts for c in channels])
         out = np.concatenate(pieces, axis=1)[:, order]
         for channel in self.precipitation:
             np.maximum(out[:, channel], 0.0, out=out[:, channel])
@@ -172,10 +171,10 @@ def counterparts(
     _check_map(mapping, [t.name for t in targets], names)
 
     surface = {i: c for i, c in enumerate(channels) if c.level is None}
-    rows = {i: row_of(c) for i, c in surface.items()}
+    rows = {i: c.row for i, c in surface.items()}
     out = {}
     for target in targets:
-        row = row_of(target)
+        row = target.row
         equal = [i for i, c in surface.items() if c.name == target.name]
         alike = [i for i in surface if row is not None and rows[i] is row]
         same = [

@@ -65,8 +65,8 @@ class LrInterpBaseline(Baseline):
         """Return the interpolated counterparts; see :meth:`Baseline.predict`."""
         del season, truth
         used = sorted(set(self.source))
-        fine = self.to_fine.apply(lr[:, used])
         order = [used.index(i) for i in self.source]
+        fine = self.to_fine.apply(lr[:, used])
         factor, offset = np.asarray(self.convert, dtype=np.float32).T[..., None, None]
         return np.asarray(fine[:, order] * factor + offset, dtype=np.float32)
 

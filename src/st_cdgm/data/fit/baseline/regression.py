@@ -18,7 +18,7 @@ from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.harmonics import HarmonicSums, from_harmonics
 from st_cdgm.data.fit.moments import Blocks, fill_nearest
 from st_cdgm.data.fit.ridge import solve_ridge
-from st_cdgm.data.variables.kinds import precipitation_channels
+from st_cdgm.data.variables.table import precipitation_channels
 from st_cdgm.errors import InputError
 from st_cdgm.registry import register
 from st_cdgm.typing import FloatArray, Floats

@@ -14,7 +14,7 @@ from st_cdgm.data.fit.codecs.contract import CodecOptions
 from st_cdgm.data.fit.codecs.target import CodecPart, TargetCodec
 from st_cdgm.data.fit.moments import Blocks
 from st_cdgm.data.variables.fields import TargetVariable
-from st_cdgm.data.variables.kinds import ordered_temperatures, row_of
+from st_cdgm.data.variables.table import ordered_temperatures
 from st_cdgm.errors import ConfigError
 from st_cdgm.typing import FloatArray
 
@@ -100,7 +100,7 @@ def _chosen(
 
 def _default(target: TargetVariable, precipitation: str) -> str:
     """Return the codec that the table of variables names."""
-    row = row_of(target)
+    row = target.row
     if row is None or row.quantity is None:
         _LOGGER.warning(
             "the target %s is no variable that is known here, so it is encoded as it "

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from st_cdgm.data.fit.codecs.contract import Codec, CodecOptions
 from st_cdgm.data.variables.fields import TargetVariable
-from st_cdgm.data.variables.kinds import ordered_temperatures
+from st_cdgm.data.variables.table import ordered_temperatures
 from st_cdgm.errors import ConfigError
 from st_cdgm.registry import register
 
