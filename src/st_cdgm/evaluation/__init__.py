@@ -15,13 +15,18 @@ if TYPE_CHECKING:
     )
     from st_cdgm.evaluation.report.build import build_report
     from st_cdgm.evaluation.report.plots import plot_dag_heatmap
-    from st_cdgm.evaluation.scorecard import Scorecard, evaluate_ensembles
+    from st_cdgm.evaluation.scorecard import (
+        Scorecard,
+        evaluate_ensembles,
+        evaluate_files,
+    )
 
 __all__ = [
     "Scorecard",
     "build_report",
     "compute_structural_hamming_distance",
     "evaluate_ensembles",
+    "evaluate_files",
     "export_dag",
     "export_dag_to_csv",
     "export_dag_to_json",
@@ -33,6 +38,7 @@ _HOME = {
     "build_report": "st_cdgm.evaluation.report.build",
     "compute_structural_hamming_distance": "st_cdgm.evaluation.graph.dag",
     "evaluate_ensembles": "st_cdgm.evaluation.scorecard",
+    "evaluate_files": "st_cdgm.evaluation.scorecard",
     "export_dag": "st_cdgm.evaluation.graph.dag",
     "export_dag_to_csv": "st_cdgm.evaluation.graph.dag",
     "export_dag_to_json": "st_cdgm.evaluation.graph.dag",
