@@ -5,9 +5,13 @@ from __future__ import annotations
 import io
 import math
 
+import numpy as np
 import pandas as pd
+import xarray as xr
 from rich.console import Console
+from typer.testing import CliRunner
 
+from st_cdgm.cli.main import app
 from st_cdgm.evaluation.gains import Gain
 from st_cdgm.evaluation.scorecard import COLUMNS, Scorecard
 from st_cdgm.runs.score_table import scorecard_table
@@ -63,3 +67,38 @@ def test_gains_follow_the_table_line_by_line():
     out = io.StringIO()
     Console(file=out, width=120).print(scorecard_table(card, "rmse"))
     assert "best reference" not in out.getvalue()
+
+
+def test_evaluate_names_the_file_and_says_what_is_left_out(tmp_path):
+    values = np.random.default_rng(0).normal(size=(4, 3, 3)).astype(np.float32)
+    ds = xr.Dataset(
+        {"tas": (("time", "lat", "lon"), values, {"units": "degC"})},
+        coords={
+            "time": xr.date_range("2001-01-01", periods=4, use_cftime=True),
+            "lat": [40.0, 41.0, 42.0],
+            "lon": [0.0, 1.0, 2.0],
+        },
+    )
+    ds.to_netcdf(tmp_path / "observed.nc")
+    ds.tas[:, 2, 2] = np.nan
+    ds.tas[:] += 1.0
+    ds.to_netcdf(tmp_path / "my_winter.nc")
+
+    def evaluate(*more):
+        files = ("--prediction", tmp_path / "my_winter.nc")
+        files += ("--truth", tmp_path / "observed.nc", "--output", tmp_path / "out")
+        return CliRunner().invoke(app, ["evaluate", *map(str, (*files, *more))])
+
+    result = evaluate()
+    assert result.exit_code == 0, result.output
+    assert "my_winter" in result.stdout
+    assert "st-cdgm" not in result.stdout.split("Scores:")[0]
+    assert "left out 1 within 42..42 N, 2..2 E, missing in my_winter" in result.stdout
+    for mask, word in (
+        ("truth", "not finite"),
+        ("strict", "not finite"),
+        ("x", "mask"),
+    ):
+        refused = evaluate("--mask", mask)
+        assert refused.exit_code == 2
+        assert word in refused.stderr

@@ -169,6 +169,24 @@ def test_on_the_models_grid_nothing_changes(prep, tiny_files, regrid):
     np.testing.assert_array_equal(again.cube.load(), opened.cube.load())
 
 
+def test_a_curvilinear_file_goes_by_its_nearest_cells(prep):
+    ds = made(*HALF).rename(lat="y", lon="x")
+    lat, lon = np.meshgrid(*HALF, indexing="ij")
+    ds = ds.drop_vars(["y", "x"]).assign_coords(
+        lat=(("y", "x"), lat + 1e-3 * lon, {"standard_name": "latitude"}),
+        lon=(("y", "x"), lon, {"standard_name": "longitude"}),
+    )
+    opened = open_predictors(prep, ds)
+    assert opened.regridding.startswith("inverse distance of 4 cells, from 17 x 21")
+    found = temperature(prep, ds)
+    np.testing.assert_allclose(found, linear(LAT[:, None], LON), atol=0.01)
+    with pytest.raises(GridMismatchError, match="one is regular and the other is not"):
+        open_predictors(prep, ds, regrid="conservative")
+    with pytest.raises(GridMismatchError, match="does not cover") as caught:
+        open_predictors(prep, ds.isel(x=slice(0, 15)))
+    assert "4 of 20 cells of the model not covered" in caught.value.facts["found"]
+
+
 # -- What is refused -------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -48,8 +49,9 @@ def on_grid(
         The one wanted. Where the cube is on it, the cube itself comes back; where it
         has the same cells in another order, they are put in order.
     method : {"auto", "bilinear", "conservative", "none"}
-        ``bilinear`` between cell centres (``auto`` as well), ``conservative`` means
-        over the area of cells, ``none`` refuses another grid.
+        ``bilinear`` between cell centres (``auto`` as well; by distance from the four
+        nearest cells of a curvilinear grid), ``conservative`` means over the area of
+        cells, ``none`` refuses another grid.
 
     Returns
     -------
@@ -72,14 +74,14 @@ def on_grid(
         grid.check_same(cube.grid, file=cube.file, role="predictor")
     _check_covered(cube, grid, whole_cells=method == "conservative")
 
-    name = "conservative" if method == "conservative" else "bilinear"
-    text = f"{name}, from {cube.grid} to {grid}"
-    change = (
-        ConservativeRegridder(cube.grid, grid).apply
-        if name == "conservative"
-        else interpolation(cube.grid, grid).apply
-    )
-    return map_fields(cube, grid, change), text
+    change: Callable[[NDArray[Any]], NDArray[Any]]
+    if method == "conservative":
+        name, change = method, ConservativeRegridder(cube.grid, grid).apply
+    else:
+        # Between curvilinear cells there is no bilinear interpolation.
+        name = "bilinear" if cube.grid.regular else "inverse distance of 4 cells"
+        change = interpolation(cube.grid, grid).apply
+    return map_fields(cube, grid, change), f"{name}, from {cube.grid} to {grid}"
 
 
 def _in_order(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,24 +29,33 @@ def same_cells_order(grid: Grid, other: Grid) -> Order | None:
         return None
 
     if grid.regular:
-        rows = _positions(other.lat[None, :] - grid.lat[:, None])
-        off = other.lon[None, :] - grid.lon[:, None]
-        columns = _positions((off + 180.0) % 360.0 - 180.0)
+        rows = _positions(grid.lat, other.lat)
+        columns = _positions(grid.lon, other.lon)
         return None if rows is None or columns is None else (rows, columns)
 
     rows, columns = (np.arange(count) for count in grid.shape)
     for turned in product((rows, rows[::-1]), (columns, columns[::-1])):
         lat, lon = other.lat[np.ix_(*turned)], other.lon[np.ix_(*turned)]
-        off = (lon - grid.lon + 180.0) % 360.0 - 180.0
-        if max(np.abs(lat - grid.lat).max(), np.abs(off).max()) <= SAME_DEG:
+        if (_apart(lat, grid.lat) <= SAME_DEG).all() and (
+            _apart(lon, grid.lon) <= SAME_DEG
+        ).all():
             return turned
     return None
 
 
-def _positions(off: Floats) -> NDArray[np.int64] | None:
-    """Return where each cell of an axis is on another; None unless all are there."""
-    away = np.abs(off)
-    nearest = away.argmin(axis=1)
-    found = away[np.arange(len(away)), nearest] <= SAME_DEG
-    whole = found.all() and len(np.unique(nearest)) == len(nearest)
-    return nearest.astype(np.int64) if whole else None
+def _positions(wanted: Floats, given: Floats) -> NDArray[np.int64] | None:
+    """Return where each cell of an axis is on another; None unless all are there.
+
+    The other may begin elsewhere on the circle, and run the other way.
+    """
+    start = int(_apart(given, wanted[:1]).argmin())
+    for step in (1, -1):
+        index = (start + step * np.arange(len(wanted))) % len(given)
+        if (_apart(given[index], wanted) <= SAME_DEG).all():
+            return index.astype(np.int64)
+    return None
+
+
+def _apart(one: Floats, other: Floats) -> Floats:
+    """Return the degrees between angles."""
+    return cast("Floats", np.abs((one - other + 180.0) % 360.0 - 180.0))
