@@ -123,6 +123,7 @@ def plot_spectra(
         ticks = doubled[(low <= doubled) & (doubled <= high)].tolist()
         lower.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
         lower.xaxis.set_minor_locator(NullLocator())
+
         low, high = lower.get_ylim()
         lower.set_ylim(min(low, 0.5), max(high, 2.0))
         lower.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
