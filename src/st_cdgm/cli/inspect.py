@@ -9,7 +9,7 @@ import typer
 
 from st_cdgm.cli._options import session
 from st_cdgm.runs.console import start_logging
-from st_cdgm.runs.inspection import inspect_files, show_fit, show_pair
+from st_cdgm.runs.inspection import inspect_files, predictor_report, show_fit, show_pair
 
 EXIT_UNUSABLE = 2
 
@@ -68,8 +68,6 @@ def inspect(
             show_pair(paired)
 
     if checkpoint is not None and files and not code:
-        from st_cdgm.runs.predictor_files import predictor_report
-
         fit = predictor_report(checkpoint, files)
         content["checkpoint"] = fit.to_dict()
         code = EXIT_UNUSABLE if fit.problems else 0

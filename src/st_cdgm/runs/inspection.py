@@ -252,6 +252,20 @@ def _correlation(value: float | None) -> str:
 # -- Files and a model -----------------------------------------------------------------
 
 
+def predictor_report(checkpoint: Path, files: Sequence[str]) -> PredictorReport:
+    """Return what `st-cdgm downscale` would say of files, taken together.
+
+    Raises
+    ------
+    InputError
+        The checkpoint or a file cannot be read.
+    """
+    from st_cdgm.checkpoint.directory import load_checkpoint
+    from st_cdgm.data.task.predictor_check import check_predictors
+
+    return check_predictors(load_checkpoint(checkpoint).preprocessor, list(files))
+
+
 def show_fit(report: PredictorReport, checkpoint: Path | None) -> None:
     """Print whether a model can downscale the files, and how."""
     if report.problems:
