@@ -16,13 +16,12 @@ import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
-from st_cdgm.inference.checks import check_netcdf_name
 from tests.cli.test_bad_input import below, call, downscale, facts_of, train
 
 from st_cdgm.cli.main import EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED
 from st_cdgm.data.time.periods import check_dates
 from st_cdgm.errors import ConfigError, OutputError
-from st_cdgm.inference.writer import EnsembleWriter
+from st_cdgm.inference.writer import EnsembleWriter, check_netcdf_name
 from st_cdgm.outputs import digest
 from st_cdgm.runs import console, provenance
 from st_cdgm.runs.console import Session, TrainingWatch

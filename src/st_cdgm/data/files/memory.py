@@ -44,7 +44,9 @@ def from_memory(ds: xr.Dataset) -> tuple[xr.Dataset, Located]:
             remedy="mend the time units or calendar",
         ) from error
     if ds.encoding.get("source") and not ds.chunks:
-        made = made.chunk("auto")  # opened without dask: stay lazy
+        # Opened without dask: stay lazy. Dates are objects, whose size nobody knows.
+        fields = {n: v for n, v in made.data_vars.items() if not v.dtype.hasobject}
+        made = made.assign({name: v.chunk("auto") for name, v in fields.items()})
     for name, variable in ds.variables.items():
         if variable.dtype.kind == "M" and not bool(variable.isnull().any()):
             made[name] = (variable.dims, _cftime(variable), variable.attrs)
