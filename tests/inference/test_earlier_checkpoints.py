@@ -1,8 +1,8 @@
 """Checkpoints that earlier versions wrote give what they gave.
 
-``tests/earlier/checkpoint`` was written by commit 6ab0c8d (format 1, codec state without
-names), after two epochs on the toy climate; ``ensemble.npz`` is what that version made of
-six days of it.
+``tests/earlier/checkpoint`` was written by commit 6ab0c8d (format 1, codec state
+without names), after two epochs on the toy climate; ``ensemble.npz`` is what that
+version made of six days of it.
 """
 
 from __future__ import annotations
