@@ -11,12 +11,13 @@ import numpy as np
 
 from st_cdgm.data.time.calendar import DAY, CalendarDays
 from st_cdgm.data.time.periods import period_days, split_bounds
-from st_cdgm.errors import ConfigError, InputError
+from st_cdgm.errors import ConfigError, InputError, check_between, check_least
 from st_cdgm.typing import Indices
 
 logger = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")
 SplitKind = Literal["none", "periods", "years", "folds"]
+_SECTION = "data.splits."
 MIN_FOLDS = 3  # one block to test, one to validate, the rest to train
 
 
@@ -97,22 +98,12 @@ class SplitConfig:
     def check(self) -> None:
         """Raise ConfigError unless the splits are whole, in order and disjoint."""
         kind = self.kind()
-        _require(
-            self.embargo_days >= 0,
-            "a negative embargo",
-            "embargo_days",
-            self.embargo_days,
-            "0 or more days",
-        )
-        _require(
-            1 <= self.season_start_month <= 12,
-            "no month",
-            "season_start_month",
-            self.season_start_month,
-            "1 to 12",
-        )
+        month = self.season_start_month
+        check_least("embargo_days", self.embargo_days, 0, section=_SECTION)
+        check_between("season_start_month", month, 1, 12, section=_SECTION)
         if kind == "folds":
-            self._check_folds()
+            check_least("folds", self.folds, MIN_FOLDS, section=_SECTION)
+            check_between("fold", self.fold, 0, self.folds - 1, section=_SECTION)
         elif kind == "years":
             self._check_years()
         else:
@@ -162,40 +153,23 @@ class SplitConfig:
                 )
 
     def _check_years(self) -> None:
-        _require(
-            bool(self.train_years),
-            "the training years are missing",
-            "train_years",
-            [],
-            "a list of years, e.g. [1991, 1992]",
-        )
+        if not self.train_years:
+            raise ConfigError(
+                "the training years are missing",
+                variable="data.splits.train_years",
+                expected="a list of years, e.g. [1991, 1992]",
+            )
         owner: dict[int, str] = {}
         for name in SPLITS:
             for year in getattr(self, f"{name}_years"):
-                _require(
-                    year not in owner,
-                    "a year is listed twice",
-                    f"{name}_years",
-                    f"{year} in {owner.get(year)}_years and {name}_years",
-                    "every year in one list, once",
-                )
+                if year in owner:
+                    raise ConfigError(
+                        "a year is listed twice",
+                        variable=f"data.splits.{name}_years",
+                        found=f"{year} in {owner[year]}_years and {name}_years",
+                        expected="every year in one list, once",
+                    )
                 owner[year] = name
-
-    def _check_folds(self) -> None:
-        _require(
-            self.folds >= MIN_FOLDS,
-            "too few folds",
-            "folds",
-            self.folds,
-            f"{MIN_FOLDS} or more: to test, to validate, to train",
-        )
-        _require(
-            0 <= self.fold < self.folds,
-            "no such fold",
-            "fold",
-            self.fold,
-            f"0 to {self.folds - 1}",
-        )
 
     def _year_periods(self, name: str) -> list[str]:
         """Return first and last month of every run of listed years."""
@@ -203,11 +177,10 @@ class SplitConfig:
         runs = np.split(years, np.flatnonzero(np.diff(years) > 1) + 1)
         month = self.season_start_month
         early = int(month > 1)  # the year begins in the calendar year before
-        last = month - 1 or 12
         out: list[str] = []
         for run in runs:
             start = f"{run[0] - early:04d}-{month:02d}"
-            out += [start, f"{run[-1]:04d}-{last:02d}"]
+            out += [start, f"{run[-1]:04d}-{month - 1 or 12:02d}"]
         return out
 
 
@@ -335,11 +308,8 @@ def _fold_years(
     blocks = np.array_split(known, config.folds)
     test, validation = config.fold, (config.fold + 1) % config.folds
     rest = [b for i, b in enumerate(blocks) if i not in (test, validation)]
-    return {
-        "train": np.concatenate(rest),
-        "validation": blocks[validation],
-        "test": blocks[test],
-    }
+    chosen = (np.concatenate(rest), blocks[validation], blocks[test])
+    return dict(zip(SPLITS, chosen, strict=True))
 
 
 def _keep_away(
@@ -354,12 +324,3 @@ def _keep_away(
     to_last = own - theirs[np.maximum(after - 1, 0)]
     distance = np.minimum(np.abs(to_next), np.abs(to_last))
     return cast("Indices", index[distance > free])
-
-
-def _require(
-    condition: bool, problem: str, key: str, found: object, expected: str
-) -> None:
-    if not condition:
-        raise ConfigError(
-            problem, variable=f"data.splits.{key}", found=found, expected=expected
-        )
