@@ -13,19 +13,8 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.time.axis import (
-    StepAxis,
-    bounds_usable,
-    check_time_step,
-    step_axis,
-)
-from st_cdgm.data.time.calendar import (
-    DAY,
-    CalendarDays,
-    Integers,
-    duration,
-    key_text,
-)
+from st_cdgm.data.time.axis import StepAxis, bounds_usable, check_time_step, step_axis
+from st_cdgm.data.time.calendar import DAY, CalendarDays, Integers, duration, key_text
 from st_cdgm.data.time.daily import (
     REDUCTIONS,
     DailyMethod,
@@ -108,11 +97,13 @@ class TimeSteps:
         array: Any = dask.array  # its stubs leave these untyped
         values = array.asarray(kept.data)
         per_block = max(values.chunksize[0] // self.per_day, 1) * self.per_day
-        values = array.coarsen(
-            REDUCTIONS[method], values.rechunk({0: per_block}), {0: self.per_day}
-        )
+        blocks = values.rechunk({0: per_block})
+        daily = array.coarsen(REDUCTIONS[method], blocks, {0: self.per_day})
         return xr.DataArray(
-            values, dims=da.dims, name=da.name, attrs=daily_attrs(given, method, da)
+            daily.astype(np.float64),
+            dims=da.dims,
+            name=da.name,
+            attrs=daily_attrs(given, method, da),
         )
 
     def _as_rate(self, da: xr.DataArray, name: str) -> xr.DataArray:
@@ -161,8 +152,7 @@ class TimeSteps:
             )
         index = np.arange(len(da)) if self.index is None else self.index
         of_day = index.reshape(-1, self.per_day)
-        looked_at = sorted({0, len(of_day) // 2, len(of_day) - 1})
-        days = [of_day[day] for day in looked_at]
+        days = [of_day[i] for i in sorted({0, len(of_day) // 2, len(of_day) - 1})]
         check_no_totals(da, name, days, file=self.file)
 
     def _check_apart(self, name: str) -> None:
@@ -208,8 +198,7 @@ def time_steps(
     Raises
     ------
     InputError
-        If the axis is unusable
-        (see :func:`st_cdgm.data.time.axis.day_keys`), or with
+        If the axis is unusable (see :func:`st_cdgm.data.time.axis.day_keys`), or with
         ``daily`` if no day is complete or the step does not divide a day.
     """
     check_time_step(time_step)
