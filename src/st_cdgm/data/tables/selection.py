@@ -26,6 +26,7 @@ from st_cdgm.data.time.axis import iso
 from st_cdgm.errors import InputError, MissingVariableError
 
 logger = logging.getLogger(__name__)
+Range = tuple[float, float]
 _DATE = re.compile(
     r"^\s*(-?\d{1,6})(?:-(\d{1,2}))?(?:-(\d{1,2}))?"
     r"(?:[T ](\d{1,2})(?::(\d{1,2}))?(?::(\d{1,2})(?:\.\d*)?)?)?Z?\s*$"
@@ -60,7 +61,8 @@ def plain_dates(ds: xr.Dataset, *, file: str | Path | None = None) -> xr.Dataset
             ds[name].attrs.get("units"),
         )
         return ds
-    if ds[name].size and _foreign(ds[name].values[0]):
+    foreign = ("360_day", "all_leap", "366_day")
+    if ds[name].size and getattr(ds[name].values[0], "calendar", "") in foreign:
         logger.info("%s: %s keeps its calendar, pandas lacks its dates", file, name)
         return ds
     texts = [iso(s) if isinstance(s, cftime.datetime) else s for s in ds[name].values]
@@ -73,10 +75,6 @@ def plain_dates(ds: xr.Dataset, *, file: str | Path | None = None) -> xr.Dataset
     if stamps.size and low < stamps.min() and stamps.max() < high:
         stamps = stamps.astype("datetime64[ns]")
     return ds.assign_coords({name: (name, stamps, ds[name].attrs)})
-
-
-def _foreign(stamp: Any) -> bool:
-    return getattr(stamp, "calendar", "") in ("360_day", "all_leap", "366_day")
 
 
 def cut_period(
@@ -106,13 +104,9 @@ def cut_period(
             expected="CF time units such as 'days since 1990-01-01'",
             remedy="set the time units (cdo settaxis)",
         )
-    stamps = [_date_parts(stamp) or () for stamp in values]
-    keep = [
-        i
-        for i, stamp in enumerate(stamps)
-        if (first is None or stamp >= first)
-        and (last is None or stamp[: len(last)] <= last)
-    ]
+    stamps = [_date_parts(stamp) for stamp in values]
+    # An open end holds for every stamp: nothing precedes the empty tuple.
+    keep = [i for i, s in enumerate(stamps) if s >= first and s[: len(last)] <= last]
     if not keep and stamps:
         raise InputError(
             "the period has no time stamp of the file",
@@ -125,10 +119,10 @@ def cut_period(
     return ds.isel({name: keep})
 
 
-def _date_parts(date: Any) -> tuple[int, ...] | None:
+def _date_parts(date: Any) -> tuple[int, ...]:
     """Year, month, ... as far as given, which compare in every calendar."""
     if date is None:
-        return None
+        return ()
     text = date if isinstance(date, str | int) else iso(date)
     match = _DATE.match(str(text))
     if match is None:
@@ -146,8 +140,8 @@ def _date_parts(date: Any) -> tuple[int, ...] | None:
 def select_region(
     ds: xr.Dataset,
     *,
-    lat_range: tuple[float, float] | None = None,
-    lon_range: tuple[float, float] | None = None,
+    lat_range: Range | None = None,
+    lon_range: Range | None = None,
     file: str | Path | None = None,
 ) -> xr.Dataset:
     """Cut a latitude-longitude box, whatever the axis order and longitude convention.
@@ -173,15 +167,7 @@ def select_region(
     lat_name, lon_name = required_coordinates(ds, file=file)
     lat, lon = ds[lat_name], ds[lon_name]
     check_not_empty(ds, (lat_name, lon_name), file=file)
-    in_lat, in_lon = xr.ones_like(lat, dtype=bool), xr.ones_like(lon, dtype=bool)
-    if lat_range is not None:
-        in_lat = (lat >= min(lat_range)) & (lat <= max(lat_range))
-    if lon_range is not None:
-        width = lon_range[1] - lon_range[0]
-        width = 360.0 if abs(width) >= 360.0 else width % 360.0
-        # The edges belong to the box in spite of rounding.
-        in_lon = (lon - lon_range[0] + 1e-6) % 360.0 <= width + 2e-6
-    inside = (in_lat & in_lon).transpose(*dict.fromkeys((*lat.dims, *lon.dims)))
+    inside = _inside(lat, lon, lat_range, lon_range)
     if not bool(inside.any()):
         raise InputError(
             "the region has no cell of the grid",
@@ -209,22 +195,14 @@ def _in_one_piece(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
 
 def cut_region(
     ds: xr.Dataset,
-    lat_range: tuple[float, float] | None,
-    lon_range: tuple[float, float] | None,
+    lat_range: Range | None,
+    lon_range: Range | None,
     *,
     file: str | Path | None = None,
 ) -> xr.Dataset:
-    """Cut a box in degrees; on 2-D coordinates cells outside it become NaN.
+    """Cut a box as :func:`select_region`; on 2-D coordinates cells outside become NaN.
 
-    Either latitude order, 0..360 and -180..180, and boxes across the seam of the file
-    are understood. Longitudes of such a box are written without a jump.
-
-    Raises
-    ------
-    MissingVariableError
-        If there are no horizontal coordinates.
-    InputError
-        If no cell lies in the box.
+    Longitudes of a box across the seam of the file are written without a jump.
     """
     block = select_region(ds, lat_range=lat_range, lon_range=lon_range, file=file)
     lat_name, lon_name = required_coordinates(ds, file=file)
@@ -237,29 +215,29 @@ def cut_region(
         return block
     inside = _inside(block[lat_name], block[lon_name], lat_range, lon_range)
     masked = {
-        name: variable.where(inside)
+        name: variable.where(inside).assign_attrs(variable.attrs)
         for name, variable in block.data_vars.items()
         if set(inside.dims) <= set(variable.dims)
     }
-    kept = block.assign(masked)
-    for name in masked:
-        kept[name].attrs = block[name].attrs
-    return kept
+    return block.assign(masked)
 
 
 def _inside(
     lat: xr.DataArray,
     lon: xr.DataArray,
-    lat_range: tuple[float, float] | None,
-    lon_range: tuple[float, float] | None,
+    lat_range: Range | None,
+    lon_range: Range | None,
 ) -> xr.DataArray:
-    inside = xr.ones_like(lat, dtype=bool)
+    """Return which cells lie in a box; all of them without ranges."""
+    in_lat, in_lon = xr.ones_like(lat, dtype=bool), xr.ones_like(lon, dtype=bool)
     if lat_range is not None:
-        inside &= (lat >= min(lat_range)) & (lat <= max(lat_range))
+        in_lat = (lat >= min(lat_range)) & (lat <= max(lat_range))
     if lon_range is not None:
         width = lon_range[1] - lon_range[0]
         width = 360.0 if abs(width) >= 360.0 else width % 360.0
-        inside &= (lon - lon_range[0] + 1e-6) % 360.0 <= width + 2e-6
+        # The edges belong to the box in spite of rounding.
+        in_lon = (lon - lon_range[0] + 1e-6) % 360.0 <= width + 2e-6
+    inside = (in_lat & in_lon).transpose(*dict.fromkeys((*lat.dims, *lon.dims)))
     return inside.drop_vars([n for n in inside.coords if n not in inside.dims])
 
 
@@ -312,13 +290,7 @@ def _on_dask(path: Path, options: dict[str, Any], chunks: Any) -> xr.Dataset:
 def statistics_of(
     path: str | Path | None, given: xr.Dataset | None, what: str, file: Path
 ) -> xr.Dataset:
-    """Return statistics from a file, else those given.
-
-    Raises
-    ------
-    InputError
-        If there are neither.
-    """
+    """Return statistics from a file, else those given; raise InputError without any."""
     if path is not None:
         found = resolve_paths(path, role="inspected")[0]
         with open_plain(found, None) as opened:
