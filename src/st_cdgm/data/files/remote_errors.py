@@ -82,7 +82,7 @@ def _forbidden(url: str, role: str, found: str) -> MissingFileError:
         file=url,
         found=found,
         remedy="give credentials as the protocol expects them (AWS_ACCESS_KEY_ID, "
-        "~/.aws; storage_options); for public buckets FSSPEC_S3_ANON=true",
+        "~/.aws; FSSPEC_S3_KEY); for public buckets FSSPEC_S3_ANON=true",
     )
 
 

@@ -284,7 +284,8 @@ def _datatypes(group: Any) -> list[Section]:
 
 
 def _datatype(kind: Any) -> Section:
-    fields = kind.dtype.names if isinstance(kind, netCDF4.CompoundType) else ()
+    compound = isinstance(kind, netCDF4.CompoundType)
+    fields = kind.dtype.names or () if compound else ()
     found: Section = {
         "name": kind.name,
         **_kinds_of(kind),

@@ -15,7 +15,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from st_cdgm.data.files.lazy import on_dask, text_attributes
-from st_cdgm.data.files.open import open_dataset, resolve_paths, time_name
+from st_cdgm.data.files.open import (
+    local_engine,
+    open_dataset,
+    resolve_paths,
+    time_name,
+)
 from st_cdgm.data.files.sniff import try_opening
 from st_cdgm.data.space.coordinates import (
     check_not_empty,
@@ -246,13 +251,7 @@ def _inside(
 
 def open_plain(path: Path, chunks: Any) -> xr.Dataset:
     """Open plainly: bounds stay variables, dates are pandas' where these exist."""
-    options: dict[str, Any] = {
-        "engine": "zarr" if path.is_dir() else "netcdf4",
-        "chunks": None,
-        "decode_timedelta": False,
-    }
-    if path.is_dir():
-        options["consolidated"] = (path / ".zmetadata").exists()
+    options = local_engine(path) | {"chunks": None, "decode_timedelta": False}
     try_opening(path, role="inspected")
     try:
         with warnings.catch_warnings():
