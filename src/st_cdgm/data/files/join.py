@@ -116,8 +116,6 @@ def _snap_coordinates(part: xr.Dataset, first: xr.Dataset) -> xr.Dataset:
         other = first.indexes.get(name)
         if other is None or len(other) != len(index) or index.dtype.kind not in "fiu":
             continue
-        if np.allclose(
-            index.to_numpy(), other.to_numpy(), rtol=0.0, atol=SAME_COORDINATE
-        ):
+        if np.allclose(index, other, rtol=0.0, atol=SAME_COORDINATE):
             same[name] = first[name]
     return part.assign_coords(same)
