@@ -22,18 +22,11 @@ from st_cdgm.typing import Floats
 def first_column(lon: Floats) -> int:
     """Return the column with which a region begins that its file cuts into two pieces.
 
-    Parameters
-    ----------
-    lon : ndarray
-        Degrees east in the order of the file. Shape ``(X,)``.
-
-    Returns
-    -------
-    int
-        0 where the file begins with it. ``0, 2.5, 355, 357.5`` and
-        ``-180, -177.5, 175, 177.5`` begin with column 2: their ends are neighbours on
-        the globe, and the two columns between which they leap are not. 0 also for what
-        does not go once around the globe in one direction.
+    ``lon`` is in degrees east in the order of the file, shape ``(X,)``. ``0, 2.5, 355,
+    357.5`` and ``-180, -177.5, 175, 177.5`` begin with column 2: their ends are
+    neighbours on the globe, and the two columns between which they leap are not. 0
+    where the file begins with it, and for what does not go once around the globe in one
+    direction.
     """
     if len(lon) < 3 or not np.isfinite(lon).all():
         return 0

@@ -137,14 +137,8 @@ _STANDARD_NAME = re.compile(
 def on_dask(ds: xr.Dataset, source: str | Path, *, version: str = "") -> xr.Dataset:
     """Put a data set that was opened without chunks on dask, piece by piece.
 
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        Opened with ``chunks=None``; values not read yet.
-    source : str or Path
-        Path or URL for messages.
-    version : str
-        Distinguishes the states of a file that changes.
+    ``source`` is the path or URL for messages; ``version`` distinguishes the states of
+    a file that changes.
 
     Raises
     ------
@@ -178,11 +172,8 @@ class _Values:
 
     def __init__(self, variable: xr.Variable, name: str, source: str) -> None:
         self.variable, self.name, self.source = variable, name, source
-        self.shape, self.dtype, self.ndim = (
-            variable.shape,
-            variable.dtype,
-            variable.ndim,
-        )
+        self.shape, self.dtype = variable.shape, variable.dtype
+        self.ndim = variable.ndim
         self.invalid = invalid_values(variable)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:

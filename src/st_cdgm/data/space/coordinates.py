@@ -263,16 +263,7 @@ def read_grid(
 ) -> Grid:
     """Return the grid of ``variable``, or of the data set, by CF attributes.
 
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        Any data set.
-    file : str or Path, optional
-        For error messages.
-    variable : str, optional
-        Whose grid is wanted.
-    located : Located, optional
-        What :func:`locate` found, where that is known.
+    ``located`` is what :func:`locate` found, where that is known.
 
     Raises
     ------

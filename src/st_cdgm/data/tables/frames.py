@@ -78,18 +78,8 @@ def table(
 ) -> pd.DataFrame:
     """Turn variables into a table; only they are read.
 
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        Opened data.
-    names : sequence of str
-        Variables in it.
-    method : {"point", "stacked", "mean"}
-        See :meth:`st_cdgm.data.netcdf_utils.NetCDFToDataFrame.to_dataframe`.
-    drop_na : bool
-        Leave out rows (``point``: rows and columns) without any value.
-    file : str or Path, optional
-        For error messages.
+    ``method`` and ``drop_na`` as in
+    :meth:`st_cdgm.data.netcdf_utils.NetCDFToDataFrame.to_dataframe`.
 
     Raises
     ------

@@ -151,18 +151,10 @@ def select_region(
 ) -> xr.Dataset:
     """Cut a latitude-longitude box, whatever the axis order and longitude convention.
 
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        Data on a regular or curvilinear grid; on the latter the smallest block of rows
-        and columns that holds the box is kept.
-    lat_range : (float, float), optional
-        Two latitudes in either order, degrees north.
-    lon_range : (float, float), optional
-        West and east edge in degrees east, both -180..180 or 0..360. A region across
-        0 or 180 degrees comes out in one piece, west to east as in the file.
-    file : str or Path, optional
-        For error messages.
+    ``lat_range`` holds two latitudes in either order, degrees north; ``lon_range`` the
+    west and the east edge in degrees east, both -180..180 or 0..360. A region across 0
+    or 180 degrees comes out in one piece, west to east as in the file. On a curvilinear
+    grid the smallest block of rows and columns that holds the box is kept.
 
     Raises
     ------

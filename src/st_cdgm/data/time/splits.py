@@ -67,10 +67,10 @@ class SplitConfig:
         ConfigError
             If it is more than one.
         """
-        ways: dict[SplitKind, bool] = {
-            "periods": any(getattr(self, name) for name in SPLITS),
-            "years": any(getattr(self, f"{name}_years") for name in SPLITS),
-            "folds": self.folds != 0,
+        ways: dict[SplitKind, Any] = {
+            "periods": self.train or self.validation or self.test,
+            "years": self.train_years or self.validation_years or self.test_years,
+            "folds": self.folds,
         }
         chosen = [way for way, given in ways.items() if given]
         if len(chosen) > 1:
@@ -193,19 +193,10 @@ def season_years(day: Indices, start_month: int = 1) -> Indices:
 def split_days(
     days: CalendarDays, config: SplitConfig, *, file: str | None = None
 ) -> dict[str, Indices]:
-    """Return the indices of the days of each split.
+    """Return the indices of the days of each split, the embargo between them.
 
     A split may be in several pieces; windows of consecutive days made of its own days
     never cross from one piece to the next.
-
-    Parameters
-    ----------
-    days : CalendarDays
-        The record.
-    config : SplitConfig
-        Splits and embargo.
-    file : str, optional
-        Named in errors.
 
     Returns
     -------

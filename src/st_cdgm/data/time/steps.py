@@ -67,18 +67,11 @@ class TimeSteps:
     file: str | Path | None = None
 
     def apply(self, da: xr.DataArray, name: str) -> xr.DataArray:
-        """Bring a field to the steps of ``days``, lazily.
+        """Bring a field ``(time, ...)`` to the steps of ``days``, lazily.
 
         Amounts of precipitation over a step become rates in mm day-1, whose daily mean
         is the daily sum. A cell that misses one step of a day misses the day. Running
         totals are told from amounts by their bounds only.
-
-        Parameters
-        ----------
-        da : xarray.DataArray
-            Dimensions ``(time, ...)``.
-        name : str
-            Variable name.
 
         Raises
         ------
@@ -184,16 +177,10 @@ def time_steps(
 
     Parameters
     ----------
-    time : xarray.DataArray
-        Decoded stamps. Shape ``(T,)``.
-    bounds : xarray.DataArray, optional
-        Decoded beginning and end of each step. Shape ``(T, 2)``.
-    time_step : {"daily", "native"}
-        What the fields are wanted on.
+    time, bounds, time_step, file
+        See :func:`st_cdgm.data.time.axis.day_keys`.
     ends : bool
         Whether stamps without bounds are known to be where their steps end.
-    file : str or Path, optional
-        For messages.
 
     Raises
     ------
