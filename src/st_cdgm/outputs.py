@@ -44,6 +44,7 @@ def check_output_path(path: str | Path) -> Path:
             expected="a path in an existing directory",
             remedy=f"create it (mkdir -p '{path.parent}'), or {ELSEWHERE}",
         )
+
     if path.exists() and not path.is_file():
         raise OutputError(
             "The output path exists and is not a regular file.",
@@ -150,6 +151,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
     return path
 
 
@@ -249,6 +251,7 @@ def _scalar(value: Any) -> Any:
         return None if np.isnat(value) else str(value)
     if isinstance(value, int | np.integer):
         return int(value)
+
     if isinstance(value, float | np.floating):
         return _number(value)
     if isinstance(value, bytes):
@@ -257,6 +260,7 @@ def _scalar(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, np.void) and value.dtype.names:
         return {name: native(value[name]) for name in value.dtype.names}
+
     return str(value)
 
 

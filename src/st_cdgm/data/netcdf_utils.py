@@ -88,6 +88,7 @@ class NetCDFToDataFrame:
                 found=f"{len(files)}{first}",
                 remedy="name one file; download one that lies behind a URL",
             )
+
         self.filepath = files[0]
         self.chunks = chunks
         self.dataset = open_plain(self.filepath, chunks)
@@ -212,6 +213,7 @@ class NetCDFToDataFrame:
             if name not in self.dataset.data_vars:
                 logger.warning("%s has no %s to normalise", self.filepath, name)
                 continue
+
             mean, std = pooled(name, means, stds, file=self.filepath)
             da = self.dataset[name]
             made = ((da - mean) / std).assign_attrs(da.attrs | {"units": "1"})

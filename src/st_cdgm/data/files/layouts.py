@@ -53,6 +53,7 @@ def in_one_piece(ds: xr.Dataset, pair: tuple[str, str] | None) -> xr.Dataset:
     first = first_column(np.asarray(ds[name].values, np.float64))
     if not first:
         return ds
+
     made = ds.isel({dim: np.roll(np.arange(ds.sizes[dim]), -first)})
     lon = made[name].copy(data=continuous(np.asarray(made[name].values, np.float64)))
     written: dict[str, xr.Variable] = {name: lon.variable}
@@ -61,6 +62,7 @@ def in_one_piece(ds: xr.Dataset, pair: tuple[str, str] | None) -> xr.Dataset:
         edges, centre = made[bounds].variable, lon.values[:, None]
         turned = centre + (edges.values - centre + 180.0) % 360.0 - 180.0
         written[bounds] = edges.copy(data=turned)
+
     made = made.assign(written).set_coords([key for key in written if key in ds.coords])
     made.encoding = ds.encoding
     return made
@@ -88,6 +90,8 @@ def with_plane_coordinates(ds: xr.Dataset) -> xr.Dataset:
     mapped = any("grid_mapping_name" in v.attrs for v in ds.variables.values())
     if y_name is None or x_name is None or mapped:
         return ds
+
+    # Metres or kilometres as degrees from an origin that files of a region share.
     degrees, origin = [], []
     for name in (y_name, x_name):
         km = ds[name].values.astype(np.float64) * _TO_KM[str(ds[name].attrs["units"])]
@@ -96,6 +100,7 @@ def with_plane_coordinates(ds: xr.Dataset) -> xr.Dataset:
         if not np.isfinite(away).all() or np.abs(away).max() > MAX_KM:
             return ds
         degrees.append(away / KM_PER_DEGREE)
+
     lat, lon = np.meshgrid(*degrees, indexing="ij")
     _LOGGER.warning(
         "%s: no latitude and longitude: a plane with %s and %s in km is taken to lie "
@@ -188,6 +193,7 @@ def _one_release(ds: xr.Dataset) -> xr.Dataset:
     """Complete the final release by the later one where they are side by side."""
     if ds.sizes.get(RELEASES, 0) < 2 or RELEASES not in ds.coords:
         return ds
+
     order = np.argsort([str(release).zfill(8) for release in ds[RELEASES].values])
     _LOGGER.warning(
         "%s: %s %s are made one record, the first where both have values",

@@ -105,6 +105,7 @@ def _decoded(variable: xr.Variable, given: Any, otherwise: float) -> float:
     end = float(number.reshape(-1)[0])
     if not np.isfinite(end):
         return otherwise
+
     outwards = float(np.sign(otherwise))
     packed = "scale_factor" in known or "add_offset" in known
     if packed and number.dtype == known.get("dtype"):
@@ -112,9 +113,11 @@ def _decoded(variable: xr.Variable, given: Any, otherwise: float) -> float:
         offset = float(np.asarray(known.get("add_offset", 0.0)).reshape(-1)[0])
         if scale < 0.0:  # the ends change places; both are given or none is used
             return otherwise
+
         return end * scale + offset + outwards * 0.5 * scale
     if packed and number.dtype.kind != "f":
         return otherwise  # neither packed nor unpacked
+
     return end + outwards * 1e-6 * abs(end)
 
 
@@ -162,6 +165,7 @@ def on_dask(ds: xr.Dataset, source: str | Path, *, version: str = "") -> xr.Data
         lazy[name] = xr.Variable(
             variable.dims, data, variable.attrs, variable.encoding, fastpath=True
         )
+
     made = ds.assign(lazy)
     made.encoding = ds.encoding
     return made
@@ -224,8 +228,10 @@ def _chunks(
             expected=f"at most {MOST_CHUNKS} pieces and {LARGEST_BYTES} bytes",
             remedy="the header is damaged: copy or download the file again",
         )
+
     if whole:
         return normalize_chunks(shape, shape=shape)  # type: ignore[no-untyped-call,no-any-return]
+
     return normalize_chunks(  # type: ignore[no-untyped-call,no-any-return]
         "auto", shape=shape, dtype=variable.dtype, previous_chunks=step
     )

@@ -43,11 +43,14 @@ def from_memory(ds: xr.Dataset) -> tuple[xr.Dataset, Located]:
             expected="dates, or numbers with CF time units and a CF calendar",
             remedy="mend the time units or calendar",
         ) from error
+
+    # What was opened without dask stays lazy; dates become those of cftime.
     if ds.encoding.get("source") and not ds.chunks:
-        made = made.chunk("auto")  # opened without dask: stay lazy
+        made = made.chunk("auto")
     for name, variable in ds.variables.items():
         if variable.dtype.kind == "M" and not bool(variable.isnull().any()):
             made[name] = (variable.dims, _cftime(variable), variable.attrs)
+
     made, located = in_cf_form(text_attributes(made))
     made.encoding["source"] = label
     return made, located

@@ -190,6 +190,7 @@ def _expand(path: Path, *, role: str) -> list[Path]:
         found = _matches(path)
     if found:
         return found
+
     is_url(path)  # says so if it was one
     raise MissingFileError(
         f"the {role} file does not exist",
@@ -231,6 +232,7 @@ def _open_one(source: str | Path, *, role: str) -> tuple[xr.Dataset, Located]:
         state = where.stat()
         version = f"{state.st_mtime_ns} {state.st_size} {where}"
         try_opening(where, role=role)
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -303,6 +305,7 @@ def _time_error(
             for n, v in raw.variables.items()
             if "since" in str(v.attrs.get("units", ""))
         }
+
     found = "; ".join(f"{name}: {text}" for name, text in times.items()) or str(error)
     return InputError(
         "the time axis cannot be decoded",

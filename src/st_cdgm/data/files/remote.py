@@ -86,6 +86,8 @@ def expand_url(url: str, *, role: str) -> list[str]:
                 remedy="list the URLs one by one",
             )
         return [url]
+
+    # Other servers list what matches; a folder stands for its NetCDF files.
     fs, path = filesystem(url, role=role)
     with clean_errors(url, role):
         if not pattern:
@@ -95,6 +97,7 @@ def expand_url(url: str, *, role: str) -> list[str]:
         found = [str(one) for one in fs.glob(path)]
     if not found:
         raise absent(url, role)
+
     start = f"{prefix}::" if prefix else ""
     scheme = f"{protocol}://"
     return sorted(start + scheme + one.removeprefix(scheme) for one in found)
@@ -124,6 +127,7 @@ def locate_url(url: str, *, role: str) -> Path | RemoteFile | RemoteStore:
     fs, path = filesystem(url, role=role)
     if path.rstrip("/").endswith(".zarr"):
         return _zarr(fs, path, url, role) or _raise(absent(url, role))
+
     try:
         with clean_errors(url, role):
             file = RemoteFile(url)
@@ -136,6 +140,7 @@ def locate_url(url: str, *, role: str) -> Path | RemoteFile | RemoteStore:
             import h5netcdf  # type: ignore[import-untyped]  # noqa: F401
         except ImportError as error:
             raise needs_library(url, role, error) from error
+
         return file
     file.close()
     if is_hdf5(head) or is_netcdf3(head):
@@ -168,10 +173,12 @@ def describe(url: str) -> tuple[str, int]:
         if isinstance(where, RemoteStore):
             return "Zarr", 0 if protocol_of(url) in HTTP else int(fs.du(path))
         size = int(fs.info(path).get("size") or 0)
+
     if isinstance(where, Path):
         with where.open("rb") as stream:
             old = is_netcdf3(stream.read(HEAD_BYTES))
         return "NETCDF3" if old else "NETCDF4", where.stat().st_size
+
     return "NETCDF4", size
 
 
@@ -222,11 +229,13 @@ def _downloaded(fs: Any, path: str, url: str, role: str) -> Path:
     target = Path(_folder().name) / f"{mark}-{name}"
     if version and target.exists():
         return target
+
     logger.info("%s is copied to %s (%s bytes)", url, target, size or "unknown")
     part = temporary_name(target)
     try:
         with clean_errors(url, role):
             fs.get_file(path, str(part))
+
         received = part.stat().st_size
         if size is not None and received != size:
             cut = ValueError(f"{received} bytes arrived of {size}")
@@ -234,6 +243,7 @@ def _downloaded(fs: Any, path: str, url: str, role: str) -> Path:
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
     return target
 
 

@@ -35,6 +35,7 @@ def translated(url: str, role: str, error: Exception) -> InputError:
     """Return the error of ours that an error of a file system stands for."""
     if isinstance(error, ImportError):
         return needs_library(url, role, error)
+
     causes = list(_causes(error))
     names = {type(cause).__name__ for cause in causes}
     statuses = [s for s in (getattr(c, "status", None) for c in causes) if s]
@@ -45,11 +46,13 @@ def translated(url: str, role: str, error: Exception) -> InputError:
         return _forbidden(url, role, f"access denied ({words})")
     if any(isinstance(c, TimeoutError) for c in causes):
         return _silent(url, role, "no answer within the time limit")
+
     unreachable = any(isinstance(c, ConnectionError) for c in causes)
     if unreachable or names & set(_UNREACHABLE) or max(statuses, default=0) >= 500:
         return _silent(url, role, words)
     if any(isinstance(c, FileNotFoundError | IsADirectoryError) for c in causes):
         return absent(url, role)
+
     return unreadable(url, role=role, error=error)
 
 

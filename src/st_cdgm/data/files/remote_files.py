@@ -85,6 +85,7 @@ def _limits(protocol: str) -> dict[str, Any]:
             "retries": {"max_attempts": ATTEMPTS, "mode": "standard"},
         }
         return {"config_kwargs": limits}
+
     return {}
 
 
@@ -173,6 +174,7 @@ class RemoteFile(io.RawIOBase):
         finally:
             if collecting:
                 gc.enable()
+
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)

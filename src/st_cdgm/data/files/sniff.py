@@ -125,6 +125,7 @@ class _Helper:
                 asked.flush()
             if answered.readline():
                 return None
+
             self.process = None
             code = process.wait()
             asked.close()
@@ -169,6 +170,7 @@ def try_opening(file: Path, *, role: str) -> None:
     key = (str(file.absolute()), state.st_mtime_ns, state.st_size)
     if key in _helper.known:
         return
+
     try:
         trouble = _helper.ask(file)
     except OSError as error:

@@ -73,6 +73,7 @@ def block_mean(
     share = valid / _block_sum(area, factor)
     kept = (valid > 0) & (share >= min_valid - _NOTHING)
     mean = np.where(kept, total / np.where(kept, valid, 1.0), np.nan)
+
     return mean.astype(np.result_type(values.dtype, np.float32), copy=False)
 
 
@@ -123,6 +124,7 @@ def coarse_grid(grid: Grid, factor: int) -> Grid:
     y, x = (0.5 * (edge[:-1] + edge[1:]) for edge in edges)
     if grid.regular:
         return replace(grid, lat=y, lon=x)
+
     turn = rotation(grid)
     if turn is not None:
         xyz = unit_vectors(*np.meshgrid(y, x, indexing="ij")) @ turn.T

@@ -227,6 +227,7 @@ def _check_degrees(
         )
         if plain and not _says(other, name, ds.variables[name]):
             continue
+
         raise InputError(
             f"the units of the {kind} do not fit",
             file=file,

@@ -126,6 +126,7 @@ class Grid:
             made[self.y_name] = ((self.y_name,), y, self.y_attrs)
         if x is not None:
             made[self.x_name] = ((self.x_name,), x, self.x_attrs)
+
         if not self.regular:
             dims = (self.y_name, self.x_name)
             for values, long_name in ((self.lat, "latitude"), (self.lon, "longitude")):
@@ -134,6 +135,7 @@ class Grid:
         if self.mapping:
             attrs = {k: v for k, v in self.mapping.items() if k != "variable"}
             made[str(self.mapping["variable"])] = ((), np.int32(0), attrs)
+
         return made
 
     def area_weights(self) -> NDArray[np.float32]:

@@ -62,6 +62,7 @@ def check_variables(
             found=available,
             expected="at least one field or variable name",
         )
+
     return list(dict.fromkeys(names))
 
 
@@ -154,6 +155,7 @@ def _wide(
             if time is not None and time in ds.dims and time not in da.dims:
                 da = da.expand_dims({time: ds.indexes[time]})
             parts.append(_wide_part(da, label, time, pair, file=file))
+
     frame = pd.concat(parts, axis=1)
     if drop_na:
         frame = frame.dropna(axis=0, how="all").dropna(axis=1, how="all")

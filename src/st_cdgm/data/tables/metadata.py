@@ -81,6 +81,7 @@ def extract_metadata(
     }
     if failure is not None:
         metadata["netcdf4_extraction_error"] = failure
+
     return {key: native(section) for key, section in metadata.items()}
 
 
@@ -176,6 +177,7 @@ def _variable(da: xr.DataArray, raw: Section, *, statistics: bool) -> Section:
     found["cf_conventions_attributes"] = _present(attrs, _CF_VARIABLE)
     if name in raw.get("variables", {}):
         found["netcdf4_info"] = raw["variables"][name]
+
     return found
 
 
@@ -193,6 +195,7 @@ def _statistics(da: xr.DataArray) -> Section:
         ends = {"min_raw": low, "max_raw": high, "mean_raw": mean}
         shown = {key: str(_dated(end.values[()])) for key, end in ends.items()}
         return shown | _missing(int(nans))
+
     real = pieces.astype(np.float64)
     low, high, mean, std, nans = compute(  # type: ignore[no-untyped-call]
         pieces.min(), pieces.max(), real.mean(), real.std(), pieces.isnull().sum()
@@ -239,6 +242,8 @@ def _raw_metadata(path: Path) -> tuple[Section, str | None]:
             groups = dict(_groups(opened))
             unlimited = [n for n, d in opened.dimensions.items() if d.isunlimited()]
             kind = _format_of(opened)
+
+            # Plain values only: nothing may hold on to the file.
             return {
                 "format": kind,
                 "unlimited": unlimited,
@@ -308,6 +313,7 @@ def _raw_variable(variable: Any) -> Section:
     chunking = variable.chunking()
     compressors = ("zlib", "szip", "zstd", "bzip2", "blosc")
     named = str(getattr(variable.datatype, "name", variable.dtype))
+
     return {
         "storage": "chunked" if isinstance(chunking, list) else "contiguous",
         "endianness": str(variable.endian()),

@@ -52,8 +52,7 @@ def time_dimension(ds: xr.Dataset) -> str | None:
 def plain_dates(ds: xr.Dataset, *, file: str | Path | None = None) -> xr.Dataset:
     """Give the time axis pandas dates, field by field and down to the second.
 
-    A calendar with dates that pandas does not have (30 February) keeps its own, even
-    where the file has none of them.
+    A calendar with dates that pandas does not have (30 February) keeps its own.
     """
     name = time_dimension(ds)
     if name is None or np.issubdtype(ds[name].dtype, np.datetime64):
@@ -66,10 +65,13 @@ def plain_dates(ds: xr.Dataset, *, file: str | Path | None = None) -> xr.Dataset
             ds[name].attrs.get("units"),
         )
         return ds
+
+    # Such calendars keep their dates even where the file has none of the odd ones.
     foreign = ("360_day", "all_leap", "366_day")
     if ds[name].size and getattr(ds[name].values[0], "calendar", "") in foreign:
         logger.info("%s: %s keeps its calendar, pandas lacks its dates", file, name)
         return ds
+
     texts = [iso(s) if isinstance(s, cftime.datetime) else s for s in ds[name].values]
     try:
         stamps = np.array(texts, dtype="datetime64[us]")
@@ -174,6 +176,7 @@ def select_region(
             expected=f"cells in lat {lat_range}, lon {lon_range}",
             remedy="check the region; west comes before east",
         )
+
     chosen = {}
     for dim in inside.dims:
         others = [d for d in inside.dims if d != dim]
@@ -210,6 +213,7 @@ def cut_region(
             lon = lon.copy(data=continuous(lon.values.astype(np.float64)))
             block = block.assign_coords({lon_name: lon})
         return block
+
     inside = _inside(block[lat_name], block[lon_name], lat_range, lon_range)
     masked = {
         name: variable.where(inside).assign_attrs(variable.attrs)
@@ -257,6 +261,7 @@ def open_plain(path: Path, chunks: Any) -> xr.Dataset:
                 raise
             logger.warning("%s", known)
             return _on_dask(path, options | {"decode_times": False}, chunks)
+
         raise InputError(
             "the file cannot be read",
             file=path,
@@ -311,6 +316,7 @@ def pooled(
                 found=", ".join(map(str, statistics.data_vars)) or "no variables",
                 remedy="compute its statistics, or leave it out",
             )
+
     centre, spread = means[name].astype(np.float64), stds[name].astype(np.float64)
     mean = float(centre.mean())
     std = float(np.sqrt(float((spread**2).mean()) + float(centre.var())))

@@ -76,6 +76,7 @@ def check_decoded(time: xr.DataArray, *, file: str | Path | None) -> None:
             expected="at least one day",
             remedy="check how the file was cut or downloaded",
         )
+
     if time.ndim != 1 or not _decoded(time):
         raise InputError(
             "the time axis cannot be read as dates",
@@ -258,6 +259,7 @@ class StepAxis(Numbers):
         odd = np.flatnonzero(between % step)
         if not odd.size:
             return
+
         at = int(odd[0])
         first, second = self.stamps.values[at : at + 2]
         raise InputError(
@@ -333,6 +335,8 @@ def step_axis(
     axis = StepAxis(**stamps, stamps=time, calendar=calendar, file=file)
     if bounds is None or not bounds_usable(bounds, time, file=file):
         return axis
+
+    # Bounds count where they move whole days, or tell the steps of a day apart.
     first = stamp_numbers(bounds[:, 0], calendar)
     begun = replace(axis, **vars(first), bounded=True)
     end = stamp_numbers(bounds[:, 1], calendar).total
@@ -342,6 +346,7 @@ def step_axis(
         return begun
     if not axis.several_per_day and not begun.several_per_day:
         return axis
+
     overlapping = bool((end[:-1] > first.total[1:]).any())
     if (length == length[0]).all() and not overlapping:
         return begun
@@ -362,6 +367,7 @@ def _disorder(axis: StepAxis, number: Integers, several: str) -> InputError:
     remedy = "sort the file by time (xarray: ds.sortby('time'))"
     unique, first, count = np.unique(number, return_index=True, return_counts=True)
     repeated = len(number) - len(unique)
+
     if repeated:
         problem = f"several time stamps {several}"
         twice = int(first[count > 1][0])
@@ -370,6 +376,7 @@ def _disorder(axis: StepAxis, number: Integers, several: str) -> InputError:
             what, shown = "days", key_text(axis.date[twice])
         found = f"{repeated} repeated {what}, the first {shown}"
         remedy = "remove duplicates, or make daily means (cdo daymean) or sums (daysum)"
+
     return InputError(
         problem,
         file=axis.file,

@@ -67,6 +67,7 @@ def daily_method(
         )
     if word in _METHODS:
         return _METHODS[str(word)]
+
     row = variable_of(name, attrs)
     if row is not None and row.daily != "mean":
         return row.daily

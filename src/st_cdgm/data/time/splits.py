@@ -81,6 +81,7 @@ class SplitConfig:
                 expected="periods (train, ...), years (train_years, ...) or folds",
                 remedy="keep one of them",
             )
+
         return chosen[0] if chosen else "none"
 
     def given(self) -> bool:
@@ -141,6 +142,7 @@ class SplitConfig:
                 variable="data.splits.train",
                 expected="[start, end], e.g. [1991-01-01, 1999-12-31]",
             )
+
         periods = self.periods()
         bounds = sorted((*ends, name) for name, ends in split_bounds(periods).items())
         for (_, end, name), (start, _, other) in pairwise(bounds):
@@ -159,6 +161,7 @@ class SplitConfig:
                 variable="data.splits.train_years",
                 expected="a list of years, e.g. [1991, 1992]",
             )
+
         owner: dict[int, str] = {}
         for name in SPLITS:
             for year in getattr(self, f"{name}_years"):
@@ -254,6 +257,7 @@ def _by_period(
             found=str(config.periods()),
             expected="periods without a common day, as the data are daily",
         )
+
     return out
 
 
@@ -266,6 +270,7 @@ def _by_year(
         wanted = _fold_years(known, config, file)
     else:
         wanted = {n: getattr(config, f"{n}_years") for n in config.names()}
+
     out: dict[str, Indices] = {}
     for name, years in wanted.items():
         absent = sorted(set(map(int, years)) - set(known.tolist()))
@@ -280,6 +285,7 @@ def _by_year(
             )
         if absent:
             logger.warning("%s: no day in the %s years %s", file, name, absent)
+
     return out
 
 

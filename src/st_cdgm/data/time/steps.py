@@ -84,6 +84,7 @@ class TimeSteps:
         da = self._as_rate(da, name)
         if self.per_day == 1:
             return da
+
         method = self._method(given, name)
         logger.info("%s: the daily %s of %s is used", self.file, method, name)
         kept = da if self.index is None else da.isel({self.time: self.index})
@@ -196,6 +197,8 @@ def time_steps(
     several = axis.several_per_day
     if not several or (time_step == "daily" and axis.step_seconds >= DAY):
         return TimeSteps(days=axis.days(), time=name, file=file)
+
+    # Shorter steps stay as they are, or those of whole days make days.
     shift = 0
     if time_step == "native":
         days, per_day, index = axis.steps(), 1, None
@@ -203,6 +206,7 @@ def time_steps(
         axis.check_regular()
         shift = axis.step_seconds if ends and not axis.bounded else _shift(axis)
         days, per_day, index = _complete_days(axis, shift)
+
     return TimeSteps(
         days=days,
         time=name,
@@ -225,6 +229,7 @@ def _check_not_monthly(axis: StepAxis, bounds: xr.DataArray | None) -> None:
         length = length if length >= MONTH_DAYS else 1.0
     else:
         return
+
     if length > LONGEST_DAY:
         raise InputError(
             "the time steps are longer than a day",
@@ -268,6 +273,7 @@ def _complete_days(
             expected="a whole number of steps per day",
             remedy="set data.time_step to native, or bring the file to another step",
         )
+
     per_day = DAY // step
     number = (axis.total - shift) // DAY
     _, first, count = np.unique(number, return_index=True, return_counts=True)
@@ -277,6 +283,7 @@ def _complete_days(
         raise _no_complete_day(axis, dates, count, per_day)
     if full.all():
         return axis.days_of(first), per_day, None
+
     _warn_of_incomplete(axis, dates[~full], count[~full], per_day, inner=full)
     kept = first[full]
     index = (kept[:, None] + np.arange(per_day)).reshape(-1)
@@ -330,6 +337,7 @@ def _warn_of_incomplete(
         f"{key_text(date)} ({n} of {per_day})"
         for date, n in zip(dates[:SHOWN], count[:SHOWN], strict=True)
     ]
+
     logger.warning(
         "%s: days without all their steps are left out: %s%s; %d of %d inside the "
         "record, where they are gaps",

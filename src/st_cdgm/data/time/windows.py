@@ -72,6 +72,7 @@ def sample_bounds(
         covered = full[-1] + seq_len if full else first
         if not drop_last and rest and covered < end:
             out.append((rest[0], end))
+
     return out
 
 
