@@ -84,3 +84,27 @@ def check_choice(
             found=found,
             expected=", ".join(expected),
         )
+
+
+def check_least(name: str, found: float, least: float, *, section: str = "") -> None:
+    """Raise ConfigError unless ``found`` is at least ``least``."""
+    if not found >= least:
+        raise ConfigError(
+            f"{section}{name} is too small",
+            variable=f"{section}{name}",
+            found=found,
+            expected=f"at least {least}",
+        )
+
+
+def check_between(
+    name: str, found: float, low: float, high: float, *, section: str = ""
+) -> None:
+    """Raise ConfigError unless ``found`` is in ``[low, high]``."""
+    if not low <= found <= high:
+        raise ConfigError(
+            f"{section}{name} is out of range",
+            variable=f"{section}{name}",
+            found=found,
+            expected=f"{low} to {high}",
+        )

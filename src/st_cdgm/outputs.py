@@ -44,6 +44,7 @@ def check_output_path(path: str | Path) -> Path:
             expected="a path in an existing directory",
             remedy=f"create it (mkdir -p '{path.parent}'), or {ELSEWHERE}",
         )
+
     if path.exists() and not path.is_file():
         raise OutputError(
             "The output path exists and is not a regular file.",
@@ -150,24 +151,17 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
     return path
 
 
 def write_bytes(path: str | Path, content: bytes) -> Path:
     """Write a whole file or none; raise OutputError where it cannot be written."""
-    return write_atomically(
-        Path(path), lambda temporary: temporary.write_bytes(content)
-    )
+    return write_atomically(Path(path), lambda part: part.write_bytes(content))
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write UTF-8 into an existing directory, a whole file or none.
-
-    Raises
-    ------
-    OutputError
-        If nothing can be written there.
-    """
+    """Write UTF-8 into an existing directory; raise OutputError, or write it all."""
     return write_bytes(check_output_path(path), text.encode())
 
 
@@ -241,26 +235,23 @@ def native(value: Any) -> Any:
     """
     if isinstance(value, np.ma.core.MaskedConstant) or value is None:
         return None
-    if isinstance(value, str | bool):
-        return str(value) if isinstance(value, str) else value
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        return native(value[()])
     if isinstance(value, Mapping):
         return {str(key): native(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return (
-            native(value[()]) if value.ndim == 0 else [native(item) for item in value]
-        )
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, list | tuple | set | frozenset | np.ndarray):
         return [native(item) for item in value]
     return _scalar(value)
 
 
 def _scalar(value: Any) -> Any:
-    if isinstance(value, np.bool_):
+    if isinstance(value, bool | np.bool_):
         return bool(value)
     if isinstance(value, np.datetime64 | np.timedelta64):
         return None if np.isnat(value) else str(value)
     if isinstance(value, int | np.integer):
         return int(value)
+
     if isinstance(value, float | np.floating):
         return _number(value)
     if isinstance(value, bytes):
@@ -269,6 +260,7 @@ def _scalar(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, np.void) and value.dtype.names:
         return {name: native(value[name]) for name in value.dtype.names}
+
     return str(value)
 
 

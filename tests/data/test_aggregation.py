@@ -410,7 +410,7 @@ def test_native_is_daily_for_a_daily_record(tmp_path):
 
 
 def test_unknown_time_step(tmp_path):
-    with pytest.raises(ConfigError, match="unknown time step"):
+    with pytest.raises(ConfigError, match="unknown value of time_step"):
         read_channels(write(subdaily(stamps(8)), tmp_path / "a.nc"), time_step="hourly")
 
 

@@ -262,7 +262,7 @@ def test_lengths_of_time_are_shown_in_whole_units():
 
 
 def test_unknown_time_step():
-    with pytest.raises(ConfigError, match="unknown time step"):
+    with pytest.raises(ConfigError, match="unknown value of time_step"):
         day_keys(axis(times(3)), time_step="hourly")
 
 

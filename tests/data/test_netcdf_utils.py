@@ -20,10 +20,14 @@ from st_cdgm.data.netcdf_utils import (
     main,
     process_netcdf_file,
 )
-from st_cdgm.data.tables.metadata import SECTIONS
 from st_cdgm.errors import InputError, MissingFileError, MissingVariableError
 from st_cdgm.outputs import native, to_json
 
+SECTIONS = (
+    *("file_info", "dimensions", "coordinates", "data_variables", "global_attributes"),
+    *("cf_standard_attributes", "encoding", "file_structure", "statistics"),
+    "cf_conventions",
+)
 LAT, LON = np.array([45.0, 42.5, 40.0]), np.array([0.0, 2.5, 355.0, 357.5])
 
 
@@ -735,7 +739,7 @@ def test_csv_has_one_row_per_variable(path):
 def test_export_where_nothing_can_be_written(tmp_path, path):
     with pytest.raises(OSError, match="does not exist"):
         export_metadata(path, tmp_path / "none" / "a.json")
-    with pytest.raises(InputError, match="json or csv"):
+    with pytest.raises(InputError, match="json, csv"):
         export_metadata(path, kind="xml")
 
 

@@ -19,6 +19,7 @@ from st_cdgm.data.inspect.files import inspect_file
 from st_cdgm.data.read.readers import read_channels
 from st_cdgm.errors import InputError, MissingFileError
 
+fsspec = pytest.importorskip("fsspec")
 pytest.importorskip("aiohttp")
 pytest.importorskip("h5netcdf")
 
@@ -83,6 +84,7 @@ def bucket(folder, module_environment):
     module_environment.setenv("AWS_ACCESS_KEY_ID", "test")
     module_environment.setenv("AWS_SECRET_ACCESS_KEY", "test")
     options = {"endpoint_url": f"http://{host}:{port}"}
+    module_environment.setitem(fsspec.config.conf, "s3", dict(options))
     fs = s3fs.S3FileSystem(key="test", secret="test", **options)
     fs.mkdir("climate")
     fs.put(str(folder) + "/", "climate/", recursive=True)
@@ -96,9 +98,9 @@ def module_environment():
         yield patch
 
 
-def same(url, name, folder, **options):
+def same(url, name, folder):
     """Both ways of reading give the same bytes, coordinates and labels."""
-    there = open_dataset(url, role="lr", **options)
+    there = open_dataset(url, role="lr")
     here = open_dataset(folder / name, role="lr")
     assert there.t_850.chunks is not None
     assert file_label(there) == url
@@ -116,13 +118,11 @@ def test_http_gives_what_the_disk_gives(server, folder, name):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_s3_gives_what_the_disk_gives(bucket, folder, name):
-    same(f"s3://climate/{name}", name, folder, storage_options=bucket)
+    same(f"s3://climate/{name}", name, folder)
 
 
 @pytest.mark.parametrize("name", ["classic.nc", "four.nc", "v3.zarr"])
 def test_other_protocols_give_what_the_disk_gives(ranged, folder, name):
-    import fsspec
-
     memory = fsspec.filesystem("memory")
     memory.put(str(folder / name), f"/box/{name}", recursive=True)
     same(f"memory://box/{name}", name, folder)
@@ -156,7 +156,7 @@ def test_a_copy_is_made_once_and_stays_out_of_the_folder(folder):
     "url", ["s3://climate/part_*.nc", "s3://climate/part_[a-z]*.nc"]
 )
 def test_pattern_on_an_object_store(bucket, url):
-    opened = open_dataset(url, role="lr", storage_options=bucket)
+    opened = open_dataset(url, role="lr")
     assert opened.sizes["time"] == DAYS
     assert "2 files" in file_label(opened)
     xr.testing.assert_equal(opened.t_850.load(), wide().t_850)
@@ -174,7 +174,7 @@ def test_folder_of_an_object_store(bucket, folder):
     fs = s3fs.S3FileSystem(key="test", secret="test", **bucket)
     fs.put(str(folder / "part_one.nc"), "climate/years/a.nc")
     fs.put(str(folder / "part_two.nc"), "climate/years/b.nc")
-    opened = open_dataset("s3://climate/years", role="lr", storage_options=bucket)
+    opened = open_dataset("s3://climate/years", role="lr")
     assert opened.sizes["time"] == DAYS
 
 
@@ -199,9 +199,7 @@ def test_inspection_of_a_url(ranged, folder, name, kind):
 
 
 def test_options_from_the_environment(bucket, monkeypatch):
-    from fsspec.config import conf
-
-    monkeypatch.setitem(conf, "s3", dict(bucket))
+    monkeypatch.setitem(fsspec.config.conf, "s3", {**bucket, "anon": False})
     assert open_dataset("s3://climate/four.nc", role="lr").sizes["time"] == DAYS
 
 
@@ -238,7 +236,7 @@ def test_web_servers_that_say_no(ranged, impatient, name, error, problem, found)
     assert caught.value.facts["remedy"]
 
 
-def test_nobody_listens(impatient):
+def test_nobody_listens(impatient, monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -249,8 +247,9 @@ def test_nobody_listens(impatient):
             "key": "test",
             "secret": "test",
         }
+        monkeypatch.setitem(fsspec.config.conf, "s3", options)
         with pytest.raises(InputError, match="does not answer"):
-            open_dataset("s3://box/a.nc", role="lr", storage_options=options)
+            open_dataset("s3://box/a.nc", role="lr")
 
 
 @pytest.mark.parametrize(
@@ -258,7 +257,7 @@ def test_nobody_listens(impatient):
 )
 def test_absent_objects(bucket, url):
     with pytest.raises(MissingFileError, match="does not exist") as caught:
-        open_dataset(url, role="hr", storage_options=bucket)
+        open_dataset(url, role="hr")
     assert caught.value.facts["file"] == url
 
 
@@ -291,7 +290,7 @@ def test_zarr_without_consolidated_metadata_on_s3(bucket, tmp_path, zarr_format)
     wide(2).to_zarr(tmp_path / name, zarr_format=zarr_format, consolidated=False)
     fs = s3fs.S3FileSystem(key="test", secret="test", **bucket)
     fs.put(str(tmp_path / name), f"climate/{name}", recursive=True)
-    same(f"s3://climate/{name}", name, tmp_path, storage_options=bucket)
+    same(f"s3://climate/{name}", name, tmp_path)
 
 
 def test_a_url_that_became_a_path():
@@ -313,7 +312,6 @@ def test_unknown_protocol():
     ],
 )
 def test_missing_library_names_the_extra(folder, monkeypatch, module, url):
-    import fsspec
     from fsspec.registry import _registry
 
     fsspec.filesystem("memory").put(str(folder / "four.nc"), "/box.nc")
@@ -377,8 +375,6 @@ def test_collection_of_dead_hdf5_objects_while_reading_does_not_lock_up(
 
 
 def test_fingerprint_changes_with_the_content(tmp_path):
-    import fsspec
-
     memory = fsspec.filesystem("memory")
     memory.pipe("/print.nc", b"one")
     first = remote.fingerprint("memory://print.nc")

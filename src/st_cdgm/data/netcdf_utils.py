@@ -23,6 +23,7 @@ from st_cdgm.data.tables.frames import Method, check_variables, fields_of, table
 from st_cdgm.data.tables.metadata import extract_metadata
 from st_cdgm.data.tables.metadata_text import detailed_info, simple_info, variable_rows
 from st_cdgm.data.tables.selection import (
+    Range,
     cut_period,
     cut_region,
     open_plain,
@@ -30,14 +31,12 @@ from st_cdgm.data.tables.selection import (
     pooled,
     statistics_of,
 )
-from st_cdgm.errors import ConfigError, InputError
+from st_cdgm.errors import InputError, check_choice
 from st_cdgm.outputs import to_json, write_table, write_text
 
 __all__ = ["NetCDFToDataFrame", "export_metadata", "process_netcdf_file"]
 
 logger = logging.getLogger(__name__)
-
-Range = tuple[float, float]
 EXAMPLE = "./NorESM2-MM_histupdated_compressed.nc"
 
 
@@ -89,6 +88,7 @@ class NetCDFToDataFrame:
                 found=f"{len(files)}{first}",
                 remedy="name one file; download one that lies behind a URL",
             )
+
         self.filepath = files[0]
         self.chunks = chunks
         self.dataset = open_plain(self.filepath, chunks)
@@ -148,9 +148,8 @@ class NetCDFToDataFrame:
         lon_range = lon_range or self._bounds(lon_slice, 1)
         if lat_range is None and lon_range is None:
             return
-        self.dataset = cut_region(
-            self.dataset, lat_range, lon_range, file=self.filepath
-        )
+        file = self.filepath
+        self.dataset = cut_region(self.dataset, lat_range, lon_range, file=file)
 
     def _bounds(self, part: slice | None, which: int) -> Range | None:
         """Return both ends of a slice, open ones taken from the coordinate."""
@@ -214,6 +213,7 @@ class NetCDFToDataFrame:
             if name not in self.dataset.data_vars:
                 logger.warning("%s has no %s to normalise", self.filepath, name)
                 continue
+
             mean, std = pooled(name, means, stds, file=self.filepath)
             da = self.dataset[name]
             made = ((da - mean) / std).assign_attrs(da.attrs | {"units": "1"})
@@ -278,8 +278,7 @@ class NetCDFToDataFrame:
         """Describe the file in ten sections of plain types.
 
         See :func:`st_cdgm.data.tables.metadata.extract_metadata`;
-        ``statistics=False`` leaves
-        the values unread.
+        ``statistics=False`` leaves the values unread.
         """
         return extract_metadata(self.dataset, self.filepath, statistics=statistics)
 
@@ -339,12 +338,10 @@ def export_metadata(
     ----------
     path : str or Path
         NetCDF file, Zarr directory, or a pattern.
-    output_file : str or Path, optional
-        ``<stem>.metadata.json`` or ``.csv`` beside the file if None.
+    output_file, statistics
+        See :meth:`NetCDFToDataFrame.export_metadata_to_json`.
     kind : {"json", "csv"}
         All sections, or one row per variable.
-    statistics : bool
-        Whether to read the values.
 
     Raises
     ------
@@ -353,21 +350,11 @@ def export_metadata(
     OutputError
         If nothing can be written there.
     """
-    if kind not in ("json", "csv"):
-        raise ConfigError(
-            "unknown kind of metadata file",
-            variable="kind",
-            found=repr(kind),
-            expected="json or csv",
-        )
+    check_choice("kind", kind, ("json", "csv"), section="")
     files = resolve_paths(path, role="inspected")
     if len(files) > 1:
-        logger.warning(
-            "%d files match %s; the metadata are those of %s",
-            len(files),
-            path,
-            files[0],
-        )
+        text = "%d files match %s; the metadata are those of %s"
+        logger.warning(text, len(files), path, files[0])
     with NetCDFToDataFrame(files[0] if files else path) as opened:
         if kind == "json":
             return opened.export_metadata_to_json(output_file, statistics=statistics)
@@ -396,8 +383,7 @@ def process_netcdf_file(
     variable_name, variable_names : str, sequence of str
         What to take; several win over one, neither means all fields.
     lat_range, lon_range, time_slice
-        See :meth:`NetCDFToDataFrame.select_region`, :meth:`~NetCDFToDataFrame.
-        select_time_period`.
+        See the methods ``select_region`` and ``select_time_period``.
     normalize : bool
         Standardise with the statistics in ``means_filepath`` and ``stds_filepath``.
     method : {"point", "stacked", "mean"}

@@ -50,14 +50,18 @@ def join(
     except (ValueError, TypeError, KeyError) as error:
         found = str(error).splitlines()[0]
         raise _misfit(found, files, role=role) from error
+
     for name, index in combined.indexes.items():
         if not index.is_unique:
             twice = index[index.duplicated()][0]
             raise _misfit(f"{name} {twice} is in two files", files, role=role)
+
+    # Closing the joined data set closes its files.
     with contextlib.ExitStack() as stack:
         for part in parts:
             stack.callback(part.close)
         combined.set_close(stack.pop_all().close)
+
     return cast("xr.Dataset", combined)
 
 
@@ -97,6 +101,7 @@ def _check_one_unit(parts: Sequence[xr.Dataset], files: Sequence[str | Path]) ->
         for name, variable in part.variables.items():
             units = str(variable.attrs.get("units", "none"))
             first, where = seen.setdefault(name, (units, file))
+
             if units != first:
                 raise InputError(
                     "the files give a variable in different units",
@@ -116,8 +121,6 @@ def _snap_coordinates(part: xr.Dataset, first: xr.Dataset) -> xr.Dataset:
         other = first.indexes.get(name)
         if other is None or len(other) != len(index) or index.dtype.kind not in "fiu":
             continue
-        if np.allclose(
-            index.to_numpy(), other.to_numpy(), rtol=0.0, atol=SAME_COORDINATE
-        ):
+        if np.allclose(index, other, rtol=0.0, atol=SAME_COORDINATE):
             same[name] = first[name]
     return part.assign_coords(same)

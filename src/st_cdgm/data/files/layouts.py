@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Any
 
 import cftime
 import numpy as np
@@ -16,24 +15,18 @@ from st_cdgm.data.space.coordinates import (
     locate,
     named_positions,
 )
+from st_cdgm.data.space.grid import CF_ATTRS
 from st_cdgm.typing import Floats
 
 
 def first_column(lon: Floats) -> int:
     """Return the column with which a region begins that its file cuts into two pieces.
 
-    Parameters
-    ----------
-    lon : ndarray
-        Degrees east in the order of the file. Shape ``(X,)``.
-
-    Returns
-    -------
-    int
-        0 where the file begins with it. ``0, 2.5, 355, 357.5`` and
-        ``-180, -177.5, 175, 177.5`` begin with column 2: their ends are neighbours on
-        the globe, and the two columns between which they leap are not. 0 also for what
-        does not go once around the globe in one direction.
+    ``lon`` is in degrees east in the order of the file, shape ``(X,)``. ``0, 2.5, 355,
+    357.5`` and ``-180, -177.5, 175, 177.5`` begin with column 2: their ends are
+    neighbours on the globe, and the two columns between which they leap are not. 0
+    where the file begins with it, and for what does not go once around the globe in one
+    direction.
     """
     if len(lon) < 3 or not np.isfinite(lon).all():
         return 0
@@ -60,6 +53,7 @@ def in_one_piece(ds: xr.Dataset, pair: tuple[str, str] | None) -> xr.Dataset:
     first = first_column(np.asarray(ds[name].values, np.float64))
     if not first:
         return ds
+
     made = ds.isel({dim: np.roll(np.arange(ds.sizes[dim]), -first)})
     lon = made[name].copy(data=continuous(np.asarray(made[name].values, np.float64)))
     written: dict[str, xr.Variable] = {name: lon.variable}
@@ -68,8 +62,8 @@ def in_one_piece(ds: xr.Dataset, pair: tuple[str, str] | None) -> xr.Dataset:
         edges, centre = made[bounds].variable, lon.values[:, None]
         turned = centre + (edges.values - centre + 180.0) % 360.0 - 180.0
         written[bounds] = edges.copy(data=turned)
-    coordinates = {key: value for key, value in written.items() if key in ds.coords}
-    made = made.assign(written).set_coords(list(coordinates))
+
+    made = made.assign(written).set_coords([key for key in written if key in ds.coords])
     made.encoding = ds.encoding
     return made
 
@@ -78,7 +72,6 @@ _LOGGER = logging.getLogger(__name__)
 KM_PER_DEGREE = 111.195  # mean Earth radius 6371 km
 _TO_KM = {"m": 1e-3, "metre": 1e-3, "meter": 1e-3, "metres": 1e-3, "meters": 1e-3}
 _TO_KM |= {"km": 1.0, "kilometre": 1.0, "kilometer": 1.0, "kilometers": 1.0}
-_NAMES = {"Y": "projection_y_coordinate", "X": "projection_x_coordinate"}
 # The plane's origin, in whole thousands of km so that two files of a region share it.
 _ORIGIN_KM = 1000.0
 # Beyond this the plane would no longer be nearly flat and of equal area: cos(4 deg).
@@ -93,53 +86,43 @@ def with_plane_coordinates(ds: xr.Dataset) -> xr.Dataset:
     projection coordinates, beyond 500 km from the origin, or with a grid mapping (whose
     file should hold its latitudes and longitudes) the data set is returned as it is.
     """
-    axes = {axis: _projection_axis(ds, name) for axis, name in _NAMES.items()}
-    if any(name is None for name in axes.values()) or _has_mapping(ds):
+    y_name, x_name = (_projection_axis(ds, axis) for axis in ("y", "x"))
+    mapped = any("grid_mapping_name" in v.attrs for v in ds.variables.values())
+    if y_name is None or x_name is None or mapped:
         return ds
-    degrees, origin = {}, {}
-    for axis, name in axes.items():
-        assert name is not None
+
+    # Metres or kilometres as degrees from an origin that files of a region share.
+    degrees, origin = [], []
+    for name in (y_name, x_name):
         km = ds[name].values.astype(np.float64) * _TO_KM[str(ds[name].attrs["units"])]
-        origin[axis] = _ORIGIN_KM * float(np.round(km.mean() / _ORIGIN_KM))
-        away = km - origin[axis]
+        origin.append(_ORIGIN_KM * float(np.round(km.mean() / _ORIGIN_KM)))
+        away = km - origin[-1]
         if not np.isfinite(away).all() or np.abs(away).max() > MAX_KM:
             return ds
-        degrees[axis] = away / KM_PER_DEGREE
-    y_name, x_name = str(axes["Y"]), str(axes["X"])
-    lat, lon = np.meshgrid(degrees["Y"], degrees["X"], indexing="ij")
+        degrees.append(away / KM_PER_DEGREE)
+
+    lat, lon = np.meshgrid(*degrees, indexing="ij")
     _LOGGER.warning(
         "%s: no latitude and longitude: a plane with %s and %s in km is taken to lie "
         "at 0 N, 0 E (its origin: %s = %g km, %s = %g km)",
         ds.encoding.get("source", "data set in memory"),
-        y_name,
-        x_name,
-        y_name,
-        origin["Y"],
-        x_name,
-        origin["X"],
+        *(y_name, x_name, y_name, origin[0], x_name, origin[1]),
     )
-    note = "position on a plane, not on the Earth"
+    note, dims = {"comment": "position on a plane, not on the Earth"}, (y_name, x_name)
     return ds.assign_coords(
-        lat=((y_name, x_name), lat, _attrs("latitude", "degrees_north", note)),
-        lon=((y_name, x_name), lon, _attrs("longitude", "degrees_east", note)),
+        lat=(dims, lat, CF_ATTRS["latitude"] | note),
+        lon=(dims, lon, CF_ATTRS["longitude"] | note),
     )
 
 
-def _attrs(name: str, units: str, note: str) -> dict[str, Any]:
-    return {"standard_name": name, "units": units, "comment": note}
-
-
-def _projection_axis(ds: xr.Dataset, standard_name: str) -> str | None:
-    """Return the one-dimensional coordinate with that standard name in m or km."""
+def _projection_axis(ds: xr.Dataset, axis: str) -> str | None:
+    """Return the one-dimensional projection coordinate y or x, in m or km."""
+    wanted = f"projection_{axis}_coordinate"
     for dim in ds.dims:
-        if dim in ds.coords and ds[dim].attrs.get("standard_name") == standard_name:
+        if dim in ds.coords and ds[dim].attrs.get("standard_name") == wanted:
             known = str(ds[dim].attrs.get("units")) in _TO_KM
             return str(dim) if known and ds[dim].size else None
     return None
-
-
-def _has_mapping(ds: xr.Dataset) -> bool:
-    return any("grid_mapping_name" in v.attrs for v in ds.variables.values())
 
 
 # ECMWF keeps the final reanalysis (1) and its latest months (5) apart.
@@ -197,23 +180,20 @@ def _from_text(variable: xr.Variable) -> xr.Variable | None:
         text.decode("ascii", "replace") if isinstance(text, bytes) else str(text)
         for text in variable.values
     ]
-    found = [_WRF_DATE.fullmatch(text) for text in texts]
-    dates = np.empty(len(texts), dtype=object)
+    found = [match.groups() for match in map(_WRF_DATE.fullmatch, texts) if match]
     try:
-        for i, match in enumerate(found):
-            if match is None:
-                return None
-            parts = (int(part) for part in match.groups())
-            dates[i] = cftime.datetime(*parts, calendar="standard")
+        dates = [cftime.datetime(*map(int, p), calendar="standard") for p in found]
     except ValueError:  # a day that the calendar does not have
         return None
-    return xr.Variable(variable.dims, dates)
+    whole = len(dates) == len(texts)
+    return xr.Variable(variable.dims, np.array(dates, object)) if whole else None
 
 
 def _one_release(ds: xr.Dataset) -> xr.Dataset:
     """Complete the final release by the later one where they are side by side."""
     if ds.sizes.get(RELEASES, 0) < 2 or RELEASES not in ds.coords:
         return ds
+
     order = np.argsort([str(release).zfill(8) for release in ds[RELEASES].values])
     _LOGGER.warning(
         "%s: %s %s are made one record, the first where both have values",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import dask.array
 import netCDF4
@@ -29,18 +30,12 @@ class _Dates(xr.coders.CFDatetimeCoder):
         self, variable: xr.Variable, name: Hashable | None = None
     ) -> xr.Variable:
         axis = variable.dims == (name,) and "since" in str(variable.attrs.get("units"))
-        if (
-            axis
-            and variable.dtype.kind == "f"
-            and bool(np.isnan(variable.values).any())
-        ):
+        if axis and variable.dtype.kind == "f" and np.isnan(variable.values).any():
             raise ValueError("time stamps are missing")
         return super().decode(variable, name=name)
 
 
 TIMES = _Dates(use_cftime=True)
-
-
 # What the NetCDF library leaves where a program has not written anything.
 _NEVER_WRITTEN = np.float32(netCDF4.default_fillvals["f4"])
 
@@ -110,6 +105,7 @@ def _decoded(variable: xr.Variable, given: Any, otherwise: float) -> float:
     end = float(number.reshape(-1)[0])
     if not np.isfinite(end):
         return otherwise
+
     outwards = float(np.sign(otherwise))
     packed = "scale_factor" in known or "add_offset" in known
     if packed and number.dtype == known.get("dtype"):
@@ -117,9 +113,11 @@ def _decoded(variable: xr.Variable, given: Any, otherwise: float) -> float:
         offset = float(np.asarray(known.get("add_offset", 0.0)).reshape(-1)[0])
         if scale < 0.0:  # the ends change places; both are given or none is used
             return otherwise
+
         return end * scale + offset + outwards * 0.5 * scale
     if packed and number.dtype.kind != "f":
         return otherwise  # neither packed nor unpacked
+
     return end + outwards * 1e-6 * abs(end)
 
 
@@ -142,14 +140,8 @@ _STANDARD_NAME = re.compile(
 def on_dask(ds: xr.Dataset, source: str | Path, *, version: str = "") -> xr.Dataset:
     """Put a data set that was opened without chunks on dask, piece by piece.
 
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        Opened with ``chunks=None``; values not read yet.
-    source : str or Path
-        Path or URL for messages.
-    version : str
-        Distinguishes the states of a file that changes.
+    ``source`` is the path or URL for messages; ``version`` distinguishes the states of
+    a file that changes.
 
     Raises
     ------
@@ -165,12 +157,7 @@ def on_dask(ds: xr.Dataset, source: str | Path, *, version: str = "") -> xr.Data
         array: Any = dask.array  # its stubs leave this untyped
         mark = tokenize(str(source), version, str(name), chunks)
         data = array.from_array(
-            _Values(
-                variable=variable,
-                name=str(name),
-                source=str(source),
-                invalid=invalid_values(variable),
-            ),
+            _Values(variable, str(name), str(source)),
             chunks=chunks,
             name=f"{name}-{mark}",
             meta=np.empty((0,) * variable.ndim, variable.dtype),
@@ -178,31 +165,20 @@ def on_dask(ds: xr.Dataset, source: str | Path, *, version: str = "") -> xr.Data
         lazy[name] = xr.Variable(
             variable.dims, data, variable.attrs, variable.encoding, fastpath=True
         )
+
     made = ds.assign(lazy)
     made.encoding = ds.encoding
     return made
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class _Values:
     """The values of a variable of a file, as dask reads them."""
 
-    variable: xr.Variable
-    name: str
-    source: str
-    invalid: Invalid | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.variable.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return cast("np.dtype[Any]", self.variable.dtype)
-
-    @property
-    def ndim(self) -> int:
-        return self.variable.ndim
+    def __init__(self, variable: xr.Variable, name: str, source: str) -> None:
+        self.variable, self.name, self.source = variable, name, source
+        self.shape, self.dtype = variable.shape, variable.dtype
+        self.ndim = variable.ndim
+        self.invalid = invalid_values(variable)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         # Every library has its own exceptions.
@@ -236,34 +212,28 @@ def _chunks(
     variable: xr.Variable, name: str, source: str | Path
 ) -> tuple[tuple[int, ...], ...]:
     """Pieces that follow those of the file; all at once for text and dates."""
-    shape = variable.shape
-    size = 1
-    for length in shape:
-        size *= length
+    shape, size = variable.shape, math.prod(variable.shape)
     stored = variable.encoding.get("preferred_chunks", {})
     step = tuple(stored.get(d, n) for d, n in zip(variable.dims, shape, strict=True))
-    if size * max(variable.dtype.itemsize, 1) > LARGEST_BYTES:
-        raise _too_large(name, source, shape)
-    if variable.dtype.kind in "OSU" or size == 0:
+    whole = variable.dtype.kind in "OSU" or size == 0
+    parts = zip(shape, step, strict=True)
+    pieces = 1 if whole else math.prod(-(-n // max(int(part), 1)) for n, part in parts)
+    too_large = size * max(variable.dtype.itemsize, 1) > LARGEST_BYTES
+    if too_large or pieces > MOST_CHUNKS:
+        raise InputError(
+            "a variable claims a size that cannot be",
+            file=source,
+            variable=name,
+            found=" x ".join(map(str, shape)),
+            expected=f"at most {MOST_CHUNKS} pieces and {LARGEST_BYTES} bytes",
+            remedy="the header is damaged: copy or download the file again",
+        )
+
+    if whole:
         return normalize_chunks(shape, shape=shape)  # type: ignore[no-untyped-call,no-any-return]
-    pieces = 1
-    for length, part in zip(shape, step, strict=True):
-        pieces *= -(-length // max(int(part), 1))
-    if pieces > MOST_CHUNKS:
-        raise _too_large(name, source, shape)
+
     return normalize_chunks(  # type: ignore[no-untyped-call,no-any-return]
         "auto", shape=shape, dtype=variable.dtype, previous_chunks=step
-    )
-
-
-def _too_large(name: str, source: str | Path, shape: tuple[int, ...]) -> InputError:
-    return InputError(
-        "a variable claims a size that cannot be",
-        file=source,
-        variable=name,
-        found=" x ".join(map(str, shape)),
-        expected=f"at most {MOST_CHUNKS} pieces and {LARGEST_BYTES} bytes",
-        remedy="the header is damaged: copy or download the file again",
     )
 
 
@@ -303,6 +273,5 @@ def check_packing(ds: xr.Dataset, source: str | Path) -> None:
 
 def _usable(value: Any, key: str) -> bool:
     number = np.asarray(value)
-    if number.dtype.kind not in "iuf" or number.size != 1:
-        return False
-    return bool(np.isfinite(number).all() and (key != "scale_factor" or number.all()))
+    finite = number.dtype.kind in "iuf" and bool(np.isfinite(number).all())
+    return finite and number.size == 1 and bool(key != "scale_factor" or number.all())

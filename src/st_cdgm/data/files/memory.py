@@ -43,6 +43,8 @@ def from_memory(ds: xr.Dataset) -> tuple[xr.Dataset, Located]:
             expected="dates, or numbers with CF time units and a CF calendar",
             remedy="mend the time units or calendar",
         ) from error
+
+    # What was opened without dask stays lazy; dates become those of cftime.
     if ds.encoding.get("source") and not ds.chunks:
         # Opened without dask: stay lazy. Dates are objects, whose size nobody knows.
         fields = {n: v for n, v in made.data_vars.items() if not v.dtype.hasobject}
@@ -50,6 +52,7 @@ def from_memory(ds: xr.Dataset) -> tuple[xr.Dataset, Located]:
     for name, variable in ds.variables.items():
         if variable.dtype.kind == "M" and not bool(variable.isnull().any()):
             made[name] = (variable.dims, _cftime(variable), variable.attrs)
+
     made, located = in_cf_form(text_attributes(made))
     made.encoding["source"] = label
     return made, located

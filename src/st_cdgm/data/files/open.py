@@ -25,13 +25,8 @@ from st_cdgm.data.files.lazy import (
     text_attributes,
 )
 from st_cdgm.data.files.memory import from_memory
-from st_cdgm.data.files.remote import (
-    RemoteStore,
-    expand_url,
-    local_path,
-    locate_url,
-)
-from st_cdgm.data.files.remote_files import RemoteFile, StorageOptions
+from st_cdgm.data.files.remote import RemoteStore, expand_url, local_path, locate_url
+from st_cdgm.data.files.remote_files import RemoteFile
 from st_cdgm.data.files.sniff import HEAD_BYTES, is_zarr, try_opening, unreadable
 from st_cdgm.data.space.coordinates import Located, locate
 from st_cdgm.errors import InputError, MissingFileError, MissingVariableError
@@ -65,9 +60,7 @@ class OpenedData:
     file: str
 
 
-def open_dataset(
-    paths: Paths, *, role: str, storage_options: StorageOptions | None = None
-) -> xr.Dataset:
+def open_dataset(paths: Paths, *, role: str) -> xr.Dataset:
     """Open one file, several files or a glob pattern, without reading the values.
 
     Time is decoded to cftime dates whatever the calendar. Several files are joined
@@ -78,13 +71,11 @@ def open_dataset(
     paths : str, Path, sequence of these, or xarray.Dataset
         NetCDF 3/4 files, a Zarr directory, a folder of ``*.nc``, ``*.nc4`` or ``*.cdf``
         files or a pattern; each of them also behind a URL (``https://``, ``s3://``,
-        ``file://`` ...), save that the web has no patterns and folders. A data set in
-        memory is taken as if it came from a file.
+        ``file://`` ...), save that the web has no patterns and folders. Options for
+        them come from the environment and configuration files that fsspec knows. A
+        data set in memory is taken as if it came from a file.
     role : str
         What the data are for (``"lr"``, ``"hr"``, ``"static"``); used in messages.
-    storage_options : mapping, optional
-        For the file system behind URLs; the environment and configuration files that
-        fsspec knows count, too.
 
     Raises
     ------
@@ -94,23 +85,18 @@ def open_dataset(
         If a file is not NetCDF or Zarr, is damaged, has undecodable time units, the
         files do not fit together, or a server does not answer.
     """
-    return open_located(paths, role=role, storage_options=storage_options).ds
+    return open_located(paths, role=role).ds
 
 
-def open_located(
-    paths: Paths, *, role: str, storage_options: StorageOptions | None = None
-) -> OpenedData:
+def open_located(paths: Paths, *, role: str) -> OpenedData:
     """Open files and keep what was found; parameters as for :func:`open_dataset`."""
     role = _ROLES.get(role, role)
     if isinstance(paths, xr.Dataset):
         ds, located = from_memory(paths)
         return OpenedData(ds=ds, located=located, file=file_label(ds))
 
-    sources = resolve_sources(paths, role=role, storage_options=storage_options)
-    parts = [
-        _open_one(source, role=role, storage_options=storage_options)
-        for source in sources
-    ]
+    sources = resolve_sources(paths, role=role)
+    parts = [_open_one(source, role=role) for source in sources]
     ds, located = parts[0]
     file = str(sources[0])
     if len(parts) > 1:
@@ -153,17 +139,11 @@ def resolve_paths(paths: Paths, *, role: str = "input") -> list[Path]:
         If a path or pattern matches nothing, or the list is empty.
     """
     role = _ROLES.get(role, role)
-    files: list[Path] = []
-    for one in _as_sequence(paths, role=role):
-        local = _local(one)
-        if local is not None:
-            files += _expand(local, role=role)
-    return files
+    given = [_local(one) for one in _as_sequence(paths, role=role)]
+    return [file for one in given if one for file in _expand(one, role=role)]
 
 
-def resolve_sources(
-    paths: Paths, *, role: str = "input", storage_options: StorageOptions | None = None
-) -> list[str | Path]:
+def resolve_sources(paths: Paths, *, role: str = "input") -> list[str | Path]:
     """Expand patterns and folders into existing local files and URLs.
 
     Whether a single URL exists shows when it is opened.
@@ -179,10 +159,8 @@ def resolve_sources(
     sources: list[str | Path] = []
     for one in _as_sequence(paths, role=role):
         local = _local(one)
-        if local is None:
-            sources += expand_url(str(one), role=role, storage_options=storage_options)
-        else:
-            sources += _expand(local, role=role)
+        found = _expand(local, role=role) if local else expand_url(str(one), role=role)
+        sources += found
     return sources
 
 
@@ -212,6 +190,7 @@ def _expand(path: Path, *, role: str) -> list[Path]:
         found = _matches(path)
     if found:
         return found
+
     is_url(path)  # says so if it was one
     raise MissingFileError(
         f"the {role} file does not exist",
@@ -245,18 +224,15 @@ def _matches(pattern: Path) -> list[Path]:
 # -- One file --------------------------------------------------------------------------
 
 
-def _open_one(
-    source: str | Path, *, role: str, storage_options: StorageOptions | None
-) -> tuple[xr.Dataset, Located]:
-    where: Path | RemoteFile | RemoteStore = (
-        source
-        if isinstance(source, Path)
-        else locate_url(source, role=role, storage_options=storage_options)
-    )
+def _open_one(source: str | Path, *, role: str) -> tuple[xr.Dataset, Located]:
+    where = source if isinstance(source, Path) else locate_url(source, role=role)
     target, options = _reader_of(where)
-    version = _version(where)
+    version = uuid.uuid4().hex  # data elsewhere is always new
     if isinstance(where, Path):
+        state = where.stat()
+        version = f"{state.st_mtime_ns} {state.st_size} {where}"
         try_opening(where, role=role)
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -289,33 +265,24 @@ def _open_one(
 
 def _reader_of(where: Path | RemoteFile | RemoteStore) -> tuple[Any, dict[str, Any]]:
     """Return what xarray is to open, and how."""
-    options: dict[str, Any] = {
-        "decode_times": TIMES,
-        "decode_timedelta": False,
-        "decode_coords": "all",
-        "chunks": None,
-    }
+    target: Any = where
     if isinstance(where, RemoteStore):
-        options |= {
-            "engine": "zarr",
-            "zarr_format": where.zarr_format,
-            "consolidated": where.consolidated,
-        }
-        return where.store, options
-    if isinstance(where, RemoteFile):
-        return where, options | {"engine": "h5netcdf", "phony_dims": "sort"}
-    if where.is_dir():
-        consolidated = (where / ".zmetadata").exists()
-        return where, options | {"engine": "zarr", "consolidated": consolidated}
-    return where, options | {"engine": "netcdf4"}
+        target = where.store
+        options = {"engine": "zarr", "zarr_format": where.zarr_format}
+        options |= {"consolidated": where.consolidated}
+    elif isinstance(where, RemoteFile):
+        options = {"engine": "h5netcdf", "phony_dims": "sort"}
+    else:
+        options = local_engine(where)
+    options |= {"decode_times": TIMES, "decode_timedelta": False}
+    return target, options | {"decode_coords": "all", "chunks": None}
 
 
-def _version(where: Path | RemoteFile | RemoteStore) -> str:
-    """Tell one state of a local file from another; data elsewhere is always new."""
-    if isinstance(where, Path):
-        state = where.stat()
-        return f"{state.st_mtime_ns} {state.st_size} {where}"
-    return uuid.uuid4().hex
+def local_engine(path: Path) -> dict[str, Any]:
+    """Options with which xarray reads a local file or Zarr directory."""
+    if path.is_dir():
+        return {"engine": "zarr", "consolidated": (path / ".zmetadata").exists()}
+    return {"engine": "netcdf4"}
 
 
 def _time_error(
@@ -338,6 +305,7 @@ def _time_error(
             for n, v in raw.variables.items()
             if "since" in str(v.attrs.get("units", ""))
         }
+
     found = "; ".join(f"{name}: {text}" for name, text in times.items()) or str(error)
     return InputError(
         "the time axis cannot be decoded",

@@ -16,10 +16,10 @@ from st_cdgm.data.files.remote_errors import absent, clean_errors, needs_library
 from st_cdgm.data.files.remote_files import (
     HTTP,
     RemoteFile,
-    StorageOptions,
+    bounded_options,
     filesystem,
     limit_retries,
-    merged_options,
+    protocol_of,
 )
 from st_cdgm.data.files.sniff import (
     HEAD_BYTES,
@@ -58,16 +58,12 @@ def local_path(url: str) -> Path | None:
     """Return the path behind a ``file://`` URL, None for any other."""
     if not url.lower().startswith(("file://", "local://")):
         return None
-    from fsspec.implementations import (  # type: ignore[import-untyped]
-        local,
-    )
+    from fsspec.implementations import local  # type: ignore[import-untyped]
 
     return Path(local.LocalFileSystem._strip_protocol(url))
 
 
-def expand_url(
-    url: str, *, role: str, storage_options: StorageOptions | None = None
-) -> list[str]:
+def expand_url(url: str, *, role: str) -> list[str]:
     """Expand a pattern, or a folder of ``*.nc`` files, into URLs.
 
     Raises
@@ -90,7 +86,9 @@ def expand_url(
                 remedy="list the URLs one by one",
             )
         return [url]
-    fs, path = filesystem(url, role=role, storage_options=storage_options)
+
+    # Other servers list what matches; a folder stands for its NetCDF files.
+    fs, path = filesystem(url, role=role)
     with clean_errors(url, role):
         if not pattern:
             if not _is_folder(fs, path):
@@ -99,6 +97,7 @@ def expand_url(
         found = [str(one) for one in fs.glob(path)]
     if not found:
         raise absent(url, role)
+
     start = f"{prefix}::" if prefix else ""
     scheme = f"{protocol}://"
     return sorted(start + scheme + one.removeprefix(scheme) for one in found)
@@ -110,9 +109,7 @@ def _is_folder(fs: Any, path: str) -> bool:
     return not any(fs.exists(f"{path.rstrip('/')}/{mark}") for mark in ZARR_MARKS)
 
 
-def locate_url(
-    url: str, *, role: str, storage_options: StorageOptions | None = None
-) -> Path | RemoteFile | RemoteStore:
+def locate_url(url: str, *, role: str) -> Path | RemoteFile | RemoteStore:
     """Find out what lies behind a URL and how it can be read.
 
     NetCDF 4 is read in place where the server can send parts of a file; NetCDF 3, and
@@ -127,31 +124,33 @@ def locate_url(
         If the server cannot be reached or sends something else, or a library that the
         protocol needs is not installed.
     """
-    fs, path = filesystem(url, role=role, storage_options=storage_options)
+    fs, path = filesystem(url, role=role)
     if path.rstrip("/").endswith(".zarr"):
-        return _zarr(fs, path, url, role, storage_options) or _raise(absent(url, role))
+        return _zarr(fs, path, url, role) or _raise(absent(url, role))
+
     try:
         with clean_errors(url, role):
-            file = RemoteFile(url, storage_options)
+            file = RemoteFile(url)
             head, by_parts = file.probe()
     except InputError as error:
         missing = isinstance(error, MissingFileError)
-        store = _zarr(fs, path, url, role, storage_options) if missing else None
-        return store or _raise(error)
+        return (missing and _zarr(fs, path, url, role)) or _raise(error)
     if is_hdf5(head) and by_parts:
-        _need_h5netcdf(url, role)
+        try:
+            import h5netcdf  # type: ignore[import-untyped]  # noqa: F401
+        except ImportError as error:
+            raise needs_library(url, role, error) from error
+
         return file
     file.close()
     if is_hdf5(head) or is_netcdf3(head):
         return _downloaded(fs, path, url, role)
-    store = _zarr(fs, path, url, role, storage_options)
     unknown = ValueError(f"a file that begins with {head[:8]!r}")
-    return store or _raise(unreadable(url, role=role, error=unknown, head=head))
+    damaged = unreadable(url, role=role, error=unknown, head=head)
+    return _zarr(fs, path, url, role) or _raise(damaged)
 
 
-def describe(
-    url: str, *, storage_options: StorageOptions | None = None
-) -> tuple[str, int]:
+def describe(url: str) -> tuple[str, int]:
     """Return the kind of data behind a URL and its size, without reading the values.
 
     Returns
@@ -166,23 +165,24 @@ def describe(
     MissingFileError, InputError
         As :func:`locate_url`.
     """
-    where = locate_url(url, role="data", storage_options=storage_options)
-    fs, path = filesystem(url, role="data", storage_options=storage_options)
+    where = locate_url(url, role="data")
+    fs, path = filesystem(url, role="data")
     if isinstance(where, RemoteFile):
         where.close()
     with clean_errors(url, "data"):
         if isinstance(where, RemoteStore):
-            listed = url.rpartition("::")[2].partition("://")[0] not in HTTP
-            return "Zarr", int(fs.du(path)) if listed else 0
+            return "Zarr", 0 if protocol_of(url) in HTTP else int(fs.du(path))
         size = int(fs.info(path).get("size") or 0)
+
     if isinstance(where, Path):
         with where.open("rb") as stream:
             old = is_netcdf3(stream.read(HEAD_BYTES))
         return "NETCDF3" if old else "NETCDF4", where.stat().st_size
+
     return "NETCDF4", size
 
 
-def fingerprint(url: str, *, storage_options: StorageOptions | None = None) -> str:
+def fingerprint(url: str) -> str:
     """Describe the present version of a remote file: size, entity tag, date.
 
     An object is not read for it, so that this is cheap for any size; two equal
@@ -193,7 +193,7 @@ def fingerprint(url: str, *, storage_options: StorageOptions | None = None) -> s
     MissingFileError, InputError
         As :func:`locate_url`.
     """
-    fs, path = filesystem(url, role="input", storage_options=storage_options)
+    fs, path = filesystem(url, role="input")
     with clean_errors(url, "input"):
         return _version(fs, path) or "unknown"
 
@@ -208,13 +208,6 @@ def _version(fs: Any, path: str) -> str:
 
 def _raise(error: InputError) -> Any:
     raise error
-
-
-def _need_h5netcdf(url: str, role: str) -> None:
-    try:
-        import h5netcdf  # type: ignore[import-untyped]  # noqa: F401
-    except ImportError as error:
-        raise needs_library(url, role, error) from error
 
 
 # -- Copies ----------------------------------------------------------------------------
@@ -236,11 +229,13 @@ def _downloaded(fs: Any, path: str, url: str, role: str) -> Path:
     target = Path(_folder().name) / f"{mark}-{name}"
     if version and target.exists():
         return target
+
     logger.info("%s is copied to %s (%s bytes)", url, target, size or "unknown")
     part = temporary_name(target)
     try:
         with clean_errors(url, role):
             fs.get_file(path, str(part))
+
         received = part.stat().st_size
         if size is not None and received != size:
             cut = ValueError(f"{received} bytes arrived of {size}")
@@ -248,15 +243,14 @@ def _downloaded(fs: Any, path: str, url: str, role: str) -> Path:
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
     return target
 
 
 # -- Zarr ------------------------------------------------------------------------------
 
 
-def _zarr(
-    fs: Any, path: str, url: str, role: str, storage_options: StorageOptions | None
-) -> RemoteStore | None:
+def _zarr(fs: Any, path: str, url: str, role: str) -> RemoteStore | None:
     """Return the Zarr hierarchy at a URL, or None if there is none."""
     for mark in ZARR_MARKS:
         meta = _json(fs, f"{path.rstrip('/')}/{mark}", url, role)
@@ -265,7 +259,7 @@ def _zarr(
         consolidated = mark == ".zmetadata" or bool(meta.get("consolidated_metadata"))
         _check_listing(fs, url, role, consolidated=consolidated)
         return RemoteStore(
-            store=_store(fs, path, url, role, storage_options),
+            store=_store(fs, path, url, role),
             zarr_format=3 if mark == "zarr.json" else 2,
             consolidated=consolidated,
         )
@@ -286,7 +280,7 @@ def _json(fs: Any, path: str, url: str, role: str) -> dict[str, Any] | None:
 
 
 def _check_listing(fs: Any, url: str, role: str, *, consolidated: bool) -> None:
-    if consolidated or url.rpartition("::")[2].partition("://")[0] not in HTTP:
+    if consolidated or protocol_of(url) not in HTTP:
         return
     raise InputError(
         f"the {role} store cannot be listed",
@@ -298,9 +292,7 @@ def _check_listing(fs: Any, url: str, role: str, *, consolidated: bool) -> None:
     )
 
 
-def _store(
-    fs: Any, path: str, url: str, role: str, storage_options: StorageOptions | None
-) -> Any:
+def _store(fs: Any, path: str, url: str, role: str) -> Any:
     from fsspec.implementations import asyn_wrapper
     from zarr.storage import FsspecStore
 
@@ -308,7 +300,7 @@ def _store(
         if "::" in url:  # a cache in between works in the loop of its own file system
             wrapped = asyn_wrapper.AsyncFileSystemWrapper(fs, asynchronous=True)
             return FsspecStore(fs=wrapped, path=path, read_only=True)
-        options = merged_options(url, storage_options)
+        options = bounded_options(url)
         store = FsspecStore.from_url(url, storage_options=options, read_only=True)
         limit_retries(store.fs)
         return store

@@ -10,7 +10,6 @@ from st_cdgm.data.files.sniff import unreadable
 from st_cdgm.errors import InputError, MissingFileError
 
 _REFUSED = (401, 403)
-SERVER_ERROR = 500
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError")
 _UNREACHABLE = (
     "ClientConnectorError",
@@ -36,22 +35,24 @@ def translated(url: str, role: str, error: Exception) -> InputError:
     """Return the error of ours that an error of a file system stands for."""
     if isinstance(error, ImportError):
         return needs_library(url, role, error)
+
     causes = list(_causes(error))
     names = {type(cause).__name__ for cause in causes}
     statuses = [s for s in (getattr(c, "status", None) for c in causes) if s]
+    words = f"{type(causes[-1]).__name__}: {causes[-1]}"
     if names & set(_NO_CREDENTIALS):
         return _forbidden(url, role, "no credentials")
     if any(s in _REFUSED for s in statuses) or isinstance(error, PermissionError):
-        return _forbidden(url, role, f"access denied ({_words(causes[-1])})")
+        return _forbidden(url, role, f"access denied ({words})")
     if any(isinstance(c, TimeoutError) for c in causes):
         return _silent(url, role, "no answer within the time limit")
-    connection = [isinstance(c, ConnectionError) for c in causes]
-    if any(connection) or names & set(_UNREACHABLE):
-        return _silent(url, role, _words(causes[-1]))
-    if any(s >= SERVER_ERROR for s in statuses):
-        return _silent(url, role, _words(causes[-1]))
+
+    unreachable = any(isinstance(c, ConnectionError) for c in causes)
+    if unreachable or names & set(_UNREACHABLE) or max(statuses, default=0) >= 500:
+        return _silent(url, role, words)
     if any(isinstance(c, FileNotFoundError | IsADirectoryError) for c in causes):
         return absent(url, role)
+
     return unreadable(url, role=role, error=error)
 
 
@@ -59,10 +60,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__
-
-
-def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def absent(url: str, role: str) -> MissingFileError:
@@ -82,7 +79,7 @@ def _forbidden(url: str, role: str, found: str) -> MissingFileError:
         file=url,
         found=found,
         remedy="give credentials as the protocol expects them (AWS_ACCESS_KEY_ID, "
-        "~/.aws; storage_options); for public buckets FSSPEC_S3_ANON=true",
+        "~/.aws; FSSPEC_S3_KEY); for public buckets FSSPEC_S3_ANON=true",
     )
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import gc
 import io
 import os
-from collections.abc import Mapping
 from typing import Any
 
 from st_cdgm.data.files.remote_errors import needs_library
 from st_cdgm.data.files.sniff import HEAD_BYTES
 from st_cdgm.errors import InputError
 
-StorageOptions = Mapping[str, Any]
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
 ATTEMPTS = 2
@@ -22,9 +20,7 @@ HTTP = ("http", "https")
 _S3 = ("s3", "s3a")
 
 
-def filesystem(
-    url: str, *, role: str, storage_options: StorageOptions | None
-) -> tuple[Any, str]:
+def filesystem(url: str, *, role: str) -> tuple[Any, str]:
     """Return the file system of a URL and the path on it, with bounded waiting.
 
     Raises
@@ -35,7 +31,7 @@ def filesystem(
     from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
     try:
-        fs, path = url_to_fs(url, **merged_options(url, storage_options))
+        fs, path = url_to_fs(url, **bounded_options(url))
     except ImportError as error:
         raise needs_library(url, role, error) from error
     except (ValueError, TypeError) as error:
@@ -56,18 +52,19 @@ def limit_retries(fs: Any) -> None:
         fs.retries = min(int(fs.retries), ATTEMPTS)
 
 
-def merged_options(url: str, given: StorageOptions | None) -> dict[str, Any]:
-    """Options for fsspec: the user's, then the configured, then the limits here."""
+def bounded_options(url: str) -> dict[str, Any]:
+    """Options for fsspec that bound the waiting, where none are configured."""
     from fsspec.config import conf  # type: ignore[import-untyped]
 
-    protocols = [part.partition("://")[0] for part in url.split("::")]
-    inner = protocols[-1]
+    inner = protocol_of(url)
     configured = conf.get(inner, {})
     own = {k: v for k, v in _limits(inner).items() if k not in configured}
-    merged = dict(given or {})
-    if len(protocols) == 1:
-        return own | merged
-    return merged | {inner: own | dict(merged.get(inner, {}))}
+    return {inner: own} if "::" in url else own
+
+
+def protocol_of(url: str) -> str:
+    """Return the protocol of a URL, of the innermost one of a chain."""
+    return url.rpartition("::")[2].partition("://")[0]
 
 
 def _limits(protocol: str) -> dict[str, Any]:
@@ -88,6 +85,7 @@ def _limits(protocol: str) -> dict[str, Any]:
             "retries": {"max_attempts": ATTEMPTS, "mode": "standard"},
         }
         return {"config_kwargs": limits}
+
     return {}
 
 
@@ -100,22 +98,17 @@ class RemoteFile(io.RawIOBase):
     ----------
     url : str
         Where it is.
-    storage_options : mapping, optional
-        For the file system of fsspec.
     """
 
-    def __init__(self, url: str, storage_options: StorageOptions | None = None) -> None:
+    def __init__(self, url: str) -> None:
         super().__init__()
         self.url = url
-        self.storage_options = storage_options
         self._position = 0
         self._process = -1
         self._open()
 
     def _open(self) -> None:
-        fs, path = filesystem(
-            self.url, role="input", storage_options=self.storage_options
-        )
+        fs, path = filesystem(self.url, role="input")
         options: dict[str, Any] = {}
         if getattr(fs, "async_impl", False):  # a network, not a file on disk
             options = {
@@ -127,7 +120,7 @@ class RemoteFile(io.RawIOBase):
         self._process = os.getpid()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RemoteFile, (self.url, self.storage_options)
+        return RemoteFile, (self.url,)
 
     def probe(self) -> tuple[bytes, bool]:
         """Return the first bytes, and whether parts of the file can be asked for."""
@@ -143,9 +136,7 @@ class RemoteFile(io.RawIOBase):
         return self._file.read(HEAD_BYTES), by_parts
 
     def _stream_head(self) -> bytes:
-        fs, path = filesystem(
-            self.url, role="input", storage_options=self.storage_options
-        )
+        fs, path = filesystem(self.url, role="input")
         with fs.open(path, "rb", block_size=0) as stream:
             return bytes(stream.read(HEAD_BYTES))
 
@@ -183,6 +174,7 @@ class RemoteFile(io.RawIOBase):
         finally:
             if collecting:
                 gc.enable()
+
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)

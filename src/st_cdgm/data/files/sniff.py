@@ -51,25 +51,16 @@ def unreadable(
 ) -> InputError:
     """Make the error for a file that is no data or is damaged.
 
-    Parameters
-    ----------
-    file : str or Path
-        Path or URL.
-    role : str
-        What the data were for.
-    error : Exception
-        What the reading library said.
-    head : bytes, optional
-        First bytes of the file, if there is one.
+    ``error`` is what the reading library said; ``head`` the first bytes of the file, if
+    there is one.
     """
     found = f"{type(error).__name__}: {error}"
     remedy = "check or download the file again"
-    if head is not None:
-        if not head:
-            found = "an empty file (0 bytes)"
-        for signature, (kind, way_out) in _FOREIGN.items():
-            if head.lstrip().startswith(signature):
-                found, remedy = kind, way_out
+    if head == b"":
+        found = "an empty file (0 bytes)"
+    for signature, (kind, way_out) in _FOREIGN.items():
+        if head is not None and head.lstrip().startswith(signature):
+            found, remedy = kind, way_out
     return InputError(
         f"the {role} file cannot be read",
         file=file,
@@ -127,15 +118,14 @@ class _Helper:
         """Return None if the file lets itself be opened, else how the helper died."""
         with self.lock:
             process = self._started()
-            asked, answered = (
-                cast("IO[str]", process.stdin),
-                cast("IO[str]", process.stdout),
-            )
+            asked = cast("IO[str]", process.stdin)
+            answered = cast("IO[str]", process.stdout)
             with contextlib.suppress(BrokenPipeError):
                 asked.write(json.dumps([str(file.absolute()), CPU_SECONDS]) + "\n")
                 asked.flush()
             if answered.readline():
                 return None
+
             self.process = None
             code = process.wait()
             asked.close()
@@ -180,6 +170,7 @@ def try_opening(file: Path, *, role: str) -> None:
     key = (str(file.absolute()), state.st_mtime_ns, state.st_size)
     if key in _helper.known:
         return
+
     try:
         trouble = _helper.ask(file)
     except OSError as error:

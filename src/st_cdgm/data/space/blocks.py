@@ -12,7 +12,12 @@ from scipy.sparse import csr_array
 from st_cdgm.data.space.cells import cell_areas, cell_edges, rotation
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.space.sphere import unit_vectors
-from st_cdgm.errors import ConfigError, GridMismatchError, check_choice
+from st_cdgm.errors import (
+    ConfigError,
+    GridMismatchError,
+    check_between,
+    check_choice,
+)
 from st_cdgm.typing import Floats
 
 Normalisation = Literal["fracarea", "destarea"]
@@ -59,13 +64,7 @@ def block_mean(
         If ``factor`` or ``min_valid`` is out of range.
     """
     check_factor(factor)
-    if not 0.0 <= min_valid <= 1.0:
-        raise ConfigError(
-            "min_valid is a share",
-            variable="min_valid",
-            found=min_valid,
-            expected="0 to 1",
-        )
+    check_between("min_valid", min_valid, 0, 1)
     shape = values.shape[-2:]
     area = np.ones(shape) if weights is None else np.asarray(weights, np.float64)
     known = np.isfinite(values)
@@ -74,6 +73,7 @@ def block_mean(
     share = valid / _block_sum(area, factor)
     kept = (valid > 0) & (share >= min_valid - _NOTHING)
     mean = np.where(kept, total / np.where(kept, valid, 1.0), np.nan)
+
     return mean.astype(np.result_type(values.dtype, np.float32), copy=False)
 
 
@@ -105,13 +105,11 @@ def coarse_edges(grid: Grid, factor: int) -> tuple[Floats, Floats]:
     In degrees on a regular or rotated grid, else in the units of the grid's axes. The
     last block ends where the grid does.
     """
-    return cast(
-        "tuple[Floats, Floats]",
-        tuple(
-            edges[np.minimum(np.arange(0, count + factor, factor), count)]
-            for edges, count in zip(cell_edges(grid), grid.shape, strict=True)
-        ),
+    y, x = (
+        edges[np.minimum(np.arange(0, count + factor, factor), count)]
+        for edges, count in zip(cell_edges(grid), grid.shape, strict=True)
     )
+    return y, x
 
 
 def coarse_grid(grid: Grid, factor: int) -> Grid:
@@ -126,6 +124,7 @@ def coarse_grid(grid: Grid, factor: int) -> Grid:
     y, x = (0.5 * (edge[:-1] + edge[1:]) for edge in edges)
     if grid.regular:
         return replace(grid, lat=y, lon=x)
+
     turn = rotation(grid)
     if turn is not None:
         xyz = unit_vectors(*np.meshgrid(y, x, indexing="ij")) @ turn.T
@@ -228,9 +227,9 @@ class ConservativeRegridder:
                 expected=(..., *self.source.shape),
             )
         known = np.isfinite(values)
-        whole = known.all()
-        total = self._sum(np.where(known, values, 0.0) if not whole else values)
-        covered = self._sum(known if not whole else np.ones(self.source.shape))
+        total = self._sum(np.where(known, values, 0.0))
+        # The same for all fields where nothing is missing.
+        covered = self._sum(np.ones(self.source.shape) if known.all() else known)
         share = covered / self._areas
         kept = share > max(min_valid - _NOTHING, _NOTHING)
         divisor = covered if normalisation == "fracarea" else self._areas

@@ -81,6 +81,7 @@ def rotation(grid: Grid) -> Floats | None:
         return None
     if np.abs(grid.y).max() > 90.0 or np.abs(grid.x).max() > 540.0:
         return None
+
     own = unit_vectors(*np.meshgrid(grid.y, grid.x, indexing="ij")).reshape(-1, 3)
     earth = unit_vectors(grid.lat, grid.lon).reshape(-1, 3)
     left, _, right = np.linalg.svd(earth.T @ own)

@@ -23,12 +23,11 @@ _FALLBACK = {
 }
 # Spellings of the units that CF allows, in small letters.
 _UNITS = {
-    kind: {
-        f"degree{plural}{end}"
-        for plural in ("", "s")
-        for end in (f"_{way}", f"_{n}", n)
-    }
-    for kind, way, n in (("latitude", "north", "n"), ("longitude", "east", "e"))
+    kind: {f"{unit}{end}" for unit in ("degree", "degrees") for end in ends}
+    for kind, ends in {
+        "latitude": ("_north", "_n", "n"),
+        "longitude": ("_east", "_e", "e"),
+    }.items()
 }
 _BOUNDS_ENDINGS = ("_bnds", "_bounds", "_vertices", "_bnd")
 
@@ -99,11 +98,16 @@ def named_positions(ds: xr.Dataset) -> list[Hashable]:
     return [
         name
         for name, variable in ds.variables.items()
-        for kind in CF_ATTRS
-        if variable.attrs.get("standard_name") == kind
+        if any(_says(kind, name, variable) for kind in CF_ATTRS)
+    ]
+
+
+def _says(kind: str, name: Hashable, variable: xr.Variable) -> bool:
+    return (
+        variable.attrs.get("standard_name") == kind
         or str(variable.attrs.get("units", "")).lower() in _UNITS[kind]
         or str(name).lower() in _FALLBACK[kind]
-    ]
+    )
 
 
 def _bounds_variables(ds: xr.Dataset) -> set[str]:
@@ -221,13 +225,9 @@ def _check_degrees(
         plain = (
             units.lower().startswith(("deg", "\N{DEGREE SIGN}")) or not units.strip()
         )
-        swapped = (
-            str(name).lower() in _FALLBACK[other]
-            or ds[name].attrs.get("standard_name") == other
-            or units.lower() in _UNITS[other]
-        )
-        if plain and not swapped:
+        if plain and not _says(other, name, ds.variables[name]):
             continue
+
         raise InputError(
             f"the units of the {kind} do not fit",
             file=file,
@@ -264,16 +264,7 @@ def read_grid(
 ) -> Grid:
     """Return the grid of ``variable``, or of the data set, by CF attributes.
 
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        Any data set.
-    file : str or Path, optional
-        For error messages.
-    variable : str, optional
-        Whose grid is wanted.
-    located : Located, optional
-        What :func:`locate` found, where that is known.
+    ``located`` is what :func:`locate` found, where that is known.
 
     Raises
     ------

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from st_cdgm.data.space.cells import cell_edges
-from st_cdgm.data.space.grid import SAME_DEG, Grid, nearest_index
-from st_cdgm.data.space.sphere import (
-    degrees_to_chord,
-    is_global,
-    unit_vectors,
-    widest_spacing,
-    wrap_near,
-)
+from st_cdgm.data.space.grid import SAME_DEG, Grid
+from st_cdgm.data.space.sphere import is_global, wrap_near
 from st_cdgm.typing import Floats
 
 
@@ -81,22 +74,6 @@ def _degrees(value: float, plus: str, minus: str) -> str:
 
 def _cells_outside(source: Grid, target: Grid) -> list[str]:
     """Count cell centres outside, where rows and columns say nothing."""
-    outside: NDArray[np.bool_]
-    if source.regular:
-        lat, lon = target.lat2d, wrap_near(target.lon2d, source.lon)
-        outside = (lat < source.lat.min() - SAME_DEG) | (
-            lat > source.lat.max() + SAME_DEG
-        )
-        if not is_global(source.lon):
-            outside |= lon < source.lon.min() - SAME_DEG
-            outside |= lon > source.lon.max() + SAME_DEG
-    else:
-        nearest = nearest_index(source, target)
-        cells = unit_vectors(source.lat2d, source.lon2d).reshape(-1, 3)[nearest]
-        points = unit_vectors(target.lat2d, target.lon2d).reshape(-1, 3)
-        limit = degrees_to_chord(widest_spacing(source.lat2d, source.lon2d))
-        outside = np.linalg.norm(cells - points, axis=1) > limit
-
-    count = int(outside.sum())
-    cells_of = target.shape[0] * target.shape[1]
-    return [f"{count} of {cells_of} cells of the model not covered"] if count else []
+    inside = source.inside(target, SAME_DEG if source.regular else 0.0)
+    count = int((~inside).sum())
+    return [f"{count} of {inside.size} cells of the model not covered"] if count else []

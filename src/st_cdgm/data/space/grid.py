@@ -70,9 +70,7 @@ class Grid:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns ``(Y, X)``."""
-        if self.regular:
-            return len(self.lat), len(self.lon)
-        return int(self.lat.shape[0]), int(self.lat.shape[1])
+        return len(self.lat), self.lon.shape[-1]
 
     @property
     def lat2d(self) -> Floats:
@@ -100,13 +98,10 @@ class Grid:
         """``regular``, ``curvilinear`` or the CF name of the projection."""
         if self.regular:
             return "regular"
-        named = (self.mapping or {}).get("grid_mapping_name", "curvilinear")
-        if (
-            named == "curvilinear"
-            and self.y_attrs.get("standard_name") == "grid_latitude"
-        ):
-            return "rotated_latitude_longitude"
-        return str(named)
+        rotated = self.y_attrs.get("standard_name") == "grid_latitude"
+        unnamed = "rotated_latitude_longitude" if rotated else "curvilinear"
+        named = str((self.mapping or {}).get("grid_mapping_name", "curvilinear"))
+        return unnamed if named == "curvilinear" else named
 
     def __str__(self) -> str:
         lat, lon = self.lat, self.lon
@@ -126,22 +121,21 @@ class Grid:
         any, comes under its own name.
         """
         made: dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]] = {}
-        if self.regular:
-            made[self.y_name] = ((self.y_name,), self.lat, self.y_attrs)
-            made[self.x_name] = ((self.x_name,), self.lon, self.x_attrs)
-        else:
-            if self.y is not None:
-                made[self.y_name] = ((self.y_name,), self.y, self.y_attrs)
-            if self.x is not None:
-                made[self.x_name] = ((self.x_name,), self.x, self.x_attrs)
+        y, x = (self.lat, self.lon) if self.regular else (self.y, self.x)
+        if y is not None:
+            made[self.y_name] = ((self.y_name,), y, self.y_attrs)
+        if x is not None:
+            made[self.x_name] = ((self.x_name,), x, self.x_attrs)
+
+        if not self.regular:
             dims = (self.y_name, self.x_name)
-            lat_name = "lat" if "lat" not in dims else "latitude"
-            lon_name = "lon" if "lon" not in dims else "longitude"
-            made[lat_name] = (dims, self.lat, dict(CF_ATTRS["latitude"]))
-            made[lon_name] = (dims, self.lon, dict(CF_ATTRS["longitude"]))
+            for values, long_name in ((self.lat, "latitude"), (self.lon, "longitude")):
+                name = long_name if long_name[:3] in dims else long_name[:3]
+                made[name] = (dims, values, dict(CF_ATTRS[long_name]))
         if self.mapping:
             attrs = {k: v for k, v in self.mapping.items() if k != "variable"}
             made[str(self.mapping["variable"])] = ((), np.int32(0), attrs)
+
         return made
 
     def area_weights(self) -> NDArray[np.float32]:
@@ -160,25 +154,26 @@ class Grid:
         return cast("NDArray[np.float32]", (area / area.mean()).astype(np.float32))
 
     def contains(self, other: Grid, tolerance_deg: float = 0.0) -> bool:
-        """Whether every cell centre of ``other`` lies within this grid.
+        """Whether every cell centre of ``other`` lies within; see :meth:`inside`."""
+        return bool(self.inside(other, tolerance_deg).all())
+
+    def inside(self, other: Grid, tolerance_deg: float) -> NDArray[np.bool_]:
+        """Return which cell centres of ``other`` lie within this grid.
 
         Within means between the outermost cell centres of a regular grid, give or take
         ``tolerance_deg``; on a curvilinear grid no farther from a cell centre than the
-        widest spacing plus ``tolerance_deg``.
+        widest spacing plus ``tolerance_deg``. Shape ``(Y, X)`` of ``other``.
         """
-        if self.regular:
-            lon = wrap_near(other.lon2d, self.lon)
-            inside_lat = (other.lat2d >= self.lat.min() - tolerance_deg) & (
-                other.lat2d <= self.lat.max() + tolerance_deg
-            )
-            inside_lon = (lon >= self.lon.min() - tolerance_deg) & (
-                lon <= self.lon.max() + tolerance_deg
-            )
-            inside_lon |= is_global(self.lon)
-            return bool((inside_lat & inside_lon).all())
-        distance, _ = _tree(self).query(_points(other))
-        limit = degrees_to_chord(widest_spacing(self.lat2d, self.lon2d) + tolerance_deg)
-        return bool((distance <= limit).all())
+        if not self.regular:
+            distance, _ = _tree(self).query(_points(other))
+            widest = widest_spacing(self.lat, self.lon)
+            near = distance <= degrees_to_chord(widest + tolerance_deg)
+            return cast("NDArray[np.bool_]", near.reshape(other.shape))
+        lat, lon = other.lat2d, wrap_near(other.lon2d, self.lon)
+        south, north = self.lat.min() - tolerance_deg, self.lat.max() + tolerance_deg
+        west, east = self.lon.min() - tolerance_deg, self.lon.max() + tolerance_deg
+        inside = (lon >= west) & (lon <= east) | is_global(self.lon)
+        return cast("NDArray[np.bool_]", inside & (lat >= south) & (lat <= north))
 
     def check_same(
         self, other: Grid, *, file: str | Path | None = None, role: str = "input"
@@ -191,60 +186,44 @@ class Grid:
             If shapes differ or a cell centre is more than 1e-3 degrees off. A grid that
             is only turned upside down is told apart, with the remedy.
         """
-        problem = remedy = None
-        if self.shape != other.shape:
-            problem = f"the {role} grid has another shape"
-            remedy = "regrid the file to the expected grid (cdo remapbil, remapcon)"
-        elif not _same_cells(self, other.lat2d, other.lon2d):
+        problem = f"the {role} grid has another shape"
+        remedy = "regrid the file to the expected grid (cdo remapbil, remapcon)"
+        if self.shape == other.shape:
+            if _same_cells(self, other.lat2d, other.lon2d):
+                return
             problem = f"the {role} grid has other cell centres"
-            remedy = "regrid the file to the expected grid (cdo remapbil, remapcon)"
             if _same_cells(self, other.lat2d[::-1], other.lon2d[::-1]):
                 problem = f"the {role} grid has the opposite latitude order"
                 remedy = "turn the latitudes, for example: cdo invertlat in.nc out.nc"
-        if problem:
-            raise GridMismatchError(
-                problem, file=file, found=str(other), expected=str(self), remedy=remedy
-            )
+        raise GridMismatchError(
+            problem, file=file, found=str(other), expected=str(self), remedy=remedy
+        )
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return what JSON can hold, and the arrays."""
-        meta = {
-            "y_name": self.y_name,
-            "x_name": self.x_name,
-            "y_attrs": self.y_attrs,
-            "x_attrs": self.x_attrs,
-            "mapping": self.mapping,
+        meta = ("y_name", "x_name", "y_attrs", "x_attrs", "mapping")
+        axes = {"lat": self.lat, "lon": self.lon, "y": self.y, "x": self.x}
+        return {name: getattr(self, name) for name in meta}, {
+            name: np.ascontiguousarray(axis)
+            for name, axis in axes.items()
+            if axis is not None
         }
-        arrays: dict[str, NDArray[Any]] = {
-            "lat": np.ascontiguousarray(self.lat),
-            "lon": np.ascontiguousarray(self.lon),
-        }
-        if self.y is not None:
-            arrays["y"] = np.ascontiguousarray(self.y)
-        if self.x is not None:
-            arrays["x"] = np.ascontiguousarray(self.x)
-        return meta, arrays
 
     @classmethod
     def from_state(
         cls, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> Grid:
         """Inverse of :meth:`to_state`."""
+        axes = ("lat", "lon", "y", "x")
+        known = {n: np.asarray(arrays[n], np.float64) for n in axes if n in arrays}
         return cls(
-            lat=np.asarray(arrays["lat"], np.float64),
-            lon=np.asarray(arrays["lon"], np.float64),
+            **known,
             y_name=str(meta["y_name"]),
             x_name=str(meta["x_name"]),
-            y=_optional_axis(arrays, "y"),
-            x=_optional_axis(arrays, "x"),
             y_attrs=dict(meta["y_attrs"]),
             x_attrs=dict(meta["x_attrs"]),
             mapping=None if meta["mapping"] is None else dict(meta["mapping"]),
         )
-
-
-def _optional_axis(arrays: Mapping[str, NDArray[Any]], name: str) -> Floats | None:
-    return np.asarray(arrays[name], np.float64) if name in arrays else None
 
 
 # -- Distances -------------------------------------------------------------------------
@@ -328,11 +307,9 @@ def interpolation(source: Grid, target: Grid) -> Interpolation:
     """
     if not source.regular:
         return _inverse_distance(source, target)
-    lat, lon = target.lat2d.ravel(), target.lon2d.ravel()
-    lon = wrap_near(lon, source.lon)
-    closed = periodic(source.lon)
+    lat, lon = target.lat2d.ravel(), wrap_near(target.lon2d.ravel(), source.lon)
     row, up = _bracket(source.lat, np.arange(len(source.lat)), lat)
-    column, right = _bracket(*closed, lon)
+    column, right = _bracket(*periodic(source.lon), lon)
     index = row[:, :, None] * len(source.lon) + column[:, None, :]
     weight = up[:, :, None] * right[:, None, :]
     return Interpolation(

@@ -328,7 +328,7 @@ class _Copies:
 
         while len(self._files) >= _COPIES:
             self._files.pop(0).unlink()
-        fs, path = filesystem(url, role="shard", storage_options=None)
+        fs, path = filesystem(url, role="shard")
         target = Path(self._folder.name) / shard_name(url)
         logger.debug("%s is copied to %s", url, target)
         with clean_errors(url, "shard"):

@@ -104,7 +104,7 @@ def _remote_metadata(shard: str) -> dict[str, Any]:
     from st_cdgm.data.files.remote_files import filesystem
 
     url = f"{shard.partition('?')[0].rpartition('/')[0]}/{METADATA}"
-    fs, path = filesystem(url, role="shard metadata", storage_options=None)
+    fs, path = filesystem(url, role="shard metadata")
     with tempfile.TemporaryDirectory() as folder:
         try:
             with clean_errors(url, "shard metadata"):

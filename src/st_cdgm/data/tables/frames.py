@@ -11,15 +11,11 @@ import pandas as pd
 import xarray as xr
 
 from st_cdgm.data.files.open import data_variables
-from st_cdgm.data.space.coordinates import (
-    locate,
-    required_coordinates,
-    row_and_column,
-)
+from st_cdgm.data.space.coordinates import locate, required_coordinates, row_and_column
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.tables.selection import time_dimension
 from st_cdgm.data.variables.levels import channel_name, level_values
-from st_cdgm.errors import ConfigError, InputError, MissingVariableError
+from st_cdgm.errors import InputError, MissingVariableError, check_choice
 
 Method = Literal["point", "stacked", "mean"]
 
@@ -49,23 +45,24 @@ def check_variables(
     InputError
         (a ValueError) If there is none.
     """
-    available = [str(name) for name in ds.data_vars]
+    available = ", ".join(map(str, ds.data_vars)) or "no variables"
     unknown = [name for name in names if name not in ds.variables]
     if unknown:
         raise MissingVariableError(
             "the file does not have a variable that is asked for",
             file=file,
             variable=", ".join(unknown),
-            found=", ".join(available) or "no variables",
+            found=available,
             remedy="choose from the available variables",
         )
     if not names:
         raise InputError(
             "no variable to make a table of",
             file=file,
-            found=", ".join(available) or "no variables",
+            found=available,
             expected="at least one field or variable name",
         )
+
     return list(dict.fromkeys(names))
 
 
@@ -82,21 +79,8 @@ def table(
 ) -> pd.DataFrame:
     """Turn variables into a table; only they are read.
 
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        Opened data.
-    names : sequence of str
-        Variables in it.
-    method : {"point", "stacked", "mean"}
-        ``point``: one row per time step, one column per variable and grid point, the
-        columns a MultiIndex ``(variable, lat, lon)``. ``stacked``: one row per time
-        step and grid point, coordinates and variables as columns. ``mean``: one row
-        per time step, each variable averaged over the grid with the cell areas.
-    drop_na : bool
-        Leave out rows (``point``: rows and columns) without any value.
-    file : str or Path, optional
-        For error messages.
+    ``method`` and ``drop_na`` as in
+    :meth:`st_cdgm.data.netcdf_utils.NetCDFToDataFrame.to_dataframe`.
 
     Raises
     ------
@@ -105,23 +89,12 @@ def table(
     MissingVariableError
         If ``point`` or ``mean`` find no latitude and longitude.
     """
-    if method not in get_args(Method):
-        raise ConfigError(
-            "unknown method of making a table",
-            variable="method",
-            found=repr(method),
-            expected=", ".join(get_args(Method)),
-        )
+    check_choice("method", method, get_args(Method), section="")
     chosen = ds[list(names)]
-    pair = locate(ds).pair()
-    kept = set(pair or ())
-    chosen = chosen.assign_coords(
-        {n: ds[n] for n in kept if set(ds[n].dims) <= set(chosen.dims)}
-    )
-    aside = [
-        n for n, c in chosen.coords.items() if n not in chosen.dims and n not in kept
-    ]
-    chosen = chosen.drop_vars(aside)
+    kept = set(locate(ds).pair() or ())
+    spanned = {n: ds[n] for n in kept if set(ds[n].dims) <= set(chosen.dims)}
+    chosen = chosen.assign_coords(spanned)
+    chosen = chosen.drop_vars(set(chosen.coords) - set(chosen.dims) - kept)
     make = {"point": _wide, "stacked": _long, "mean": _mean}[method]
     return make(chosen, list(names), drop_na=drop_na, file=file)
 
@@ -150,8 +123,8 @@ def _mean(
         )
         means[name] = ds[name].weighted(weights).mean((grid.y_name, grid.x_name))
     averaged = xr.Dataset(means)
-    aside = [n for n in averaged.coords if n not in averaged.dims]
-    return _long(averaged.drop_vars(aside), names, drop_na=drop_na, file=file)
+    averaged = averaged.drop_vars(set(averaged.coords) - set(averaged.dims))
+    return _long(averaged, names, drop_na=drop_na, file=file)
 
 
 def _grid(ds: xr.Dataset, name: str, *, file: str | Path | None) -> Grid:
@@ -176,13 +149,13 @@ def _wide(
     pair = required_coordinates(ds, file=file, variable=names[0])
     time = time_dimension(ds)
     parts = []
+    kept = {time, *ds[pair[0]].dims, *ds[pair[1]].dims}
     for name in names:
-        for label, da in _planes(
-            ds[name], name, {time, *ds[pair[0]].dims, *ds[pair[1]].dims}
-        ):
+        for label, da in _planes(ds[name], name, kept):
             if time is not None and time in ds.dims and time not in da.dims:
                 da = da.expand_dims({time: ds.indexes[time]})
             parts.append(_wide_part(da, label, time, pair, file=file))
+
     frame = pd.concat(parts, axis=1)
     if drop_na:
         frame = frame.dropna(axis=0, how="all").dropna(axis=1, how="all")
@@ -205,13 +178,9 @@ def _wide_part(
     values = da.transpose(*([time] if timed else []), *space).values
     # Coordinates as the file writes them, not turned to be continuous.
     lat, lon = xr.broadcast(da[pair[0]], da[pair[1]])
+    places = [axis.transpose(*space).values.ravel() for axis in (lat, lon)]
     columns = pd.MultiIndex.from_arrays(
-        [
-            [label] * (grid.shape[0] * grid.shape[1]),
-            lat.transpose(*space).values.ravel(),
-            lon.transpose(*space).values.ravel(),
-        ],
-        names=["variable", *pair],
+        [[label] * lat.size, *places], names=["variable", *pair]
     )
     index = da.indexes[cast("str", time)] if timed else pd.RangeIndex(1)
     return pd.DataFrame(values.reshape(len(index), -1), index=index, columns=columns)
@@ -221,9 +190,8 @@ def _planes(
     da: xr.DataArray, name: str, keep: set[Any]
 ) -> list[tuple[str, xr.DataArray]]:
     """One field per entry of every further axis, named like a channel: ``ta_850``."""
-    extra = [dim for dim in da.dims if dim not in keep]
     planes = [(name, da)]
-    for dim in extra:
+    for dim in [dim for dim in da.dims if dim not in keep]:
         entries = _entries(da, str(dim))
         planes = [
             (channel_name(label, entry), part.isel({dim: i}, drop=True))
@@ -244,10 +212,8 @@ def _entries(da: xr.DataArray, dim: str) -> list[float]:
 
 def _dimension_order(ds: xr.Dataset) -> list[Any]:
     """Time first, latitude and longitude last, whatever the order in the file."""
-    time, pair = time_dimension(ds), locate(ds).pair()
-    space: list[Any] = []
-    if pair is not None:
-        space = list(dict.fromkeys((*ds[pair[0]].dims, *ds[pair[1]].dims)))
+    time = time_dimension(ds)
+    space = [dim for name in locate(ds).pair() or () for dim in ds[name].dims]
     first = [time] if time is not None else []
-    middle = [dim for dim in ds.sizes if dim not in space and dim not in first]
-    return [*first, *middle, *space]
+    middle = [dim for dim in ds.sizes if dim not in space]
+    return list(dict.fromkeys([*first, *middle, *space]))

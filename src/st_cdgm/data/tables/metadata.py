@@ -15,18 +15,6 @@ from st_cdgm.data.time.axis import iso
 from st_cdgm.errors import InputError
 from st_cdgm.outputs import native
 
-SECTIONS = (
-    "file_info",
-    "dimensions",
-    "coordinates",
-    "data_variables",
-    "global_attributes",
-    "cf_standard_attributes",
-    "encoding",
-    "file_structure",
-    "statistics",
-    "cf_conventions",
-)
 SAMPLE = 10  # values of a dimension coordinate that are shown
 _CF_STANDARD = (
     *("title", "institution", "source_id", "experiment_id", "grid_label", "history"),
@@ -76,7 +64,7 @@ def extract_metadata(
         for name in ds.data_vars
     }
     metadata: dict[str, Any] = {
-        "file_info": _file_info(path),
+        "file_info": _file_info(path, raw),
         "dimensions": {str(dim): _dimension(ds, str(dim), raw) for dim in ds.sizes},
         "coordinates": {
             str(name): _coordinate(coordinate)
@@ -93,46 +81,28 @@ def extract_metadata(
     }
     if failure is not None:
         metadata["netcdf4_extraction_error"] = failure
+
     return {key: native(section) for key, section in metadata.items()}
 
 
-def file_format(path: Path) -> str:
-    """Real format: ``NETCDF4``, ``NETCDF3_CLASSIC``, ... ``HDF5`` or ``Zarr``.
-
-    ``HDF5`` is a file without the dimensions that NetCDF has.
-
-    Raises
-    ------
-    OSError
-        If it cannot be opened.
-    """
-    if path.is_dir():
-        return "Zarr"
-    with netCDF4.Dataset(str(path)) as opened:
-        return _format_of(opened)
-
-
 def _format_of(opened: Any) -> str:
+    """``NETCDF4``, ``NETCDF3_CLASSIC``, ...; ``HDF5`` without dimensions of NetCDF."""
     unnamed = opened.dimensions and all(
         d.startswith("phony") for d in opened.dimensions
     )
     return "HDF5" if unnamed else str(opened.data_model)
 
 
-def _file_info(path: Path) -> Section:
+def _file_info(path: Path, raw: Section) -> Section:
     parts = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
     size = sum(part.stat().st_size for part in parts)
-    try:
-        found = file_format(path)
-    except OSError:
-        found = "unknown"
     return {
         "filepath": str(path),
         "filename": path.name,
         "file_size_bytes": size,
         "file_size_mb": round(size / 1024**2, 2),
         "file_extension": path.suffix,
-        "file_format": found,
+        "file_format": "Zarr" if path.is_dir() else raw.get("format", "unknown"),
     }
 
 
@@ -173,7 +143,7 @@ def _values_of(da: xr.DataArray) -> Section:
 def _attempt(key: str, make: Any) -> Section:
     try:
         return {key: make()}
-    except Exception as error:  # text, vectors: whatever cannot be averaged
+    except Exception as error:  # text, vectors, or values that cannot be read
         return {f"{key}_error": f"{type(error).__name__}: {error}".splitlines()[0]}
 
 
@@ -200,17 +170,14 @@ def _variable(da: xr.DataArray, raw: Section, *, statistics: bool) -> Section:
         "encoding": dict(da.encoding),
     }
     if statistics:
-        try:
-            found["statistics"] = _statistics(da)
-        except Exception as error:  # one unreadable variable must not hide the rest
-            text = f"{type(error).__name__}: {error}"
-            found["statistics_error"] = text.splitlines()[0]
+        found |= _attempt("statistics", lambda: _statistics(da))
     attrs = {**da.encoding, **da.attrs}
     found["chunksizes"] = da.encoding.get("chunksizes")
     found["fill_value"] = attrs.get("_FillValue", attrs.get("missing_value"))
     found["cf_conventions_attributes"] = _present(attrs, _CF_VARIABLE)
     if name in raw.get("variables", {}):
         found["netcdf4_info"] = raw["variables"][name]
+
     return found
 
 
@@ -228,6 +195,7 @@ def _statistics(da: xr.DataArray) -> Section:
         ends = {"min_raw": low, "max_raw": high, "mean_raw": mean}
         shown = {key: str(_dated(end.values[()])) for key, end in ends.items()}
         return shown | _missing(int(nans))
+
     real = pieces.astype(np.float64)
     low, high, mean, std, nans = compute(  # type: ignore[no-untyped-call]
         pieces.min(), pieces.max(), real.mean(), real.std(), pieces.isnull().sum()
@@ -273,7 +241,11 @@ def _raw_metadata(path: Path) -> tuple[Section, str | None]:
         with netCDF4.Dataset(str(path)) as opened:
             groups = dict(_groups(opened))
             unlimited = [n for n, d in opened.dimensions.items() if d.isunlimited()]
+            kind = _format_of(opened)
+
+            # Plain values only: nothing may hold on to the file.
             return {
+                "format": kind,
                 "unlimited": unlimited,
                 "dimension_ids": {
                     n: getattr(d, "_dimid", None) for n, d in opened.dimensions.items()
@@ -290,13 +262,13 @@ def _raw_metadata(path: Path) -> tuple[Section, str | None]:
                         for name, group in groups.items()
                     },
                     "datatypes": [
-                        kind
+                        one
                         for group in (opened, *groups.values())
-                        for kind in _datatypes(group)
+                        for one in _datatypes(group)
                     ],
                     "unlimited_dimensions": unlimited,
                     "root_path": str(opened.path),
-                    "is_valid_netcdf": _format_of(opened) != "HDF5",
+                    "is_valid_netcdf": kind != "HDF5",
                 },
             }, None
     except (OSError, RuntimeError) as error:
@@ -312,39 +284,36 @@ def _groups(group: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _datatypes(group: Any) -> list[Section]:
-    compound = [
-        _datatype(kind, fields=[(f, kind.dtype[f]) for f in kind.dtype.names])
-        for kind in group.cmptypes.values()
-    ]
-    enums = [
-        _datatype(kind, values=dict(kind.enum_dict))
-        for kind in group.enumtypes.values()
-    ]
-    return [*compound, *enums, *(_datatype(kind) for kind in group.vltypes.values())]
+    known = (*group.cmptypes.values(), *group.enumtypes.values())
+    return [_datatype(kind) for kind in (*known, *group.vltypes.values())]
 
 
-def _datatype(
-    kind: Any,
-    *,
-    fields: list[tuple[str, Any]] | None = None,
-    values: Section | None = None,
-) -> Section:
+def _datatype(kind: Any) -> Section:
+    compound = isinstance(kind, netCDF4.CompoundType)
+    fields = kind.dtype.names or () if compound else ()
     found: Section = {
         "name": kind.name,
-        "is_compound": fields is not None,
-        "is_enum": values is not None,
-        "is_vlen": fields is None and values is None,
+        **_kinds_of(kind),
         "size": int(np.dtype(kind.dtype).itemsize),
-        "fields": [{"name": name, "dtype": str(dtype)} for name, dtype in fields or ()],
+        "fields": [{"name": name, "dtype": str(kind.dtype[name])} for name in fields],
     }
-    return found if values is None else found | {"values": values}
+    return found | {"values": dict(kind.enum_dict)} if found["is_enum"] else found
+
+
+def _kinds_of(kind: Any) -> dict[str, bool]:
+    return {
+        "is_compound": isinstance(kind, netCDF4.CompoundType),
+        "is_enum": isinstance(kind, netCDF4.EnumType),
+        "is_vlen": isinstance(kind, netCDF4.VLType),
+    }
 
 
 def _raw_variable(variable: Any) -> Section:
     filters = variable.filters() or {}  # None for NetCDF 3
     chunking = variable.chunking()
     compressors = ("zlib", "szip", "zstd", "bzip2", "blosc")
-    is_vlen = bool(getattr(variable, "_isvlen", False))
+    named = str(getattr(variable.datatype, "name", variable.dtype))
+
     return {
         "storage": "chunked" if isinstance(chunking, list) else "contiguous",
         "endianness": str(variable.endian()),
@@ -354,16 +323,9 @@ def _raw_variable(variable: Any) -> Section:
             "is_compressed": any(filters.get(name) for name in compressors),
         },
         "datatype": {
-            "name": _type_name(variable),
-            "is_compound": isinstance(variable.datatype, netCDF4.CompoundType),
-            "is_enum": isinstance(variable.datatype, netCDF4.EnumType),
-            "is_vlen": is_vlen,
+            "name": "string" if variable.dtype is str else named,
+            **_kinds_of(variable.datatype),
+            "is_vlen": bool(getattr(variable, "_isvlen", False)),
             "is_opaque": False,  # such variables are not readable and not listed
         },
     }
-
-
-def _type_name(variable: Any) -> str:
-    if variable.dtype is str:
-        return "string"
-    return str(getattr(variable.datatype, "name", variable.dtype))

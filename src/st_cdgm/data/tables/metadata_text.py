@@ -36,6 +36,7 @@ def detailed_info(metadata: Mapping[str, Any]) -> str:
     for key, title in titles.items():
         lines += ["", title, "-" * len(title)]
         lines += _lines(metadata[key], 2) or ["  none"]
+
     return "\n".join(lines)
 
 
@@ -49,11 +50,13 @@ def _lines(content: Mapping[str, Any], indent: int) -> list[str]:
         if not isinstance(value, Mapping) or not value:
             lines.append(f"{pad}{key}: {_short(value)}")
             continue
+
         shown = _on_one_line(value)
         if shown is not None and len(pad) + len(key) + 2 + len(shown) <= WIDTH:
             lines.append(f"{pad}{key}: {shown}")
         else:
             lines += [f"{pad}{key}:", *_lines(value, indent + 2)]
+
     return lines
 
 
@@ -87,11 +90,13 @@ def simple_info(ds: xr.Dataset, path: Path) -> str:
         if ds[time].dtype.kind in "MO":
             first, last = iso(first), iso(last)
         lines.append(f"time range: {first} to {last}")
+
     for label, name in zip(("latitude", "longitude"), pair or (), strict=False):
         if not ds[name].size:
             continue
         low, high = float(ds[name].min()), float(ds[name].max())
         lines.append(f"{label} range: {low:g} to {high:g}")
+
     return "\n".join(lines)
 
 
@@ -120,6 +125,7 @@ def _row(name: str, variable: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("fill_value", "chunksizes", "statistics_error"):
         if variable.get(key) is not None:
             row[key] = variable[key]
+
     row |= _prefixed("netcdf4", variable.get("netcdf4_info", {}))
     return {key: native(value) for key, value in row.items()}
 

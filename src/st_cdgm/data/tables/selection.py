@@ -15,7 +15,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from st_cdgm.data.files.lazy import on_dask, text_attributes
-from st_cdgm.data.files.open import open_dataset, resolve_paths, time_name
+from st_cdgm.data.files.open import (
+    local_engine,
+    open_dataset,
+    resolve_paths,
+    time_name,
+)
 from st_cdgm.data.files.sniff import try_opening
 from st_cdgm.data.space.coordinates import (
     check_not_empty,
@@ -26,6 +31,7 @@ from st_cdgm.data.time.axis import iso
 from st_cdgm.errors import InputError, MissingVariableError
 
 logger = logging.getLogger(__name__)
+Range = tuple[float, float]
 _DATE = re.compile(
     r"^\s*(-?\d{1,6})(?:-(\d{1,2}))?(?:-(\d{1,2}))?"
     r"(?:[T ](\d{1,2})(?::(\d{1,2}))?(?::(\d{1,2})(?:\.\d*)?)?)?Z?\s*$"
@@ -46,8 +52,7 @@ def time_dimension(ds: xr.Dataset) -> str | None:
 def plain_dates(ds: xr.Dataset, *, file: str | Path | None = None) -> xr.Dataset:
     """Give the time axis pandas dates, field by field and down to the second.
 
-    A calendar with dates that pandas does not have (30 February) keeps its own, even
-    where the file has none of them.
+    A calendar with dates that pandas does not have (30 February) keeps its own.
     """
     name = time_dimension(ds)
     if name is None or np.issubdtype(ds[name].dtype, np.datetime64):
@@ -60,9 +65,13 @@ def plain_dates(ds: xr.Dataset, *, file: str | Path | None = None) -> xr.Dataset
             ds[name].attrs.get("units"),
         )
         return ds
-    if ds[name].size and _foreign(ds[name].values[0]):
+
+    # Such calendars keep their dates even where the file has none of the odd ones.
+    foreign = ("360_day", "all_leap", "366_day")
+    if ds[name].size and getattr(ds[name].values[0], "calendar", "") in foreign:
         logger.info("%s: %s keeps its calendar, pandas lacks its dates", file, name)
         return ds
+
     texts = [iso(s) if isinstance(s, cftime.datetime) else s for s in ds[name].values]
     try:
         stamps = np.array(texts, dtype="datetime64[us]")
@@ -73,10 +82,6 @@ def plain_dates(ds: xr.Dataset, *, file: str | Path | None = None) -> xr.Dataset
     if stamps.size and low < stamps.min() and stamps.max() < high:
         stamps = stamps.astype("datetime64[ns]")
     return ds.assign_coords({name: (name, stamps, ds[name].attrs)})
-
-
-def _foreign(stamp: Any) -> bool:
-    return getattr(stamp, "calendar", "") in ("360_day", "all_leap", "366_day")
 
 
 def cut_period(
@@ -106,13 +111,9 @@ def cut_period(
             expected="CF time units such as 'days since 1990-01-01'",
             remedy="set the time units (cdo settaxis)",
         )
-    stamps = [_date_parts(stamp) or () for stamp in values]
-    keep = [
-        i
-        for i, stamp in enumerate(stamps)
-        if (first is None or stamp >= first)
-        and (last is None or stamp[: len(last)] <= last)
-    ]
+    stamps = [_date_parts(stamp) for stamp in values]
+    # An open end holds for every stamp: nothing precedes the empty tuple.
+    keep = [i for i, s in enumerate(stamps) if s >= first and s[: len(last)] <= last]
     if not keep and stamps:
         raise InputError(
             "the period has no time stamp of the file",
@@ -125,10 +126,10 @@ def cut_period(
     return ds.isel({name: keep})
 
 
-def _date_parts(date: Any) -> tuple[int, ...] | None:
+def _date_parts(date: Any) -> tuple[int, ...]:
     """Year, month, ... as far as given, which compare in every calendar."""
     if date is None:
-        return None
+        return ()
     text = date if isinstance(date, str | int) else iso(date)
     match = _DATE.match(str(text))
     if match is None:
@@ -146,24 +147,16 @@ def _date_parts(date: Any) -> tuple[int, ...] | None:
 def select_region(
     ds: xr.Dataset,
     *,
-    lat_range: tuple[float, float] | None = None,
-    lon_range: tuple[float, float] | None = None,
+    lat_range: Range | None = None,
+    lon_range: Range | None = None,
     file: str | Path | None = None,
 ) -> xr.Dataset:
     """Cut a latitude-longitude box, whatever the axis order and longitude convention.
 
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        Data on a regular or curvilinear grid; on the latter the smallest block of rows
-        and columns that holds the box is kept.
-    lat_range : (float, float), optional
-        Two latitudes in either order, degrees north.
-    lon_range : (float, float), optional
-        West and east edge in degrees east, both -180..180 or 0..360. A region across
-        0 or 180 degrees comes out in one piece, west to east as in the file.
-    file : str or Path, optional
-        For error messages.
+    ``lat_range`` holds two latitudes in either order, degrees north; ``lon_range`` the
+    west and the east edge in degrees east, both -180..180 or 0..360. A region across 0
+    or 180 degrees comes out in one piece, west to east as in the file. On a curvilinear
+    grid the smallest block of rows and columns that holds the box is kept.
 
     Raises
     ------
@@ -173,15 +166,7 @@ def select_region(
     lat_name, lon_name = required_coordinates(ds, file=file)
     lat, lon = ds[lat_name], ds[lon_name]
     check_not_empty(ds, (lat_name, lon_name), file=file)
-    in_lat, in_lon = xr.ones_like(lat, dtype=bool), xr.ones_like(lon, dtype=bool)
-    if lat_range is not None:
-        in_lat = (lat >= min(lat_range)) & (lat <= max(lat_range))
-    if lon_range is not None:
-        width = lon_range[1] - lon_range[0]
-        width = 360.0 if abs(width) >= 360.0 else width % 360.0
-        # The edges belong to the box in spite of rounding.
-        in_lon = (lon - lon_range[0] + 1e-6) % 360.0 <= width + 2e-6
-    inside = (in_lat & in_lon).transpose(*dict.fromkeys((*lat.dims, *lon.dims)))
+    inside = _inside(lat, lon, lat_range, lon_range)
     if not bool(inside.any()):
         raise InputError(
             "the region has no cell of the grid",
@@ -191,6 +176,7 @@ def select_region(
             expected=f"cells in lat {lat_range}, lon {lon_range}",
             remedy="check the region; west comes before east",
         )
+
     chosen = {}
     for dim in inside.dims:
         others = [d for d in inside.dims if d != dim]
@@ -209,22 +195,14 @@ def _in_one_piece(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
 
 def cut_region(
     ds: xr.Dataset,
-    lat_range: tuple[float, float] | None,
-    lon_range: tuple[float, float] | None,
+    lat_range: Range | None,
+    lon_range: Range | None,
     *,
     file: str | Path | None = None,
 ) -> xr.Dataset:
-    """Cut a box in degrees; on 2-D coordinates cells outside it become NaN.
+    """Cut a box as :func:`select_region`; on 2-D coordinates cells outside become NaN.
 
-    Either latitude order, 0..360 and -180..180, and boxes across the seam of the file
-    are understood. Longitudes of such a box are written without a jump.
-
-    Raises
-    ------
-    MissingVariableError
-        If there are no horizontal coordinates.
-    InputError
-        If no cell lies in the box.
+    Longitudes of a box across the seam of the file are written without a jump.
     """
     block = select_region(ds, lat_range=lat_range, lon_range=lon_range, file=file)
     lat_name, lon_name = required_coordinates(ds, file=file)
@@ -235,31 +213,32 @@ def cut_region(
             lon = lon.copy(data=continuous(lon.values.astype(np.float64)))
             block = block.assign_coords({lon_name: lon})
         return block
+
     inside = _inside(block[lat_name], block[lon_name], lat_range, lon_range)
     masked = {
-        name: variable.where(inside)
+        name: variable.where(inside).assign_attrs(variable.attrs)
         for name, variable in block.data_vars.items()
         if set(inside.dims) <= set(variable.dims)
     }
-    kept = block.assign(masked)
-    for name in masked:
-        kept[name].attrs = block[name].attrs
-    return kept
+    return block.assign(masked)
 
 
 def _inside(
     lat: xr.DataArray,
     lon: xr.DataArray,
-    lat_range: tuple[float, float] | None,
-    lon_range: tuple[float, float] | None,
+    lat_range: Range | None,
+    lon_range: Range | None,
 ) -> xr.DataArray:
-    inside = xr.ones_like(lat, dtype=bool)
+    """Return which cells lie in a box; all of them without ranges."""
+    in_lat, in_lon = xr.ones_like(lat, dtype=bool), xr.ones_like(lon, dtype=bool)
     if lat_range is not None:
-        inside &= (lat >= min(lat_range)) & (lat <= max(lat_range))
+        in_lat = (lat >= min(lat_range)) & (lat <= max(lat_range))
     if lon_range is not None:
         width = lon_range[1] - lon_range[0]
         width = 360.0 if abs(width) >= 360.0 else width % 360.0
-        inside &= (lon - lon_range[0] + 1e-6) % 360.0 <= width + 2e-6
+        # The edges belong to the box in spite of rounding.
+        in_lon = (lon - lon_range[0] + 1e-6) % 360.0 <= width + 2e-6
+    inside = (in_lat & in_lon).transpose(*dict.fromkeys((*lat.dims, *lon.dims)))
     return inside.drop_vars([n for n in inside.coords if n not in inside.dims])
 
 
@@ -268,13 +247,7 @@ def _inside(
 
 def open_plain(path: Path, chunks: Any) -> xr.Dataset:
     """Open plainly: bounds stay variables, dates are pandas' where these exist."""
-    options: dict[str, Any] = {
-        "engine": "zarr" if path.is_dir() else "netcdf4",
-        "chunks": None,
-        "decode_timedelta": False,
-    }
-    if path.is_dir():
-        options["consolidated"] = (path / ".zmetadata").exists()
+    options = local_engine(path) | {"chunks": None, "decode_timedelta": False}
     try_opening(path, role="inspected")
     try:
         with warnings.catch_warnings():
@@ -288,6 +261,7 @@ def open_plain(path: Path, chunks: Any) -> xr.Dataset:
                 raise
             logger.warning("%s", known)
             return _on_dask(path, options | {"decode_times": False}, chunks)
+
         raise InputError(
             "the file cannot be read",
             file=path,
@@ -312,13 +286,7 @@ def _on_dask(path: Path, options: dict[str, Any], chunks: Any) -> xr.Dataset:
 def statistics_of(
     path: str | Path | None, given: xr.Dataset | None, what: str, file: Path
 ) -> xr.Dataset:
-    """Return statistics from a file, else those given.
-
-    Raises
-    ------
-    InputError
-        If there are neither.
-    """
+    """Return statistics from a file, else those given; raise InputError without any."""
     if path is not None:
         found = resolve_paths(path, role="inspected")[0]
         with open_plain(found, None) as opened:
@@ -348,6 +316,7 @@ def pooled(
                 found=", ".join(map(str, statistics.data_vars)) or "no variables",
                 remedy="compute its statistics, or leave it out",
             )
+
     centre, spread = means[name].astype(np.float64), stds[name].astype(np.float64)
     mean = float(centre.mean())
     std = float(np.sqrt(float((spread**2).mean()) + float(centre.var())))

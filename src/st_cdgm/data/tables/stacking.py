@@ -40,6 +40,7 @@ def infer_dim(dataset: xr.Dataset, keyword: str) -> str:
     pair = locate(dataset).pair() if word in _KINDS else None
     if pair is not None and dataset[pair[_KINDS[word]]].ndim == 1:
         return str(dataset[pair[_KINDS[word]]].dims[0])
+
     lines = [name for name, c in dataset.coords.items() if c.ndim == 1]
     for one in (*dataset.sizes, *lines):
         if word in str(one).lower():
@@ -140,6 +141,7 @@ def _planes(
                 f"{da.name} has {da.sizes[SAMPLE]} flattened cells; spatial_shape "
                 f"{shape} does not say how to lay them out"
             )
+
         others = [d for d in da.dims if d not in (time, SAMPLE)]
         flat = da.transpose(time, *others, SAMPLE).values
         return _stacked(flat.reshape(*flat.shape[:-1], *shape))

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import cftime
 import numpy as np
@@ -14,27 +14,18 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.time.calendar import (
-    DAY,
-    CalendarDays,
-    Integers,
-    duration,
-    key_text,
-)
-from st_cdgm.errors import ConfigError, InputError
+from st_cdgm.data.time.calendar import DAY, CalendarDays, Integers, duration, key_text
+from st_cdgm.errors import InputError, check_choice
 
 logger = logging.getLogger(__name__)
 # First day on which the mixed and the proleptic Gregorian calendar agree for good.
 GREGORIAN_REFORM = 15821015
 TimeStep = Literal["daily", "native"]
-_SAME_CALENDAR = {
-    "gregorian": "standard",
-    "365_day": "noleap",
-    "366_day": "all_leap",
-}
+_SAME_CALENDAR = {"gregorian": "standard", "365_day": "noleap", "366_day": "all_leap"}
 
 
-class Numbers(NamedTuple):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Numbers:
     """Stamps as whole numbers, int64, shape ``(T,)`` each.
 
     Attributes
@@ -85,6 +76,7 @@ def check_decoded(time: xr.DataArray, *, file: str | Path | None) -> None:
             expected="at least one day",
             remedy="check how the file was cut or downloaded",
         )
+
     if time.ndim != 1 or not _decoded(time):
         raise InputError(
             "the time axis cannot be read as dates",
@@ -173,30 +165,19 @@ def season(
 
 def iso(stamp: Any) -> str:
     """ISO 8601 text of a date of any kind; the time of day only where it is not 0."""
-    if isinstance(stamp, cftime.datetime):
-        text = str(stamp.isoformat())
-    else:
-        text = str(pd.Timestamp(stamp).isoformat())  # "NaT" where missing
-    return text.removesuffix("T00:00:00")
+    date = stamp if isinstance(stamp, cftime.datetime) else pd.Timestamp(stamp)
+    return str(date.isoformat()).removesuffix("T00:00:00")  # "NaT" where missing
 
 
 # -- The axis of a file ----------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class StepAxis:
+class StepAxis(Numbers):
     """The time axis of a file in whole numbers, not yet checked for order.
 
     Attributes
     ----------
-    date : ndarray
-        YYYYMMDD of each step. Shape ``(T,)``, int64.
-    number : ndarray
-        Days since 1850-01-01 in the calendar of the data. Shape ``(T,)``, int64.
-    second : ndarray
-        Seconds since midnight. Shape ``(T,)``, int64.
-    total : ndarray
-        Seconds since 1850-01-01. Shape ``(T,)``, int64.
     calendar : str
         CF calendar.
     stamps : xarray.DataArray
@@ -210,10 +191,6 @@ class StepAxis:
         For messages.
     """
 
-    date: Integers
-    number: Integers
-    second: Integers
-    total: Integers
     calendar: str
     stamps: xr.DataArray
     bounded: bool = False
@@ -282,6 +259,7 @@ class StepAxis:
         odd = np.flatnonzero(between % step)
         if not odd.size:
             return
+
         at = int(odd[0])
         first, second = self.stamps.values[at : at + 2]
         raise InputError(
@@ -298,13 +276,7 @@ class StepAxis:
 
 def check_time_step(time_step: str) -> None:
     """Raise ConfigError unless ``time_step`` is ``daily`` or ``native``."""
-    if time_step not in get_args(TimeStep):
-        raise ConfigError(
-            "unknown time step",
-            variable="data.time_step",
-            found=time_step,
-            expected=" or ".join(get_args(TimeStep)),
-        )
+    check_choice("time_step", time_step, get_args(TimeStep))
 
 
 def day_keys(
@@ -359,19 +331,22 @@ def step_axis(
     """
     check_decoded(time, file=file)
     calendar = modern_calendar(time)
-    stamps = stamp_numbers(time, calendar)
-    axis = _axis(stamps, time, calendar, file)
+    stamps = vars(stamp_numbers(time, calendar))
+    axis = StepAxis(**stamps, stamps=time, calendar=calendar, file=file)
     if bounds is None or not bounds_usable(bounds, time, file=file):
         return axis
+
+    # Bounds count where they move whole days, or tell the steps of a day apart.
     first = stamp_numbers(bounds[:, 0], calendar)
-    begun = replace(_axis(first, time, calendar, file), bounded=True)
+    begun = replace(axis, **vars(first), bounded=True)
     end = stamp_numbers(bounds[:, 1], calendar).total
     length = end - first.total
-    if (length == DAY).all() and (end == stamps.total).all():
+    if (length == DAY).all() and (end == axis.total).all():
         logger.info("%s: days are stamped at their end; the day they began", file)
         return begun
     if not axis.several_per_day and not begun.several_per_day:
         return axis
+
     overlapping = bool((end[:-1] > first.total[1:]).any())
     if (length == length[0]).all() and not overlapping:
         return begun
@@ -383,37 +358,25 @@ def step_axis(
     return replace(axis, overlapping=overlapping)
 
 
-def _axis(
-    numbers: Numbers, time: xr.DataArray, calendar: str, file: str | Path | None
-) -> StepAxis:
-    return StepAxis(
-        **numbers._asdict(),
-        total=numbers.total,
-        stamps=time,
-        calendar=calendar,
-        file=file,
-    )
-
-
 def _disorder(axis: StepAxis, number: Integers, several: str) -> InputError:
     """Return the error for steps that repeat or run backwards."""
     at = int(np.flatnonzero(np.diff(number) <= 0)[0])
     stamps = axis.stamps.values
+    problem = "the days are not in order"
+    found = f"{stamps[at]} followed by {stamps[at + 1]}"
+    remedy = "sort the file by time (xarray: ds.sortby('time'))"
     unique, first, count = np.unique(number, return_index=True, return_counts=True)
     repeated = len(number) - len(unique)
+
     if repeated:
         problem = f"several time stamps {several}"
-        daily = number is axis.number
         twice = int(first[count > 1][0])
-        shown = key_text(axis.date[twice]) if daily else stamps[twice]
-        found = (
-            f"{repeated} repeated {'days' if daily else 'stamps'}, the first {shown}"
-        )
+        what, shown = "stamps", stamps[twice]
+        if number is axis.number:
+            what, shown = "days", key_text(axis.date[twice])
+        found = f"{repeated} repeated {what}, the first {shown}"
         remedy = "remove duplicates, or make daily means (cdo daymean) or sums (daysum)"
-    else:
-        problem = "the days are not in order"
-        found = f"{stamps[at]} followed by {stamps[at + 1]}"
-        remedy = "sort the file by time (xarray: ds.sortby('time'))"
+
     return InputError(
         problem,
         file=axis.file,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from st_cdgm.data.variables.table import PRECIPITATION, quantity_of, variable_of
 from st_cdgm.data.variables.units import units_factor
@@ -67,6 +67,7 @@ def daily_method(
         )
     if word in _METHODS:
         return _METHODS[str(word)]
+
     row = variable_of(name, attrs)
     if row is not None and row.daily != "mean":
         return row.daily
@@ -104,33 +105,10 @@ def daily_attrs(
     return {**made.attrs, "cell_methods": known or f"{time}: {method}"}
 
 
-# -- Reductions: float64 inside, NaN wherever one step is NaN -------------------------
-Axes = int | Sequence[int] | None
-
-
-def _mean(values: NDArray[Any], axis: Axes = None) -> NDArray[np.float64]:
-    return np.asarray(np.mean(values, axis=_axis(axis), dtype=np.float64))
-
-
-def _sum(values: NDArray[Any], axis: Axes = None) -> NDArray[np.float64]:
-    return np.asarray(np.sum(values, axis=_axis(axis), dtype=np.float64))
-
-
-def _maximum(values: NDArray[Any], axis: Axes = None) -> NDArray[np.float64]:
-    return np.asarray(np.max(values, axis=_axis(axis)), np.float64)
-
-
-def _minimum(values: NDArray[Any], axis: Axes = None) -> NDArray[np.float64]:
-    return np.asarray(np.min(values, axis=_axis(axis)), np.float64)
-
-
-def _axis(axis: Axes) -> tuple[int, ...] | int | None:
-    return axis if axis is None or isinstance(axis, int) else tuple(axis)
-
-
-REDUCTIONS: dict[DailyMethod, Callable[..., NDArray[np.float64]]] = {
-    "mean": _mean,
-    "sum": _sum,
-    "maximum": _maximum,
-    "minimum": _minimum,
+# Accumulated in float64; NaN wherever one step is NaN.
+REDUCTIONS: dict[DailyMethod, Callable[..., Any]] = {
+    "mean": partial(np.mean, dtype=np.float64),
+    "sum": partial(np.sum, dtype=np.float64),
+    "maximum": np.max,
+    "minimum": np.min,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import cftime
 import numpy as np
@@ -38,15 +38,7 @@ def check_dates(
 
     A day of the ordinary calendar is a bound in any: 31 December for data of 360 days a
     year, 29 February for data without leap days. 30 February exists with 360 days only.
-
-    Parameters
-    ----------
-    dates : mapping of str to str or None
-        What each date is called in the message, and the date.
-    calendar : str
-        CF calendar of the data.
-    file : str, optional
-        Named in the message.
+    ``dates`` holds what each date is called in the message, and the date.
 
     Raises
     ------
@@ -112,9 +104,9 @@ def period_days(
     InputError
         If no day lies in the period; it says which period the file covers.
     """
-    if calendar is not None:
-        check_dates({variable or "start": start}, calendar, file=file)
-        check_dates({variable or "end": end}, calendar, file=file)
+    for name, date in (("start", start), ("end", end)):
+        if calendar is not None:
+            check_dates({variable or name: date}, calendar, file=file)
 
     first, last = _period(start, end)
     if not len(day) or day[0] < STEP_KEYS:
@@ -154,44 +146,13 @@ def split_bounds(periods: Mapping[str, list[str]]) -> dict[str, tuple[int, int]]
     return out
 
 
-def days_in_periods(
-    day: Indices, periods: Sequence[str], *, file: str | None = None
-) -> Indices:
-    """Return the indices of the days in any of the periods, in order.
-
-    Parameters
-    ----------
-    day : ndarray
-        See :func:`period_days`.
-    periods : sequence of str
-        ``[start, end, start, end, ...]``, as :func:`described_periods` gives them.
-    file : str, optional
-        Named in errors.
-
-    Raises
-    ------
-    ConfigError, InputError
-        As :func:`period_days`, for each of the periods.
-    """
-    pairs = zip(periods[::2], periods[1::2], strict=True)
-    parts = [period_days(day, start, end, file=file) for start, end in pairs]
-    return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
-
-
 def described_periods(
     days: CalendarDays, indices: Mapping[str, Indices]
 ) -> dict[str, list[str]]:
     """Return first and last day of every stretch of each split.
 
     A stretch ends where the record has days that are not in the split; a gap in the
-    record itself does not end it.
-
-    Parameters
-    ----------
-    days : CalendarDays
-        The record.
-    indices : mapping
-        Split to the indices of its days, increasing.
+    record itself does not end it. ``indices`` holds the days of each split, increasing.
 
     Returns
     -------
@@ -200,11 +161,10 @@ def described_periods(
     """
     out: dict[str, list[str]] = {}
     for name, index in indices.items():
-        if not len(index):
-            continue
-        stretches = np.split(index, np.flatnonzero(np.diff(index) > 1) + 1)
-        ends = [days.key[at] for part in stretches for at in (part[0], part[-1])]
-        out[name] = [key_text(key) for key in ends]
+        if len(index):
+            parts = np.split(index, np.flatnonzero(np.diff(index) > 1) + 1)
+            ends = days.key[[at for part in parts for at in (part[0], part[-1])]]
+            out[name] = [key_text(key) for key in ends]
     return out
 
 

@@ -26,18 +26,8 @@ def check_no_totals(
 
     ERA5-Land and many model outputs count precipitation up from midnight or from the
     start of the run. Added up as if they were amounts of one step each, hours would
-    give a dozen times the rain.
-
-    Parameters
-    ----------
-    da : xarray.DataArray
-        Amounts, steps on the first axis.
-    name : str
-        Variable name.
-    days : list of ndarray
-        Steps of the days to look at.
-    file : str or Path or None
-        For the message.
+    give a dozen times the rain. ``da`` has its steps on the first axis, ``days`` the
+    steps of each day to look at.
     """
     wet = rising = 0
     for steps in days:

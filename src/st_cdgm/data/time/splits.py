@@ -11,12 +11,13 @@ import numpy as np
 
 from st_cdgm.data.time.calendar import DAY, CalendarDays
 from st_cdgm.data.time.periods import period_days, split_bounds
-from st_cdgm.errors import ConfigError, InputError
+from st_cdgm.errors import ConfigError, InputError, check_between, check_least
 from st_cdgm.typing import Indices
 
 logger = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")
 SplitKind = Literal["none", "periods", "years", "folds"]
+_SECTION = "data.splits."
 MIN_FOLDS = 3  # one block to test, one to validate, the rest to train
 
 
@@ -66,10 +67,10 @@ class SplitConfig:
         ConfigError
             If it is more than one.
         """
-        ways: dict[SplitKind, bool] = {
-            "periods": any(getattr(self, name) for name in SPLITS),
-            "years": any(getattr(self, f"{name}_years") for name in SPLITS),
-            "folds": self.folds != 0,
+        ways: dict[SplitKind, Any] = {
+            "periods": self.train or self.validation or self.test,
+            "years": self.train_years or self.validation_years or self.test_years,
+            "folds": self.folds,
         }
         chosen = [way for way, given in ways.items() if given]
         if len(chosen) > 1:
@@ -80,6 +81,7 @@ class SplitConfig:
                 expected="periods (train, ...), years (train_years, ...) or folds",
                 remedy="keep one of them",
             )
+
         return chosen[0] if chosen else "none"
 
     def given(self) -> bool:
@@ -97,22 +99,12 @@ class SplitConfig:
     def check(self) -> None:
         """Raise ConfigError unless the splits are whole, in order and disjoint."""
         kind = self.kind()
-        _require(
-            self.embargo_days >= 0,
-            "a negative embargo",
-            "embargo_days",
-            self.embargo_days,
-            "0 or more days",
-        )
-        _require(
-            1 <= self.season_start_month <= 12,
-            "no month",
-            "season_start_month",
-            self.season_start_month,
-            "1 to 12",
-        )
+        month = self.season_start_month
+        check_least("embargo_days", self.embargo_days, 0, section=_SECTION)
+        check_between("season_start_month", month, 1, 12, section=_SECTION)
         if kind == "folds":
-            self._check_folds()
+            check_least("folds", self.folds, MIN_FOLDS, section=_SECTION)
+            check_between("fold", self.fold, 0, self.folds - 1, section=_SECTION)
         elif kind == "years":
             self._check_years()
         else:
@@ -150,6 +142,7 @@ class SplitConfig:
                 variable="data.splits.train",
                 expected="[start, end], e.g. [1991-01-01, 1999-12-31]",
             )
+
         periods = self.periods()
         bounds = sorted((*ends, name) for name, ends in split_bounds(periods).items())
         for (_, end, name), (start, _, other) in pairwise(bounds):
@@ -162,40 +155,24 @@ class SplitConfig:
                 )
 
     def _check_years(self) -> None:
-        _require(
-            bool(self.train_years),
-            "the training years are missing",
-            "train_years",
-            [],
-            "a list of years, e.g. [1991, 1992]",
-        )
+        if not self.train_years:
+            raise ConfigError(
+                "the training years are missing",
+                variable="data.splits.train_years",
+                expected="a list of years, e.g. [1991, 1992]",
+            )
+
         owner: dict[int, str] = {}
         for name in SPLITS:
             for year in getattr(self, f"{name}_years"):
-                _require(
-                    year not in owner,
-                    "a year is listed twice",
-                    f"{name}_years",
-                    f"{year} in {owner.get(year)}_years and {name}_years",
-                    "every year in one list, once",
-                )
+                if year in owner:
+                    raise ConfigError(
+                        "a year is listed twice",
+                        variable=f"data.splits.{name}_years",
+                        found=f"{year} in {owner[year]}_years and {name}_years",
+                        expected="every year in one list, once",
+                    )
                 owner[year] = name
-
-    def _check_folds(self) -> None:
-        _require(
-            self.folds >= MIN_FOLDS,
-            "too few folds",
-            "folds",
-            self.folds,
-            f"{MIN_FOLDS} or more: to test, to validate, to train",
-        )
-        _require(
-            0 <= self.fold < self.folds,
-            "no such fold",
-            "fold",
-            self.fold,
-            f"0 to {self.folds - 1}",
-        )
 
     def _year_periods(self, name: str) -> list[str]:
         """Return first and last month of every run of listed years."""
@@ -203,11 +180,10 @@ class SplitConfig:
         runs = np.split(years, np.flatnonzero(np.diff(years) > 1) + 1)
         month = self.season_start_month
         early = int(month > 1)  # the year begins in the calendar year before
-        last = month - 1 or 12
         out: list[str] = []
         for run in runs:
             start = f"{run[0] - early:04d}-{month:02d}"
-            out += [start, f"{run[-1]:04d}-{last:02d}"]
+            out += [start, f"{run[-1]:04d}-{month - 1 or 12:02d}"]
         return out
 
 
@@ -220,19 +196,10 @@ def season_years(day: Indices, start_month: int = 1) -> Indices:
 def split_days(
     days: CalendarDays, config: SplitConfig, *, file: str | None = None
 ) -> dict[str, Indices]:
-    """Return the indices of the days of each split.
+    """Return the indices of the days of each split, the embargo between them.
 
     A split may be in several pieces; windows of consecutive days made of its own days
     never cross from one piece to the next.
-
-    Parameters
-    ----------
-    days : CalendarDays
-        The record.
-    config : SplitConfig
-        Splits and embargo.
-    file : str, optional
-        Named in errors.
 
     Returns
     -------
@@ -290,6 +257,7 @@ def _by_period(
             found=str(config.periods()),
             expected="periods without a common day, as the data are daily",
         )
+
     return out
 
 
@@ -302,6 +270,7 @@ def _by_year(
         wanted = _fold_years(known, config, file)
     else:
         wanted = {n: getattr(config, f"{n}_years") for n in config.names()}
+
     out: dict[str, Indices] = {}
     for name, years in wanted.items():
         absent = sorted(set(map(int, years)) - set(known.tolist()))
@@ -316,6 +285,7 @@ def _by_year(
             )
         if absent:
             logger.warning("%s: no day in the %s years %s", file, name, absent)
+
     return out
 
 
@@ -335,11 +305,8 @@ def _fold_years(
     blocks = np.array_split(known, config.folds)
     test, validation = config.fold, (config.fold + 1) % config.folds
     rest = [b for i, b in enumerate(blocks) if i not in (test, validation)]
-    return {
-        "train": np.concatenate(rest),
-        "validation": blocks[validation],
-        "test": blocks[test],
-    }
+    chosen = (np.concatenate(rest), blocks[validation], blocks[test])
+    return dict(zip(SPLITS, chosen, strict=True))
 
 
 def _keep_away(
@@ -354,12 +321,3 @@ def _keep_away(
     to_last = own - theirs[np.maximum(after - 1, 0)]
     distance = np.minimum(np.abs(to_next), np.abs(to_last))
     return cast("Indices", index[distance > free])
-
-
-def _require(
-    condition: bool, problem: str, key: str, found: object, expected: str
-) -> None:
-    if not condition:
-        raise ConfigError(
-            problem, variable=f"data.splits.{key}", found=found, expected=expected
-        )

@@ -13,19 +13,8 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.time.axis import (
-    StepAxis,
-    bounds_usable,
-    check_time_step,
-    step_axis,
-)
-from st_cdgm.data.time.calendar import (
-    DAY,
-    CalendarDays,
-    Integers,
-    duration,
-    key_text,
-)
+from st_cdgm.data.time.axis import StepAxis, bounds_usable, check_time_step, step_axis
+from st_cdgm.data.time.calendar import DAY, CalendarDays, Integers, duration, key_text
 from st_cdgm.data.time.daily import (
     REDUCTIONS,
     DailyMethod,
@@ -78,18 +67,11 @@ class TimeSteps:
     file: str | Path | None = None
 
     def apply(self, da: xr.DataArray, name: str) -> xr.DataArray:
-        """Bring a field to the steps of ``days``, lazily.
+        """Bring a field ``(time, ...)`` to the steps of ``days``, lazily.
 
         Amounts of precipitation over a step become rates in mm day-1, whose daily mean
         is the daily sum. A cell that misses one step of a day misses the day. Running
         totals are told from amounts by their bounds only.
-
-        Parameters
-        ----------
-        da : xarray.DataArray
-            Dimensions ``(time, ...)``.
-        name : str
-            Variable name.
 
         Raises
         ------
@@ -102,17 +84,20 @@ class TimeSteps:
         da = self._as_rate(da, name)
         if self.per_day == 1:
             return da
+
         method = self._method(given, name)
         logger.info("%s: the daily %s of %s is used", self.file, method, name)
         kept = da if self.index is None else da.isel({self.time: self.index})
         array: Any = dask.array  # its stubs leave these untyped
         values = array.asarray(kept.data)
         per_block = max(values.chunksize[0] // self.per_day, 1) * self.per_day
-        values = array.coarsen(
-            REDUCTIONS[method], values.rechunk({0: per_block}), {0: self.per_day}
-        )
+        blocks = values.rechunk({0: per_block})
+        daily = array.coarsen(REDUCTIONS[method], blocks, {0: self.per_day})
         return xr.DataArray(
-            values, dims=da.dims, name=da.name, attrs=daily_attrs(given, method, da)
+            daily.astype(np.float64),
+            dims=da.dims,
+            name=da.name,
+            attrs=daily_attrs(given, method, da),
         )
 
     def _as_rate(self, da: xr.DataArray, name: str) -> xr.DataArray:
@@ -161,8 +146,7 @@ class TimeSteps:
             )
         index = np.arange(len(da)) if self.index is None else self.index
         of_day = index.reshape(-1, self.per_day)
-        looked_at = sorted({0, len(of_day) // 2, len(of_day) - 1})
-        days = [of_day[day] for day in looked_at]
+        days = [of_day[i] for i in sorted({0, len(of_day) // 2, len(of_day) - 1})]
         check_no_totals(da, name, days, file=self.file)
 
     def _check_apart(self, name: str) -> None:
@@ -194,22 +178,15 @@ def time_steps(
 
     Parameters
     ----------
-    time : xarray.DataArray
-        Decoded stamps. Shape ``(T,)``.
-    bounds : xarray.DataArray, optional
-        Decoded beginning and end of each step. Shape ``(T, 2)``.
-    time_step : {"daily", "native"}
-        What the fields are wanted on.
+    time, bounds, time_step, file
+        See :func:`st_cdgm.data.time.axis.day_keys`.
     ends : bool
         Whether stamps without bounds are known to be where their steps end.
-    file : str or Path, optional
-        For messages.
 
     Raises
     ------
     InputError
-        If the axis is unusable
-        (see :func:`st_cdgm.data.time.axis.day_keys`), or with
+        If the axis is unusable (see :func:`st_cdgm.data.time.axis.day_keys`), or with
         ``daily`` if no day is complete or the step does not divide a day.
     """
     check_time_step(time_step)
@@ -220,6 +197,8 @@ def time_steps(
     several = axis.several_per_day
     if not several or (time_step == "daily" and axis.step_seconds >= DAY):
         return TimeSteps(days=axis.days(), time=name, file=file)
+
+    # Shorter steps stay as they are, or those of whole days make days.
     shift = 0
     if time_step == "native":
         days, per_day, index = axis.steps(), 1, None
@@ -227,6 +206,7 @@ def time_steps(
         axis.check_regular()
         shift = axis.step_seconds if ends and not axis.bounded else _shift(axis)
         days, per_day, index = _complete_days(axis, shift)
+
     return TimeSteps(
         days=days,
         time=name,
@@ -249,6 +229,7 @@ def _check_not_monthly(axis: StepAxis, bounds: xr.DataArray | None) -> None:
         length = length if length >= MONTH_DAYS else 1.0
     else:
         return
+
     if length > LONGEST_DAY:
         raise InputError(
             "the time steps are longer than a day",
@@ -292,6 +273,7 @@ def _complete_days(
             expected="a whole number of steps per day",
             remedy="set data.time_step to native, or bring the file to another step",
         )
+
     per_day = DAY // step
     number = (axis.total - shift) // DAY
     _, first, count = np.unique(number, return_index=True, return_counts=True)
@@ -301,6 +283,7 @@ def _complete_days(
         raise _no_complete_day(axis, dates, count, per_day)
     if full.all():
         return axis.days_of(first), per_day, None
+
     _warn_of_incomplete(axis, dates[~full], count[~full], per_day, inner=full)
     kept = first[full]
     index = (kept[:, None] + np.arange(per_day)).reshape(-1)
@@ -354,6 +337,7 @@ def _warn_of_incomplete(
         f"{key_text(date)} ({n} of {per_day})"
         for date, n in zip(dates[:SHOWN], count[:SHOWN], strict=True)
     ]
+
     logger.warning(
         "%s: days without all their steps are left out: %s%s; %d of %d inside the "
         "record, where they are gaps",

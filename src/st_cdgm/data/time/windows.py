@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from st_cdgm.errors import ConfigError
+from st_cdgm.errors import check_least
 from st_cdgm.typing import Indices
 
 # Blocks of days whose windows are shuffled together where memory is short.
@@ -43,11 +43,8 @@ def window_index(
     ndarray
         Indices of days. Shape ``(W, seq_len)``, int64.
     """
-    for name, value in (("seq_len", seq_len), ("stride", stride)):
-        if value < 1:
-            raise ConfigError(
-                f"{name} must be at least 1", variable=f"data.{name}", found=value
-            )
+    check_least("seq_len", seq_len, 1, section="data.")
+    check_least("stride", stride, 1, section="data.")
     back = np.arange(1 - seq_len, 1, dtype=np.int64)
     parts = []
     for run in runs_of_days(ordinal):
@@ -75,6 +72,7 @@ def sample_bounds(
         covered = full[-1] + seq_len if full else first
         if not drop_last and rest and covered < end:
             out.append((rest[0], end))
+
     return out
 
 
