@@ -84,3 +84,11 @@ def check_choice(
             found=found,
             expected=", ".join(expected),
         )
+
+
+def check_least(name: str, found: float, least: float, *, section: str = "") -> None:
+    """Raise ConfigError unless ``found`` is ``least`` or more."""
+    if found < least:
+        raise ConfigError(
+            f"{name} must be at least {least}", variable=f"{section}{name}", found=found
+        )

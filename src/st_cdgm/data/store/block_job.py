@@ -18,9 +18,9 @@ from st_cdgm.data.store.manifest import (
     write_preprocessor,
 )
 from st_cdgm.data.store.resumable import ResumableOutput
-from st_cdgm.data.store.work import Reader, Work, affordable_workers, run_blocks
+from st_cdgm.data.store.work import Work, affordable_workers, run_blocks
 from st_cdgm.data.task.config import DataConfig
-from st_cdgm.data.task.days import memory_bytes
+from st_cdgm.data.task.days import DayReader, memory_bytes
 from st_cdgm.data.task.labels import GridMetadata
 from st_cdgm.data.time.calendar import CalendarDays
 from st_cdgm.errors import InputError
@@ -42,19 +42,34 @@ class PreparedPipeline(Protocol):
     def dims(self) -> GridMetadata:
         """Dimension names."""
 
-    def prepared_reader(self) -> Reader:
+    def prepared_reader(self) -> DayReader:
         """Return a picklable ``read(start, stop)``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """Who works, with how much memory, and who is told; see :func:`write_zarr`."""
+    """Who works, with how much memory, and who is told.
 
-    memory: str | int
-    workers: int
-    scheduler: str | None
-    overwrite: bool
-    progress: Progress | None
+    Attributes
+    ----------
+    memory : str or int
+        What may be resident, in all processes together.
+    workers : int
+        Processes on this machine; fewer are used where memory does not suffice.
+    scheduler : str, optional
+        Address of a dask scheduler to use instead. Its workers must see the inputs and
+        the output under the same paths.
+    overwrite : bool
+        Whether an existing output is replaced.
+    progress : callable, optional
+        Called with the blocks finished and the number of all blocks.
+    """
+
+    memory: str | int = "2 GiB"
+    workers: int = 1
+    scheduler: str | None = None
+    overwrite: bool = False
+    progress: Progress | None = None
 
 
 def write_blocks(
@@ -73,12 +88,6 @@ def write_blocks(
 
     Parameters
     ----------
-    pipeline : PreparedPipeline
-        Where the fields come from.
-    output_dir : str or Path
-        Directory to make.
-    resources : Resources
-        Budget and workers.
     facts : mapping
         What beside inputs and preprocessor decides the bytes.
     work : callable

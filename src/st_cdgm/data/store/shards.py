@@ -21,7 +21,8 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from st_cdgm.data.store.work import BlockReader, Reader
+from st_cdgm.data.store.work import in_parts
+from st_cdgm.data.task.days import DayReader, Fields
 from st_cdgm.errors import InputError
 from st_cdgm.outputs import FileFacts, sync
 
@@ -66,7 +67,7 @@ class ShardBlocks:
         Static fields, repeated in every sample. Shape ``(C_s, Y, X)``.
     """
 
-    read: Reader
+    read: DayReader
     root: str
     windows: tuple[tuple[int, int], ...]
     iso: tuple[str, ...]
@@ -86,12 +87,12 @@ class ShardBlocks:
         """Write a shard; return the facts of its file, which is on disk then."""
         name = SHARD_NAME.format(number)
         path = Path(self.root) / name
-        reader = BlockReader(self.read, len(self.iso), self.bytes_per_day)
+        record = in_parts(self.read, len(self.iso), self.bytes_per_day)
         mark, written = hashlib.sha256(), 0
         with path.open("wb") as file:
             for sample in self.samples(number):
                 start, stop = self.windows[sample]
-                fields = reader(start, stop)
+                fields = record.window(start, stop)
                 for part in self._members(sample, fields, self.iso[start:stop]):
                     written += file.write(part)
                     mark.update(part)
@@ -102,12 +103,7 @@ class ShardBlocks:
         sync(path)
         return {name: {"bytes": written, "sha256": mark.hexdigest()}}
 
-    def _members(
-        self,
-        sample: int,
-        fields: dict[str, NDArray[np.float32]],
-        iso: Sequence[str],
-    ) -> list[Any]:
+    def _members(self, sample: int, fields: Fields, iso: Sequence[str]) -> list[Any]:
         """Return the sample as pieces of a tar file."""
         if self.static is not None:
             fields = {**fields, "static": self.static}

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from st_cdgm.data.fit.preprocessor import Preprocessor
-from st_cdgm.data.store.work import BlockReader, Reader
-from st_cdgm.data.task.days import DAYS_PER_BLOCK
+from st_cdgm.data.store.work import in_parts
+from st_cdgm.data.task.days import DAYS_PER_BLOCK, DayReader
 from st_cdgm.data.task.labels import labelled
 from st_cdgm.data.time.calendar import CalendarDays
-from st_cdgm.errors import ConfigError
+from st_cdgm.errors import ConfigError, check_least
 from st_cdgm.outputs import FileFacts, digest, sync
 
 STORES = ("lr", "baseline", "residual", "hr")
@@ -115,8 +115,8 @@ def plan_layout(
         "chunk_size_lon": chunk_size_lon,
     }
     for name, value in wished.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} must be at least 1", variable=name, found=value)
+        if value is not None:
+            check_least(name, value, 1)
     per_day = prep.bytes_per_day
     days = _chunk_days(fine, n_days, chunk_size_time)
     # No block longer than the record, in whole chunks.
@@ -300,19 +300,9 @@ def _write_fields(path: Path, ds: xr.Dataset) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ZarrBlocks:
-    """Compute and write blocks of days; may be sent to other processes.
+    """Compute and write blocks of days to ``root``; may be sent to other processes."""
 
-    Attributes
-    ----------
-    read : callable
-        ``read(start, stop)`` returns prepared fields.
-    root : str
-        Directory of the stores.
-    layout : ZarrLayout
-        Their layout.
-    """
-
-    read: Reader
+    read: DayReader
     root: str
     layout: ZarrLayout
 
@@ -335,14 +325,17 @@ class ZarrBlocks:
         self, start: int, stop: int
     ) -> dict[tuple[str, int], NDArray[np.float32]]:
         layout = self.layout
-        reader = BlockReader(self.read, layout.n_days, layout.bytes_per_day)
+        fields = in_parts(self.read, layout.n_days, layout.bytes_per_day)
+        size = fields.days_per_block
         values = {
             (store, c): np.empty((stop - start, *layout.shapes[store]), np.float32)
             for store in STORES
             for c in range(len(layout.names[store]))
         }
-        for first, last in reader.parts(start, stop):
-            part = reader(first, last)
+        # Cut where the parts begin, so that no two are held at once.
+        for begin in range(start // size * size, stop, size):
+            first, last = max(begin, start), min(begin + size, stop)
+            part = fields.window(first, last)
             for (store, c), array in values.items():
                 array[first - start : last - start] = part[store][:, c]
         return values
