@@ -190,7 +190,7 @@ def test_shuffling_is_reproducible_and_changes_with_the_epoch(pipelines, number)
 def test_training_batches_do_not_depend_on_memory(pipelines):
     index = [3, 0, 60]
     first, second = (p.windows("train").batch(index) for p in pipelines)
-    for key in ("lr", "baseline", "target", "valid", "season", "time"):
+    for key in ("lr", "baseline", "truth", "valid", "season", "time"):
         assert torch.equal(getattr(first, key), getattr(second, key)), key
     loader = DataLoader(
         pipelines[1].windows("test"),

@@ -15,7 +15,11 @@ from numpy.typing import NDArray
 
 from st_cdgm.data.files.open import Paths, resolve_sources
 from st_cdgm.data.netcdf_utils import export_metadata
-from st_cdgm.data.task.datasets import ResDiffIterableDataset, WindowDataset
+from st_cdgm.data.task.datasets import (
+    PreparedDays,
+    ResDiffIterableDataset,
+    WindowDataset,
+)
 from st_cdgm.data.task.labels import GridMetadata, labelled
 from st_cdgm.data.time.calendar import CalendarDays
 from st_cdgm.data.time.splits import SPLITS
@@ -258,11 +262,8 @@ class PipelineViews:
 
         ``split`` restricts them to one period.
         """
-        return ResDiffIterableDataset.of_fields(
-            self.fields,
-            self.days,
-            self._index(split),
-            self.preprocessor,
+        return ResDiffIterableDataset.of_days(
+            self._days(split),
             dims=self.dims,
             seq_len=self.seq_len if seq_len is None else seq_len,
             stride=stride,
@@ -284,14 +285,20 @@ class PipelineViews:
         ``stride`` None takes the configured one; ``pad_start`` gives every day a
         window, see :class:`WindowDataset`.
         """
-        return WindowDataset.of_fields(
-            self.fields,
-            self.days,
-            self._index(split),
-            self.preprocessor,
+        return WindowDataset(
+            self._days(split),
             seq_len=self.seq_len,
             stride=self.config.stride if stride is None else stride,
             pad_start=pad_start,
+        )
+
+    def _days(self, split: str | None) -> PreparedDays:
+        index = self._index(split)
+        return PreparedDays(
+            fields=self.fields,
+            days=self.days.select(index),
+            index=index,
+            preprocessor=self.preprocessor,
         )
 
     def _index(self, split: str | None) -> NDArray[np.int64]:
