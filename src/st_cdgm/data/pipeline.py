@@ -234,7 +234,7 @@ class NetCDFDataPipeline(PipelineViews):
         values = source.raw
         if values is None:
             values = source.lr.values.data[source.of_lr]
-        return self._coarse(values, [{"units": c.units} for c in source.lr.channels])
+        return self._coarse(values, physical=True)
 
     @property
     def hr_dataset_raw(self) -> xr.Dataset:

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.store.manifest import (
     FORMAT_VERSION,
     input_facts,
@@ -19,31 +15,12 @@ from st_cdgm.data.store.manifest import (
 )
 from st_cdgm.data.store.resumable import ResumableOutput
 from st_cdgm.data.store.work import Work, affordable_workers, run_blocks
-from st_cdgm.data.task.config import DataConfig
-from st_cdgm.data.task.days import DayReader, memory_bytes
-from st_cdgm.data.task.labels import GridMetadata
-from st_cdgm.data.time.calendar import CalendarDays
+from st_cdgm.data.task.days import memory_bytes
+from st_cdgm.data.task.prepared import PipelineViews
 from st_cdgm.errors import InputError
 from st_cdgm.outputs import FileFacts
 
 Progress = Callable[[int, int], None]
-
-
-class PreparedPipeline(Protocol):
-    """What the writers need: a NetCDF pipeline has it, and a Zarr one."""
-
-    preprocessor: Preprocessor
-    days: CalendarDays
-    indices: dict[str, NDArray[np.int64]]
-    seq_len: int
-    config: DataConfig
-
-    @property
-    def dims(self) -> GridMetadata:
-        """Dimension names."""
-
-    def prepared_reader(self) -> DayReader:
-        """Return a picklable ``read(start, stop)``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +50,7 @@ class Resources:
 
 
 def write_blocks(
-    pipeline: PreparedPipeline,
+    pipeline: PipelineViews,
     output_dir: str | Path,
     resources: Resources,
     *,

@@ -31,6 +31,7 @@ from st_cdgm.data.store.manifest_check import (
     check_types,
 )
 from st_cdgm.data.task.config import DataConfig
+from st_cdgm.data.task.prepared import PipelineViews
 from st_cdgm.data.time.calendar import CalendarDays
 from st_cdgm.data.time.splits import SplitConfig
 from st_cdgm.errors import InputError, MissingFileError
@@ -178,12 +179,10 @@ def _known(stored: Mapping[str, Any], cls: Any) -> dict[str, Any]:
     return {key: value for key, value in stored.items() if key in names}
 
 
-def describe(pipeline: Any) -> dict[str, Any]:
+def describe(pipeline: PipelineViews) -> dict[str, Any]:
     """Return what the metadata of both formats share (D89, D90)."""
-    prep: Preprocessor = pipeline.preprocessor
-    days: CalendarDays = pipeline.days
-    config: DataConfig = pipeline.config
-    transform = getattr(pipeline, "target_transform", None)
+    prep, days, config = pipeline.preprocessor, pipeline.days, pipeline.config
+    transform = pipeline.target_transform
     targets = [target.name for target in prep.targets]
     return {
         "format_version": FORMAT_VERSION,
@@ -195,7 +194,7 @@ def describe(pipeline: Any) -> dict[str, Any]:
         "baseline_factor": config.baseline_factor,
         "normalize": config.normalize,
         "target_transform": transform if isinstance(transform, str) else None,
-        "transform_epsilon": float(getattr(pipeline, "transform_epsilon", 1e-6)),
+        "transform_epsilon": float(pipeline.transform_epsilon),
         "codec": prep.codec.to_dict(),
         "calendar": days.calendar,
         "period": days.period(),
@@ -258,23 +257,21 @@ def _statistics(prep: Preprocessor) -> dict[str, Any]:
 # -- Inputs ----------------------------------------------------------------------------
 
 
-def input_facts(pipeline: Any) -> list[dict[str, Any]]:
+def input_facts(pipeline: PipelineViews) -> list[dict[str, Any]]:
     """Return name, size and date of every input, from which a change can be seen."""
     facts = []
     for role in _PATHS:
         given = getattr(pipeline, role, None)
-        if given is None:
-            continue
-        if role == "zarr_dir":
-            facts.append({"role": role, **_local(Path(given))})
-            continue
-        many = isinstance(given, list | tuple)
-        for one in given if many else [given]:
-            facts += [{"role": role, **fact} for fact in _one_input(one)]
+        for one in given if isinstance(given, list | tuple) else [given]:
+            facts += [{"role": role, **fact} for fact in _one_input(one, role)]
     return facts
 
 
-def _one_input(path: Any) -> list[dict[str, Any]]:
+def _one_input(path: Any, role: str) -> list[dict[str, Any]]:
+    if path is None:
+        return []
+    if role == "zarr_dir":
+        return [_local(Path(path))]
     if isinstance(path, xr.Dataset):
         return [
             {

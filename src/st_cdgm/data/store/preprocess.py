@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from st_cdgm.data.store.block_job import (
-    PreparedPipeline,
     Resources,
     write_blocks,
 )
@@ -28,12 +27,13 @@ from st_cdgm.data.store.zarr_store import (
     write_static,
 )
 from st_cdgm.data.task.days import memory_bytes
+from st_cdgm.data.task.prepared import PipelineViews
 from st_cdgm.data.time.windows import sample_bounds
 from st_cdgm.errors import InputError, check_least
 
 
 def write_zarr(
-    pipeline: PreparedPipeline,
+    pipeline: PipelineViews,
     output_dir: str | Path,
     *,
     chunk_size_time: int | None = None,
@@ -47,8 +47,8 @@ def write_zarr(
 
     Parameters
     ----------
-    pipeline : PreparedPipeline
-        :class:`NetCDFDataPipeline`, or another with its interface.
+    pipeline : PipelineViews
+        :class:`NetCDFDataPipeline` or :class:`ZarrDataPipeline`.
     output_dir : str or Path
         Directory to make: ``lr.zarr``, ``baseline.zarr``, ``residual.zarr``,
         ``hr.zarr``, ``static.zarr``, ``stats``, the preprocessor, ``metadata.json``.
@@ -133,7 +133,7 @@ def write_zarr(
 
 
 def create_shards(
-    pipeline: PreparedPipeline,
+    pipeline: PipelineViews,
     output_dir: str | Path,
     seq_len: int | None = None,
     shard_size: int = 1000,
@@ -149,9 +149,8 @@ def create_shards(
 
     Parameters
     ----------
-    pipeline : PreparedPipeline
-        :class:`NetCDFDataPipeline`, :class:`ZarrDataPipeline`, or another with their
-        interface.
+    pipeline : PipelineViews
+        As for :func:`write_zarr`.
     output_dir : str or Path
         Directory to make: ``data_000000.tar ...``, the preprocessor, ``metadata.json``.
     seq_len : int, optional
@@ -304,7 +303,7 @@ def verify_output(directory: str | Path) -> dict[str, Any]:
 
 
 def _windows(
-    pipeline: PreparedPipeline, seq_len: int, stride: int
+    pipeline: PipelineViews, seq_len: int, stride: int
 ) -> tuple[tuple[tuple[int, int], ...], dict[str, list[int]]]:
     """Return first and last day of all windows, and the samples of each split."""
     windows: list[tuple[int, int]] = []

@@ -97,32 +97,10 @@ class ZarrDataPipeline(PipelineViews):
         self._arrays = {}
 
     @property
-    def lr_dataset_normalised(self) -> xr.Dataset:
-        """Standardised predictors without NaN, lazily."""
-        return self._store("lr")
-
-    @property
-    def hr_prepared(self) -> xr.Dataset:
-        """Encoded targets, NaN where there is no truth; lazily."""
-        return self._store("hr")
-
-    @property
-    def baseline_prepared(self) -> xr.Dataset:
-        """Encoded first guess, lazily."""
-        return self._store("baseline")
-
-    @property
-    def residual_dataset(self) -> xr.Dataset:
-        """Standardised residual, NaN where there is no truth; lazily."""
-        return self._store("residual")
-
-    @property
     def lr_dataset_raw(self) -> xr.Dataset:
         """Predictors in canonical units; missing ones are filled."""
-        prep = self.preprocessor
-        attrs = [{"units": channel.units} for channel in prep.channels]
         standardised = self.fields.window(0, len(self.days))["lr"]
-        return self._coarse(prep.physical_lr(standardised), attrs)
+        return self._coarse(self.preprocessor.physical_lr(standardised), physical=True)
 
     @property
     def hr_dataset_raw(self) -> xr.Dataset:
@@ -146,9 +124,10 @@ class ZarrDataPipeline(PipelineViews):
             hr=self._decoded(fields["hr"][own]),
         )
 
-    def _store(self, name: str) -> xr.Dataset:
-        names = self.metadata["variables"][name]
-        return open_store(self.zarr_dir / f"{name}.zarr", names)
+    def _view(self, key: str) -> xr.Dataset:
+        """Return one kind of prepared fields of all days, lazily."""
+        names = self.metadata["variables"][key]
+        return open_store(self.zarr_dir / f"{key}.zarr", names)
 
     def _decoded(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
         codec = self.preprocessor.codec

@@ -274,8 +274,8 @@ def _attrs(store: str, preprocessor: Preprocessor) -> list[dict[str, Any]]:
 def write_static(root: Path, prep: Preprocessor) -> None:
     """Write static fields and statistics, ``mean`` and ``std`` alike (D89)."""
     if len(prep.static):
-        attrs: list[dict[str, Any]] = [{"units": "1"} for _ in prep.static_names]
-        static = labelled(prep.static, prep.static_names, attrs, prep.hr_grid)
+        names = prep.static_names
+        static = labelled(prep.static, names, {"units": "1"}, prep.hr_grid)
         _write_fields(root / "static.zarr", static)
     channels = [c.name for c in prep.channels]
     targets = [t.name for t in prep.targets]
@@ -288,9 +288,7 @@ def write_static(root: Path, prep: Preprocessor) -> None:
         tables["std"] = (prep.lr_std, channels, prep.lr_grid)
     for key, (values, names, grid) in tables.items():
         full = np.broadcast_to(values, (len(names), *grid.shape))
-        units: list[dict[str, Any]] = [{} for _ in names]
-        fields: xr.Dataset = labelled(full, names, units, grid)
-        _write_fields(root / "stats" / f"{key}.zarr", fields)
+        _write_fields(root / "stats" / f"{key}.zarr", labelled(full, names, {}, grid))
 
 
 def _write_fields(path: Path, ds: xr.Dataset) -> None:

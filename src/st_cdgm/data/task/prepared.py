@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +48,8 @@ class PipelineViews:
     static_path: Paths | None
     means_path: str | Path | None
     stds_path: str | Path | None
+    target_transform: Any
     transform_epsilon: float
-
     _arrays: dict[str | None, FieldArrays]
 
     def arrays(self, split: str | None = None) -> FieldArrays:
@@ -105,8 +104,7 @@ class PipelineViews:
     @property
     def lr_dataset_normalised(self) -> xr.Dataset:
         """Standardised predictors without NaN."""
-        attrs = [{"units": "1"} for _ in self.preprocessor.channels]
-        return self._coarse(self._values("lr"), attrs)
+        return self._view("lr")
 
     @property
     def lr_dataset(self) -> xr.Dataset:
@@ -116,7 +114,7 @@ class PipelineViews:
     @property
     def hr_prepared(self) -> xr.Dataset:
         """Encoded targets, NaN where there is no truth."""
-        return self._fine(self._values("hr"))
+        return self._view("hr")
 
     @property
     def hr_dataset(self) -> xr.Dataset:
@@ -126,7 +124,7 @@ class PipelineViews:
     @property
     def baseline_prepared(self) -> xr.Dataset:
         """Encoded baseline."""
-        return self._fine(self._values("baseline"))
+        return self._view("baseline")
 
     @property
     def residual_dataset(self) -> xr.Dataset:
@@ -135,7 +133,7 @@ class PipelineViews:
         ``hr_prepared = baseline_prepared + residual * residual_std + residual_mean``,
         with the statistics of the preprocessor.
         """
-        return self._fine(self._values("residual"))
+        return self._view("residual")
 
     @property
     def lr_stats(self) -> dict[str, xr.Dataset]:
@@ -145,7 +143,7 @@ class PipelineViews:
             return {}
         shape = (len(prep.channels), *prep.lr_grid.shape)
         names = [c.name for c in prep.channels]
-        attrs: list[dict[str, Any]] = [{"units": c.units} for c in prep.channels]
+        attrs = [{"units": c.units} for c in prep.channels]
         return {
             key: labelled(np.broadcast_to(value, shape), names, attrs, prep.lr_grid)
             for key, value in (("mean", prep.lr_mean), ("std", prep.lr_std))
@@ -157,8 +155,7 @@ class PipelineViews:
         prep = self.preprocessor
         if not prep.static_names:
             return None
-        attrs: list[dict[str, Any]] = [{"units": "1"} for _ in prep.static_names]
-        return labelled(prep.static, prep.static_names, attrs, prep.hr_grid)
+        return labelled(prep.static, prep.static_names, {"units": "1"}, prep.hr_grid)
 
     @property
     def static_tensor_np(self) -> NDArray[np.float32] | None:
@@ -315,6 +312,11 @@ class PipelineViews:
             )
         return index
 
+    def _view(self, key: str) -> xr.Dataset:
+        """Return one kind of prepared fields of all days."""
+        values = self._values(key)
+        return self._coarse(values) if key == "lr" else self._fine(values)
+
     def _values(self, key: str) -> Any:
         """Return one prepared array of all days, lazily where memory is short."""
         fields, count = self.fields, len(self.days)
@@ -336,8 +338,10 @@ class PipelineViews:
             ]
         )
 
-    def _coarse(self, values: Any, attrs: Sequence[dict[str, Any]]) -> xr.Dataset:
-        names = [c.name for c in self.preprocessor.channels]
+    def _coarse(self, values: Any, *, physical: bool = False) -> xr.Dataset:
+        channels = self.preprocessor.channels
+        attrs = [{"units": c.units if physical else "1"} for c in channels]
+        names = [c.name for c in channels]
         return labelled(values, names, attrs, self.preprocessor.lr_grid, self.days)
 
     def _fine(self, values: Any, *, physical: bool = False) -> xr.Dataset:
