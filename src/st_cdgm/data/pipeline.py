@@ -184,9 +184,6 @@ class NetCDFDataPipeline(PipelineViews):
         made.lr_path = config.resolve(config.lr_path)
         made.hr_path = config.resolve(config.hr_path)
         made.static_path = config.resolve(static) if static else None
-        made.means_path = made.stds_path = None
-        made.transform_epsilon = 1e-6
-        made.target_transform = made.target_inverse_transform = None
         made._setup(config, None)
         return made
 

@@ -33,13 +33,13 @@ _TYPES: dict[str, Any] = {
     "lr_shape": list[int],
     "hr_shape": list[int],
     "variables": dict[str, list[str]],
-    "splits": dict[str, dict],
-    "checksums": dict[str, dict],
-    "config": dict,
+    "splits": dict[str, dict[str, Any]],
+    "checksums": dict[str, dict[str, Any]],
+    "config": dict[str, Any],
     "transform_epsilon": float,
     "target_transform": str | None,
 }
-_SHARD_TYPES: dict[str, Any] = {"num_samples": int, "shards": list[dict]}
+_SHARD_TYPES: dict[str, Any] = {"num_samples": int, "shards": list[dict[str, Any]]}
 
 
 # -- Metadata --------------------------------------------------------------------------
@@ -120,6 +120,8 @@ def _fits(value: Any, hint: Any) -> bool:
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return any(_fits(value, one) for one in inner)
+    if hint is Any:
+        return True
     if origin is list:
         return isinstance(value, list) and all(_fits(v, inner[0]) for v in value)
     if origin is dict:

@@ -96,7 +96,7 @@ def write_zarr(
 
     def begin(root: Path) -> None:
         create_stores(root, layout, prep, pipeline.days, codec)
-        write_static(root, prep)
+        write_static(root, pipeline)
 
     def metadata() -> dict[str, Any]:
         fine, coarse = layout.chunks["hr"], layout.chunks["lr"]

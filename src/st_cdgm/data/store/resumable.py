@@ -279,18 +279,15 @@ def check_target(path: str | Path, *, overwrite: bool = False) -> Path:
     ours = (target / METADATA).is_file()
     if overwrite and (ours or not any(target.iterdir())):
         return target
+
+    found, remedy = "a directory that was not made by preprocessing", ""
     if ours:
-        raise OutputError(
-            "The output exists already.",
-            file=target,
-            found="a complete preprocessed directory",
-            expected="a name that is free",
-            remedy="replace it with --overwrite, or choose another --out",
-        )
+        found = "a complete preprocessed directory"
+        remedy = "replace it with --overwrite, or "
     raise OutputError(
         "The output exists already.",
         file=target,
-        found="a directory that was not made by preprocessing",
+        found=found,
         expected="a name that is free",
-        remedy="choose another --out",
+        remedy=f"{remedy}choose another --out",
     )

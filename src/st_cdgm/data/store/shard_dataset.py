@@ -139,7 +139,9 @@ class WebDatasetIterableDataset(IterableDataset[dict[str, Any]]):
         for shard, sample in order[share::shares].tolist():
             found = self._store.get(shard).read(sample)
             self._check_shapes(found, shard, sample)
-            yield self._sample(found)
+            for key in found.keys() - {"time"} if self.as_torch else ():
+                found[key] = torch.from_numpy(found[key])
+            yield found
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker that is not forked knows nothing of its parent's process group.
@@ -173,13 +175,6 @@ class WebDatasetIterableDataset(IterableDataset[dict[str, Any]]):
             remedy="copy the shard again; st-cdgm preprocess --verify DIR checks all",
         )
 
-    def _sample(self, found: dict[str, Any]) -> dict[str, Any]:
-        if self.as_torch:
-            for key in FIELDS:
-                if key in found:
-                    found[key] = torch.from_numpy(found[key])
-        return found
-
     def _order(self) -> NDArray[np.int64]:
         """Return shard and sample numbers in the order of this pass. Shape ``(n, 2)``.
 
@@ -203,7 +198,7 @@ class WebDatasetIterableDataset(IterableDataset[dict[str, Any]]):
     def _chosen(self) -> list[NDArray[np.int64]]:
         """Return for each shard the numbers of the samples that are asked for."""
         listed = {s["name"]: s for s in self.metadata.get("shards", [])}
-        ranges = self._ranges()
+        span = self._span()
         chosen = []
         for number, shard in enumerate(self.shards):
             facts = listed.get(shard_name(shard))
@@ -212,15 +207,14 @@ class WebDatasetIterableDataset(IterableDataset[dict[str, Any]]):
                 chosen.append(np.arange(len(self._store.get(number)), dtype=np.int64))
                 continue
             own = np.arange(facts["samples"], dtype=np.int64)
-            if ranges is not None:
+            if span is not None:
                 place = own + facts["first"]
-                keep = [(place >= start) & (place < stop) for start, stop in ranges]
-                own = own[np.any(keep, axis=0)]
+                own = own[(place >= span[0]) & (place < span[1])]
             self._store.expect(number, int(facts["samples"]))
             chosen.append(own)
         return chosen
 
-    def _ranges(self) -> list[list[int]] | None:
+    def _span(self) -> list[int] | None:
         """Return the samples of the split as ``[start, stop)``; None for all."""
         if self.split is None:
             return None
@@ -232,7 +226,8 @@ class WebDatasetIterableDataset(IterableDataset[dict[str, Any]]):
                 found=", ".join(splits) or "no metadata",
                 expected="train, validation or test, as in the metadata",
             )
-        return [splits[self.split]["samples"]]
+        span: list[int] = splits[self.split]["samples"]
+        return span
 
     def _verify(self) -> None:
         """Compare the checksums of the shards with the metadata."""

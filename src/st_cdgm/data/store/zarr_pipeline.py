@@ -80,7 +80,6 @@ class ZarrDataPipeline(PipelineViews):
         self.hr_path = _sources(self.config, self.config.hr_path)
         static = self.config.static_path
         self.static_path = _sources(self.config, static) if static else None
-        self.means_path = self.stds_path = self.target_inverse_transform = None
         self.seq_len = int(self.metadata["seq_len"])
         self.indices = {
             name: _indices(split["days"])

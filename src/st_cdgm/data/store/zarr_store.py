@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import dask.array
 import numpy as np
-import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, ZstdCodec
@@ -17,6 +16,7 @@ from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.store.work import in_parts
 from st_cdgm.data.task.days import DAYS_PER_BLOCK, DayReader
 from st_cdgm.data.task.labels import labelled
+from st_cdgm.data.task.prepared import PipelineViews
 from st_cdgm.data.time.calendar import CalendarDays
 from st_cdgm.errors import ConfigError, check_least
 from st_cdgm.outputs import FileFacts, digest, sync
@@ -258,7 +258,7 @@ def create_stores(
 
 _TITLES = {
     "lr": "standardised predictors",
-    "baseline": "encoded first guess",
+    "baseline": "encoded baseline",
     "residual": "standardised residual of the encoded targets",
     "hr": "encoded targets",
 }
@@ -271,29 +271,20 @@ def _attrs(store: str, preprocessor: Preprocessor) -> list[dict[str, Any]]:
     return [{"long_name": f"{title}: {target.name}"} for target in preprocessor.targets]
 
 
-def write_static(root: Path, prep: Preprocessor) -> None:
+def write_static(root: Path, pipeline: PipelineViews) -> None:
     """Write static fields and statistics, ``mean`` and ``std`` alike (D89)."""
-    if len(prep.static):
-        names = prep.static_names
-        static = labelled(prep.static, names, {"units": "1"}, prep.hr_grid)
-        _write_fields(root / "static.zarr", static)
-    channels = [c.name for c in prep.channels]
-    targets = [t.name for t in prep.targets]
-    tables: dict[str, tuple[Any, list[str], Any]] = {
-        "residual_mean": (prep.residual_mean, targets, prep.hr_grid),
-        "residual_std": (prep.residual_std, targets, prep.hr_grid),
-    }
-    if not ((prep.lr_std == 1).all() and (prep.lr_mean == 0).all()):
-        tables["mean"] = (prep.lr_mean, channels, prep.lr_grid)
-        tables["std"] = (prep.lr_std, channels, prep.lr_grid)
-    for key, (values, names, grid) in tables.items():
-        full = np.broadcast_to(values, (len(names), *grid.shape))
-        _write_fields(root / "stats" / f"{key}.zarr", labelled(full, names, {}, grid))
+    prep = pipeline.preprocessor
+    names, shape = [target.name for target in prep.targets], prep.valid.shape
+    fields = {f"stats/{key}": table for key, table in pipeline.lr_stats.items()}
+    for key in ("residual_mean", "residual_std"):
+        full = np.broadcast_to(getattr(prep, key), shape)
+        fields[f"stats/{key}"] = labelled(full, names, {}, prep.hr_grid)
+    if pipeline.static_dataset is not None:
+        fields["static"] = pipeline.static_dataset
 
-
-def _write_fields(path: Path, ds: xr.Dataset) -> None:
-    """Write a small data set without time as a store of its own."""
-    ds.to_zarr(path, mode="w", zarr_format=3, consolidated=False)
+    for key, ds in fields.items():
+        path = root / f"{key}.zarr"
+        ds.to_zarr(path, mode="w", zarr_format=3, consolidated=False)
 
 
 @dataclass(frozen=True, kw_only=True)

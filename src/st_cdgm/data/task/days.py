@@ -74,11 +74,6 @@ class FieldArrays:
         return self.days.key
 
     @property
-    def ordinal(self) -> NDArray[np.int64]:
-        """Steps since a fixed origin; a gap is more than 1. Shape ``(T,)``."""
-        return self.days.ordinal
-
-    @property
     def season(self) -> NDArray[np.float32]:
         """Fraction of the year elapsed, in [0, 1). Shape ``(T,)``."""
         return self.days.season

@@ -27,6 +27,7 @@ from st_cdgm.errors import ConfigError, InputError, check_choice
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from st_cdgm.data.fit.codecs.function import DatasetFunction
     from st_cdgm.data.fit.preprocessor import Preprocessor
     from st_cdgm.data.task.config import DataConfig
     from st_cdgm.data.task.days import DayFields, FieldArrays
@@ -46,10 +47,11 @@ class PipelineViews:
     lr_path: Paths
     hr_path: Paths
     static_path: Paths | None
-    means_path: str | Path | None
-    stds_path: str | Path | None
-    target_transform: Any
-    transform_epsilon: float
+    means_path: str | Path | None = None
+    stds_path: str | Path | None = None
+    target_transform: str | DatasetFunction | None = None
+    target_inverse_transform: str | DatasetFunction | None = None
+    transform_epsilon: float = 1e-6
     _arrays: dict[str | None, FieldArrays]
 
     def arrays(self, split: str | None = None) -> FieldArrays:
@@ -192,7 +194,7 @@ class PipelineViews:
         """Return the static fields, or None."""
         return self.static_dataset
 
-    def get_target_inverse_transform(self) -> Callable[[xr.Dataset], xr.Dataset]:
+    def get_target_inverse_transform(self) -> DatasetFunction:
         """Return the function from encoded to physical targets."""
         codec, names = self.preprocessor.codec, list(self.preprocessor.codec.names)
 
