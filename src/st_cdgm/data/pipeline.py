@@ -58,7 +58,8 @@ class NetCDFDataPipeline(PipelineViews):
     """Read, align, split and prepare one downscaling task.
 
     All statistics (predictors, residuals, climatology) come from the training split;
-    without ``splits`` from the whole record, which a warning says.
+    without ``splits`` from the whole record, which a warning says. What it offers
+    beside: :class:`PipelineViews`.
 
     Parameters
     ----------
@@ -81,20 +82,6 @@ class NetCDFDataPipeline(PipelineViews):
         See ``target_transform``.
     **others
         As the attributes of the same names of :class:`DataConfig`.
-
-    Attributes
-    ----------
-    preprocessor : Preprocessor
-        Fitted; all that inference needs.
-    days : CalendarDays
-        The days that predictors and targets share.
-    dims : GridMetadata
-        Dimension names of the data sets below.
-    lr_dataset_raw, hr_dataset_raw, baseline_raw : xarray.Dataset
-        Physical fields.
-    lr_dataset_normalised, hr_prepared, baseline_prepared, residual_dataset
-        Standardised predictors, encoded targets and baseline, standardised residual
-        (NaN where there is no truth).
 
     Raises
     ------

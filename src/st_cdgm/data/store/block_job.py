@@ -63,20 +63,9 @@ def write_blocks(
 ) -> Path:
     """Run the blocks that are not done yet, then publish the directory.
 
-    Parameters
-    ----------
-    facts : mapping
-        What beside inputs and preprocessor decides the bytes.
-    work : callable
-        Takes the directory, returns what writes a block.
-    count : int
-        Number of blocks.
-    need : int
-        Memory of a block, bytes.
-    begin : callable
-        Writes into the new directory what comes before the blocks.
-    metadata : callable
-        Returns the metadata.
+    ``facts`` are what beside inputs and preprocessor decides the bytes. ``work`` takes
+    the directory and returns what writes one of the ``count`` blocks, each of which
+    ``need`` bytes of memory; ``begin`` writes what comes before them.
     """
     budget = memory_bytes(resources.memory, variable="memory")
     all_facts = {

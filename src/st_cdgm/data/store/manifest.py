@@ -34,6 +34,7 @@ from st_cdgm.data.task.config import DataConfig
 from st_cdgm.data.task.prepared import PipelineViews
 from st_cdgm.data.time.calendar import CalendarDays
 from st_cdgm.data.time.splits import SplitConfig
+from st_cdgm.data.time.windows import runs_of_days
 from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.outputs import FileFacts, digest, sync, write_json
 
@@ -51,16 +52,8 @@ def check_files(
 ) -> int:
     """Compare the files of a directory with its metadata; return how many there are.
 
-    Of the fitted preprocessor, which is small, the contents are always compared.
-
-    Parameters
-    ----------
-    directory : Path
-        A preprocessed directory.
-    metadata : mapping
-        Its metadata.
-    contents : bool
-        Compare the SHA-256 of every file, not only its size.
+    ``contents`` compares the SHA-256 of every file, not only its size. Of the fitted
+    preprocessor, which is small, the contents are always compared.
 
     Raises
     ------
@@ -100,14 +93,7 @@ def _damaged(problem: str, directory: Path, names: list[str]) -> InputError:
 
 
 def read_metadata(directory: str | Path, *, kind: str | None = None) -> dict[str, Any]:
-    """Read ``metadata.json``.
-
-    Parameters
-    ----------
-    directory : str or Path
-        A preprocessed directory.
-    kind : {"zarr", "webdataset"}, optional
-        The format it must have.
+    """Read ``metadata.json``; ``kind`` is the format it must have.
 
     Raises
     ------
@@ -226,8 +212,7 @@ def describe(pipeline: PipelineViews) -> dict[str, Any]:
 
 def days_of_runs(index: NDArray[np.int64]) -> list[list[int]]:
     """Return increasing indices as runs ``[start, stop)``."""
-    breaks = np.flatnonzero(np.diff(index) != 1) + 1
-    return [[int(run[0]), int(run[-1]) + 1] for run in np.split(index, breaks)]
+    return [[int(index[r[0]]), int(index[r[-1]]) + 1] for r in runs_of_days(index)]
 
 
 def _statistics(prep: Preprocessor) -> dict[str, Any]:

@@ -48,13 +48,6 @@ _SHARD_TYPES: dict[str, Any] = {"num_samples": int, "shards": list[dict[str, Any
 def check_metadata(metadata: Mapping[str, Any], *, file: Path) -> None:
     """Check types and ranges of all that readers take from the metadata.
 
-    Parameters
-    ----------
-    metadata : mapping
-        Of the right format version.
-    file : Path
-        Where they come from.
-
     Raises
     ------
     InputError
@@ -223,15 +216,6 @@ def check_types(
 
 def check_state(prep: Preprocessor, days: CalendarDays, *, file: Path) -> None:
     """Check that all parts of a fitted preprocessor, and its days, fit together.
-
-    Parameters
-    ----------
-    prep : Preprocessor
-        As rebuilt from its files.
-    days : CalendarDays
-        The days of the record.
-    file : Path
-        Where they come from.
 
     Raises
     ------

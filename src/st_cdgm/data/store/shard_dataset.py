@@ -19,6 +19,7 @@ from st_cdgm.data.store.manifest import METADATA, check_files
 from st_cdgm.data.store.shard_names import (
     check_complete,
     expand_shards,
+    fetch,
     shard_metadata,
     shard_name,
 )
@@ -318,18 +319,11 @@ class _Copies:
 
     def fetch(self, url: str) -> Path:
         """Copy a shard here; older copies make room."""
-        from st_cdgm.data.files.remote_errors import clean_errors
-        from st_cdgm.data.files.remote_files import filesystem
-
         while len(self._files) >= _COPIES:
             self._files.pop(0).unlink()
-        fs, path = filesystem(url, role="shard", storage_options=None)
-        target = Path(self._folder.name) / shard_name(url)
-        logger.debug("%s is copied to %s", url, target)
-        with clean_errors(url, "shard"):
-            fs.get_file(path, str(target))
-        self._files.append(target)
-        return target
+        logger.debug("%s is copied to %s", url, self._folder.name)
+        self._files.append(fetch(url, self._folder.name, role="shard"))
+        return self._files[-1]
 
 
 def _drawn(

@@ -98,17 +98,24 @@ def shard_metadata(shards: list[str], given: str | Path | None) -> dict[str, Any
     )
 
 
-def _remote_metadata(shard: str) -> dict[str, Any]:
-    """Fetch the metadata beside a remote shard, if there are any."""
+def fetch(url: str, folder: str | Path, *, role: str) -> Path:
+    """Copy a remote file into a folder."""
     from st_cdgm.data.files.remote_errors import clean_errors
     from st_cdgm.data.files.remote_files import filesystem
 
+    fs, path = filesystem(url, role=role, storage_options=None)
+    target = Path(folder) / shard_name(url)
+    with clean_errors(url, role):
+        fs.get_file(path, str(target))
+    return target
+
+
+def _remote_metadata(shard: str) -> dict[str, Any]:
+    """Fetch the metadata beside a remote shard, if there are any."""
     url = f"{shard.partition('?')[0].rpartition('/')[0]}/{METADATA}"
-    fs, path = filesystem(url, role="shard metadata", storage_options=None)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with clean_errors(url, "shard metadata"):
-                fs.get_file(path, str(Path(folder) / METADATA))
+            fetch(url, folder, role="shard metadata")
         except MissingFileError:
             return {}
         return read_metadata(folder, kind="webdataset")

@@ -45,26 +45,11 @@ def member_suffix(field: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardBlocks:
-    """Compute and write shards; may be sent to other processes.
+    """Compute and write shards to ``root``; may be sent to other processes.
 
-    The bytes depend on the data alone: no dates, owners or random names.
-
-    Attributes
-    ----------
-    read : callable
-        ``read(start, stop)`` returns prepared fields.
-    root : str
-        Directory of the shards.
-    windows : tuple of (int, int)
-        First and one past the last day of every sample.
-    iso : tuple of str
-        Every day of the record.
-    shard_size : int
-        Samples per shard.
-    bytes_per_day : int
-        Memory of one prepared day.
-    static : ndarray or None
-        Static fields, repeated in every sample. Shape ``(C_s, Y, X)``.
+    ``windows`` holds the first and one past the last day of every sample, ``iso`` every
+    day of the record; static fields ``(C_s, Y, X)`` are repeated in every sample. The
+    bytes depend on the data alone: no dates, owners or random names.
     """
 
     read: DayReader
@@ -75,23 +60,17 @@ class ShardBlocks:
     bytes_per_day: int
     static: NDArray[np.float32] | None = None
 
-    def __len__(self) -> int:
-        return -(-len(self.windows) // self.shard_size)
-
-    def samples(self, number: int) -> range:
-        """Return the samples of a shard."""
-        start = number * self.shard_size
-        return range(start, min(start + self.shard_size, len(self.windows)))
-
     def __call__(self, number: int) -> FileFacts:
         """Write a shard; return the facts of its file, which is on disk then."""
         name = SHARD_NAME.format(number)
         path = Path(self.root) / name
         record = in_parts(self.read, len(self.iso), self.bytes_per_day)
         mark, written = hashlib.sha256(), 0
+        first, size = number * self.shard_size, self.shard_size
         with path.open("wb") as file:
-            for sample in self.samples(number):
-                start, stop = self.windows[sample]
+            for sample, (start, stop) in enumerate(
+                self.windows[first : first + size], start=first
+            ):
                 fields = record.window(start, stop)
                 for part in self._members(sample, fields, self.iso[start:stop]):
                     written += file.write(part)
@@ -212,7 +191,9 @@ class Shard:
                 ):
                     raise ValueError("not a list of dates")  # noqa: TRY301, TRY004
                 return dates
-            shape, offset = _array_layout(_head(member))
+            # What comes before the values in version 1.0.
+            length = int.from_bytes(member[8:10].tobytes(), "little")
+            shape, offset = _array_layout(member[: 10 + length].tobytes())
             return member[offset:].view(np.float32).reshape(shape)
         except (ValueError, TypeError, RecursionError) as error:
             raise self._error(
@@ -244,7 +225,11 @@ class Shard:
             raise
         except (tarfile.TarError, OSError, EOFError, ValueError) as error:
             raise self._error("is no readable tar file", found=str(error)) from error
-        self._check_end(end)
+
+        # Behind the last member there is a blank block.
+        tail = os.pread(self._file.fileno(), _TAR_BLOCK, end)
+        if len(tail) < _TAR_BLOCK or any(tail):
+            raise self._error("is cut off", found="no end mark")
         if len(set(self.keys)) != len(self.keys):
             raise self._error("has a sample in two places")
         return np.stack(places) if places else np.zeros((0, len(MEMBERS), 2), np.int64)
@@ -265,12 +250,6 @@ class Shard:
             )
         return f"{folder}/{stem}" if folder else stem, field
 
-    def _check_end(self, end: int) -> None:
-        """Check the blank block behind the last member."""
-        tail = os.pread(self._file.fileno(), _TAR_BLOCK, end)
-        if len(tail) < _TAR_BLOCK or any(tail):
-            raise self._error("is cut off", found="no end mark")
-
     def _error(
         self,
         problem: str,
@@ -287,12 +266,6 @@ class Shard:
             expected=expected,
             remedy="copy the shard again; st-cdgm preprocess --verify DIR checks all",
         )
-
-
-def _head(member: NDArray[np.uint8]) -> bytes:
-    """Return what comes before the values of a ``.npy`` member of version 1.0."""
-    length = int.from_bytes(member[8:10].tobytes(), "little")
-    return member[: 10 + length].tobytes()
 
 
 @lru_cache(maxsize=64)

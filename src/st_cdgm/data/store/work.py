@@ -47,14 +47,9 @@ def in_parts(read: DayReader, n_days: int, bytes_per_day: int) -> DayFields:
 
 
 def block_need(block_bytes: int, bytes_per_day: int) -> int:
-    """Return the memory that computing and writing a block takes.
+    """Return the memory that computing and writing a block takes, bytes.
 
-    Parameters
-    ----------
-    block_bytes : int
-        What of a block is kept until it is written.
-    bytes_per_day : int
-        Memory of one prepared day.
+    ``block_bytes`` of it are kept until they are written.
     """
     part = days_at_once(bytes_per_day) * bytes_per_day
     return block_bytes + PART_FACTOR * part + SLACK_BYTES

@@ -50,13 +50,7 @@ class ZarrDataPipeline(PipelineViews):
     Attributes
     ----------
     metadata : dict
-        Content of ``metadata.json``.
-    preprocessor : Preprocessor
-        As fitted.
-    days : CalendarDays
-        The days of the record.
-    indices : dict
-        Split to the indices of its days.
+        Content of ``metadata.json``. Others: :class:`PipelineViews`.
 
     Raises
     ------

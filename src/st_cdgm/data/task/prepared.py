@@ -36,7 +36,17 @@ Prepared = dict[str, NDArray[np.float32]]
 
 
 class PipelineViews:
-    """Data sets, accessors and exports that a pipeline offers beside its arrays."""
+    """Data sets, accessors and exports that a pipeline offers beside its arrays.
+
+    Attributes
+    ----------
+    preprocessor : Preprocessor
+        Fitted; all that inference needs.
+    days : CalendarDays
+        The days of the record, which predictors and targets share.
+    indices : dict
+        Split to the indices of its days.
+    """
 
     preprocessor: Preprocessor
     days: CalendarDays
