@@ -132,6 +132,8 @@ class NetCDFDataPipeline(PipelineViews):
         self.transform_epsilon = transform_epsilon
         self.target_transform = target_transform
         self.target_inverse_transform = target_inverse_transform
+
+        # In the plain forms that a configuration file could hold.
         self._setup(
             DataConfig(
                 lr_path=_label(lr_path),
@@ -256,6 +258,7 @@ class NetCDFDataPipeline(PipelineViews):
                 expected="log, log1p or a function",
                 remedy="choose precipitation_codec instead; it brings its inverse",
             )
+
         self.config.precipitation_codec = "log1p"
         self.config.precipitation_delta = options[transform]
 
@@ -276,6 +279,7 @@ class NetCDFDataPipeline(PipelineViews):
                 found=self.target_inverse_transform,
                 expected="a function from data set to data set",
             )
+
         names = tuple(target.name for target in targets)
         codec = FunctionCodec(
             names=names,
@@ -295,6 +299,7 @@ class NetCDFDataPipeline(PipelineViews):
                 else described_periods(self.days, self.indices)
             )
             return
+
         warnings.warn(
             "no splits given: statistics come from the whole record, so no day is left "
             "that the model has not seen",
@@ -314,6 +319,8 @@ class NetCDFDataPipeline(PipelineViews):
             names, static = read_static(
                 self.static_path, variables=config.static_variables, grid=hr.grid
             )
+
+        # The codec comes first: the baseline is fitted to encoded targets.
         codec = self._codec(hr.targets, blocks)
         fitted = fit_preprocessor(
             blocks=blocks,

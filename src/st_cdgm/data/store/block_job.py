@@ -74,6 +74,8 @@ def write_blocks(
         "preprocessor": preprocessor_mark(pipeline.preprocessor),
         **facts,
     }
+
+    # Once begun, a run goes on behind its last block, also after a kill.
     with ResumableOutput(
         output_dir, all_facts, overwrite=resources.overwrite
     ) as output:

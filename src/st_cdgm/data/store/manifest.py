@@ -71,6 +71,7 @@ def check_files(
     ]
     if sizes:
         raise _damaged("files have another size than when written", directory, sizes)
+
     compared = list(listed) if contents else [n for n in STATE if n in listed]
     changed = [name for name in compared if digest(directory / name) != listed[name]]
     if changed:
@@ -112,6 +113,7 @@ def read_metadata(directory: str | Path, *, kind: str | None = None) -> dict[str
             found=f"no {METADATA} in it" if there else "no directory of that name",
             expected="a directory written by: st-cdgm preprocess",
         )
+
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version, format_ = found["format_version"], found["format"]
@@ -122,6 +124,8 @@ def read_metadata(directory: str | Path, *, kind: str | None = None) -> dict[str
             found=f"{type(error).__name__}: {error}",
             remedy=REMEDY,
         ) from error
+
+    # What this version writes, and what the caller can read.
     if version != FORMAT_VERSION:
         raise InputError(
             "a preprocessed directory of another format version",
@@ -170,6 +174,8 @@ def describe(pipeline: PipelineViews) -> dict[str, Any]:
     prep, days, config = pipeline.preprocessor, pipeline.days, pipeline.config
     transform = pipeline.target_transform
     targets = [target.name for target in prep.targets]
+
+    # What readers take, what tells how the values were made, and from which files.
     return {
         "format_version": FORMAT_VERSION,
         "package_version": __version__,
@@ -267,6 +273,7 @@ def _one_input(path: Any, role: str) -> list[dict[str, Any]]:
         ]
     if is_url(path):
         return [{"name": str(path), "version": remote_version(str(path))}]
+
     return [_local(file) for file in resolve_paths(path, role="input")]
 
 
@@ -335,6 +342,7 @@ def read_preprocessor(directory: Path) -> tuple[Preprocessor, CalendarDays]:
     try:
         meta = json.loads(file.read_text(encoding="utf-8"))
         arrays = load((directory / STATE_ARRAYS).read_bytes())
+
         preprocessor = Preprocessor.from_state(
             meta["preprocessor"], _under(arrays, "preprocessor.")
         )

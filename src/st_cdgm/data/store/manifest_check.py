@@ -121,6 +121,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, dict) and all(
             _fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items()
         )
+
     if hint in (int, float):  # a bool is an int to Python
         wanted = int if hint is int else (int, float)
         return isinstance(value, wanted) and not isinstance(value, bool)
@@ -239,6 +240,7 @@ def _check_grid(grid: Grid, name: str) -> None:
         for axis, length in ((grid.y, grid.shape[0]), (grid.x, grid.shape[1])):
             if axis is not None:
                 _require(axis.shape == (length,), name, axis.shape, f"({length},)")
+
     finite = bool(np.isfinite(lat).all() and np.isfinite(lon).all())
     _require(finite, name, "missing values", "finite coordinates")
     _require(grid.y_name != grid.x_name, name, grid.y_name, "two dimension names")
@@ -284,11 +286,13 @@ def _check_days(days: CalendarDays) -> None:
     _require(days.ordinal.size > 0, "days.ordinal", 0, "at least one day")
     rising = bool((np.diff(days.ordinal) > 0).all())
     _require(rising, "days.ordinal", "another order", "increasing day numbers")
+
     shape = days.ordinal.shape
     _check_array("days.day", days.day, [shape], kind="i")
     _check_array("days.season", days.season, [shape])
     if days.second is not None:
         _check_array("days.second", days.second, [shape], kind="i")
+
     try:
         days.dates()
     except (ValueError, OverflowError) as error:

@@ -94,12 +94,14 @@ def write_zarr(
         "compressor": None if codec is None else codec.to_dict(),
     }
 
+    # Arrays without values come first: blocks write into them in any order.
     def begin(root: Path) -> None:
         create_stores(root, layout, prep, pipeline.days, codec)
         write_static(root, pipeline)
 
     def metadata() -> dict[str, Any]:
         fine, coarse = layout.chunks["hr"], layout.chunks["lr"]
+
         return {
             "format": "zarr",
             **describe(pipeline),
@@ -186,6 +188,7 @@ def create_shards(
     static = prep.static if static_members and len(prep.static) else None
     options = {**sizes, "static_members": static is not None}
 
+    # A shard is a block: its samples are known before any field is computed.
     def work(root: str) -> ShardBlocks:
         return ShardBlocks(
             read=pipeline.prepared_reader(),

@@ -86,6 +86,7 @@ class ResumableOutput:
         try:
             self.work.mkdir(parents=True, exist_ok=True)
             self._acquire()
+
             try:
                 self._resume()
                 self.root.mkdir(exist_ok=True)
@@ -96,6 +97,7 @@ class ResumableOutput:
             if isinstance(error, InputError):
                 raise
             raise self.failure(error) from error
+
         return self
 
     def __exit__(
@@ -131,6 +133,7 @@ class ResumableOutput:
             if name not in known:
                 sync(self.root / name)
                 known[name] = digest(self.root / name)
+
         checksums = {name: known[name] for name in names}
         write_json(self.root / METADATA, {**metadata, "checksums": checksums})
         sync(self.root)
@@ -193,8 +196,10 @@ class ResumableOutput:
                     "%s: resumed after %d finished blocks", self.target, len(self.done)
                 )
                 return
+
             if not self.overwrite:
                 raise self._other_run(stored)
+
         if self.root.exists():
             shutil.rmtree(self.root)
         (self.work / JOURNAL).unlink(missing_ok=True)
@@ -204,6 +209,7 @@ class ResumableOutput:
         path = self.work / JOURNAL
         if not path.is_file() or not self.root.is_dir():
             return []
+
         entries: list[dict[str, Any]] = []
         good = 0
         for line in path.read_bytes().splitlines(keepends=True):
@@ -215,6 +221,7 @@ class ResumableOutput:
                 break
             entries.append(entry)
             good += len(line)
+
         os.truncate(path, good)
         return entries
 

@@ -156,6 +156,8 @@ class WebDatasetIterableDataset(IterableDataset[dict[str, Any]]):
             for key in FIELDS
             if key in found and key != "static"
         }
+
+        # A sample is sound if each field has its shape and all have as many days.
         other = [
             f"{key} {found[key].shape}, not {shape}"
             if key in found
@@ -167,6 +169,7 @@ class WebDatasetIterableDataset(IterableDataset[dict[str, Any]]):
             lengths = {shape[0] for key, shape in expected.items() if key != "static"}
             if lengths <= {days}:
                 return
+
         raise InputError(
             "a sample has another shape",
             file=self.shards[shard],
@@ -298,6 +301,7 @@ class _ShardStore:
                 expected=expected,
                 remedy="copy the shard again; it is not the one of the metadata",
             )
+
         self._open[number] = shard
         return shard
 

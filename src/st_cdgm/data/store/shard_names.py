@@ -44,6 +44,7 @@ def _braces(pattern: str) -> list[str]:
     found = _BRACES.search(pattern)
     if found is None:
         return [pattern]
+
     inside = found[1]
     span = _RANGE.fullmatch(inside)
     if span:
@@ -129,6 +130,7 @@ def check_complete(
     """Refuse a glob to which shards of the metadata belong that are not there."""
     if not isinstance(patterns, str | Path) or not metadata:
         return
+
     there = {shard_name(shard) for shard in shards}
     pattern = shard_name(str(patterns))
     lost = [

@@ -67,6 +67,7 @@ class ShardBlocks:
         record = in_parts(self.read, len(self.iso), self.bytes_per_day)
         mark, written = hashlib.sha256(), 0
         first, size = number * self.shard_size, self.shard_size
+
         with path.open("wb") as file:
             for sample, (start, stop) in enumerate(
                 self.windows[first : first + size], start=first
@@ -75,6 +76,7 @@ class ShardBlocks:
                 for part in self._members(sample, fields, self.iso[start:stop]):
                     written += file.write(part)
                     mark.update(part)
+
             blank = bytes(2 * _TAR_BLOCK)
             blank += bytes(-(written + len(blank)) % _RECORD)
             written += file.write(blank)
@@ -86,6 +88,7 @@ class ShardBlocks:
         """Return the sample as pieces of a tar file."""
         if self.static is not None:
             fields = {**fields, "static": self.static}
+
         pieces: list[Any] = []
         for field in FIELDS:
             if field in fields:
@@ -167,6 +170,7 @@ class Shard:
         there = places[:, 1] > 0
         start = int(places[there, 0].min())
         stop = int(places[there].sum(axis=1).max())
+
         buffer = np.empty(stop - start, dtype=np.uint8)
         done = 0
         while done < len(buffer):
@@ -175,6 +179,7 @@ class Shard:
             if not received:
                 raise self._error("is cut off", key=key)
             done += received
+
         sample: dict[str, Any] = {}
         for field, (offset, size) in zip(MEMBERS, places.tolist(), strict=True):
             if size:
@@ -213,11 +218,13 @@ class Shard:
                     if not self.keys or self.keys[-1] != key:
                         self.keys.append(key)
                         places.append(np.zeros((len(MEMBERS), 2), np.int64))
+
                     row = MEMBERS.index(field)
                     if places[-1][row, 1]:
                         raise self._error("has a member twice", key=member.name)
                     if member.offset_data + member.size > length:
                         raise self._error("is cut off", key=member.name)
+
                     places[-1][row] = member.offset_data, member.size
                     cast("Any", archive).members = []  # it would keep them all
                 end = archive.offset

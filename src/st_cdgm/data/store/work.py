@@ -87,6 +87,7 @@ def affordable_workers(memory: int, workers: int, need: int) -> int:
             f"before the first block, which takes {need >> 20} MiB",
             remedy="give more memory, or make blocks smaller (block_size)",
         )
+
     fitting = max((memory - here) // (WORKER_BYTES + need), 1)
     if fitting < workers:
         logger.warning(
@@ -189,6 +190,8 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         raise ImportError(
             "several workers need dask.distributed: pip install 'st-cdgm[dist]'"
         ) from error
+
+    # Processes of its own, or those of a scheduler that is running already.
     untyped: Any = distributed
     if scheduler is None:
         with (
@@ -204,6 +207,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         ):
             yield client
         return
+
     try:
         client = untyped.Client(scheduler, timeout=10)
     except (OSError, ValueError) as error:

@@ -68,12 +68,15 @@ class ZarrDataPipeline(PipelineViews):
         check_files(self.zarr_dir, self.metadata, contents=verify)
         self.preprocessor, self.days = read_preprocessor(self.zarr_dir)
         self._check_state()
+
+        # What was configured then, but the memory of now.
         self.config = read_config(self.metadata, file=self.zarr_dir / METADATA)
         self.config.memory = str(memory)
         self.lr_path = _sources(self.config, self.config.lr_path)
         self.hr_path = _sources(self.config, self.config.hr_path)
         static = self.config.static_path
         self.static_path = _sources(self.config, static) if static else None
+
         self.seq_len = int(self.metadata["seq_len"])
         self.indices = {
             name: _indices(split["days"])

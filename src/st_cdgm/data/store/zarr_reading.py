@@ -77,6 +77,7 @@ class ZarrReader:
         for store, names in self.variables.items():
             shape = (stop - start, len(names), *self.shapes[store][1:])
             fields[store] = np.empty(shape, np.float32)
+
             for c, name in enumerate(names):
                 array = self._array(store, name)
                 try:

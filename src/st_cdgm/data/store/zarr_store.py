@@ -117,6 +117,7 @@ def plan_layout(
     for name, value in wished.items():
         if value is not None:
             check_least(name, value, 1)
+
     per_day = prep.bytes_per_day
     days = _chunk_days(fine, n_days, chunk_size_time)
     # No block longer than the record, in whole chunks.
@@ -127,6 +128,7 @@ def plan_layout(
         own = _chunk_days(shape, n_days, chunk_size_time)
         while block_days % own:
             own = max(own // 2, days) if own // 2 >= days else days
+
         rows = min(chunk_size_lat or shape[0], shape[0])
         columns = min(chunk_size_lon or shape[1], shape[1])
         chunks[store] = (own, rows, columns)
@@ -135,6 +137,7 @@ def plan_layout(
             _whole(shape[0], rows),
             _whole(shape[1], columns),
         )
+
     return ZarrLayout(
         n_days=n_days,
         names=names,
@@ -188,6 +191,7 @@ def codec_of(compressor: Any) -> Any:
         return BloscCodec(typesize=4, **cast("Any", _CODECS[compressor]))
     if isinstance(compressor, BloscCodec | ZstdCodec):
         return compressor
+
     config = compressor.get_config() if hasattr(compressor, "get_config") else {}
     if config.get("id") == "blosc":
         return BloscCodec(
@@ -196,6 +200,7 @@ def codec_of(compressor: Any) -> Any:
             clevel=config["clevel"],
             shuffle=cast("Any", _SHUFFLES.get(config["shuffle"], "shuffle")),
         )
+
     raise ConfigError(
         "unknown compressor",
         variable="compressor",
@@ -233,6 +238,7 @@ def create_stores(
             }
             for name in names
         }
+
         unit = "days" if days.step_seconds == DAY else "seconds"
         encoding["time"] = {
             "units": f"{unit} since 1850-01-01",
@@ -240,11 +246,14 @@ def create_stores(
             "dtype": "int64",
             "chunks": (max(layout.n_days, 1),),
         }
+
+        # CF: the grid mapping is a variable that the others name.
         mapping = (grid.mapping or {}).get("variable")
         for name in names if mapping else ():
             ds[name].attrs["grid_mapping"] = str(mapping)
         if mapping:
             ds = ds.reset_coords(str(mapping))
+
         ds.attrs = {"Conventions": "CF-1.8", "title": _TITLES[store]}
         ds.to_zarr(
             root / f"{store}.zarr",

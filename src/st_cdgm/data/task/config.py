@@ -125,6 +125,7 @@ class DataConfig:
         )
         for codec in self.codecs.values():
             registry.get("codec", codec)
+
         for name in ("seq_len", "stride", "lr_coarsen"):
             check_least(name, getattr(self, name), 1, section="data.")
         memory_bytes(self.memory)

@@ -154,6 +154,7 @@ class WindowDataset(Dataset[Any]):
         else:
             valid = torch.isfinite(truth)
             truth = torch.where(valid, truth, taken["baseline"])
+
         return Batch(
             lr=taken["lr"],
             baseline=taken["baseline"],
@@ -250,6 +251,7 @@ class ResDiffIterableDataset(IterableDataset[dict[str, Any]]):
                 for key, value in stacked.items()
             }
 
+        # What fits into the memory is read by the set-up, the rest when it is asked for.
         days = day_keys(lr_dataset[dims.time])
         per_day = sum(4 * math.prod(value.shape[1:]) for value in stacked.values())
         fields = DayFields(
@@ -280,6 +282,7 @@ class ResDiffIterableDataset(IterableDataset[dict[str, Any]]):
             static = None
         elif as_torch:
             static = torch.from_numpy(static)
+
         made._setup(
             record.fields,
             record.days,
@@ -371,6 +374,7 @@ def _stacked(dataset: xr.Dataset, time: str, space: tuple[str, str]) -> Any:
                 expected=str((time, *space)),
                 remedy="select a level, or make one variable per level",
             )
+
     array: Any = dask.array  # its stubs leave these two untyped
     return array.stack(
         [

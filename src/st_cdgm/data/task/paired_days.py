@@ -102,6 +102,8 @@ def pair_days(
             lr.grid,
             hr.grid,
         )
+
+    # Values stay in memory if they are small enough.
     pairs = PairedDays(
         lr=_chunked(lr, chunks),
         hr=_chunked(hr, chunks),

@@ -334,6 +334,7 @@ class PipelineViews:
         fields, count = self.fields, len(self.days)
         if fields.in_memory:
             return fields.window(0, count)[key]
+
         array: Any = dask.array  # its stubs leave these untyped
         prep, size = self.preprocessor, fields.days_per_block
         coarse = (len(prep.channels), *prep.lr_grid.shape)
