@@ -55,7 +55,7 @@ def write_blocks(
     resources: Resources,
     *,
     facts: Mapping[str, Any],
-    work: Callable[[str], Work],
+    work: Callable[..., Work],
     count: int,
     need: int,
     begin: Callable[[Path], None],
@@ -64,8 +64,8 @@ def write_blocks(
     """Run the blocks that are not done yet, then publish the directory.
 
     ``facts`` are what beside inputs and preprocessor decides the bytes. ``work`` takes
-    the directory and returns what writes one of the ``count`` blocks, each of which
-    ``need`` bytes of memory; ``begin`` writes what comes before them.
+    the directory as ``root`` and returns what writes one of the ``count`` blocks, for
+    which ``need`` bytes of memory suffice; ``begin`` writes what comes before them.
     """
     budget = memory_bytes(resources.memory, variable="memory")
     all_facts = {
@@ -94,7 +94,7 @@ def write_blocks(
                     resources.progress(len(output.done), count)
 
             run_blocks(
-                work(str(output.root.absolute())),
+                work(root=str(output.root.absolute())),
                 [number for number in range(count) if number not in output.done],
                 done=done,
                 workers=workers,

@@ -101,25 +101,25 @@ def _check_entries(
 ) -> None:
     """Compare entries with the types that they must have."""
     for name, hint in hints.items():
-        if name not in content and not _fits(None, hint):
+        if name not in content and not fits(None, hint):
             raise _Wrong(prefix + name, "nothing", "the entry as written")
         value = content.get(name)
         expected = str(getattr(hint, "__name__", hint))
-        _require(_fits(value, hint), prefix + name, value, expected)
+        _require(fits(value, hint), prefix + name, value, expected)
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def fits(value: Any, hint: Any) -> bool:
     """Whether a value of JSON has the type that an annotation asks for."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return any(_fits(value, one) for one in inner)
+        return any(fits(value, one) for one in inner)
     if hint is Any:
         return True
     if origin is list:
-        return isinstance(value, list) and all(_fits(v, inner[0]) for v in value)
+        return isinstance(value, list) and all(fits(v, inner[0]) for v in value)
     if origin is dict:
         return isinstance(value, dict) and all(
-            _fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items()
+            fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items()
         )
 
     if hint in (int, float):  # a bool is an int to Python
@@ -149,7 +149,7 @@ def _check_checksums(listed: Mapping[str, Any]) -> None:
         path = PurePosixPath(name)
         inside = name and not path.is_absolute() and ".." not in path.parts
         _require(bool(inside) and "\0" not in name, "checksums", name, "a file inside")
-        sound = _count(facts.get("bytes"), 0) and _fits(facts.get("sha256"), str)
+        sound = _count(facts.get("bytes"), 0) and fits(facts.get("sha256"), str)
         _require(sound, f"checksums.{name}", facts, "bytes and sha256")
 
 

@@ -7,6 +7,7 @@ dask workers, appear under their name only when complete, and go on after a kill
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -124,9 +125,7 @@ def write_zarr(
         output_dir,
         Resources(**resources),
         facts={"format": "zarr", "storage": storage},
-        work=lambda root: ZarrBlocks(
-            read=pipeline.prepared_reader(), root=root, layout=layout
-        ),
+        work=partial(ZarrBlocks, read=pipeline.prepared_reader(), layout=layout),
         count=len(layout),
         need=block_need(layout.need, layout.bytes_per_day),
         begin=begin,
@@ -189,17 +188,15 @@ def create_shards(
     options = {**sizes, "static_members": static is not None}
 
     # A shard is a block: its samples are known before any field is computed.
-    def work(root: str) -> ShardBlocks:
-        return ShardBlocks(
-            read=pipeline.prepared_reader(),
-            root=root,
-            windows=windows,
-            iso=tuple(days.iso()),
-            shard_size=shard_size,
-            bytes_per_day=prep.bytes_per_day,
-            static=static,
-        )
-
+    work = partial(
+        ShardBlocks,
+        read=pipeline.prepared_reader(),
+        windows=windows,
+        iso=tuple(days.iso()),
+        shard_size=shard_size,
+        bytes_per_day=prep.bytes_per_day,
+        static=static,
+    )
     count = -(-len(windows) // shard_size)
 
     def metadata() -> dict[str, Any]:
@@ -207,6 +204,7 @@ def create_shards(
         splits = common["splits"]
         for name, samples in ranges.items():
             splits[name]["samples"] = samples
+
         return {
             "format": "webdataset",
             **common,

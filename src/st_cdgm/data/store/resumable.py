@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from st_cdgm.data.store.manifest import METADATA
+from st_cdgm.data.store.manifest_check import fits
 from st_cdgm.errors import InputError, OutputError
 from st_cdgm.outputs import (
     FileFacts,
@@ -262,14 +263,9 @@ def _is_entry(entry: Any, *, first: bool) -> bool:
         return False
     if first:
         return "facts" in entry
-    files = entry.get("files")
-    return (
-        isinstance(entry.get("block"), int)
-        and isinstance(files, dict)
-        and all(
-            isinstance(facts, dict) and "bytes" in facts for facts in files.values()
-        )
-    )
+    files: Any = entry.get("files")
+    sound = fits(entry.get("block"), int) and fits(files, FileFacts)
+    return sound and all("bytes" in facts for facts in files.values())
 
 
 def check_target(path: str | Path, *, overwrite: bool = False) -> Path:

@@ -92,16 +92,6 @@ class SyntheticClimate:
     state: F32
     forcing: F32
 
-    @property
-    def A(self) -> NDArray[np.float64]:  # noqa: N802 - the paper's symbol
-        """Strength of ``i -> j`` over the state variables. Shape ``(12, 12)``."""
-        return self.graph.A
-
-    @property
-    def calendar(self) -> str:
-        """CF calendar."""
-        return self.config.calendar
-
 
 def simulate(
     config: SyntheticConfig, *, intervention: Intervention | None = None

@@ -29,12 +29,9 @@ UPSLOPE = 0.03  # m s-1 of forced ascent that counts as one unit
 SOIL_MEMORY = 0.85  # per day
 
 # Levels that act on a fine variable on the same day (lag 0): sinks of the graph.
-FINE_DRIVERS = {
-    "pr": ("GP500", "GP850", "SURF"),
-    "tas": ("GP500", "GP850", "SURF"),
-    "tasmin": ("GP500", "GP850", "SURF"),
-    "tasmax": ("GP500", "GP850", "SURF"),
-}
+FINE_DRIVERS = dict.fromkeys(
+    ("pr", "tas", "tasmin", "tasmax"), ("GP500", "GP850", "SURF")
+)
 
 
 def solar(season: NDArray[np.float64]) -> F32:

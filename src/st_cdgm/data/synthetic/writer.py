@@ -172,7 +172,7 @@ def truth_document(climate: SyntheticClimate) -> dict[str, Any]:
         "variables": list(VARIABLES),
         "variable_group": {name: group_of(name) for name in VARIABLES},
         "groups": list(GROUPS),
-        "edges": [edge.to_dict() for edge in graph.edges],
+        "edges": [asdict(edge) for edge in graph.edges],
         "A": graph.A.tolist(),
         "lag": graph.lag.tolist(),
         "group_A": graph.group_A.tolist(),
@@ -272,7 +272,7 @@ def _with_time(dataset: xr.Dataset, climate: SyntheticClimate) -> xr.Dataset:
         "long_name": "time",
         "axis": "T",
         "units": EPOCH,
-        "calendar": climate.calendar,
+        "calendar": climate.config.calendar,
         "bounds": "time_bnds",
     }
     time = climate.time.astype(np.int32)  # CF 1.8 has no 64-bit integers

@@ -251,7 +251,7 @@ class ResDiffIterableDataset(IterableDataset[dict[str, Any]]):
                 for key, value in stacked.items()
             }
 
-        # What fits into the memory is read by the set-up, the rest when it is asked for.
+        # What fits into memory is read by the set-up, the rest when it is asked for.
         days = day_keys(lr_dataset[dims.time])
         per_day = sum(4 * math.prod(value.shape[1:]) for value in stacked.values())
         fields = DayFields(

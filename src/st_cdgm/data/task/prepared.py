@@ -25,14 +25,12 @@ from st_cdgm.data.time.splits import SPLITS
 from st_cdgm.errors import ConfigError, InputError, check_choice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from st_cdgm.data.fit.codecs.function import DatasetFunction
     from st_cdgm.data.fit.preprocessor import Preprocessor
     from st_cdgm.data.task.config import DataConfig
-    from st_cdgm.data.task.days import DayFields, FieldArrays
-
-Prepared = dict[str, NDArray[np.float32]]
+    from st_cdgm.data.task.days import DayFields, DayReader, FieldArrays, Fields
 
 
 class PipelineViews:
@@ -79,7 +77,7 @@ class PipelineViews:
     def _physical(self, index: NDArray[np.int64]) -> FieldArrays:
         raise NotImplementedError
 
-    def prepared_reader(self) -> Callable[[int, int], Prepared]:
+    def prepared_reader(self) -> DayReader:
         """Return what computes :meth:`prepared`; it can be sent to other processes."""
         raise NotImplementedError
 
@@ -235,7 +233,7 @@ class PipelineViews:
         """Write the target file's variables as CSV; return the path."""
         return export_metadata(_one_file(self.hr_path), output_file, kind="csv")
 
-    def prepared(self, start: int, stop: int) -> Prepared:
+    def prepared(self, start: int, stop: int) -> Fields:
         """Return what the model learns from for the days ``start:stop``.
 
         Returns
@@ -248,7 +246,7 @@ class PipelineViews:
         """
         return self.fields.window(start, stop)
 
-    def blocks(self, split: str | None = None) -> Iterator[Prepared]:
+    def blocks(self, split: str | None = None) -> Iterator[Fields]:
         """Yield the prepared days of a split, some at a time, in time order."""
         index, size = self._index(split), self.fields.days_per_block
         for run in np.split(index, np.flatnonzero(np.diff(index) != 1) + 1):
