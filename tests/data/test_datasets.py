@@ -12,7 +12,11 @@ from torch.utils.data import DataLoader
 
 from st_cdgm.data.pipeline import NetCDFDataPipeline
 from st_cdgm.data.task.batch import Batch
-from st_cdgm.data.task.datasets import ResDiffIterableDataset, WindowDataset
+from st_cdgm.data.task.datasets import (
+    PreparedDays,
+    ResDiffIterableDataset,
+    WindowDataset,
+)
 from st_cdgm.data.task.predictors import load_predictors
 from st_cdgm.data.time.windows import runs_of_days, window_index
 from st_cdgm.errors import ConfigError, InputError
@@ -130,7 +134,9 @@ def test_without_truth_there_is_no_target_and_valid_is_where_training_was(
 ):
     prep = pipeline.preprocessor
     arrays, first = load_predictors(prep, folder / "lr.nc", start="2001-03-01")
-    windows = WindowDataset(arrays, prep, seq_len=4, pad_start=True)
+    windows = WindowDataset(
+        PreparedDays.of_arrays(arrays, prep), seq_len=4, pad_start=True
+    )
     assert (len(windows), first) == (len(arrays), 3)
     batch = windows.batch([first])
     assert batch.truth is None
@@ -139,12 +145,10 @@ def test_without_truth_there_is_no_target_and_valid_is_where_training_was(
 
 
 def test_too_short_a_period_says_how_long_its_runs_are(pipeline):
+    arrays = pipeline.arrays("train").select(slice(0, 60))
+    record = PreparedDays.of_arrays(arrays, pipeline.preprocessor)
     with pytest.raises(InputError, match="at most 45 consecutive days"):
-        WindowDataset(
-            pipeline.arrays("train").select(slice(0, 60)),
-            pipeline.preprocessor,
-            seq_len=46,
-        )
+        WindowDataset(record, seq_len=46)
 
 
 # -- Dictionaries ----------------------------------------------------------------------

@@ -429,7 +429,7 @@ def test_winters_do_not_touch_each_other(real_data):
     batch = windows.batch(torch.arange(len(windows)))
     months = (batch.time // 100) % 100
     assert not ((months[:, 0] == 2) & (months[:, -1] == 12)).any()
-    runs = 1 + (np.diff(made.arrays("train").ordinal) > 1).sum()
+    runs = 1 + (np.diff(made.arrays("train").days.ordinal) > 1).sum()
     assert len(windows) == len(made.arrays("train")) - 4 * runs
 
 

@@ -564,13 +564,12 @@ def test_reader_computes_fixed_parts_once():
         asked.append((start, stop))
         return {"lr": np.arange(start, stop, dtype=np.float32)[:, None]}
 
-    reader = work_plan.BlockReader(read, 100, 4)
+    reader = work_plan.in_parts(read, 100, 4)
     for start in (30, 31, 60, 62):
         stop = start + 6
-        found = reader(start, stop)["lr"][:, 0]
+        found = reader.window(start, stop)["lr"][:, 0]
         np.testing.assert_array_equal(found, np.arange(start, stop))
     assert asked == [(0, 32), (32, 64), (64, 96)]
-    assert list(reader.parts(90, 100)) == [(90, 96), (96, 100)]
 
 
 def test_memory_decides_how_many_work_side_by_side(caplog):

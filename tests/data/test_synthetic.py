@@ -554,7 +554,7 @@ def test_files_are_cf_and_hold_the_climate(calm, tmp_path):
 def test_truth_document_tells_the_graph(calm, tmp_path):
     truth = json.loads(write_climate(calm, tmp_path).truth_json.read_text())
     assert truth["variables"] == list(VARIABLES)
-    np.testing.assert_array_equal(truth["A"], calm.A)
+    np.testing.assert_array_equal(truth["A"], calm.graph.A)
     assert truth["acyclic"] is True
     assert truth["channels"]["SURF"] == ["psl", "tas", "pr"]
     assert truth["channels"]["GP500"] == ["u_500", "v_500", "t_500", "q_500", "z_500"]

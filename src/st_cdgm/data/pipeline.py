@@ -58,7 +58,8 @@ class NetCDFDataPipeline(PipelineViews):
     """Read, align, split and prepare one downscaling task.
 
     All statistics (predictors, residuals, climatology) come from the training split;
-    without ``splits`` from the whole record, which a warning says.
+    without ``splits`` from the whole record, which a warning says. What it offers
+    beside: :class:`PipelineViews`.
 
     Parameters
     ----------
@@ -81,20 +82,6 @@ class NetCDFDataPipeline(PipelineViews):
         See ``target_transform``.
     **others
         As the attributes of the same names of :class:`DataConfig`.
-
-    Attributes
-    ----------
-    preprocessor : Preprocessor
-        Fitted; all that inference needs.
-    days : CalendarDays
-        The days that predictors and targets share.
-    dims : GridMetadata
-        Dimension names of the data sets below.
-    lr_dataset_raw, hr_dataset_raw, baseline_raw : xarray.Dataset
-        Physical fields.
-    lr_dataset_normalised, hr_prepared, baseline_prepared, residual_dataset
-        Standardised predictors, encoded targets and baseline, standardised residual
-        (NaN where there is no truth).
 
     Raises
     ------
@@ -145,6 +132,8 @@ class NetCDFDataPipeline(PipelineViews):
         self.transform_epsilon = transform_epsilon
         self.target_transform = target_transform
         self.target_inverse_transform = target_inverse_transform
+
+        # In the plain forms that a configuration file could hold.
         self._setup(
             DataConfig(
                 lr_path=_label(lr_path),
@@ -184,9 +173,6 @@ class NetCDFDataPipeline(PipelineViews):
         made.lr_path = config.resolve(config.lr_path)
         made.hr_path = config.resolve(config.hr_path)
         made.static_path = config.resolve(static) if static else None
-        made.means_path = made.stds_path = None
-        made.transform_epsilon = 1e-6
-        made.target_transform = made.target_inverse_transform = None
         made._setup(config, None)
         return made
 
@@ -234,7 +220,7 @@ class NetCDFDataPipeline(PipelineViews):
         values = source.raw
         if values is None:
             values = source.lr.values.data[source.of_lr]
-        return self._coarse(values, [{"units": c.units} for c in source.lr.channels])
+        return self._coarse(values, physical=True)
 
     @property
     def hr_dataset_raw(self) -> xr.Dataset:
@@ -272,6 +258,7 @@ class NetCDFDataPipeline(PipelineViews):
                 expected="log, log1p or a function",
                 remedy="choose precipitation_codec instead; it brings its inverse",
             )
+
         self.config.precipitation_codec = "log1p"
         self.config.precipitation_delta = options[transform]
 
@@ -292,6 +279,7 @@ class NetCDFDataPipeline(PipelineViews):
                 found=self.target_inverse_transform,
                 expected="a function from data set to data set",
             )
+
         names = tuple(target.name for target in targets)
         codec = FunctionCodec(
             names=names,
@@ -311,6 +299,7 @@ class NetCDFDataPipeline(PipelineViews):
                 else described_periods(self.days, self.indices)
             )
             return
+
         warnings.warn(
             "no splits given: statistics come from the whole record, so no day is left "
             "that the model has not seen",
@@ -330,6 +319,8 @@ class NetCDFDataPipeline(PipelineViews):
             names, static = read_static(
                 self.static_path, variables=config.static_variables, grid=hr.grid
             )
+
+        # The codec comes first: the baseline is fitted to encoded targets.
         codec = self._codec(hr.targets, blocks)
         fitted = fit_preprocessor(
             blocks=blocks,

@@ -18,7 +18,7 @@ from st_cdgm.checkpoint.directory import Checkpoint, load_checkpoint
 from st_cdgm.data.files.open import Paths, resolve_paths
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.task.batch import Batch
-from st_cdgm.data.task.datasets import WindowDataset
+from st_cdgm.data.task.datasets import PreparedDays, WindowDataset
 from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.data.task.predictor_check import open_predictors
 from st_cdgm.data.task.predictors import load_predictors
@@ -116,9 +116,8 @@ def generate(
     """
     model, preprocessor = checkpoint.model, checkpoint.preprocessor
     device = model.baseline_mean.device
-    windows = WindowDataset(
-        arrays, preprocessor, seq_len=preprocessor.seq_len, pad_start=True
-    )
+    record = PreparedDays.of_arrays(arrays, preprocessor)
+    windows = WindowDataset(record, seq_len=preprocessor.seq_len, pad_start=True)
     names = sampling.block_means
     means = CoarseMeans.of(preprocessor, names) if names else None
     wanted = np.flatnonzero(np.asarray(windows.ends) >= first)

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.store.manifest import (
     FORMAT_VERSION,
     input_facts,
@@ -18,52 +14,48 @@ from st_cdgm.data.store.manifest import (
     write_preprocessor,
 )
 from st_cdgm.data.store.resumable import ResumableOutput
-from st_cdgm.data.store.work import Reader, Work, affordable_workers, run_blocks
-from st_cdgm.data.task.config import DataConfig
+from st_cdgm.data.store.work import Work, affordable_workers, run_blocks
 from st_cdgm.data.task.days import memory_bytes
-from st_cdgm.data.task.labels import GridMetadata
-from st_cdgm.data.time.calendar import CalendarDays
+from st_cdgm.data.task.prepared import PipelineViews
 from st_cdgm.errors import InputError
 from st_cdgm.outputs import FileFacts
 
 Progress = Callable[[int, int], None]
 
 
-class PreparedPipeline(Protocol):
-    """What the writers need: a NetCDF pipeline has it, and a Zarr one."""
-
-    preprocessor: Preprocessor
-    days: CalendarDays
-    indices: dict[str, NDArray[np.int64]]
-    seq_len: int
-    config: DataConfig
-
-    @property
-    def dims(self) -> GridMetadata:
-        """Dimension names."""
-
-    def prepared_reader(self) -> Reader:
-        """Return a picklable ``read(start, stop)``."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """Who works, with how much memory, and who is told; see :func:`write_zarr`."""
+    """Who works, with how much memory, and who is told.
 
-    memory: str | int
-    workers: int
-    scheduler: str | None
-    overwrite: bool
-    progress: Progress | None
+    Attributes
+    ----------
+    memory : str or int
+        What may be resident, in all processes together.
+    workers : int
+        Processes on this machine; fewer are used where memory does not suffice.
+    scheduler : str, optional
+        Address of a dask scheduler to use instead. Its workers must see the inputs and
+        the output under the same paths.
+    overwrite : bool
+        Whether an existing output is replaced.
+    progress : callable, optional
+        Called with the blocks finished and the number of all blocks.
+    """
+
+    memory: str | int = "2 GiB"
+    workers: int = 1
+    scheduler: str | None = None
+    overwrite: bool = False
+    progress: Progress | None = None
 
 
 def write_blocks(
-    pipeline: PreparedPipeline,
+    pipeline: PipelineViews,
     output_dir: str | Path,
     resources: Resources,
     *,
     facts: Mapping[str, Any],
-    work: Callable[[str], Work],
+    work: Callable[..., Work],
     count: int,
     need: int,
     begin: Callable[[Path], None],
@@ -71,26 +63,9 @@ def write_blocks(
 ) -> Path:
     """Run the blocks that are not done yet, then publish the directory.
 
-    Parameters
-    ----------
-    pipeline : PreparedPipeline
-        Where the fields come from.
-    output_dir : str or Path
-        Directory to make.
-    resources : Resources
-        Budget and workers.
-    facts : mapping
-        What beside inputs and preprocessor decides the bytes.
-    work : callable
-        Takes the directory, returns what writes a block.
-    count : int
-        Number of blocks.
-    need : int
-        Memory of a block, bytes.
-    begin : callable
-        Writes into the new directory what comes before the blocks.
-    metadata : callable
-        Returns the metadata.
+    ``facts`` are what beside inputs and preprocessor decides the bytes. ``work`` takes
+    the directory as ``root`` and returns what writes one of the ``count`` blocks, for
+    which ``need`` bytes of memory suffice; ``begin`` writes what comes before them.
     """
     budget = memory_bytes(resources.memory, variable="memory")
     all_facts = {
@@ -99,6 +74,8 @@ def write_blocks(
         "preprocessor": preprocessor_mark(pipeline.preprocessor),
         **facts,
     }
+
+    # Once begun, a run goes on behind its last block, also after a kill.
     with ResumableOutput(
         output_dir, all_facts, overwrite=resources.overwrite
     ) as output:
@@ -117,7 +94,7 @@ def write_blocks(
                     resources.progress(len(output.done), count)
 
             run_blocks(
-                work(str(output.root.absolute())),
+                work(root=str(output.root.absolute())),
                 [number for number in range(count) if number not in output.done],
                 done=done,
                 workers=workers,

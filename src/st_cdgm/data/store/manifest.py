@@ -31,8 +31,10 @@ from st_cdgm.data.store.manifest_check import (
     check_types,
 )
 from st_cdgm.data.task.config import DataConfig
+from st_cdgm.data.task.prepared import PipelineViews
 from st_cdgm.data.time.calendar import CalendarDays
 from st_cdgm.data.time.splits import SplitConfig
+from st_cdgm.data.time.windows import runs_of_days
 from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.outputs import FileFacts, digest, sync, write_json
 
@@ -50,16 +52,8 @@ def check_files(
 ) -> int:
     """Compare the files of a directory with its metadata; return how many there are.
 
-    Of the fitted preprocessor, which is small, the contents are always compared.
-
-    Parameters
-    ----------
-    directory : Path
-        A preprocessed directory.
-    metadata : mapping
-        Its metadata.
-    contents : bool
-        Compare the SHA-256 of every file, not only its size.
+    ``contents`` compares the SHA-256 of every file, not only its size. Of the fitted
+    preprocessor, which is small, the contents are always compared.
 
     Raises
     ------
@@ -77,6 +71,7 @@ def check_files(
     ]
     if sizes:
         raise _damaged("files have another size than when written", directory, sizes)
+
     compared = list(listed) if contents else [n for n in STATE if n in listed]
     changed = [name for name in compared if digest(directory / name) != listed[name]]
     if changed:
@@ -99,14 +94,7 @@ def _damaged(problem: str, directory: Path, names: list[str]) -> InputError:
 
 
 def read_metadata(directory: str | Path, *, kind: str | None = None) -> dict[str, Any]:
-    """Read ``metadata.json``.
-
-    Parameters
-    ----------
-    directory : str or Path
-        A preprocessed directory.
-    kind : {"zarr", "webdataset"}, optional
-        The format it must have.
+    """Read ``metadata.json``; ``kind`` is the format it must have.
 
     Raises
     ------
@@ -125,6 +113,7 @@ def read_metadata(directory: str | Path, *, kind: str | None = None) -> dict[str
             found=f"no {METADATA} in it" if there else "no directory of that name",
             expected="a directory written by: st-cdgm preprocess",
         )
+
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version, format_ = found["format_version"], found["format"]
@@ -135,6 +124,8 @@ def read_metadata(directory: str | Path, *, kind: str | None = None) -> dict[str
             found=f"{type(error).__name__}: {error}",
             remedy=REMEDY,
         ) from error
+
+    # What this version writes, and what the caller can read.
     if version != FORMAT_VERSION:
         raise InputError(
             "a preprocessed directory of another format version",
@@ -178,13 +169,13 @@ def _known(stored: Mapping[str, Any], cls: Any) -> dict[str, Any]:
     return {key: value for key, value in stored.items() if key in names}
 
 
-def describe(pipeline: Any) -> dict[str, Any]:
+def describe(pipeline: PipelineViews) -> dict[str, Any]:
     """Return what the metadata of both formats share (D89, D90)."""
-    prep: Preprocessor = pipeline.preprocessor
-    days: CalendarDays = pipeline.days
-    config: DataConfig = pipeline.config
-    transform = getattr(pipeline, "target_transform", None)
+    prep, days, config = pipeline.preprocessor, pipeline.days, pipeline.config
+    transform = pipeline.target_transform
     targets = [target.name for target in prep.targets]
+
+    # What readers take, what tells how the values were made, and from which files.
     return {
         "format_version": FORMAT_VERSION,
         "package_version": __version__,
@@ -195,7 +186,7 @@ def describe(pipeline: Any) -> dict[str, Any]:
         "baseline_factor": config.baseline_factor,
         "normalize": config.normalize,
         "target_transform": transform if isinstance(transform, str) else None,
-        "transform_epsilon": float(getattr(pipeline, "transform_epsilon", 1e-6)),
+        "transform_epsilon": float(pipeline.transform_epsilon),
         "codec": prep.codec.to_dict(),
         "calendar": days.calendar,
         "period": days.period(),
@@ -227,8 +218,7 @@ def describe(pipeline: Any) -> dict[str, Any]:
 
 def days_of_runs(index: NDArray[np.int64]) -> list[list[int]]:
     """Return increasing indices as runs ``[start, stop)``."""
-    breaks = np.flatnonzero(np.diff(index) != 1) + 1
-    return [[int(run[0]), int(run[-1]) + 1] for run in np.split(index, breaks)]
+    return [[int(index[r[0]]), int(index[r[-1]]) + 1] for r in runs_of_days(index)]
 
 
 def _statistics(prep: Preprocessor) -> dict[str, Any]:
@@ -258,23 +248,21 @@ def _statistics(prep: Preprocessor) -> dict[str, Any]:
 # -- Inputs ----------------------------------------------------------------------------
 
 
-def input_facts(pipeline: Any) -> list[dict[str, Any]]:
+def input_facts(pipeline: PipelineViews) -> list[dict[str, Any]]:
     """Return name, size and date of every input, from which a change can be seen."""
     facts = []
     for role in _PATHS:
         given = getattr(pipeline, role, None)
-        if given is None:
-            continue
-        if role == "zarr_dir":
-            facts.append({"role": role, **_local(Path(given))})
-            continue
-        many = isinstance(given, list | tuple)
-        for one in given if many else [given]:
-            facts += [{"role": role, **fact} for fact in _one_input(one)]
+        for one in given if isinstance(given, list | tuple) else [given]:
+            facts += [{"role": role, **fact} for fact in _one_input(one, role)]
     return facts
 
 
-def _one_input(path: Any) -> list[dict[str, Any]]:
+def _one_input(path: Any, role: str) -> list[dict[str, Any]]:
+    if path is None:
+        return []
+    if role == "zarr_dir":
+        return [_local(Path(path))]
     if isinstance(path, xr.Dataset):
         return [
             {
@@ -285,6 +273,7 @@ def _one_input(path: Any) -> list[dict[str, Any]]:
         ]
     if is_url(path):
         return [{"name": str(path), "version": remote_version(str(path))}]
+
     return [_local(file) for file in resolve_paths(path, role="input")]
 
 
@@ -353,6 +342,7 @@ def read_preprocessor(directory: Path) -> tuple[Preprocessor, CalendarDays]:
     try:
         meta = json.loads(file.read_text(encoding="utf-8"))
         arrays = load((directory / STATE_ARRAYS).read_bytes())
+
         preprocessor = Preprocessor.from_state(
             meta["preprocessor"], _under(arrays, "preprocessor.")
         )

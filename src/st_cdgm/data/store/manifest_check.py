@@ -7,7 +7,9 @@ names of files, so types, ranges and shapes are checked where they come in.
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import is_dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
@@ -22,22 +24,22 @@ if TYPE_CHECKING:
     from st_cdgm.data.time.calendar import CalendarDays
 
 REMEDY = "copy the directory again, or preprocess again"
-# What every directory says, and of which type; None where it may be absent.
-_TYPES: dict[str, tuple[type, ...]] = {
-    "seq_len": (int,),
-    "num_days": (int,),
-    "step_seconds": (int,),
-    "calendar": (str,),
-    "lr_shape": (list,),
-    "hr_shape": (list,),
-    "variables": (dict,),
-    "splits": (dict,),
-    "checksums": (dict,),
-    "config": (dict,),
-    "transform_epsilon": (int, float),
-    "target_transform": (str, type(None)),
+# What every directory says, and of which type; an entry that may be None may be absent.
+_TYPES: dict[str, Any] = {
+    "seq_len": int,
+    "num_days": int,
+    "step_seconds": int,
+    "calendar": str,
+    "lr_shape": list[int],
+    "hr_shape": list[int],
+    "variables": dict[str, list[str]],
+    "splits": dict[str, dict[str, Any]],
+    "checksums": dict[str, dict[str, Any]],
+    "config": dict[str, Any],
+    "transform_epsilon": float,
+    "target_transform": str | None,
 }
-_SHARD_TYPES: dict[str, tuple[type, ...]] = {"num_samples": (int,), "shards": (list,)}
+_SHARD_TYPES: dict[str, Any] = {"num_samples": int, "shards": list[dict[str, Any]]}
 
 
 # -- Metadata --------------------------------------------------------------------------
@@ -46,31 +48,23 @@ _SHARD_TYPES: dict[str, tuple[type, ...]] = {"num_samples": (int,), "shards": (l
 def check_metadata(metadata: Mapping[str, Any], *, file: Path) -> None:
     """Check types and ranges of all that readers take from the metadata.
 
-    Parameters
-    ----------
-    metadata : mapping
-        Of the right format version.
-    file : Path
-        Where they come from.
-
     Raises
     ------
     InputError
         If an entry is missing, of another type or out of range.
     """
-    try:
-        _check_entries(metadata, _TYPES, "")
+    with _damaged("the metadata are", file):
+        _check_entries(metadata, _TYPES)
         for name in ("seq_len", "num_days", "step_seconds"):
             _require(metadata[name] >= 1, name, metadata[name], "1 or more")
         _check_lists(metadata)
         _check_checksums(metadata["checksums"])
         _check_splits(metadata["splits"], metadata["num_days"])
+
         if metadata["format"] == "webdataset":
-            _check_entries(metadata, _SHARD_TYPES, "")
+            _check_entries(metadata, _SHARD_TYPES)
             _check_shards(metadata["shards"], metadata["num_samples"])
             _check_samples(metadata["splits"], metadata["num_samples"])
-    except _Wrong as wrong:
-        raise wrong.refusal("the metadata are damaged", file) from None
 
 
 class _Wrong(Exception):  # noqa: N818
@@ -79,19 +73,22 @@ class _Wrong(Exception):  # noqa: N818
     def __init__(self, entry: str, found: Any, expected: str) -> None:
         super().__init__(entry)
         text = repr(found)
-        self.entry, self.expected = entry, expected
-        self.found = text if len(text) <= 80 else f"{text[:77]}..."
+        self.facts = {
+            "variable": entry,
+            "found": text if len(text) <= 80 else f"{text[:77]}...",
+            "expected": expected,
+        }
 
-    def refusal(self, problem: str, file: str | Path | None) -> InputError:
-        """Return the error for whoever asked to read the file."""
-        return InputError(
-            problem,
-            file=file,
-            variable=self.entry,
-            found=self.found,
-            expected=self.expected,
-            remedy=REMEDY,
-        )
+
+@contextmanager
+def _damaged(what: str, file: str | Path | None) -> Iterator[None]:
+    """Name the file in which an entry is wrong."""
+    try:
+        yield
+    except _Wrong as wrong:
+        raise InputError(
+            f"{what} damaged", file=file, remedy=REMEDY, **wrong.facts
+        ) from None
 
 
 def _require(sound: bool, entry: str, found: Any, expected: str) -> None:
@@ -100,29 +97,45 @@ def _require(sound: bool, entry: str, found: Any, expected: str) -> None:
 
 
 def _check_entries(
-    content: Mapping[str, Any], types: Mapping[str, tuple[type, ...]], prefix: str
+    content: Mapping[str, Any], hints: Mapping[str, Any], prefix: str = ""
 ) -> None:
-    for name, wanted in types.items():
-        if name not in content and type(None) not in wanted:
+    """Compare entries with the types that they must have."""
+    for name, hint in hints.items():
+        if name not in content and not fits(None, hint):
             raise _Wrong(prefix + name, "nothing", "the entry as written")
         value = content.get(name)
-        # A bool is an int to Python.
-        sound = isinstance(value, wanted) and not isinstance(value, bool)
-        expected = " or ".join(one.__name__ for one in wanted)
-        _require(sound, prefix + name, value, expected)
+        expected = str(getattr(hint, "__name__", hint))
+        _require(fits(value, hint), prefix + name, value, expected)
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value of JSON has the type that an annotation asks for."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(fits(value, one) for one in inner)
+    if hint is Any:
+        return True
+    if origin is list:
+        return isinstance(value, list) and all(fits(v, inner[0]) for v in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items()
+        )
+
+    if hint in (int, float):  # a bool is an int to Python
+        wanted = int if hint is int else (int, float)
+        return isinstance(value, wanted) and not isinstance(value, bool)
+    # A nested group of options is checked by itself.
+    return isinstance(value, dict if is_dataclass(hint) else hint)
 
 
 def _check_lists(metadata: Mapping[str, Any]) -> None:
     for name in ("lr_shape", "hr_shape"):
         shape = metadata[name]
-        _require(len(shape) == 2, name, shape, "rows and columns")
-        _require(all(_count(n) for n in shape), name, shape, "numbers of at least 1")
+        sound = len(shape) == 2 and all(_count(n) for n in shape)
+        _require(sound, name, shape, "rows and columns, at least 1")
     for store, names in metadata["variables"].items():
-        sound = isinstance(names, list) and all(isinstance(n, str) for n in names)
-        _require(sound, f"variables.{store}", names, "a list of names")
         _require(len(set(names)) == len(names), f"variables.{store}", names, "no twin")
-    for key in metadata["config"]:
-        _require(isinstance(key, str), "config", key, "names of options")
     splits = metadata["config"].get("splits", {})
     _require(isinstance(splits, dict), "config.splits", splits, "dict")
 
@@ -136,15 +149,14 @@ def _check_checksums(listed: Mapping[str, Any]) -> None:
         path = PurePosixPath(name)
         inside = name and not path.is_absolute() and ".." not in path.parts
         _require(bool(inside) and "\0" not in name, "checksums", name, "a file inside")
-        sound = isinstance(facts, dict) and _count(facts.get("bytes"), 0)
-        sound = sound and isinstance(facts.get("sha256"), str)
+        sound = _count(facts.get("bytes"), 0) and fits(facts.get("sha256"), str)
         _require(sound, f"checksums.{name}", facts, "bytes and sha256")
 
 
 def _check_splits(splits: Mapping[str, Any], n_days: int) -> None:
     for name, split in splits.items():
         entry = f"splits.{name}.days"
-        runs = split.get("days") if isinstance(split, dict) else None
+        runs = split.get("days")
         _require(isinstance(runs, list) and bool(runs), entry, runs, "runs of days")
         end = 0
         for run in runs or []:
@@ -161,15 +173,14 @@ def _interval(run: Any, first: int, last: int) -> bool:
     return bool(first <= run[0] < run[1] <= last)
 
 
-def _check_shards(shards: Sequence[Any], n_samples: int) -> None:
+def _check_shards(shards: Sequence[dict[str, Any]], n_samples: int) -> None:
     """Check that the shards hold all samples, one after the other."""
     first = 0
     for shard in shards:
-        facts = shard if isinstance(shard, dict) else {}
-        sound = isinstance(facts.get("name"), str) and _count(facts.get("samples"))
-        sound = sound and facts.get("first") == first
+        sound = isinstance(shard.get("name"), str) and _count(shard.get("samples"))
+        sound = sound and shard.get("first") == first
         _require(sound, "shards", shard, f"name, samples, first = {first}")
-        first += facts["samples"]
+        first += shard["samples"]
     _require(first == n_samples, "num_samples", n_samples, f"{first}, as in the shards")
 
 
@@ -197,31 +208,8 @@ def check_types(
         If an option has another type.
     """
     hints = get_type_hints(cls)
-    for name, value in stored.items():
-        hint = hints[name]
-        nested = isinstance(value, dict) and isinstance(hint, type)
-        if nested or _fits(value, hint):  # a nested group is checked by itself
-            continue
-        wrong = _Wrong(f"config.{name}", value, str(getattr(hint, "__name__", hint)))
-        raise wrong.refusal("the metadata are damaged", file)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value of JSON has the type that an annotation asks for."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, one) for one in inner)
-    if origin is list:
-        return isinstance(value, list) and all(_fits(v, inner[0]) for v in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(
-            _fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items()
-        )
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
+    with _damaged("the metadata are", file):
+        _check_entries(stored, {name: hints[name] for name in stored}, "config.")
 
 
 # -- Fitted state ----------------------------------------------------------------------
@@ -230,28 +218,17 @@ def _fits(value: Any, hint: Any) -> bool:
 def check_state(prep: Preprocessor, days: CalendarDays, *, file: Path) -> None:
     """Check that all parts of a fitted preprocessor, and its days, fit together.
 
-    Parameters
-    ----------
-    prep : Preprocessor
-        As rebuilt from its files.
-    days : CalendarDays
-        The days of the record.
-    file : Path
-        Where they come from.
-
     Raises
     ------
     InputError
         If an array has another shape or type than the names and grids ask for.
     """
-    try:
+    with _damaged("the fitted preprocessor is", file):
         for name in ("lr_grid", "hr_grid"):
             _check_grid(getattr(prep, name), name)
         _check_names(prep)
         _check_arrays(prep)
         _check_days(days)
-    except _Wrong as wrong:
-        raise wrong.refusal("the fitted preprocessor is damaged", file) from None
 
 
 def _check_grid(grid: Grid, name: str) -> None:
@@ -263,6 +240,7 @@ def _check_grid(grid: Grid, name: str) -> None:
         for axis, length in ((grid.y, grid.shape[0]), (grid.x, grid.shape[1])):
             if axis is not None:
                 _require(axis.shape == (length,), name, axis.shape, f"({length},)")
+
     finite = bool(np.isfinite(lat).all() and np.isfinite(lon).all())
     _require(finite, name, "missing values", "finite coordinates")
     _require(grid.y_name != grid.x_name, name, grid.y_name, "two dimension names")
@@ -308,11 +286,13 @@ def _check_days(days: CalendarDays) -> None:
     _require(days.ordinal.size > 0, "days.ordinal", 0, "at least one day")
     rising = bool((np.diff(days.ordinal) > 0).all())
     _require(rising, "days.ordinal", "another order", "increasing day numbers")
+
     shape = days.ordinal.shape
     _check_array("days.day", days.day, [shape], kind="i")
     _check_array("days.season", days.season, [shape])
     if days.second is not None:
         _check_array("days.second", days.second, [shape], kind="i")
+
     try:
         days.dates()
     except (ValueError, OverflowError) as error:

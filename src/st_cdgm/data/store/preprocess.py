@@ -6,13 +6,13 @@ dask workers, appear under their name only when complete, and go on after a kill
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import fields
+from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from st_cdgm.data.store.block_job import (
-    PreparedPipeline,
-    Progress,
     Resources,
     write_blocks,
 )
@@ -28,12 +28,13 @@ from st_cdgm.data.store.zarr_store import (
     write_static,
 )
 from st_cdgm.data.task.days import memory_bytes
+from st_cdgm.data.task.prepared import PipelineViews
 from st_cdgm.data.time.windows import sample_bounds
-from st_cdgm.errors import ConfigError, InputError
+from st_cdgm.errors import InputError, check_least
 
 
 def write_zarr(
-    pipeline: PreparedPipeline,
+    pipeline: PipelineViews,
     output_dir: str | Path,
     *,
     chunk_size_time: int | None = None,
@@ -41,18 +42,14 @@ def write_zarr(
     chunk_size_lon: int | None = None,
     compressor: Any = None,
     block_size: str | int = "128 MiB",
-    memory: str | int = "2 GiB",
-    workers: int = 1,
-    scheduler: str | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
+    **resources: Any,
 ) -> Path:
     """Write the prepared fields of a pipeline as Zarr stores.
 
     Parameters
     ----------
-    pipeline : PreparedPipeline
-        :class:`NetCDFDataPipeline`, or another with its interface.
+    pipeline : PipelineViews
+        :class:`NetCDFDataPipeline` or :class:`ZarrDataPipeline`.
     output_dir : str or Path
         Directory to make: ``lr.zarr``, ``baseline.zarr``, ``residual.zarr``,
         ``hr.zarr``, ``static.zarr``, ``stats``, the preprocessor, ``metadata.json``.
@@ -63,17 +60,9 @@ def write_zarr(
         ``lz4`` by default; see :func:`st_cdgm.data.store.zarr_store.codec_of`.
     block_size : str or int
         Memory of the values of one block of days, which become one shard per variable.
-    memory : str or int
-        What may be resident, in all processes together.
-    workers : int
-        Processes on this machine; fewer are used where memory does not suffice.
-    scheduler : str, optional
-        Address of a dask scheduler to use instead. Its workers must see the inputs and
-        the output under the same paths.
-    overwrite : bool
-        Whether an existing output is replaced.
-    progress : callable, optional
-        Called with the blocks finished and the number of all blocks.
+    **resources
+        ``memory``, ``workers``, ``scheduler``, ``overwrite``, ``progress``: the fields
+        of :class:`st_cdgm.data.store.block_job.Resources`.
 
     Returns
     -------
@@ -105,32 +94,28 @@ def write_zarr(
         "shards": {store: list(layout.shards[store]) for store in STORES},
         "compressor": None if codec is None else codec.to_dict(),
     }
-    blocks = ZarrBlocks(read=pipeline.prepared_reader(), root="", layout=layout)
 
+    # Arrays without values come first: blocks write into them in any order.
     def begin(root: Path) -> None:
         create_stores(root, layout, prep, pipeline.days, codec)
-        write_static(root, prep)
+        write_static(root, pipeline)
 
     def metadata() -> dict[str, Any]:
-        days, coarse, fine = layout.n_days, layout.shapes["lr"], layout.shapes["hr"]
-        chunk, other = layout.chunks["hr"], layout.chunks["lr"]
+        fine, coarse = layout.chunks["hr"], layout.chunks["lr"]
+
         return {
             "format": "zarr",
             **describe(pipeline),
             "chunk_sizes": {
-                "time": chunk[0],
-                "lr_lat": other[1],
-                "lr_lon": other[2],
-                "hr_lat": chunk[1],
-                "hr_lon": chunk[2],
+                "time": fine[0],
+                "lr_lat": coarse[1],
+                "lr_lon": coarse[2],
+                "hr_lat": fine[1],
+                "hr_lon": fine[2],
             },
             "shapes": {
-                store: [
-                    days,
-                    len(layout.names[store]),
-                    *(coarse if store == "lr" else fine),
-                ]
-                for store in STORES
+                store: [layout.n_days, len(names), *layout.shapes[store]]
+                for store, names in layout.names.items()
             },
             "storage": storage,
         }
@@ -138,15 +123,9 @@ def write_zarr(
     return write_blocks(
         pipeline,
         output_dir,
-        Resources(
-            memory=memory,
-            workers=workers,
-            scheduler=scheduler,
-            overwrite=overwrite,
-            progress=progress,
-        ),
+        Resources(**resources),
         facts={"format": "zarr", "storage": storage},
-        work=lambda root: ZarrBlocks(read=blocks.read, root=root, layout=layout),
+        work=partial(ZarrBlocks, read=pipeline.prepared_reader(), layout=layout),
         count=len(layout),
         need=block_need(layout.need, layout.bytes_per_day),
         begin=begin,
@@ -155,18 +134,14 @@ def write_zarr(
 
 
 def create_shards(
-    pipeline: PreparedPipeline,
+    pipeline: PipelineViews,
     output_dir: str | Path,
     seq_len: int | None = None,
     shard_size: int = 1000,
     stride: int = 1,
     *,
     static_members: bool = True,
-    memory: str | int = "2 GiB",
-    workers: int = 1,
-    scheduler: str | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
+    **resources: Any,
 ) -> Path:
     """Write the windows of a pipeline as WebDataset shards.
 
@@ -175,9 +150,8 @@ def create_shards(
 
     Parameters
     ----------
-    pipeline : PreparedPipeline
-        :class:`NetCDFDataPipeline`, :class:`ZarrDataPipeline`, or another with their
-        interface.
+    pipeline : PipelineViews
+        As for :func:`write_zarr`.
     output_dir : str or Path
         Directory to make: ``data_000000.tar ...``, the preprocessor, ``metadata.json``.
     seq_len : int, optional
@@ -189,7 +163,7 @@ def create_shards(
         stride 1 the shards are ``seq_len`` times as large as the Zarr stores.
     static_members : bool
         Whether every sample repeats the static fields.
-    memory, workers, scheduler, overwrite, progress
+    **resources
         As for :func:`write_zarr`; the unit of work is a shard.
 
     Returns
@@ -206,33 +180,23 @@ def create_shards(
     """
     prep, days = pipeline.preprocessor, pipeline.days
     length = pipeline.seq_len if seq_len is None else int(seq_len)
-    for name, value in (
-        ("seq_len", length),
-        ("stride", stride),
-        ("shard_size", shard_size),
-    ):
-        if value < 1:
-            raise ConfigError(f"{name} must be at least 1", variable=name, found=value)
+    sizes = {"seq_len": length, "stride": stride, "shard_size": shard_size}
+    for name, value in sizes.items():
+        check_least(name, value, 1)
     windows, ranges = _windows(pipeline, length, stride)
     static = prep.static if static_members and len(prep.static) else None
-    options = {
-        "seq_len": length,
-        "stride": stride,
-        "shard_size": shard_size,
-        "static_members": static is not None,
-    }
+    options = {**sizes, "static_members": static is not None}
 
-    def work(root: str) -> ShardBlocks:
-        return ShardBlocks(
-            read=pipeline.prepared_reader(),
-            root=root,
-            windows=windows,
-            iso=tuple(days.iso()),
-            shard_size=shard_size,
-            bytes_per_day=prep.bytes_per_day,
-            static=static,
-        )
-
+    # A shard is a block: its samples are known before any field is computed.
+    work = partial(
+        ShardBlocks,
+        read=pipeline.prepared_reader(),
+        windows=windows,
+        iso=tuple(days.iso()),
+        shard_size=shard_size,
+        bytes_per_day=prep.bytes_per_day,
+        static=static,
+    )
     count = -(-len(windows) // shard_size)
 
     def metadata() -> dict[str, Any]:
@@ -240,7 +204,7 @@ def create_shards(
         splits = common["splits"]
         for name, samples in ranges.items():
             splits[name]["samples"] = samples
-        first = [number * shard_size for number in range(count)]
+
         return {
             "format": "webdataset",
             **common,
@@ -253,20 +217,14 @@ def create_shards(
                     "first": start,
                     "samples": min(shard_size, len(windows) - start),
                 }
-                for number, start in enumerate(first)
+                for number, start in enumerate(range(0, len(windows), shard_size))
             ],
         }
 
     return write_blocks(
         pipeline,
         output_dir,
-        Resources(
-            memory=memory,
-            workers=workers,
-            scheduler=scheduler,
-            overwrite=overwrite,
-            progress=progress,
-        ),
+        Resources(**resources),
         facts={"format": "webdataset", "options": options},
         work=work,
         count=count,
@@ -282,43 +240,23 @@ def convert_netcdf_to_zarr(
     output_dir: str | Path,
     *,
     static_path: Any = None,
-    seq_len: int = 10,
-    baseline_strategy: str = "auto",
-    baseline_factor: int = 4,
-    normalize: bool = False,
-    target_transform: str | None = None,
-    lr_variables: Sequence[str] | None = None,
-    hr_variables: Sequence[str] | None = None,
-    static_variables: Sequence[str] | None = None,
-    means_path: str | Path | None = None,
-    stds_path: str | Path | None = None,
-    chunk_size_time: int | None = None,
-    chunk_size_lat: int | None = None,
-    chunk_size_lon: int | None = None,
-    compressor: Any = None,
     memory: str | int = "2 GiB",
-    workers: int = 1,
-    scheduler: str | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
     **options: Any,
 ) -> Path:
     """Prepare a task from NetCDF and write it as Zarr stores, in one call.
 
     Parameters
     ----------
-    lr_path, hr_path, static_path, seq_len, baseline_strategy, baseline_factor
+    lr_path, hr_path, static_path
         See :class:`NetCDFDataPipeline`.
-    normalize, target_transform, lr_variables, hr_variables, static_variables
-        See there.
-    means_path, stds_path
-        See there.
-    output_dir, chunk_size_time, chunk_size_lat, chunk_size_lon, compressor
+    output_dir
         See :func:`write_zarr`.
-    memory, workers, scheduler, overwrite, progress
-        See there.
+    memory : str or int
+        What may be resident while writing; the pipeline keeps a part of it.
     **options
-        Other options of :class:`NetCDFDataPipeline`: ``splits``, ``baseline_map`` ...
+        Other options of :class:`NetCDFDataPipeline` (``seq_len``, ``normalize``,
+        ``splits`` ...) and of :func:`write_zarr` (``chunk_size_time``, ``compressor``,
+        ``overwrite`` ...).
 
     Returns
     -------
@@ -332,36 +270,12 @@ def convert_netcdf_to_zarr(
     """
     from st_cdgm.data.pipeline import NetCDFDataPipeline
 
+    writing = {*signature(write_zarr).parameters, *(f.name for f in fields(Resources))}
+    storage = {name: options.pop(name) for name in writing & options.keys()}
     pipeline = NetCDFDataPipeline(
-        lr_path,
-        hr_path,
-        static_path,
-        seq_len=seq_len,
-        baseline_strategy=baseline_strategy,
-        baseline_factor=baseline_factor,
-        normalize=normalize,
-        target_transform=target_transform,
-        lr_variables=lr_variables,
-        hr_variables=hr_variables,
-        static_variables=static_variables,
-        means_path=means_path,
-        stds_path=stds_path,
-        memory=pipeline_memory(memory),
-        **options,
+        lr_path, hr_path, static_path, memory=pipeline_memory(memory), **options
     )
-    return write_zarr(
-        pipeline,
-        output_dir,
-        chunk_size_time=chunk_size_time,
-        chunk_size_lat=chunk_size_lat,
-        chunk_size_lon=chunk_size_lon,
-        compressor=compressor,
-        memory=memory,
-        workers=workers,
-        scheduler=scheduler,
-        overwrite=overwrite,
-        progress=progress,
-    )
+    return write_zarr(pipeline, output_dir, memory=memory, **storage)
 
 
 def pipeline_memory(memory: str | int) -> int:
@@ -390,7 +304,7 @@ def verify_output(directory: str | Path) -> dict[str, Any]:
 
 
 def _windows(
-    pipeline: PreparedPipeline, seq_len: int, stride: int
+    pipeline: PipelineViews, seq_len: int, stride: int
 ) -> tuple[tuple[tuple[int, int], ...], dict[str, list[int]]]:
     """Return first and last day of all windows, and the samples of each split."""
     windows: list[tuple[int, int]] = []

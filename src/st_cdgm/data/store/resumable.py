@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from st_cdgm.data.store.manifest import METADATA
+from st_cdgm.data.store.manifest_check import fits
 from st_cdgm.errors import InputError, OutputError
 from st_cdgm.outputs import (
     FileFacts,
@@ -86,6 +87,7 @@ class ResumableOutput:
         try:
             self.work.mkdir(parents=True, exist_ok=True)
             self._acquire()
+
             try:
                 self._resume()
                 self.root.mkdir(exist_ok=True)
@@ -96,6 +98,7 @@ class ResumableOutput:
             if isinstance(error, InputError):
                 raise
             raise self.failure(error) from error
+
         return self
 
     def __exit__(
@@ -131,6 +134,7 @@ class ResumableOutput:
             if name not in known:
                 sync(self.root / name)
                 known[name] = digest(self.root / name)
+
         checksums = {name: known[name] for name in names}
         write_json(self.root / METADATA, {**metadata, "checksums": checksums})
         sync(self.root)
@@ -193,8 +197,10 @@ class ResumableOutput:
                     "%s: resumed after %d finished blocks", self.target, len(self.done)
                 )
                 return
+
             if not self.overwrite:
                 raise self._other_run(stored)
+
         if self.root.exists():
             shutil.rmtree(self.root)
         (self.work / JOURNAL).unlink(missing_ok=True)
@@ -204,6 +210,7 @@ class ResumableOutput:
         path = self.work / JOURNAL
         if not path.is_file() or not self.root.is_dir():
             return []
+
         entries: list[dict[str, Any]] = []
         good = 0
         for line in path.read_bytes().splitlines(keepends=True):
@@ -215,6 +222,7 @@ class ResumableOutput:
                 break
             entries.append(entry)
             good += len(line)
+
         os.truncate(path, good)
         return entries
 
@@ -255,14 +263,9 @@ def _is_entry(entry: Any, *, first: bool) -> bool:
         return False
     if first:
         return "facts" in entry
-    files = entry.get("files")
-    return (
-        isinstance(entry.get("block"), int)
-        and isinstance(files, dict)
-        and all(
-            isinstance(facts, dict) and "bytes" in facts for facts in files.values()
-        )
-    )
+    files: Any = entry.get("files")
+    sound = fits(entry.get("block"), int) and fits(files, FileFacts)
+    return sound and all("bytes" in facts for facts in files.values())
 
 
 def check_target(path: str | Path, *, overwrite: bool = False) -> Path:
@@ -279,18 +282,15 @@ def check_target(path: str | Path, *, overwrite: bool = False) -> Path:
     ours = (target / METADATA).is_file()
     if overwrite and (ours or not any(target.iterdir())):
         return target
+
+    found, remedy = "a directory that was not made by preprocessing", ""
     if ours:
-        raise OutputError(
-            "The output exists already.",
-            file=target,
-            found="a complete preprocessed directory",
-            expected="a name that is free",
-            remedy="replace it with --overwrite, or choose another --out",
-        )
+        found = "a complete preprocessed directory"
+        remedy = "replace it with --overwrite, or "
     raise OutputError(
         "The output exists already.",
         file=target,
-        found="a directory that was not made by preprocessing",
+        found=found,
         expected="a name that is free",
-        remedy="choose another --out",
+        remedy=f"{remedy}choose another --out",
     )

@@ -19,6 +19,7 @@ from st_cdgm.data.store.manifest import METADATA, check_files
 from st_cdgm.data.store.shard_names import (
     check_complete,
     expand_shards,
+    fetch,
     shard_metadata,
     shard_name,
 )
@@ -139,7 +140,9 @@ class WebDatasetIterableDataset(IterableDataset[dict[str, Any]]):
         for shard, sample in order[share::shares].tolist():
             found = self._store.get(shard).read(sample)
             self._check_shapes(found, shard, sample)
-            yield self._sample(found)
+            for key in found.keys() - {"time"} if self.as_torch else ():
+                found[key] = torch.from_numpy(found[key])
+            yield found
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker that is not forked knows nothing of its parent's process group.
@@ -153,6 +156,8 @@ class WebDatasetIterableDataset(IterableDataset[dict[str, Any]]):
             for key in FIELDS
             if key in found and key != "static"
         }
+
+        # A sample is sound if each field has its shape and all have as many days.
         other = [
             f"{key} {found[key].shape}, not {shape}"
             if key in found
@@ -164,6 +169,7 @@ class WebDatasetIterableDataset(IterableDataset[dict[str, Any]]):
             lengths = {shape[0] for key, shape in expected.items() if key != "static"}
             if lengths <= {days}:
                 return
+
         raise InputError(
             "a sample has another shape",
             file=self.shards[shard],
@@ -172,13 +178,6 @@ class WebDatasetIterableDataset(IterableDataset[dict[str, Any]]):
             expected="the shapes of the metadata, or one number of days in all fields",
             remedy="copy the shard again; st-cdgm preprocess --verify DIR checks all",
         )
-
-    def _sample(self, found: dict[str, Any]) -> dict[str, Any]:
-        if self.as_torch:
-            for key in FIELDS:
-                if key in found:
-                    found[key] = torch.from_numpy(found[key])
-        return found
 
     def _order(self) -> NDArray[np.int64]:
         """Return shard and sample numbers in the order of this pass. Shape ``(n, 2)``.
@@ -203,7 +202,7 @@ class WebDatasetIterableDataset(IterableDataset[dict[str, Any]]):
     def _chosen(self) -> list[NDArray[np.int64]]:
         """Return for each shard the numbers of the samples that are asked for."""
         listed = {s["name"]: s for s in self.metadata.get("shards", [])}
-        ranges = self._ranges()
+        span = self._span()
         chosen = []
         for number, shard in enumerate(self.shards):
             facts = listed.get(shard_name(shard))
@@ -212,15 +211,14 @@ class WebDatasetIterableDataset(IterableDataset[dict[str, Any]]):
                 chosen.append(np.arange(len(self._store.get(number)), dtype=np.int64))
                 continue
             own = np.arange(facts["samples"], dtype=np.int64)
-            if ranges is not None:
+            if span is not None:
                 place = own + facts["first"]
-                keep = [(place >= start) & (place < stop) for start, stop in ranges]
-                own = own[np.any(keep, axis=0)]
+                own = own[(place >= span[0]) & (place < span[1])]
             self._store.expect(number, int(facts["samples"]))
             chosen.append(own)
         return chosen
 
-    def _ranges(self) -> list[list[int]] | None:
+    def _span(self) -> list[int] | None:
         """Return the samples of the split as ``[start, stop)``; None for all."""
         if self.split is None:
             return None
@@ -232,7 +230,8 @@ class WebDatasetIterableDataset(IterableDataset[dict[str, Any]]):
                 found=", ".join(splits) or "no metadata",
                 expected="train, validation or test, as in the metadata",
             )
-        return [splits[self.split]["samples"]]
+        span: list[int] = splits[self.split]["samples"]
+        return span
 
     def _verify(self) -> None:
         """Compare the checksums of the shards with the metadata."""
@@ -302,6 +301,7 @@ class _ShardStore:
                 expected=expected,
                 remedy="copy the shard again; it is not the one of the metadata",
             )
+
         self._open[number] = shard
         return shard
 
@@ -323,18 +323,11 @@ class _Copies:
 
     def fetch(self, url: str) -> Path:
         """Copy a shard here; older copies make room."""
-        from st_cdgm.data.files.remote_errors import clean_errors
-        from st_cdgm.data.files.remote_files import filesystem
-
         while len(self._files) >= _COPIES:
             self._files.pop(0).unlink()
-        fs, path = filesystem(url, role="shard")
-        target = Path(self._folder.name) / shard_name(url)
-        logger.debug("%s is copied to %s", url, target)
-        with clean_errors(url, "shard"):
-            fs.get_file(path, str(target))
-        self._files.append(target)
-        return target
+        logger.debug("%s is copied to %s", url, self._folder.name)
+        self._files.append(fetch(url, self._folder.name, role="shard"))
+        return self._files[-1]
 
 
 def _drawn(

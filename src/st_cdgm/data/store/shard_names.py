@@ -44,6 +44,7 @@ def _braces(pattern: str) -> list[str]:
     found = _BRACES.search(pattern)
     if found is None:
         return [pattern]
+
     inside = found[1]
     span = _RANGE.fullmatch(inside)
     if span:
@@ -98,17 +99,24 @@ def shard_metadata(shards: list[str], given: str | Path | None) -> dict[str, Any
     )
 
 
-def _remote_metadata(shard: str) -> dict[str, Any]:
-    """Fetch the metadata beside a remote shard, if there are any."""
+def fetch(url: str, folder: str | Path, *, role: str) -> Path:
+    """Copy a remote file into a folder."""
     from st_cdgm.data.files.remote_errors import clean_errors
     from st_cdgm.data.files.remote_files import filesystem
 
+    fs, path = filesystem(url, role=role, storage_options=None)
+    target = Path(folder) / shard_name(url)
+    with clean_errors(url, role):
+        fs.get_file(path, str(target))
+    return target
+
+
+def _remote_metadata(shard: str) -> dict[str, Any]:
+    """Fetch the metadata beside a remote shard, if there are any."""
     url = f"{shard.partition('?')[0].rpartition('/')[0]}/{METADATA}"
-    fs, path = filesystem(url, role="shard metadata")
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with clean_errors(url, "shard metadata"):
-                fs.get_file(path, str(Path(folder) / METADATA))
+            fetch(url, folder, role="shard metadata")
         except MissingFileError:
             return {}
         return read_metadata(folder, kind="webdataset")
@@ -122,6 +130,7 @@ def check_complete(
     """Refuse a glob to which shards of the metadata belong that are not there."""
     if not isinstance(patterns, str | Path) or not metadata:
         return
+
     there = {shard_name(shard) for shard in shards}
     pattern = shard_name(str(patterns))
     lost = [

@@ -21,7 +21,8 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from st_cdgm.data.store.work import BlockReader, Reader
+from st_cdgm.data.store.work import in_parts
+from st_cdgm.data.task.days import DayReader, Fields
 from st_cdgm.errors import InputError
 from st_cdgm.outputs import FileFacts, sync
 
@@ -44,29 +45,14 @@ def member_suffix(field: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardBlocks:
-    """Compute and write shards; may be sent to other processes.
+    """Compute and write shards to ``root``; may be sent to other processes.
 
-    The bytes depend on the data alone: no dates, owners or random names.
-
-    Attributes
-    ----------
-    read : callable
-        ``read(start, stop)`` returns prepared fields.
-    root : str
-        Directory of the shards.
-    windows : tuple of (int, int)
-        First and one past the last day of every sample.
-    iso : tuple of str
-        Every day of the record.
-    shard_size : int
-        Samples per shard.
-    bytes_per_day : int
-        Memory of one prepared day.
-    static : ndarray or None
-        Static fields, repeated in every sample. Shape ``(C_s, Y, X)``.
+    ``windows`` holds the first and one past the last day of every sample, ``iso`` every
+    day of the record; static fields ``(C_s, Y, X)`` are repeated in every sample. The
+    bytes depend on the data alone: no dates, owners or random names.
     """
 
-    read: Reader
+    read: DayReader
     root: str
     windows: tuple[tuple[int, int], ...]
     iso: tuple[str, ...]
@@ -74,27 +60,23 @@ class ShardBlocks:
     bytes_per_day: int
     static: NDArray[np.float32] | None = None
 
-    def __len__(self) -> int:
-        return -(-len(self.windows) // self.shard_size)
-
-    def samples(self, number: int) -> range:
-        """Return the samples of a shard."""
-        start = number * self.shard_size
-        return range(start, min(start + self.shard_size, len(self.windows)))
-
     def __call__(self, number: int) -> FileFacts:
         """Write a shard; return the facts of its file, which is on disk then."""
         name = SHARD_NAME.format(number)
         path = Path(self.root) / name
-        reader = BlockReader(self.read, len(self.iso), self.bytes_per_day)
+        record = in_parts(self.read, len(self.iso), self.bytes_per_day)
         mark, written = hashlib.sha256(), 0
+        first, size = number * self.shard_size, self.shard_size
+
         with path.open("wb") as file:
-            for sample in self.samples(number):
-                start, stop = self.windows[sample]
-                fields = reader(start, stop)
+            for sample, (start, stop) in enumerate(
+                self.windows[first : first + size], start=first
+            ):
+                fields = record.window(start, stop)
                 for part in self._members(sample, fields, self.iso[start:stop]):
                     written += file.write(part)
                     mark.update(part)
+
             blank = bytes(2 * _TAR_BLOCK)
             blank += bytes(-(written + len(blank)) % _RECORD)
             written += file.write(blank)
@@ -102,15 +84,11 @@ class ShardBlocks:
         sync(path)
         return {name: {"bytes": written, "sha256": mark.hexdigest()}}
 
-    def _members(
-        self,
-        sample: int,
-        fields: dict[str, NDArray[np.float32]],
-        iso: Sequence[str],
-    ) -> list[Any]:
+    def _members(self, sample: int, fields: Fields, iso: Sequence[str]) -> list[Any]:
         """Return the sample as pieces of a tar file."""
         if self.static is not None:
             fields = {**fields, "static": self.static}
+
         pieces: list[Any] = []
         for field in FIELDS:
             if field in fields:
@@ -192,6 +170,7 @@ class Shard:
         there = places[:, 1] > 0
         start = int(places[there, 0].min())
         stop = int(places[there].sum(axis=1).max())
+
         buffer = np.empty(stop - start, dtype=np.uint8)
         done = 0
         while done < len(buffer):
@@ -200,6 +179,7 @@ class Shard:
             if not received:
                 raise self._error("is cut off", key=key)
             done += received
+
         sample: dict[str, Any] = {}
         for field, (offset, size) in zip(MEMBERS, places.tolist(), strict=True):
             if size:
@@ -216,7 +196,9 @@ class Shard:
                 ):
                     raise ValueError("not a list of dates")  # noqa: TRY301, TRY004
                 return dates
-            shape, offset = _array_layout(_head(member))
+            # What comes before the values in version 1.0.
+            length = int.from_bytes(member[8:10].tobytes(), "little")
+            shape, offset = _array_layout(member[: 10 + length].tobytes())
             return member[offset:].view(np.float32).reshape(shape)
         except (ValueError, TypeError, RecursionError) as error:
             raise self._error(
@@ -236,11 +218,13 @@ class Shard:
                     if not self.keys or self.keys[-1] != key:
                         self.keys.append(key)
                         places.append(np.zeros((len(MEMBERS), 2), np.int64))
+
                     row = MEMBERS.index(field)
                     if places[-1][row, 1]:
                         raise self._error("has a member twice", key=member.name)
                     if member.offset_data + member.size > length:
                         raise self._error("is cut off", key=member.name)
+
                     places[-1][row] = member.offset_data, member.size
                     cast("Any", archive).members = []  # it would keep them all
                 end = archive.offset
@@ -248,7 +232,11 @@ class Shard:
             raise
         except (tarfile.TarError, OSError, EOFError, ValueError) as error:
             raise self._error("is no readable tar file", found=str(error)) from error
-        self._check_end(end)
+
+        # Behind the last member there is a blank block.
+        tail = os.pread(self._file.fileno(), _TAR_BLOCK, end)
+        if len(tail) < _TAR_BLOCK or any(tail):
+            raise self._error("is cut off", found="no end mark")
         if len(set(self.keys)) != len(self.keys):
             raise self._error("has a sample in two places")
         return np.stack(places) if places else np.zeros((0, len(MEMBERS), 2), np.int64)
@@ -269,12 +257,6 @@ class Shard:
             )
         return f"{folder}/{stem}" if folder else stem, field
 
-    def _check_end(self, end: int) -> None:
-        """Check the blank block behind the last member."""
-        tail = os.pread(self._file.fileno(), _TAR_BLOCK, end)
-        if len(tail) < _TAR_BLOCK or any(tail):
-            raise self._error("is cut off", found="no end mark")
-
     def _error(
         self,
         problem: str,
@@ -291,12 +273,6 @@ class Shard:
             expected=expected,
             remedy="copy the shard again; st-cdgm preprocess --verify DIR checks all",
         )
-
-
-def _head(member: NDArray[np.uint8]) -> bytes:
-    """Return what comes before the values of a ``.npy`` member of version 1.0."""
-    length = int.from_bytes(member[8:10].tobytes(), "little")
-    return member[: 10 + length].tobytes()
 
 
 @lru_cache(maxsize=64)

@@ -6,27 +6,23 @@ import contextlib
 import ctypes
 import gc
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import dask
-import numpy as np
 import psutil
-from numpy.typing import NDArray
 
-from st_cdgm.data.task.days import DAYS_PER_BLOCK
+from st_cdgm.data.task.days import DAYS_PER_BLOCK, DayFields, DayReader
 from st_cdgm.errors import ConfigError
 from st_cdgm.outputs import FileFacts
 
 logger = logging.getLogger(__name__)
-Reader = Callable[[int, int], dict[str, NDArray[np.float32]]]
 Work = Callable[[int], FileFacts]
 # Days are computed in parts of at most this size, whatever the budget: the same parts
 # give the same bytes.
 PART_BYTES = 64 << 20
-# Memory for computing a part, in units of its result: raw values, the first guess, the
+# Memory for computing a part, in units of its result: raw values, the baseline, the
 # encoded and the standardised fields exist side by side, beside the caches of NetCDF.
 PART_FACTOR = 6
 # A worker process with the libraries loaded and nothing to do.
@@ -43,60 +39,17 @@ def days_at_once(bytes_per_day: int) -> int:
     return days
 
 
-class BlockReader:
-    """Prepared fields of any days, computed in fixed parts of the record.
-
-    Parameters
-    ----------
-    read : callable
-        ``read(start, stop)`` computes days.
-    n_days, bytes_per_day : int
-        Length of the record and memory of a day.
-    """
-
-    def __init__(self, read: Reader, n_days: int, bytes_per_day: int) -> None:
-        self.days = days_at_once(bytes_per_day)
-        self._read, self._n_days = read, n_days
-        # Two are kept: a span of days may begin in one and end in the next.
-        self._kept: OrderedDict[int, dict[str, NDArray[np.float32]]] = OrderedDict()
-
-    def __call__(self, start: int, stop: int) -> dict[str, NDArray[np.float32]]:
-        """Return the fields of the days ``start:stop``; do not write to them."""
-        pieces = []
-        for first, last in self.parts(start, stop):
-            part, begin = self._part(first // self.days), first // self.days * self.days
-            days = slice(first - begin, last - begin)
-            pieces.append({key: value[days] for key, value in part.items()})
-        if len(pieces) == 1:
-            return pieces[0]
-        return {key: np.concatenate([p[key] for p in pieces]) for key in pieces[0]}
-
-    def parts(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Cut ``start:stop`` where the parts of the record begin."""
-        while start < stop:
-            end = min((start // self.days + 1) * self.days, stop)
-            yield start, end
-            start = end
-
-    def _part(self, number: int) -> dict[str, NDArray[np.float32]]:
-        if number not in self._kept:
-            while len(self._kept) > 1:
-                self._kept.popitem(last=False)
-            start = number * self.days
-            stop = min(start + self.days, self._n_days)
-            self._kept[number] = dict(self._read(start, stop))
-        return self._kept[number]
+def in_parts(read: DayReader, n_days: int, bytes_per_day: int) -> DayFields:
+    """Return prepared fields of any days, computed in fixed parts of the record."""
+    # Two are kept: a span of days may begin in one and end in the next.
+    days = days_at_once(bytes_per_day)
+    return DayFields(read, n_days, days_per_block=days, kept=2)
 
 
 def block_need(block_bytes: int, bytes_per_day: int) -> int:
-    """Return the memory that computing and writing a block takes.
+    """Return the memory that computing and writing a block takes, bytes.
 
-    Parameters
-    ----------
-    block_bytes : int
-        What of a block is kept until it is written.
-    bytes_per_day : int
-        Memory of one prepared day.
+    ``block_bytes`` of it are kept until they are written.
     """
     part = days_at_once(bytes_per_day) * bytes_per_day
     return block_bytes + PART_FACTOR * part + SLACK_BYTES
@@ -134,6 +87,7 @@ def affordable_workers(memory: int, workers: int, need: int) -> int:
             f"before the first block, which takes {need >> 20} MiB",
             remedy="give more memory, or make blocks smaller (block_size)",
         )
+
     fitting = max((memory - here) // (WORKER_BYTES + need), 1)
     if fitting < workers:
         logger.warning(
@@ -236,6 +190,8 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         raise ImportError(
             "several workers need dask.distributed: pip install 'st-cdgm[dist]'"
         ) from error
+
+    # Processes of its own, or those of a scheduler that is running already.
     untyped: Any = distributed
     if scheduler is None:
         with (
@@ -251,6 +207,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         ):
             yield client
         return
+
     try:
         client = untyped.Client(scheduler, timeout=10)
     except (OSError, ValueError) as error:

@@ -50,13 +50,7 @@ class ZarrDataPipeline(PipelineViews):
     Attributes
     ----------
     metadata : dict
-        Content of ``metadata.json``.
-    preprocessor : Preprocessor
-        As fitted.
-    days : CalendarDays
-        The days of the record.
-    indices : dict
-        Split to the indices of its days.
+        Content of ``metadata.json``. Others: :class:`PipelineViews`.
 
     Raises
     ------
@@ -74,13 +68,15 @@ class ZarrDataPipeline(PipelineViews):
         check_files(self.zarr_dir, self.metadata, contents=verify)
         self.preprocessor, self.days = read_preprocessor(self.zarr_dir)
         self._check_state()
+
+        # What was configured then, but the memory of now.
         self.config = read_config(self.metadata, file=self.zarr_dir / METADATA)
         self.config.memory = str(memory)
         self.lr_path = _sources(self.config, self.config.lr_path)
         self.hr_path = _sources(self.config, self.config.hr_path)
         static = self.config.static_path
         self.static_path = _sources(self.config, static) if static else None
-        self.means_path = self.stds_path = self.target_inverse_transform = None
+
         self.seq_len = int(self.metadata["seq_len"])
         self.indices = {
             name: _indices(split["days"])
@@ -97,32 +93,10 @@ class ZarrDataPipeline(PipelineViews):
         self._arrays = {}
 
     @property
-    def lr_dataset_normalised(self) -> xr.Dataset:
-        """Standardised predictors without NaN, lazily."""
-        return self._store("lr")
-
-    @property
-    def hr_prepared(self) -> xr.Dataset:
-        """Encoded targets, NaN where there is no truth; lazily."""
-        return self._store("hr")
-
-    @property
-    def baseline_prepared(self) -> xr.Dataset:
-        """Encoded first guess, lazily."""
-        return self._store("baseline")
-
-    @property
-    def residual_dataset(self) -> xr.Dataset:
-        """Standardised residual, NaN where there is no truth; lazily."""
-        return self._store("residual")
-
-    @property
     def lr_dataset_raw(self) -> xr.Dataset:
         """Predictors in canonical units; missing ones are filled."""
-        prep = self.preprocessor
-        attrs = [{"units": channel.units} for channel in prep.channels]
         standardised = self.fields.window(0, len(self.days))["lr"]
-        return self._coarse(prep.physical_lr(standardised), attrs)
+        return self._coarse(self.preprocessor.physical_lr(standardised), physical=True)
 
     @property
     def hr_dataset_raw(self) -> xr.Dataset:
@@ -146,9 +120,10 @@ class ZarrDataPipeline(PipelineViews):
             hr=self._decoded(fields["hr"][own]),
         )
 
-    def _store(self, name: str) -> xr.Dataset:
-        names = self.metadata["variables"][name]
-        return open_store(self.zarr_dir / f"{name}.zarr", names)
+    def _view(self, key: str) -> xr.Dataset:
+        """Return one kind of prepared fields of all days, lazily."""
+        names = self.metadata["variables"][key]
+        return open_store(self.zarr_dir / f"{key}.zarr", names)
 
     def _decoded(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
         codec = self.preprocessor.codec

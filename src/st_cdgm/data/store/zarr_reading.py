@@ -77,25 +77,23 @@ class ZarrReader:
         for store, names in self.variables.items():
             shape = (stop - start, len(names), *self.shapes[store][1:])
             fields[store] = np.empty(shape, np.float32)
+
             for c, name in enumerate(names):
-                array = self._array(store, name)
+                path = Path(self.root) / f"{store}.zarr"
                 try:
-                    fields[store][:, c] = array[start:stop]
-                except Exception as error:  # every codec has its own
-                    path = Path(self.root) / f"{store}.zarr"
+                    fields[store][:, c] = self._array(path, store, name)[start:stop]
+                except InputError:
+                    raise
+                except Exception as error:  # Zarr and every codec have their own
                     raise _unreadable(path, error, name) from error
         return fields
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_arrays": {}}
 
-    def _array(self, store: str, name: str) -> Any:
+    def _array(self, path: Path, store: str, name: str) -> Any:
         if (store, name) not in self._arrays:
-            path = Path(self.root) / f"{store}.zarr"
-            try:
-                opened: Any = zarr.open_array(path, path=name, mode="r", zarr_format=3)
-            except Exception as error:  # what does not parse is refused in many ways
-                raise _unreadable(path, error, name) from error
+            opened: Any = zarr.open_array(path, path=name, mode="r", zarr_format=3)
             _check_array(opened, self.shapes[store], path, name)
             self._arrays[store, name] = opened
         return self._arrays[store, name]

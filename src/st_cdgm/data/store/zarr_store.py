@@ -8,17 +8,17 @@ from typing import Any, cast
 
 import dask.array
 import numpy as np
-import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from st_cdgm.data.fit.preprocessor import Preprocessor
-from st_cdgm.data.store.work import BlockReader, Reader
-from st_cdgm.data.task.days import DAYS_PER_BLOCK
+from st_cdgm.data.store.work import in_parts
+from st_cdgm.data.task.days import DAYS_PER_BLOCK, DayReader
 from st_cdgm.data.task.labels import labelled
+from st_cdgm.data.task.prepared import PipelineViews
 from st_cdgm.data.time.calendar import CalendarDays
-from st_cdgm.errors import ConfigError
+from st_cdgm.errors import ConfigError, check_least
 from st_cdgm.outputs import FileFacts, digest, sync
 
 STORES = ("lr", "baseline", "residual", "hr")
@@ -115,8 +115,9 @@ def plan_layout(
         "chunk_size_lon": chunk_size_lon,
     }
     for name, value in wished.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} must be at least 1", variable=name, found=value)
+        if value is not None:
+            check_least(name, value, 1)
+
     per_day = prep.bytes_per_day
     days = _chunk_days(fine, n_days, chunk_size_time)
     # No block longer than the record, in whole chunks.
@@ -127,6 +128,7 @@ def plan_layout(
         own = _chunk_days(shape, n_days, chunk_size_time)
         while block_days % own:
             own = max(own // 2, days) if own // 2 >= days else days
+
         rows = min(chunk_size_lat or shape[0], shape[0])
         columns = min(chunk_size_lon or shape[1], shape[1])
         chunks[store] = (own, rows, columns)
@@ -135,6 +137,7 @@ def plan_layout(
             _whole(shape[0], rows),
             _whole(shape[1], columns),
         )
+
     return ZarrLayout(
         n_days=n_days,
         names=names,
@@ -188,6 +191,7 @@ def codec_of(compressor: Any) -> Any:
         return BloscCodec(typesize=4, **cast("Any", _CODECS[compressor]))
     if isinstance(compressor, BloscCodec | ZstdCodec):
         return compressor
+
     config = compressor.get_config() if hasattr(compressor, "get_config") else {}
     if config.get("id") == "blosc":
         return BloscCodec(
@@ -196,6 +200,7 @@ def codec_of(compressor: Any) -> Any:
             clevel=config["clevel"],
             shuffle=cast("Any", _SHUFFLES.get(config["shuffle"], "shuffle")),
         )
+
     raise ConfigError(
         "unknown compressor",
         variable="compressor",
@@ -233,6 +238,7 @@ def create_stores(
             }
             for name in names
         }
+
         unit = "days" if days.step_seconds == DAY else "seconds"
         encoding["time"] = {
             "units": f"{unit} since 1850-01-01",
@@ -240,11 +246,14 @@ def create_stores(
             "dtype": "int64",
             "chunks": (max(layout.n_days, 1),),
         }
+
+        # CF: the grid mapping is a variable that the others name.
         mapping = (grid.mapping or {}).get("variable")
         for name in names if mapping else ():
             ds[name].attrs["grid_mapping"] = str(mapping)
         if mapping:
             ds = ds.reset_coords(str(mapping))
+
         ds.attrs = {"Conventions": "CF-1.8", "title": _TITLES[store]}
         ds.to_zarr(
             root / f"{store}.zarr",
@@ -258,7 +267,7 @@ def create_stores(
 
 _TITLES = {
     "lr": "standardised predictors",
-    "baseline": "encoded first guess",
+    "baseline": "encoded baseline",
     "residual": "standardised residual of the encoded targets",
     "hr": "encoded targets",
 }
@@ -271,48 +280,27 @@ def _attrs(store: str, preprocessor: Preprocessor) -> list[dict[str, Any]]:
     return [{"long_name": f"{title}: {target.name}"} for target in preprocessor.targets]
 
 
-def write_static(root: Path, prep: Preprocessor) -> None:
+def write_static(root: Path, pipeline: PipelineViews) -> None:
     """Write static fields and statistics, ``mean`` and ``std`` alike (D89)."""
-    if len(prep.static):
-        attrs: list[dict[str, Any]] = [{"units": "1"} for _ in prep.static_names]
-        static = labelled(prep.static, prep.static_names, attrs, prep.hr_grid)
-        _write_fields(root / "static.zarr", static)
-    channels = [c.name for c in prep.channels]
-    targets = [t.name for t in prep.targets]
-    tables: dict[str, tuple[Any, list[str], Any]] = {
-        "residual_mean": (prep.residual_mean, targets, prep.hr_grid),
-        "residual_std": (prep.residual_std, targets, prep.hr_grid),
-    }
-    if not ((prep.lr_std == 1).all() and (prep.lr_mean == 0).all()):
-        tables["mean"] = (prep.lr_mean, channels, prep.lr_grid)
-        tables["std"] = (prep.lr_std, channels, prep.lr_grid)
-    for key, (values, names, grid) in tables.items():
-        full = np.broadcast_to(values, (len(names), *grid.shape))
-        units: list[dict[str, Any]] = [{} for _ in names]
-        fields: xr.Dataset = labelled(full, names, units, grid)
-        _write_fields(root / "stats" / f"{key}.zarr", fields)
+    prep = pipeline.preprocessor
+    names, shape = [target.name for target in prep.targets], prep.valid.shape
+    fields = {f"stats/{key}": table for key, table in pipeline.lr_stats.items()}
+    for key in ("residual_mean", "residual_std"):
+        full = np.broadcast_to(getattr(prep, key), shape)
+        fields[f"stats/{key}"] = labelled(full, names, {}, prep.hr_grid)
+    if pipeline.static_dataset is not None:
+        fields["static"] = pipeline.static_dataset
 
-
-def _write_fields(path: Path, ds: xr.Dataset) -> None:
-    """Write a small data set without time as a store of its own."""
-    ds.to_zarr(path, mode="w", zarr_format=3, consolidated=False)
+    for key, ds in fields.items():
+        path = root / f"{key}.zarr"
+        ds.to_zarr(path, mode="w", zarr_format=3, consolidated=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ZarrBlocks:
-    """Compute and write blocks of days; may be sent to other processes.
+    """Compute and write blocks of days to ``root``; may be sent to other processes."""
 
-    Attributes
-    ----------
-    read : callable
-        ``read(start, stop)`` returns prepared fields.
-    root : str
-        Directory of the stores.
-    layout : ZarrLayout
-        Their layout.
-    """
-
-    read: Reader
+    read: DayReader
     root: str
     layout: ZarrLayout
 
@@ -335,14 +323,17 @@ class ZarrBlocks:
         self, start: int, stop: int
     ) -> dict[tuple[str, int], NDArray[np.float32]]:
         layout = self.layout
-        reader = BlockReader(self.read, layout.n_days, layout.bytes_per_day)
+        fields = in_parts(self.read, layout.n_days, layout.bytes_per_day)
+        size = fields.days_per_block
         values = {
             (store, c): np.empty((stop - start, *layout.shapes[store]), np.float32)
             for store in STORES
             for c in range(len(layout.names[store]))
         }
-        for first, last in reader.parts(start, stop):
-            part = reader(first, last)
+        # Cut where the parts begin, so that no two are held at once.
+        for begin in range(start // size * size, stop, size):
+            first, last = max(begin, start), min(begin + size, stop)
+            part = fields.window(first, last)
             for (store, c), array in values.items():
                 array[first - start : last - start] = part[store][:, c]
         return values

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from st_cdgm.data.synthetic.config import (
     GROUPS,
-    VARIABLES,
     CausalGraph,
     Intervention,
     SyntheticConfig,
@@ -64,8 +63,6 @@ class SyntheticClimate:
         Options it was made with.
     graph : CausalGraph
         True graph.
-    variables, groups : tuple of str
-        State variables and the levels they belong to, in the order of the matrices.
     time : ndarray
         Days since 1850-01-01 in the record's calendar. Shape ``(T,)``, int64.
     season : ndarray
@@ -86,8 +83,6 @@ class SyntheticClimate:
 
     config: SyntheticConfig
     graph: CausalGraph
-    variables: tuple[str, ...]
-    groups: tuple[str, ...]
     time: NDArray[np.int64]
     season: NDArray[np.float64]
     geography: Geography
@@ -96,16 +91,6 @@ class SyntheticClimate:
     static: dict[str, F32]
     state: F32
     forcing: F32
-
-    @property
-    def A(self) -> NDArray[np.float64]:  # noqa: N802 - the paper's symbol
-        """Strength of ``i -> j`` over the state variables. Shape ``(12, 12)``."""
-        return self.graph.A
-
-    @property
-    def calendar(self) -> str:
-        """CF calendar."""
-        return self.config.calendar
 
 
 def simulate(
@@ -155,8 +140,6 @@ def simulate(
     return SyntheticClimate(
         config=config,
         graph=config.graph(),
-        variables=VARIABLES,
-        groups=GROUPS,
         time=time,
         season=season,
         geography=geography,

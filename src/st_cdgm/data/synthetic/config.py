@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,10 +126,6 @@ class Edge:
             raise _bad_edge(
                 self, f"{self.operator} of {self.source}", "a source psi_<level>"
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON-able values."""
-        return asdict(self)
 
 
 def _bad_edge(edge: Edge, found: str, expected: object) -> ConfigError:

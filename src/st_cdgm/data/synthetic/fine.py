@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,12 +29,9 @@ UPSLOPE = 0.03  # m s-1 of forced ascent that counts as one unit
 SOIL_MEMORY = 0.85  # per day
 
 # Levels that act on a fine variable on the same day (lag 0): sinks of the graph.
-FINE_DRIVERS = {
-    "pr": ("GP500", "GP850", "SURF"),
-    "tas": ("GP500", "GP850", "SURF"),
-    "tasmin": ("GP500", "GP850", "SURF"),
-    "tasmax": ("GP500", "GP850", "SURF"),
-}
+FINE_DRIVERS = dict.fromkeys(
+    ("pr", "tas", "tasmin", "tasmax"), ("GP500", "GP850", "SURF")
+)
 
 
 def solar(season: NDArray[np.float64]) -> F32:
@@ -184,12 +180,6 @@ def _temperatures(
     return low.astype(np.float32), tas.astype(np.float32), high.astype(np.float32)
 
 
-def _blocks(days: int, shape: list[int]) -> Iterator[slice]:
-    size = max(1, BLOCK_VALUES // (shape[0] * shape[1]))
-    for start in range(0, days, size):
-        yield slice(start, min(start + size, days))
-
-
 def fine_fields(
     config: SyntheticConfig,
     flow: FlowFields,
@@ -233,9 +223,11 @@ def fine_fields(
     soil: F32 | None = None
 
     # Block by block, to hold few fine fields at once; noise and soil go on.
-    for block in _blocks(days, config.hr_shape):
+    size = max(1, BLOCK_VALUES // (config.hr_shape[0] * config.hr_shape[1]))
+    for start in range(0, days, size):
+        block = slice(start, min(start + size, days))
         drivers = _drivers(flow, q850, geo, block, weather_amplitude(sun[block]))
-        noise = {name: s.draw(block.stop - block.start) for name, s in sources.items()}
+        noise = {name: s.draw(block.stop - start) for name, s in sources.items()}
 
         pr = _precipitation(drivers, noise, sun[block], geo, config.precipitation_noise)
         if soil is None:

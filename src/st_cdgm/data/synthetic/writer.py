@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -169,10 +169,10 @@ def truth_document(climate: SyntheticClimate) -> dict[str, Any]:
             "over levels (largest strength, no diagonal). Fine variables follow the "
             "levels in `fine_drivers` on the same day and are sinks."
         ),
-        "variables": list(climate.variables),
-        "variable_group": {name: group_of(name) for name in climate.variables},
-        "groups": list(climate.groups),
-        "edges": [edge.to_dict() for edge in graph.edges],
+        "variables": list(VARIABLES),
+        "variable_group": {name: group_of(name) for name in VARIABLES},
+        "groups": list(GROUPS),
+        "edges": [asdict(edge) for edge in graph.edges],
         "A": graph.A.tolist(),
         "lag": graph.lag.tolist(),
         "group_A": graph.group_A.tolist(),
@@ -272,7 +272,7 @@ def _with_time(dataset: xr.Dataset, climate: SyntheticClimate) -> xr.Dataset:
         "long_name": "time",
         "axis": "T",
         "units": EPOCH,
-        "calendar": climate.calendar,
+        "calendar": climate.config.calendar,
         "bounds": "time_bnds",
     }
     time = climate.time.astype(np.int32)  # CF 1.8 has no 64-bit integers
@@ -282,39 +282,44 @@ def _with_time(dataset: xr.Dataset, climate: SyntheticClimate) -> xr.Dataset:
 
 
 def _write_predictors(climate: SyntheticClimate, path: Path) -> None:
-    geo = climate.geography
-    dataset = _with_time(_grid(geo.lat_lr, geo.lon_lr), climate)
-    for name, field in climate.lr.items():
+    attrs: dict[str, dict[str, Any]] = {}
+    for name in climate.lr:
         variable, _, level = name.partition("_")
-        attrs: dict[str, Any] = {"cell_methods": "time: mean"}
+        attrs[name] = {"cell_methods": "time: mean"}
+        if not level:
+            attrs[name] |= SURFACE_ATTRS[variable]
+            continue
 
-        if level:
-            attrs |= LEVEL_ATTRS[variable]
-            what = attrs["standard_name"].replace("_", " ")
-            attrs |= {
-                "long_name": f"{what} at {level} hPa",
-                "pressure_level_hPa": float(level),
-            }
-        else:
-            attrs |= SURFACE_ATTRS[variable]
-
-        dataset[name] = (("time", "lat", "lon"), field, attrs)
-    _save(dataset, climate, path)
+        what = LEVEL_ATTRS[variable]["standard_name"].replace("_", " ")
+        attrs[name] |= LEVEL_ATTRS[variable] | {
+            "long_name": f"{what} at {level} hPa",
+            "pressure_level_hPa": float(level),
+        }
+    _write_fields(climate, path, climate.lr, attrs)
 
 
 def _write_targets(climate: SyntheticClimate, path: Path) -> None:
-    geo = climate.geography
-    dataset = _with_time(_grid(geo.lat_hr, geo.lon_hr), climate)
-    for name, field in climate.hr.items():
-        dataset[name] = (("time", "lat", "lon"), field, HR_ATTRS[name])
-    _save(dataset, climate, path)
+    _write_fields(climate, path, climate.hr, HR_ATTRS)
 
 
 def _write_static(climate: SyntheticClimate, path: Path) -> None:
+    _write_fields(climate, path, climate.static, STATIC_ATTRS)
+
+
+def _write_fields(
+    climate: SyntheticClimate,
+    path: Path,
+    fields: Mapping[str, NDArray[np.float32]],
+    attrs: Mapping[str, Mapping[str, Any]],
+) -> None:
     geo = climate.geography
-    dataset = _grid(geo.lat_hr, geo.lon_hr)
-    for name, field in climate.static.items():
-        dataset[name] = (("lat", "lon"), field, STATIC_ATTRS[name])
+    coarse = fields is climate.lr
+    dataset = _grid(geo.lat_lr, geo.lon_lr) if coarse else _grid(geo.lat_hr, geo.lon_hr)
+    if fields is not climate.static:
+        dataset = _with_time(dataset, climate)
+    for name, field in fields.items():
+        dims = ("time", "lat", "lon")[-field.ndim :]
+        dataset[name] = (dims, field, attrs[name])
     _save(dataset, climate, path)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -47,10 +47,9 @@ class Batch:
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return the batch on ``device``."""
         moved = {
-            f.name: value.to(device, non_blocking=non_blocking)
-            if isinstance(value := getattr(self, f.name), Tensor)
-            else value
-            for f in fields(self)
+            name: value.to(device, non_blocking=non_blocking)
+            for name, value in vars(self).items()
+            if value is not None
         }
         return Batch(**moved)
 

@@ -14,7 +14,7 @@ from st_cdgm.data.fit.moments import FillStrategy, Scope
 from st_cdgm.data.task.days import memory_bytes
 from st_cdgm.data.time.axis import check_time_step
 from st_cdgm.data.time.splits import SplitConfig
-from st_cdgm.errors import ConfigError, check_choice
+from st_cdgm.errors import check_choice, check_least
 
 
 @dataclass(kw_only=True)
@@ -125,13 +125,9 @@ class DataConfig:
         )
         for codec in self.codecs.values():
             registry.get("codec", codec)
+
         for name in ("seq_len", "stride", "lr_coarsen"):
-            if getattr(self, name) < 1:
-                raise ConfigError(
-                    f"{name} must be at least 1",
-                    variable=f"data.{name}",
-                    found=getattr(self, name),
-                )
+            check_least(name, getattr(self, name), 1, section="data.")
         memory_bytes(self.memory)
         check_time_step(self.time_step)
         if self.splits.given():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dask.array
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from st_cdgm.data.task.batch import Batch
-from st_cdgm.data.task.days import DayFields, FieldArrays, memory_bytes
+from st_cdgm.data.task.days import DayFields, FieldArrays, Fields, memory_bytes
 from st_cdgm.data.time.windows import (
     process_group,
     runs_of_days,
@@ -37,6 +38,51 @@ if TYPE_CHECKING:
     from st_cdgm.data.time.calendar import CalendarDays
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedDays:
+    """Days of a record to make windows of, which need not be in memory.
+
+    Attributes
+    ----------
+    fields : DayFields
+        Prepared fields of the record.
+    days : CalendarDays
+        The days to make windows of. Length n.
+    index : ndarray
+        Where they are in the record. Shape ``(n,)``, increasing.
+    preprocessor : Preprocessor
+        Its static fields, and where the model was trained.
+    truth : bool
+        Whether the fields hold a truth.
+    """
+
+    fields: DayFields
+    days: CalendarDays
+    index: Indices
+    preprocessor: Preprocessor
+    truth: bool = True
+
+    @classmethod
+    def of_arrays(cls, arrays: FieldArrays, preprocessor: Preprocessor) -> PreparedDays:
+        """Encode days in memory."""
+
+        def read(start: int, stop: int) -> Fields:
+            part = arrays.select(slice(start, stop))
+            if part.hr is None:
+                encoded = preprocessor.encode_baseline(part.baseline)
+                return {"lr": part.lr, "baseline": encoded.numpy()}
+            return preprocessor.prepare(part.lr, part.baseline, part.hr)
+
+        count, need = len(arrays), preprocessor.bytes_per_day
+        return cls(
+            fields=DayFields(read, count, bytes_per_day=need, memory=need * count),
+            days=arrays.days,
+            index=np.arange(count, dtype=np.int64),
+            preprocessor=preprocessor,
+            truth=arrays.hr is not None,
+        )
+
+
 class WindowDataset(Dataset[Any]):
     """Windows of consecutive days in any order, a batch at a time.
 
@@ -45,10 +91,8 @@ class WindowDataset(Dataset[Any]):
 
     Parameters
     ----------
-    arrays : FieldArrays
-        Days in memory.
-    preprocessor : Preprocessor
-        Encodes them.
+    record : PreparedDays
+        The days.
     seq_len : int
         Days per window T.
     stride : int
@@ -64,82 +108,30 @@ class WindowDataset(Dataset[Any]):
 
     def __init__(
         self,
-        arrays: FieldArrays,
-        preprocessor: Preprocessor,
+        record: PreparedDays,
         *,
         seq_len: int,
         stride: int = 1,
         pad_start: bool = False,
     ) -> None:
-        self._setup(
-            _encoded(arrays, preprocessor),
-            arrays.days,
-            np.arange(len(arrays), dtype=np.int64),
-            preprocessor,
-            truth=arrays.hr is not None,
-            windows=(int(seq_len), int(stride), pad_start),
-        )
-
-    @classmethod
-    def of_fields(
-        cls,
-        fields: DayFields,
-        days: CalendarDays,
-        index: Indices,
-        preprocessor: Preprocessor,
-        *,
-        seq_len: int,
-        stride: int = 1,
-        pad_start: bool = False,
-    ) -> WindowDataset:
-        """Return the windows of prepared days, which need not be in memory.
-
-        Parameters
-        ----------
-        fields : DayFields
-            Prepared fields of a record.
-        days : CalendarDays
-            Its days.
-        index : ndarray
-            The days to make windows of. Shape ``(n,)``, int64, increasing.
-        preprocessor, seq_len, stride, pad_start
-            See :class:`WindowDataset`.
-        """
-        made = cls.__new__(cls)
-        windows = (int(seq_len), int(stride), pad_start)
-        made._setup(
-            fields, days.select(index), index, preprocessor, truth=True, windows=windows
-        )
-        return made
-
-    def _setup(
-        self,
-        fields: DayFields,
-        days: CalendarDays,
-        index: Indices,
-        preprocessor: Preprocessor,
-        *,
-        truth: bool,
-        windows: tuple[int, int, bool],
-    ) -> None:
-        seq_len, stride, pad_start = windows
-        found = window_index(
-            days.ordinal, seq_len, stride=stride, pad_start=pad_start
+        self.days, self.seq_len = record.days, int(seq_len)
+        self._windows = window_index(
+            self.days.ordinal, self.seq_len, stride=int(stride), pad_start=pad_start
         )  # (W, T)
-        if not len(found):
-            longest = max(len(run) for run in runs_of_days(days.ordinal))
+        if not len(self._windows):
+            longest = max(len(run) for run in runs_of_days(self.days.ordinal))
             raise InputError(
                 "no window of consecutive days",
                 found=f"at most {longest} consecutive days",
                 expected=f"runs of at least {seq_len} days",
                 remedy="shorten data.seq_len or give a longer period",
             )
-        self.days, self.seq_len = days, seq_len
-        self._time = days.key
-        self._fields, self._record, self._windows = fields.load(), index, found
-        self._keys = ("lr", "baseline", "hr") if truth else ("lr", "baseline")
-        self._static = torch.from_numpy(preprocessor.static)
-        self._cells = torch.from_numpy(preprocessor.valid)  # (C, Y, X)
+
+        self._time = self.days.key
+        self._fields, self._record = record.fields.load(), record.index
+        self._keys = ("lr", "baseline", "hr") if record.truth else ("lr", "baseline")
+        self._static = torch.from_numpy(record.preprocessor.static)
+        self._cells = torch.from_numpy(record.preprocessor.valid)  # (C, Y, X)
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -162,6 +154,7 @@ class WindowDataset(Dataset[Any]):
         else:
             valid = torch.isfinite(truth)
             truth = torch.where(valid, truth, taken["baseline"])
+
         return Batch(
             lr=taken["lr"],
             baseline=taken["baseline"],
@@ -184,20 +177,6 @@ class WindowDataset(Dataset[Any]):
     def collate(batch: Batch) -> Batch:
         """Return the batch that ``__getitems__`` has already made."""
         return batch
-
-
-def _encoded(arrays: FieldArrays, preprocessor: Preprocessor) -> DayFields:
-    """Return days in memory as prepared fields."""
-
-    def read(start: int, stop: int) -> dict[str, NDArray[np.float32]]:
-        part = arrays.select(slice(start, stop))
-        if part.hr is None:
-            encoded = preprocessor.encode_baseline(part.baseline)
-            return {"lr": part.lr, "baseline": encoded.numpy()}
-        return preprocessor.prepare(part.lr, part.baseline, part.hr)
-
-    need = preprocessor.bytes_per_day
-    return DayFields(read, len(arrays), bytes_per_day=need, memory=need * len(arrays))
 
 
 class ResDiffIterableDataset(IterableDataset[dict[str, Any]]):
@@ -265,57 +244,52 @@ class ResDiffIterableDataset(IterableDataset[dict[str, Any]]):
             "hr": _stacked(hr_dataset, dims.time, fine),
         }
 
-        def read(start: int, stop: int) -> dict[str, NDArray[np.float32]]:
+        def read(start: int, stop: int) -> Fields:
             days = slice(start, stop)
             return {
                 key: np.asarray(value[days], np.float32)
                 for key, value in stacked.items()
             }
 
+        # What fits into memory is read by the set-up, the rest when it is asked for.
         days = day_keys(lr_dataset[dims.time])
         per_day = sum(4 * math.prod(value.shape[1:]) for value in stacked.values())
         fields = DayFields(
             read, len(days), bytes_per_day=per_day, memory=memory_bytes(memory)
         )
-        self.dims = dims
         self._setup(
             fields,
             days,
             np.arange(len(days), dtype=np.int64),
             static_tensor_torch if as_torch else static_tensor_np,
-            windows=(int(seq_len), max(int(stride), 1), drop_last),
+            dims=dims,
+            seq_len=seq_len,
+            stride=stride,
+            drop_last=drop_last,
             as_torch=as_torch,
-            order=(shuffle, seed),
+            shuffle=shuffle,
+            seed=seed,
         )
 
     @classmethod
-    def of_fields(
-        cls,
-        fields: DayFields,
-        days: CalendarDays,
-        index: Indices,
-        preprocessor: Preprocessor,
-        *,
-        dims: GridMetadata,
-        seq_len: int,
-        stride: int = 1,
-        drop_last: bool = True,
-        as_torch: bool = True,
-        shuffle: bool = False,
-        seed: int = 0,
+    def of_days(
+        cls, record: PreparedDays, *, as_torch: bool = True, **options: Any
     ) -> ResDiffIterableDataset:
-        """Return the windows of the days at ``index`` of prepared fields."""
+        """Return the windows of prepared days; ``options`` as of the class."""
         made = cls.__new__(cls)
-        made.dims = dims
-        static: Any = preprocessor.static if len(preprocessor.static) else None
+        static: Any = record.preprocessor.static
+        if not len(static):
+            static = None
+        elif as_torch:
+            static = torch.from_numpy(static)
+
         made._setup(
-            fields,
-            days.select(index),
-            index,
-            torch.from_numpy(static) if as_torch and static is not None else static,
-            windows=(int(seq_len), max(int(stride), 1), drop_last),
+            record.fields,
+            record.days,
+            record.index,
+            static,
             as_torch=as_torch,
-            order=(shuffle, seed),
+            **options,
         )
         return made
 
@@ -323,22 +297,27 @@ class ResDiffIterableDataset(IterableDataset[dict[str, Any]]):
         self,
         fields: DayFields,
         days: CalendarDays,
-        record: Indices,
+        index: Indices,
         static: Any,
         *,
-        windows: tuple[int, int, bool],
+        dims: GridMetadata,
+        seq_len: int,
+        stride: int,
+        drop_last: bool,
         as_torch: bool,
-        order: tuple[bool, int],
+        shuffle: bool,
+        seed: int,
     ) -> None:
         super().__init__()
-        self.seq_len, self.stride, self.drop_last = windows
-        self.as_torch = as_torch
-        self.shuffle, self.seed = order
+        self.dims, self.as_torch = dims, as_torch
+        self.seq_len, self.stride = int(seq_len), max(int(stride), 1)
+        self.drop_last, self.shuffle, self.seed = drop_last, shuffle, seed
         self.epoch = 0
         self._parent: tuple[int, int] | None = None
+
         # Before workers are forked, so that they share it.
         self._fields = fields.load()
-        self._record, self._static = record, static
+        self._record, self._static = index, static
         self._iso = days.iso()
         self._bounds = sample_bounds(
             days.ordinal, self.seq_len, stride=self.stride, drop_last=self.drop_last
@@ -395,6 +374,7 @@ def _stacked(dataset: xr.Dataset, time: str, space: tuple[str, str]) -> Any:
                 expected=str((time, *space)),
                 remedy="select a level, or make one variable per level",
             )
+
     array: Any = dask.array  # its stubs leave these two untyped
     return array.stack(
         [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from st_cdgm.data.time.calendar import CalendarDays
 
 Fields = dict[str, NDArray[np.float32]]
-DayReader = Callable[[int, int], Mapping[str, NDArray[np.float32]]]
+DayReader = Callable[[int, int], Fields]
 # Days read at once.
 DAYS_PER_BLOCK = 32
 # Blocks that a budget should hold at least: shuffling mixes the windows of eight.
@@ -74,11 +74,6 @@ class FieldArrays:
         return self.days.key
 
     @property
-    def ordinal(self) -> NDArray[np.int64]:
-        """Steps since a fixed origin; a gap is more than 1. Shape ``(T,)``."""
-        return self.days.ordinal
-
-    @property
     def season(self) -> NDArray[np.float32]:
         """Fraction of the year elapsed, in [0, 1). Shape ``(T,)``."""
         return self.days.season
@@ -114,6 +109,8 @@ class DayFields:
         longer one the blocks used last are kept, one at least.
     days_per_block : int
         Days read at once; fewer where the budget would not hold some blocks.
+    kept : int, optional
+        Blocks to keep, of just this size; the budget is not looked at then.
     """
 
     def __init__(
@@ -121,19 +118,22 @@ class DayFields:
         read: DayReader,
         n_days: int,
         *,
-        bytes_per_day: int,
-        memory: int,
+        bytes_per_day: int = 0,
+        memory: int = 0,
         days_per_block: int = DAYS_PER_BLOCK,
+        kept: int | None = None,
     ) -> None:
-        self.n_days = int(n_days)
-        self.in_memory = n_days * bytes_per_day <= memory
-        fitting = memory // max(BLOCKS_KEPT * bytes_per_day, 1)
-        self.days_per_block = max(min(int(days_per_block), int(fitting)), 1)
-        self.read = read
+        self.n_days, self.read = int(n_days), read
+        self.in_memory = kept is None and n_days * bytes_per_day <= memory
+        self.days_per_block = int(days_per_block)
+        if kept is None:
+            fitting = memory // max(BLOCKS_KEPT * bytes_per_day, 1)
+            self.days_per_block = max(min(self.days_per_block, int(fitting)), 1)
+            kept = max(memory // max(self.days_per_block * bytes_per_day, 1), 1)
+
+        self._kept = kept
         self._whole: Fields | None = None
         self._blocks: OrderedDict[int, Fields] = OrderedDict()
-        per_block = max(self.days_per_block * bytes_per_day, 1)
-        self._kept = max(memory // per_block, 1)
         self._owner = self._process = os.getpid()
 
     def __len__(self) -> int:

@@ -26,7 +26,7 @@ class GridMetadata:
 def labelled(
     values: Any,
     names: Sequence[str],
-    attrs: Sequence[dict[str, Any]],
+    attrs: dict[str, Any] | Sequence[dict[str, Any]],
     grid: Grid,
     days: CalendarDays | None = None,
 ) -> xr.Dataset:
@@ -38,8 +38,8 @@ def labelled(
         Shape ``(T, C, Y, X)``, or ``(C, Y, X)`` without ``days``.
     names : sequence of str
         Variable names, C of them.
-    attrs : sequence of dict
-        Their attributes.
+    attrs : dict or sequence of dict
+        Their attributes, the same for all or one by one.
     grid : Grid
         Horizontal coordinates.
     days : CalendarDays, optional
@@ -50,8 +50,9 @@ def labelled(
     if days is not None:
         dims = ("time", *dims)
         coords["time"] = ("time", days.dates())
+    each = [attrs] * len(names) if isinstance(attrs, dict) else attrs
     fields = {
-        name: (dims, values[:, c] if days is not None else values[c], attrs[c])
+        name: (dims, values[:, c] if days is not None else values[c], each[c])
         for c, name in enumerate(names)
     }
     return xr.Dataset(fields, coords=coords)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,14 +50,6 @@ class PairedDays:
     def file(self) -> str:
         """Both files, for messages."""
         return f"{self.lr.file}, {self.hr.file}"
-
-    @property
-    def cells_per_day(self) -> tuple[int, int]:
-        """Values of one day: predictors, targets."""
-        return (
-            int(np.prod(self.lr.values.shape[1:])),
-            int(np.prod(self.hr.values.shape[1:])),
-        )
 
     def read(self, index: Indices | slice) -> tuple[FloatArray, FloatArray]:
         """Return predictors and truth of some days."""
@@ -109,22 +102,22 @@ def pair_days(
             lr.grid,
             hr.grid,
         )
-    found: dict[str, Any] = {
-        "lr": _chunked(lr, chunks),
-        "hr": _chunked(hr, chunks),
-        "days": days,
-        "of_lr": of_lr,
-        "of_hr": of_hr,
-    }
-    pairs = PairedDays(**found)
-    if 4 * sum(pairs.cells_per_day) * len(of_lr) > memory:
-        return pairs
-    truth = pairs.hr.load(of_hr)
-    return PairedDays(
-        **found,
-        raw=pairs.lr.load(of_lr),
-        truth=np.where(np.isfinite(truth), truth, np.nan),
+
+    # Values stay in memory if they are small enough.
+    pairs = PairedDays(
+        lr=_chunked(lr, chunks),
+        hr=_chunked(hr, chunks),
+        days=days,
+        of_lr=of_lr,
+        of_hr=of_hr,
     )
+    per_day = sum(math.prod(cube.values.shape[1:]) for cube in (lr, hr))
+    if 4 * per_day * len(of_lr) > memory:
+        return pairs
+
+    truth = pairs.hr.load(of_hr)
+    truth = np.where(np.isfinite(truth), truth, np.nan)
+    return replace(pairs, raw=pairs.lr.load(of_lr), truth=truth)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,15 +134,15 @@ class PreparedReader:
     def __call__(self, start: int, stop: int) -> dict[str, FloatArray]:
         """Return ``lr``, ``baseline``, ``residual``, ``hr`` of the days.
 
-        Standardised predictors without NaN ``(T, C_lr, y, x)``; encoded first guess,
+        Standardised predictors without NaN ``(T, C_lr, y, x)``; encoded baseline,
         standardised residual and encoded truth ``(T, C, Y, X)``, NaN where there is no
         truth.
         """
         prep, days = self.preprocessor, slice(start, stop)
         raw, truth = self.source.read(days)
         season = self.source.days.season[days]
-        guess = prep.predict_baseline(raw, season, truth)
-        return prep.prepare(prep.standardise_lr(raw), guess, truth)
+        baseline = prep.predict_baseline(raw, season, truth)
+        return prep.prepare(prep.standardise_lr(raw), baseline, truth)
 
 
 def _as_slice(index: Indices) -> Indices | slice:

@@ -278,7 +278,7 @@ def check_no_oracle(preprocessor: Preprocessor) -> None:
     """Raise InputError where the baseline needs a truth that inference cannot have."""
     if preprocessor.baseline.oracle:
         raise InputError(
-            "this model's first guess is made from the fine truth",
+            "this model's baseline is made from the fine truth",
             found=f"baseline_strategy {preprocessor.baseline.strategy}, an oracle",
             expected="lr_interp, climatology or regression",
             remedy="train again with baseline_strategy auto to predict without truth",

@@ -13,6 +13,8 @@ from st_cdgm.data.read.cubes import ChannelCube
 from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.data.task.predictor_check import Predictors, open_predictors
 from st_cdgm.data.time.periods import check_period, period_days
+from st_cdgm.data.time.windows import runs_of_days
+from st_cdgm.typing import Indices
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -32,15 +34,13 @@ def load_predictors(
 
     Parameters
     ----------
-    preprocessor : Preprocessor
-        Of the trained model.
+    preprocessor, regrid
+        See :func:`open_predictors`.
     paths : path, several paths, Dataset or Predictors
         Predictor files; their calendar may differ from the training calendar. Or what
         :func:`open_predictors` made of them.
     start, end : str, optional
         First and last day wanted, ISO dates; open where None.
-    regrid : {"auto", "bilinear", "conservative", "none"}
-        What to do with another grid; see :func:`st_cdgm.data.read.regrid.on_grid`.
 
     Returns
     -------
@@ -103,13 +103,8 @@ def _warn_of_missing(raw: NDArray[np.float32], cube: ChannelCube) -> None:
         )
 
 
-def _history(ordinal: NDArray[np.int64], first: int, length: int) -> NDArray[np.int64]:
+def _history(ordinal: Indices, first: int, length: int) -> Indices:
     """Return the indices of up to ``length`` consecutive days before ``first``."""
-    start = first
-    while (
-        start > 0
-        and first - start < length
-        and ordinal[start] - ordinal[start - 1] == 1
-    ):
-        start -= 1
-    return np.arange(start, first, dtype=np.int64)
+    run = next(run for run in runs_of_days(ordinal) if run[0] <= first <= run[-1])
+    before: Indices = run[run < first]
+    return before[max(len(before) - length, 0) :]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,24 +14,37 @@ from numpy.typing import NDArray
 
 from st_cdgm.data.files.open import Paths, resolve_sources
 from st_cdgm.data.netcdf_utils import export_metadata
-from st_cdgm.data.task.datasets import ResDiffIterableDataset, WindowDataset
+from st_cdgm.data.task.datasets import (
+    PreparedDays,
+    ResDiffIterableDataset,
+    WindowDataset,
+)
 from st_cdgm.data.task.labels import GridMetadata, labelled
 from st_cdgm.data.time.calendar import CalendarDays
 from st_cdgm.data.time.splits import SPLITS
 from st_cdgm.errors import ConfigError, InputError, check_choice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    from st_cdgm.data.fit.codecs.function import DatasetFunction
     from st_cdgm.data.fit.preprocessor import Preprocessor
     from st_cdgm.data.task.config import DataConfig
-    from st_cdgm.data.task.days import DayFields, FieldArrays
-
-Prepared = dict[str, NDArray[np.float32]]
+    from st_cdgm.data.task.days import DayFields, DayReader, FieldArrays, Fields
 
 
 class PipelineViews:
-    """Data sets, accessors and exports that a pipeline offers beside its arrays."""
+    """Data sets, accessors and exports that a pipeline offers beside its arrays.
+
+    Attributes
+    ----------
+    preprocessor : Preprocessor
+        Fitted; all that inference needs.
+    days : CalendarDays
+        The days of the record, which predictors and targets share.
+    indices : dict
+        Split to the indices of its days.
+    """
 
     preprocessor: Preprocessor
     days: CalendarDays
@@ -43,10 +55,11 @@ class PipelineViews:
     lr_path: Paths
     hr_path: Paths
     static_path: Paths | None
-    means_path: str | Path | None
-    stds_path: str | Path | None
-    transform_epsilon: float
-
+    means_path: str | Path | None = None
+    stds_path: str | Path | None = None
+    target_transform: str | DatasetFunction | None = None
+    target_inverse_transform: str | DatasetFunction | None = None
+    transform_epsilon: float = 1e-6
     _arrays: dict[str | None, FieldArrays]
 
     def arrays(self, split: str | None = None) -> FieldArrays:
@@ -64,7 +77,7 @@ class PipelineViews:
     def _physical(self, index: NDArray[np.int64]) -> FieldArrays:
         raise NotImplementedError
 
-    def prepared_reader(self) -> Callable[[int, int], Prepared]:
+    def prepared_reader(self) -> DayReader:
         """Return what computes :meth:`prepared`; it can be sent to other processes."""
         raise NotImplementedError
 
@@ -101,8 +114,7 @@ class PipelineViews:
     @property
     def lr_dataset_normalised(self) -> xr.Dataset:
         """Standardised predictors without NaN."""
-        attrs = [{"units": "1"} for _ in self.preprocessor.channels]
-        return self._coarse(self._values("lr"), attrs)
+        return self._view("lr")
 
     @property
     def lr_dataset(self) -> xr.Dataset:
@@ -112,7 +124,7 @@ class PipelineViews:
     @property
     def hr_prepared(self) -> xr.Dataset:
         """Encoded targets, NaN where there is no truth."""
-        return self._fine(self._values("hr"))
+        return self._view("hr")
 
     @property
     def hr_dataset(self) -> xr.Dataset:
@@ -122,7 +134,7 @@ class PipelineViews:
     @property
     def baseline_prepared(self) -> xr.Dataset:
         """Encoded baseline."""
-        return self._fine(self._values("baseline"))
+        return self._view("baseline")
 
     @property
     def residual_dataset(self) -> xr.Dataset:
@@ -131,7 +143,7 @@ class PipelineViews:
         ``hr_prepared = baseline_prepared + residual * residual_std + residual_mean``,
         with the statistics of the preprocessor.
         """
-        return self._fine(self._values("residual"))
+        return self._view("residual")
 
     @property
     def lr_stats(self) -> dict[str, xr.Dataset]:
@@ -141,7 +153,7 @@ class PipelineViews:
             return {}
         shape = (len(prep.channels), *prep.lr_grid.shape)
         names = [c.name for c in prep.channels]
-        attrs: list[dict[str, Any]] = [{"units": c.units} for c in prep.channels]
+        attrs = [{"units": c.units} for c in prep.channels]
         return {
             key: labelled(np.broadcast_to(value, shape), names, attrs, prep.lr_grid)
             for key, value in (("mean", prep.lr_mean), ("std", prep.lr_std))
@@ -153,8 +165,7 @@ class PipelineViews:
         prep = self.preprocessor
         if not prep.static_names:
             return None
-        attrs: list[dict[str, Any]] = [{"units": "1"} for _ in prep.static_names]
-        return labelled(prep.static, prep.static_names, attrs, prep.hr_grid)
+        return labelled(prep.static, prep.static_names, {"units": "1"}, prep.hr_grid)
 
     @property
     def static_tensor_np(self) -> NDArray[np.float32] | None:
@@ -191,7 +202,7 @@ class PipelineViews:
         """Return the static fields, or None."""
         return self.static_dataset
 
-    def get_target_inverse_transform(self) -> Callable[[xr.Dataset], xr.Dataset]:
+    def get_target_inverse_transform(self) -> DatasetFunction:
         """Return the function from encoded to physical targets."""
         codec, names = self.preprocessor.codec, list(self.preprocessor.codec.names)
 
@@ -222,7 +233,7 @@ class PipelineViews:
         """Write the target file's variables as CSV; return the path."""
         return export_metadata(_one_file(self.hr_path), output_file, kind="csv")
 
-    def prepared(self, start: int, stop: int) -> Prepared:
+    def prepared(self, start: int, stop: int) -> Fields:
         """Return what the model learns from for the days ``start:stop``.
 
         Returns
@@ -235,7 +246,7 @@ class PipelineViews:
         """
         return self.fields.window(start, stop)
 
-    def blocks(self, split: str | None = None) -> Iterator[Prepared]:
+    def blocks(self, split: str | None = None) -> Iterator[Fields]:
         """Yield the prepared days of a split, some at a time, in time order."""
         index, size = self._index(split), self.fields.days_per_block
         for run in np.split(index, np.flatnonzero(np.diff(index) != 1) + 1):
@@ -258,11 +269,8 @@ class PipelineViews:
 
         ``split`` restricts them to one period.
         """
-        return ResDiffIterableDataset.of_fields(
-            self.fields,
-            self.days,
-            self._index(split),
-            self.preprocessor,
+        return ResDiffIterableDataset.of_days(
+            self._days(split),
             dims=self.dims,
             seq_len=self.seq_len if seq_len is None else seq_len,
             stride=stride,
@@ -284,14 +292,20 @@ class PipelineViews:
         ``stride`` None takes the configured one; ``pad_start`` gives every day a
         window, see :class:`WindowDataset`.
         """
-        return WindowDataset.of_fields(
-            self.fields,
-            self.days,
-            self._index(split),
-            self.preprocessor,
+        return WindowDataset(
+            self._days(split),
             seq_len=self.seq_len,
             stride=self.config.stride if stride is None else stride,
             pad_start=pad_start,
+        )
+
+    def _days(self, split: str | None) -> PreparedDays:
+        index = self._index(split)
+        return PreparedDays(
+            fields=self.fields,
+            days=self.days.select(index),
+            index=index,
+            preprocessor=self.preprocessor,
         )
 
     def _index(self, split: str | None) -> NDArray[np.int64]:
@@ -308,11 +322,17 @@ class PipelineViews:
             )
         return index
 
+    def _view(self, key: str) -> xr.Dataset:
+        """Return one kind of prepared fields of all days."""
+        values = self._values(key)
+        return self._coarse(values) if key == "lr" else self._fine(values)
+
     def _values(self, key: str) -> Any:
         """Return one prepared array of all days, lazily where memory is short."""
         fields, count = self.fields, len(self.days)
         if fields.in_memory:
             return fields.window(0, count)[key]
+
         array: Any = dask.array  # its stubs leave these untyped
         prep, size = self.preprocessor, fields.days_per_block
         coarse = (len(prep.channels), *prep.lr_grid.shape)
@@ -329,8 +349,10 @@ class PipelineViews:
             ]
         )
 
-    def _coarse(self, values: Any, attrs: Sequence[dict[str, Any]]) -> xr.Dataset:
-        names = [c.name for c in self.preprocessor.channels]
+    def _coarse(self, values: Any, *, physical: bool = False) -> xr.Dataset:
+        channels = self.preprocessor.channels
+        attrs = [{"units": c.units if physical else "1"} for c in channels]
+        names = [c.name for c in channels]
         return labelled(values, names, attrs, self.preprocessor.lr_grid, self.days)
 
     def _fine(self, values: Any, *, physical: bool = False) -> xr.Dataset:
