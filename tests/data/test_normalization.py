@@ -15,8 +15,9 @@ from st_cdgm.data.fit.moments import (
     fill_missing_with_mask,
     fill_nearest,
     moments,
+    rooted,
 )
-from st_cdgm.data.fit.preprocessor import Preprocessor, rooted
+from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.fit.robust import RobustMoments
 from st_cdgm.errors import ConfigError
 

@@ -110,19 +110,10 @@ def annual_harmonics(season: Floats | FloatArray, order: int = HARMONICS) -> Flo
 
 
 def _harmonic_products(sums: Floats, order: int) -> Floats:
-    """Return sums of products of two harmonics from sums of harmonics.
+    """Return sums over days of products of two harmonics, from sums of harmonics.
 
-    Parameters
-    ----------
-    sums : ndarray
-        Over days, in the order of :func:`annual_harmonics`. Shape ``(4 order + 1, P)``.
-    order : int
-        Highest harmonic of the product's factors.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(P, 2 order + 1, 2 order + 1)``, symmetric.
+    Shape ``(4 order + 1, P)``, in the order of :func:`annual_harmonics`, to
+    ``(P, 2 order + 1, 2 order + 1)``, symmetric.
     """
     cos = np.concatenate([sums[:1], sums[1::2]])  # (2 order + 1, P), k = 0, 1, ...
     sin = np.concatenate([np.zeros_like(sums[:1]), sums[2::2]])

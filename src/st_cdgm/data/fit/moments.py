@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from st_cdgm.errors import check_choice
-from st_cdgm.typing import FloatArray
+from st_cdgm.typing import FloatArray, Floats
 
 Scope = Literal["per_variable", "per_gridpoint"]
 FillStrategy = Literal["zero", "mean", "interpolate"]
 # Training days: raw predictors (T, C_lr, y, x), season (T,), truth (T, C, Y, X), NaN
 # where missing. Each call starts again at the first day; T may differ between blocks.
 Blocks = Callable[[], Iterator[tuple[FloatArray, FloatArray, FloatArray]]]
-# A cell that hardly varies would blow its noise up to unit variance.
 STD_FLOOR = 0.1
 # Below this share of the magnitude a spread is rounding, not variability.
 _CONSTANT = 1.0e-6
@@ -80,10 +79,7 @@ class Moments:
         mean = np.where(known, np.nan_to_num(self._shift) + offset, 0.0)
         std = np.sqrt(np.maximum(self._square / count - offset**2, 0.0))
         varies = known & (std > _CONSTANT * np.abs(mean))
-        for channel, moving in enumerate(varies):
-            if moving.any():
-                floor = STD_FLOOR * np.median(std[channel][moving])
-                std[channel] = np.maximum(std[channel], floor)
+        lift(std, varies)
         std = np.where(known & varies.any(axis=(1, 2), keepdims=True), std, 1.0)
         return mean.astype(np.float32), std.astype(np.float32)
 
@@ -101,6 +97,16 @@ class Moments:
         return centre.astype(np.float32), std.astype(np.float32)
 
 
+def lift(spread: Floats, varies: NDArray[np.bool_]) -> None:
+    """Raise small spreads, in place, to a tenth of the median where a channel varies.
+
+    Shapes ``(C, Y, X)``. A cell that hardly varies would blow its noise up.
+    """
+    for own, moving in zip(spread, varies, strict=True):
+        if moving.any():
+            np.maximum(own, STD_FLOOR * np.median(own[moving]), out=own)
+
+
 def moments(
     chunks: Iterable[FloatArray], shape: tuple[int, int, int], scope: Scope
 ) -> tuple[FloatArray, FloatArray]:
@@ -109,6 +115,16 @@ def moments(
     for chunk in chunks:
         running.add(chunk)
     return running.result(scope)
+
+
+def rooted(values: FloatArray, channels: Sequence[int]) -> FloatArray:
+    """Return a copy with the square root of some channels; negative counts as 0."""
+    if not len(channels):
+        return values
+    out = values.copy()
+    for channel in channels:
+        out[:, channel] = np.sqrt(np.maximum(out[:, channel], 0.0))
+    return out
 
 
 def fill_nearest(field: FloatArray) -> FloatArray:

@@ -6,7 +6,7 @@ that inference needs beside new predictors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -16,26 +16,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from st_cdgm.data.fit.baseline.combined import CombinedBaseline
-from st_cdgm.data.fit.baseline.contract import Baseline
+from st_cdgm.data.fit.baseline.contract import Baseline, filed
 from st_cdgm.data.fit.codecs.target import TargetCodec
-from st_cdgm.data.fit.moments import FillStrategy, fill_missing
+from st_cdgm.data.fit.moments import FillStrategy, fill_missing, rooted
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.time.calendar import DAY
 from st_cdgm.data.variables.fields import Channel, TargetVariable
 from st_cdgm.errors import InputError
-from st_cdgm.typing import FloatArray
+from st_cdgm.typing import FloatArray, State
 
 FORMAT_VERSION = 1
-_ARRAYS = (
-    "static",
-    "lr_mean",
-    "lr_std",
-    "lr_fill",
-    "residual_mean",
-    "residual_std",
-    "score_std",
-    "valid",
+# What is saved as it is; of the facts, older versions lack the last three.
+_FACTS = (
+    *("nan_fill", "calendar", "seq_len", "periods"),
+    *("time_step", "step_seconds", "lr_coarsen"),
 )
+_ARRAYS = (
+    *("static", "lr_mean", "lr_std", "lr_fill"),
+    *("residual_mean", "residual_std", "score_std", "valid"),
+)
+_STATES: dict[str, Any] = {
+    "lr_grid": Grid,
+    "hr_grid": Grid,
+    "baseline": CombinedBaseline,
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -236,7 +240,7 @@ class Preprocessor:
         coarse = len(self.channels) * int(np.prod(self.lr_grid.shape))
         return 4 * (coarse + 3 * int(self.valid.size))
 
-    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def to_state(self) -> State:
         """Return JSON-able facts and arrays, from which :meth:`from_state` rebuilds."""
         arrays: dict[str, NDArray[Any]] = {
             key: np.ascontiguousarray(getattr(self, key)) for key in _ARRAYS
@@ -247,16 +251,10 @@ class Preprocessor:
             "targets": [asdict(target) for target in self.targets],
             "static_names": list(self.static_names),
             "lr_root": list(self.lr_root),
-            "nan_fill": self.nan_fill,
             "codec": self.codec.to_dict(),
-            "calendar": self.calendar,
-            "seq_len": self.seq_len,
-            "periods": self.periods,
-            "time_step": self.time_step,
-            "step_seconds": self.step_seconds,
-            "lr_coarsen": self.lr_coarsen,
+            **{key: getattr(self, key) for key in _FACTS},
         }
-        for key in ("lr_grid", "hr_grid", "baseline"):
+        for key in _STATES:
             facts, fields = getattr(self, key).to_state()
             meta[key] = facts
             arrays |= {f"{key}.{name}": value for name, value in fields.items()}
@@ -283,21 +281,14 @@ class Preprocessor:
         return cls(
             channels=tuple(Channel(**channel) for channel in meta["channels"]),
             targets=tuple(TargetVariable(**target) for target in meta["targets"]),
-            lr_grid=Grid.from_state(meta["lr_grid"], _own(arrays, "lr_grid")),
-            hr_grid=Grid.from_state(meta["hr_grid"], _own(arrays, "hr_grid")),
             static_names=tuple(meta["static_names"]),
             lr_root=tuple(meta["lr_root"]),
-            nan_fill=meta["nan_fill"],
             codec=TargetCodec.from_dict(meta["codec"]),
-            baseline=CombinedBaseline.from_state(
-                meta["baseline"], _own(arrays, "baseline")
-            ),
-            calendar=meta["calendar"],
-            seq_len=int(meta["seq_len"]),
-            periods={key: list(value) for key, value in meta["periods"].items()},
-            time_step=meta.get("time_step", "daily"),
-            step_seconds=int(meta.get("step_seconds", DAY)),
-            lr_coarsen=int(meta.get("lr_coarsen", 1)),
+            **{
+                key: kind.from_state(meta[key], filed(arrays, key))
+                for key, kind in _STATES.items()
+            },
+            **cast("Any", {key: meta[key] for key in _FACTS if key in meta}),
             **cast("Any", {key: np.asarray(arrays[key]) for key in _ARRAYS}),
         )
 
@@ -315,26 +306,6 @@ class Preprocessor:
                 torch.as_tensor(self.residual_std, device=device),
             )
         return kept[device]
-
-
-def rooted(values: FloatArray, channels: Sequence[int]) -> FloatArray:
-    """Return a copy with the square root of some channels; negative counts as 0."""
-    if not len(channels):
-        return values
-    out = values.copy()
-    for channel in channels:
-        out[:, channel] = np.sqrt(np.maximum(out[:, channel], 0.0))
-    return out
-
-
-def _own(arrays: Mapping[str, NDArray[Any]], key: str) -> dict[str, NDArray[Any]]:
-    """Return the arrays filed under ``key.``, without that prefix."""
-    prefix = f"{key}."
-    return {
-        name.removeprefix(prefix): np.asarray(value)
-        for name, value in arrays.items()
-        if name.startswith(prefix)
-    }
 
 
 def as_tensor(values: FloatArray | Tensor) -> Tensor:

@@ -21,8 +21,9 @@ from st_cdgm.data.fit.moments import (
     Scope,
     fill_missing,
     moments,
+    rooted,
 )
-from st_cdgm.data.fit.preprocessor import Preprocessor, rooted
+from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.fit.robust import RobustMoments
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.time.calendar import DAY

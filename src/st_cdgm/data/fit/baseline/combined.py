@@ -1,4 +1,4 @@
-"""Baselines put together: which first guess each target gets.
+"""Baselines put together: which baseline each target gets.
 
 ``lr_interp``, ``climatology`` and ``regression`` need no truth at prediction time.
 ``hr_smoothing`` does: it is an oracle, for super-resolution studies only.
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from st_cdgm import registry
 from st_cdgm.data.fit.baseline.climatology import ClimatologyBaseline
-from st_cdgm.data.fit.baseline.contract import Baseline, BaselineTask
+from st_cdgm.data.fit.baseline.contract import Baseline, BaselineTask, filed
 from st_cdgm.data.fit.baseline.lr_interp import LrInterpBaseline
 from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.moments import Blocks
@@ -134,14 +134,9 @@ class CombinedBaseline(Baseline):
         """
         parts = []
         for i, part in enumerate(meta["parts"]):
-            prefix = f"{i}."
-            own = {
-                key.removeprefix(prefix): value
-                for key, value in arrays.items()
-                if key.startswith(prefix)
-            }
             kind = registry.get("baseline", part["baseline"]["kind"])
-            parts.append((kind.from_state(part["baseline"], own), part["channels"]))
+            own = kind.from_state(part["baseline"], filed(arrays, i))
+            parts.append((own, part["channels"]))
         return cls(parts, precipitation=meta["precipitation"], ordered=meta["ordered"])
 
 
@@ -212,23 +207,11 @@ def build_baseline(
     strategy : str
         ``auto``: ``lr_interp`` where a coarse counterpart exists, else ``climatology``;
         or a registered name: these two, ``regression``, ``hr_smoothing`` (an oracle).
-        ``regression``: see
-        :class:`st_cdgm.data.fit.baseline.regression.RegressionBaseline`.
-    targets, channels : sequence
-        Target variables and predictor channels.
-    lr_grid, hr_grid : Grid
-        Coarse and fine grid.
-    blocks : callable
-        Gives an iterator over blocks of training days in time order, anew at each call:
-        raw predictors in canonical units ``(T, C_lr, y, x)``, fraction of the year
-        ``(T,)``, truth ``(T, C, Y, X)``, NaN where missing. Not called where nothing is
-        fitted; see :func:`array_blocks` for days in memory.
-    codec : TargetCodec, optional
-        In whose space ``regression`` is linear; the default codec if None.
+    targets, channels, lr_grid, hr_grid, blocks, codec, factor
+        See :class:`st_cdgm.data.fit.baseline.contract.BaselineTask`. ``blocks`` is not
+        called where nothing is fitted; see :func:`array_blocks` for days in memory.
     mapping : mapping, optional
         Target name to channel name.
-    factor : int
-        Block side of ``hr_smoothing``.
 
     Raises
     ------
@@ -266,7 +249,7 @@ def array_blocks(
     Parameters
     ----------
     raw, season, truth : ndarray
-        All training days; see :func:`build_baseline`.
+        All training days; see :data:`st_cdgm.data.fit.moments.Blocks`.
     days : int
         Days per block.
     """

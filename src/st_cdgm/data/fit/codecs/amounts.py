@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from st_cdgm.data.fit.codecs.contract import Codec, CodecOptions
-from st_cdgm.data.variables.fields import TargetVariable
+from st_cdgm.data.fit.codecs.contract import Codec
 from st_cdgm.errors import ConfigError
 from st_cdgm.registry import register
 
@@ -42,12 +40,7 @@ class AmountCodec(Codec):
 
     wet_threshold: float = 0.1
     nonnegative: ClassVar[bool] = True
-
-    @classmethod
-    def fit(cls, targets: Sequence[TargetVariable], options: CodecOptions) -> Self:
-        """Take the threshold from the options."""
-        names = tuple(target.name for target in targets)
-        return cls(names=names, wet_threshold=float(options.wet_threshold))
+    plain: ClassVar[bool] = True
 
     def encode(self, fields: Tensor) -> Tensor:
         """Return encoded amounts. Shape ``(..., C, Y, X)``."""
@@ -77,10 +70,6 @@ class AmountCodec(Codec):
         below = f"exactly 0 below {self.wet_threshold:g} mm day-1"
         return [f"{name} >= 0, {below}" for name in self.names]
 
-    def unchanged(self) -> tuple[int, ...]:
-        """Return all places: amounts are encoded as they are."""
-        return tuple(range(len(self.names)))
-
     def _forward(self, amount: Tensor) -> Tensor:
         return amount
 
@@ -101,14 +90,12 @@ class AmountCodec(Codec):
 class RootCodec(AmountCodec):
     """Roots of amounts, sqrt(mm day-1)."""
 
+    plain = False
+
     def scored(self, encoded: Tensor) -> Tensor:
         """Return the roots, censored. Shape ``(..., C, Y, X)``."""
         root = math.sqrt(max(self.wet_threshold, 1.0e-4))
         return F.leaky_relu(encoded - root, DRY_SLOPE) + root
-
-    def unchanged(self) -> tuple[int, ...]:
-        """Return no place."""
-        return ()
 
     def _forward(self, amount: Tensor) -> Tensor:
         return amount.sqrt()
@@ -132,19 +119,7 @@ class LogCodec(AmountCodec):
     """
 
     delta: float = 0.01
-
-    @classmethod
-    def fit(cls, targets: Sequence[TargetVariable], options: CodecOptions) -> Self:
-        """Take threshold and offset from the options."""
-        return cls(
-            names=tuple(target.name for target in targets),
-            wet_threshold=float(options.wet_threshold),
-            delta=float(options.delta),
-        )
-
-    def unchanged(self) -> tuple[int, ...]:
-        """Return no place."""
-        return ()
+    plain: ClassVar[bool] = False
 
     def _forward(self, amount: Tensor) -> Tensor:
         return torch.log1p(amount / self.delta)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ class QuantileCodec(AmountCodec):
     """
 
     maps: tuple[QuantileMap, ...]
+    plain: ClassVar[bool] = False
 
     @classmethod
     def fit(cls, targets: Sequence[TargetVariable], options: CodecOptions) -> Self:
@@ -48,6 +49,7 @@ class QuantileCodec(AmountCodec):
                 found="quantile",
                 expected="sqrt, log1p or identity where there are none",
             )
+
         threshold = float(options.wet_threshold)
         counts = [AmountCounts(threshold, MAX_PRECIPITATION) for _ in targets]
         for truth in options.truth():
@@ -69,10 +71,6 @@ class QuantileCodec(AmountCodec):
     def scored(self, encoded: Tensor) -> Tensor:
         """Return roots of amounts. Shape ``(..., C, Y, X)``."""
         return self._each(_scored, encoded)
-
-    def unchanged(self) -> tuple[int, ...]:
-        """Return no place."""
-        return ()
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Self:
