@@ -12,7 +12,7 @@ from dask.base import compute
 from numpy.typing import NDArray
 
 from st_cdgm.data.files.open import file_label
-from st_cdgm.data.inspect.roles import cell_width, one_line
+from st_cdgm.data.inspect.roles import cell_width, number, one_line
 from st_cdgm.data.inspect.scrambling import Arrangement, Order, arrangement
 from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.data.time.axis import iso
@@ -120,20 +120,13 @@ def inspect_field(
 ) -> VariableReport:
     """Describe one field; what is wrong with it is added to ``problems``.
 
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        The opened file.
-    name : str
-        Variable in it.
-    step_hours : float or None
-        Length of a time step where it is known.
-    problems : list of str
-        Is extended.
+    ``step_hours`` is the length of a time step where it is known.
     """
     da = ds[name]
-    quantity = quantity_of(name, da.attrs)
-    _check_units(name, da.attrs.get("units"), quantity, problems)
+    units, quantity = da.attrs.get("units"), quantity_of(name, da.attrs)
+    _check_units(name, units, quantity, problems)
+
+    # How the values lie, and which of them cannot be true.
     limits = physical_limits(da, step_hours)
     values = _read(ds, name, limits, problems)
     laid = order = outside = None
@@ -147,8 +140,8 @@ def inspect_field(
             problems.append(f"no values (variable {name})")
         elif limits is not None and values.outside:
             outside = _outside(ds, name, values, limits)
-            problems.append(_outside_text(name, outside, da.attrs.get("units")))
-    units = da.attrs.get("units")
+            problems.append(_outside_text(name, outside, units))
+
     return VariableReport(
         name=name,
         dims=tuple(str(d) for d in da.dims),
@@ -156,8 +149,8 @@ def inspect_field(
         canonical_units=canonical_units(name, da.attrs),
         standard_name=da.attrs.get("standard_name"),
         levels=_levels(da, name, file_label(ds), problems),
-        minimum=_finite(values.low) if values else None,
-        maximum=_finite(values.high) if values else None,
+        minimum=number(values.low) if values else None,
+        maximum=number(values.high) if values else None,
         nan_share=values.nan_share if values else 0.0,
         roughness=laid.roughness if laid else None,
         missing=values.missing if values else "nowhere",
@@ -191,10 +184,6 @@ def _levels(da: xr.DataArray, name: str, file: str, problems: list[str]) -> list
         return []
     _, level = level_of(name, da)
     return [] if level is None else [level]
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
 
 
 # -- Reading ---------------------------------------------------------------------------
@@ -284,44 +273,39 @@ def _is_time(da: xr.DataArray, dim: str) -> bool:
 # -- What is wrong ---------------------------------------------------------------------
 
 
+_ORDER_TEXTS: dict[Order, str] = {
+    "swapped axes": "latitude and longitude are exchanged in memory (variable {name}; "
+    "{laid.swap_gain:.1f} times smoother as {laid.swapped})",
+    "scattered": "the field is as rough as shuffled values (variable {name}; roughness "
+    "{laid.roughness:.2f}, weather is well below)",
+    "broken": "parts of the field are in the wrong place (variable {name}; a step "
+    "between two rows or columns is {laid.seam:.0f} times the usual one)",
+    "displaced": "the values are not where the coordinates say (variable {name}; "
+    "{what})",
+}
+
+
 def _order_text(name: str, order: Order, laid: Arrangement) -> str:
-    if order == "swapped axes":
-        return (
-            f"latitude and longitude are exchanged in memory (variable {name}; "
-            f"{laid.swap_gain:.1f} times smoother as {laid.swapped})"
-        )
-    if order == "scattered":
-        return (
-            f"the field is as rough as shuffled values (variable {name}; roughness "
-            f"{laid.roughness:.2f}, weather is well below)"
-        )
-    if order == "broken":
-        return (
-            f"parts of the field are in the wrong place (variable {name}; a step "
-            f"between two rows or columns is {laid.seam:.0f} times the usual one)"
-        )
     share = laid.misplaced or laid.far
-    what = (
-        f"{share:.0%} of the cells resemble a distant cell most"
-        if share
-        else f"only {laid.adjacent:.0%} of the rows or columns resemble the next most"
-    )
-    return f"the values are not where the coordinates say (variable {name}; {what})"
+    if share:
+        what = f"{share:.0%} of the cells resemble a distant cell most"
+    else:
+        adjacent = laid.adjacent or 0.0
+        what = f"only {adjacent:.0%} of the rows or columns resemble the next most"
+    return _ORDER_TEXTS[order].format(name=name, laid=laid, what=what)
 
 
 def _outside(
     ds: xr.Dataset, name: str, values: _Values, limits: tuple[float, float]
 ) -> OutOfRange:
-    wanted = [values.low] if values.low < limits[0] else []
-    wanted += [values.high] if values.high > limits[1] else []
+    low, high = values.low < limits[0], values.high > limits[1]
+    wanted = [values.low] * low + [values.high] * high
     return OutOfRange(
         count=values.outside,
         steps=values.outside_steps,
         share=values.outside / ds[name].size,
         limits=limits,
-        worst=tuple(
-            {"value": value, "place": _place(ds, name, value)} for value in wanted
-        ),
+        worst=tuple({"value": v, "place": _place(ds, name, v)} for v in wanted),
     )
 
 

@@ -89,6 +89,11 @@ def one_line(error: InputError) -> str:
     return f"{error.problem} ({'; '.join(facts)})" if facts else error.problem
 
 
+def number(value: Any) -> float | None:
+    """Return a finite value as a float, None for another."""
+    return float(value) if np.isfinite(value) else None
+
+
 def cell_width(grid: Grid) -> float:
     """Typical width of a cell in degrees: north to south if regular, else all ways."""
     if grid.regular and len(grid.lat) > 1:

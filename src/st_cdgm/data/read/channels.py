@@ -65,7 +65,12 @@ def select_channels(
         shown = [channel.name for channel, _ in _splittable(ds, available)]
         check_available(absent, (), shown, file=file)
     chosen: Fields = [pair for name in wanted for pair in matches[name]]
-    _check_unique([channel.name for channel, _ in chosen], file=file)
+    check_unique(
+        [channel.name for channel, _ in chosen],
+        "a channel is asked for twice",
+        "name either the variable (all levels) or single channels",
+        file=file,
+    )
     return chosen
 
 
@@ -104,15 +109,11 @@ def _by_synonym(every: Fields, name: str, *, file: str | None) -> Fields:
         return []
     if len(found) > 1 and level is None and any(c.level is None for c, _ in found):
         return []
-    renamed = [
-        (
-            replace(channel, name=channel_name(base, channel.level), variable=base),
-            da,
-        )
-        for channel, da in found
-    ]
     logger.warning("%s: %s is taken from %s", file, name, found[0][0].variable)
-    return renamed
+    return [
+        (replace(one, name=channel_name(base, one.level), variable=base), da)
+        for one, da in found
+    ]
 
 
 def as_list(variables: Sequence[str]) -> list[str]:
@@ -140,14 +141,17 @@ def check_available(
         )
 
 
-def _check_unique(names: Sequence[str], *, file: str | None) -> None:
+def check_unique(
+    names: Sequence[str], problem: str, remedy: str, *, file: str | None
+) -> None:
+    """Raise InputError with this problem and remedy if a channel comes twice."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(
-            "a channel is asked for twice",
+            problem,
             file=file,
             variable=", ".join(twice),
             found=", ".join(names),
             expected="each channel once",
-            remedy="name either the variable (all levels) or single channels",
+            remedy=remedy,
         )

@@ -23,39 +23,20 @@ MM_PER_KG = 1.0  # mm of liquid water for 1 kg m-2, at 1000 kg m-3
 SECONDS_PER_DAY = 86400.0
 # Written in files, unknown to pint or meaning something else there.
 _ALIASES = {
-    "": "1",
-    "-": "1",
-    "(0 - 1)": "1",
-    "0-1": "1",
-    "fraction": "1",
-    "none": "1",
-    "unitless": "1",
-    "c": "degC",
-    "deg c": "degC",
-    "deg_c": "degC",
-    "degrees c": "degC",
-    "degrees celsius": "degC",
-    "degree celsius": "degC",
-    "celsius": "degC",
-    "f": "degF",
-    "deg k": "K",
-    "degk": "K",
-    "degrees k": "K",
-    "degree_kelvin": "K",
-    "kelvin": "K",
-    "k": "K",
-    "mb": "millibar",
-    "mbs": "millibar",
-    "gpm": "m",
-    "geopotential meters": "m",
-    "m of water equivalent": "m",
-    "m of water": "m",
-    "mm d^-1": "mm day-1",
-    "mm per day": "mm day-1",
-    "pascal": "Pa",
-    "pascals": "Pa",
-    "knot": "knot",
-    "kts": "knot",
+    text: units
+    for units, texts in {
+        "1": ("", "-", "(0 - 1)", "0-1", "fraction", "none", "unitless"),
+        "degC": ("c", "deg c", "deg_c", "degrees c", "degrees celsius", "celsius")
+        + ("degree celsius",),
+        "degF": ("f",),
+        "K": ("deg k", "degk", "degrees k", "degree_kelvin", "kelvin", "k"),
+        "millibar": ("mb", "mbs"),
+        "m": ("gpm", "geopotential meters", "m of water equivalent", "m of water"),
+        "mm day-1": ("mm d^-1", "mm per day"),
+        "Pa": ("pascal", "pascals"),
+        "knot": ("knot", "kts"),
+    }.items()
+    for text in texts
 }
 # An amount per so many hours: mm/6h, mm (6h)-1, kg m-2 / 3 hours.
 _PER_HOURS = re.compile(

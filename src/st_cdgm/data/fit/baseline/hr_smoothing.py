@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class SmoothingBaseline(Baseline):
     """
 
     factor: int
-    oracle: ClassVar[bool] = True
+    oracle = True
 
     @classmethod
     def build(cls, task: BaselineTask) -> Self:

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from st_cdgm import registry
+from st_cdgm.data.read.channels import check_unique
 from st_cdgm.data.read.coarsen import coarsen_cube
 from st_cdgm.data.read.cubes import ChannelCube
 from st_cdgm.data.read.derived.contract import Derived
@@ -20,7 +21,7 @@ from st_cdgm.data.read.readers import read_channels
 from st_cdgm.data.variables.fields import Channel
 from st_cdgm.data.variables.levels import channel_name
 from st_cdgm.data.variables.table import synonyms, variable_of
-from st_cdgm.errors import InputError, MissingVariableError
+from st_cdgm.errors import MissingVariableError
 
 Array = Any  # a dask array; its stubs do not help
 
@@ -62,7 +63,12 @@ def add_derived(
         return cube
     origin = cube if source is None else source
     made = [recipe for name in names for recipe in _recipes(name, origin)]
-    _check_unique([*cube.names, *(r.channel.name for r in made)], file=cube.file)
+    check_unique(
+        [*cube.names, *(recipe.channel.name for recipe in made)],
+        "a derived predictor is there already",
+        "leave it out of data.lr_derived, or out of data.lr_variables",
+        file=cube.file,
+    )
     _check_grid(made, origin)
 
     fields = [recipe.compute(origin) for recipe in made]
@@ -276,19 +282,6 @@ def _channel(
         if (channel.variable.lower() if row is None else row.names[0]) in names:
             return i
     return None
-
-
-def _check_unique(names: Sequence[str], *, file: str) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(
-            "a derived predictor is there already",
-            file=file,
-            variable=", ".join(twice),
-            found=", ".join(names),
-            expected="each channel once",
-            remedy="leave it out of data.lr_derived, or out of data.lr_variables",
-        )
 
 
 def _check_grid(recipes: Sequence[_Recipe], cube: ChannelCube) -> None:
