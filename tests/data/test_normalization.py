@@ -14,7 +14,6 @@ from st_cdgm.data.fit.moments import (
     fill_missing,
     fill_missing_with_mask,
     fill_nearest,
-    moments,
     rooted,
 )
 from st_cdgm.data.fit.preprocessor import Preprocessor
@@ -26,7 +25,9 @@ NAN = np.nan
 
 def _result(values, scope):
     values = np.asarray(values, dtype=np.float32)
-    return moments([values], values.shape[1:], scope)
+    running = Moments(values.shape[1:])
+    running.add(values)
+    return running.result(scope)
 
 
 @given(seed=st.integers(0, 1000), pieces=st.integers(1, 5))

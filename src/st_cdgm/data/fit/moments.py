@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -35,7 +35,7 @@ class Moments:
         ``(C, Y, X)``.
     """
 
-    def __init__(self, shape: tuple[int, int, int]) -> None:
+    def __init__(self, shape: tuple[int, ...]) -> None:
         self.count = np.zeros(shape, dtype=np.int64)
         self._shift = np.full(shape, np.nan)
         self._sum = np.zeros(shape)
@@ -105,16 +105,6 @@ def lift(spread: Floats, varies: NDArray[np.bool_]) -> None:
     for own, moving in zip(spread, varies, strict=True):
         if moving.any():
             np.maximum(own, STD_FLOOR * np.median(own[moving]), out=own)
-
-
-def moments(
-    chunks: Iterable[FloatArray], shape: tuple[int, int, int], scope: Scope
-) -> tuple[FloatArray, FloatArray]:
-    """Return mean and standard deviation of chunks of days; see :class:`Moments`."""
-    running = Moments(shape)
-    for chunk in chunks:
-        running.add(chunk)
-    return running.result(scope)
 
 
 def rooted(values: FloatArray, channels: Sequence[int]) -> FloatArray:

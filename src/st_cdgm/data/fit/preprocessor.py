@@ -123,17 +123,9 @@ class Preprocessor:
         return fill_missing(raw, self.lr_fill, self.nan_fill)
 
     def standardise_lr(self, raw: FloatArray) -> FloatArray:
-        """Return standardised predictors without NaN.
+        """Return raw predictors standardised and without NaN, float32.
 
-        Parameters
-        ----------
-        raw : ndarray
-            Canonical units, NaN where missing. Shape ``(T, C_lr, y, x)``.
-
-        Returns
-        -------
-        ndarray
-            Shape ``(T, C_lr, y, x)``, float32.
+        Canonical units, NaN where missing. Shape ``(T, C_lr, y, x)``.
         """
         values = rooted(self.fill_lr(raw), self.lr_root)
         return ((values - self.lr_mean) / self.lr_std).astype(np.float32)
@@ -150,14 +142,8 @@ class Preprocessor:
     ) -> FloatArray:
         """Return the baseline in target units, without NaN.
 
-        Parameters
-        ----------
-        raw : ndarray
-            Predictors in canonical units. Shape ``(T, C_lr, y, x)``.
-        season : ndarray
-            Fraction of the year elapsed. Shape ``(T,)``.
-        truth : ndarray, optional
-            For an oracle baseline. Shape ``(T, C, Y, X)``.
+        See :meth:`st_cdgm.data.fit.baseline.contract.Baseline.predict`; ``raw`` may be
+        NaN where missing.
         """
         return self.baseline.predict(self.fill_lr(raw), season, truth)
 
@@ -301,10 +287,9 @@ class Preprocessor:
         kept: dict[torch.device, tuple[Tensor, Tensor]]
         kept = self.__dict__.setdefault("_scales", {})
         if device not in kept:
-            kept[device] = (
-                torch.as_tensor(self.residual_mean, device=device),
-                torch.as_tensor(self.residual_std, device=device),
-            )
+            both = (self.residual_mean, self.residual_std)
+            mean, std = (torch.as_tensor(x, device=device) for x in both)
+            kept[device] = mean, std
         return kept[device]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -20,7 +19,6 @@ from st_cdgm.data.fit.moments import (
     Moments,
     Scope,
     fill_missing,
-    moments,
     rooted,
 )
 from st_cdgm.data.fit.preprocessor import Preprocessor
@@ -133,19 +131,16 @@ def fit_preprocessor(
 
 
 def standardise_static(static: FloatArray, nan_fill: FillStrategy) -> FloatArray:
-    """Return fine fields with mean 0 and std 1 over the grid, without NaN (D18).
+    """Return raw fine fields with mean 0 and std 1 over the grid, without NaN (D18).
 
-    Parameters
-    ----------
-    static : ndarray
-        Raw values. Shape ``(C_s, Y, X)``.
-    nan_fill : {"zero", "mean", "interpolate"}
-        See :func:`st_cdgm.data.fit.moments.fill_missing`.
+    Shape ``(C_s, Y, X)``; ``nan_fill`` as in
+    :func:`st_cdgm.data.fit.moments.fill_missing`.
     """
     if not len(static):
         return static.astype(np.float32)
-    shape = cast("tuple[int, int, int]", static.shape)
-    mean, std = moments([static[None]], shape, "per_variable")
+    over_grid = Moments(static.shape)
+    over_grid.add(static[None])
+    mean, std = over_grid.result("per_variable")
     filled = fill_missing(static[None], mean, nan_fill)[0]
     return np.asarray((filled - mean) / std, dtype=np.float32)
 

@@ -15,6 +15,7 @@ from st_cdgm.data.files.open import file_label
 from st_cdgm.data.inspect.roles import cell_width, number, one_line
 from st_cdgm.data.inspect.scrambling import Arrangement, Order, arrangement
 from st_cdgm.data.space.coordinates import read_grid
+from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.time.axis import iso
 from st_cdgm.data.variables.levels import level_of, level_values, vertical_name
 from st_cdgm.data.variables.limits import physical_limits
@@ -240,12 +241,18 @@ def _missing(ever: NDArray[np.bool_], always: NDArray[np.bool_]) -> str:
 
 def _space(ds: xr.Dataset, name: str) -> tuple[str, str, float | None]:
     """Row and column dimension, and degrees; without coordinates the last two."""
-    try:
-        grid = read_grid(ds, variable=name)
-    except InputError:
+    grid = _grid(ds, name)
+    if grid is None:
         first, second = ds[name].dims[-2:]
         return str(first), str(second), None
     return grid.y_name, grid.x_name, cell_width(grid)
+
+
+def _grid(ds: xr.Dataset, name: str) -> Grid | None:
+    try:
+        return read_grid(ds, variable=name)
+    except InputError:
+        return None
 
 
 def _sampled(da: xr.DataArray, space: Sequence[str]) -> xr.DataArray:
@@ -333,17 +340,13 @@ def _coordinates(ds: xr.Dataset, name: str, position: dict[Any, int]) -> dict[st
             place[str(dim)] = iso(here) if hasattr(here, "isoformat") else float(here)
         else:
             place[str(dim)] = position[dim]
-    try:
-        grid = read_grid(ds, variable=name)
-    except InputError:
-        return place
-    row, column = position[grid.y_name], position[grid.x_name]
-    place.pop(grid.y_name)
-    place.pop(grid.x_name)
-    return place | {
-        "lat": float(grid.lat2d[row, column]),
-        "lon": float(grid.lon2d[row, column]),
-    }
+
+    grid = _grid(ds, name)
+    if grid is not None:
+        here = position[grid.y_name], position[grid.x_name]
+        del place[grid.y_name], place[grid.x_name]
+        place |= {"lat": float(grid.lat2d[here]), "lon": float(grid.lon2d[here])}
+    return place
 
 
 def _outside_text(name: str, outside: OutOfRange, units: Any) -> str:

@@ -48,8 +48,10 @@ class RangeWatch:
     ) -> None:
         self.variables, self.grid, self.days, self.file = variables, grid, days, file
         hours = days.step_seconds / 3600
+        probes = [_probe(one) for one in variables]
         self._limits = [
-            physical_limits(_probe(one), hours, row=one.row) for one in variables
+            physical_limits(probe, hours, row=one.row)
+            for probe, one in zip(probes, variables, strict=True)
         ]
         self._told: set[str] = set()
 

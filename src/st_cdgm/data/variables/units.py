@@ -13,7 +13,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.variables.table import TEMPERATURE, Quantity, quantity_of
+from st_cdgm.data.variables.table import (
+    PRECIPITATION,
+    TEMPERATURE,
+    Quantity,
+    quantity_of,
+)
 from st_cdgm.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -113,10 +118,22 @@ def to_canonical(
     given = da.attrs.get("units")
     if given is None or str(given).strip() in ("", "unknown"):
         given = _infer(da, quantity, label, file=file)
-    factor, offset = _conversion(
-        str(given), wanted, quantity, da=da, name=label, file=file
-    )
+    given = str(given)
+    found = units_factor(given, wanted) or _by_physics(given, quantity)
+    if found is None:
+        raise InputError(
+            "the units are not understood or do not fit the variable",
+            file=file,
+            variable=label,
+            found=repr(given),
+            expected=f"units that convert to {wanted!r} ({quantity.key})",
+            remedy=f"correct the attribute: ncatted -a units,{label},o,c,{wanted!r} "
+            "FILE",
+        )
 
+    if quantity is PRECIPITATION and _is_amount(given):
+        _check_daily(given, da, label, file=file)
+    factor, offset = found
     converted = da if (factor, offset) == (1.0, 0.0) else da * factor + offset
     attrs = {**da.attrs, "units": wanted}
     return converted.assign_attrs(_consistent_names(attrs, quantity))
@@ -204,31 +221,6 @@ def _registry() -> Any:
 def _clean(text: str) -> str:
     stripped = " ".join(str(text).split())
     return _ALIASES.get(stripped.lower(), stripped)
-
-
-def _conversion(
-    given: str,
-    wanted: str,
-    quantity: Quantity,
-    *,
-    da: xr.DataArray,
-    name: str,
-    file: str | Path | None,
-) -> tuple[float, float]:
-    found = units_factor(given, wanted) or _by_physics(given, quantity)
-    if found is not None:
-        amount = quantity.key == "precipitation" and _is_amount(given)
-        if amount:
-            _check_daily(given, da, name, file=file)
-        return found
-    raise InputError(
-        "the units are not understood or do not fit the variable",
-        file=file,
-        variable=name,
-        found=repr(given),
-        expected=f"units that convert to {wanted!r} ({quantity.key})",
-        remedy=f"correct the attribute: ncatted -a units,{name},o,c,{wanted!r} FILE",
-    )
 
 
 def conversion(given: str, quantity: Quantity) -> tuple[float, float] | None:

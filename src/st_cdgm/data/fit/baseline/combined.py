@@ -166,24 +166,16 @@ def counterparts(
     _check_map(mapping, [t.name for t in targets], names)
 
     surface = {i: c for i, c in enumerate(channels) if c.level is None}
-    rows = {i: c.row for i, c in surface.items()}
     out = {}
     for target in targets:
-        row = target.row
-        equal = [i for i, c in surface.items() if c.name == target.name]
-        alike = [i for i in surface if row is not None and rows[i] is row]
-        same = [
-            i
-            for i, c in surface.items()
-            if c.standard_name and c.standard_name == target.standard_name
-        ]
-
         if target.name in mapping:
             out[target.name] = names.index(mapping[target.name])
             continue
-        for candidates in (equal, alike, same):
-            if len(candidates) == 1:
-                out[target.name] = candidates[0]
+        for key in ("name", "row", "standard_name"):
+            own = getattr(target, key)
+            alike = [i for i, c in surface.items() if own and getattr(c, key) == own]
+            if len(alike) == 1:
+                out[target.name] = alike[0]
                 break
     return out
 

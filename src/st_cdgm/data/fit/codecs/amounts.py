@@ -147,21 +147,18 @@ def check_precipitation_options(
             remedy="a codec of your own is chosen in data.codecs",
         )
 
-    if not (math.isfinite(delta) and delta > 0):
-        raise ConfigError(
-            "the offset of log1p must be positive",
-            variable="data.precipitation_delta",
-            found=delta,
-            expected="a number above 0, mm day-1",
-        )
-
-    if not 0 <= wet_threshold < MAX_PRECIPITATION:
-        raise ConfigError(
-            "the wet threshold is out of range",
-            variable="data.wet_threshold",
-            found=wet_threshold,
-            expected="a number from 0, mm day-1",
-        )
+    wet = 0 <= wet_threshold < MAX_PRECIPITATION
+    for name, found, fits, expected in (
+        ("precipitation_delta", delta, 0 < delta < math.inf, "above 0"),
+        ("wet_threshold", wet_threshold, wet, "from 0"),
+    ):
+        if not fits:
+            raise ConfigError(
+                "an option of precipitation is out of range",
+                variable=f"data.{name}",
+                found=found,
+                expected=f"a number {expected}, mm day-1",
+            )
 
 
 # What data.precipitation_codec says -> the codec.

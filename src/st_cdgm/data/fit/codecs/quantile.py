@@ -75,9 +75,13 @@ class QuantileCodec(AmountCodec):
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Self:
         """Rebuild a codec from :meth:`to_dict`."""
-        maps = tuple(map(QuantileMap.from_dict, state["maps"]))
-        threshold = float(state["wet_threshold"])
-        return cls(names=tuple(state["names"]), wet_threshold=threshold, maps=maps)
+        maps = [
+            QuantileMap(
+                roots=tuple(m["roots"]), scores=tuple(m["scores"]), dry=m["dry"]
+            )
+            for m in state["maps"]
+        ]
+        return super().from_dict({**state, "maps": maps})
 
     def _each(
         self, function: Callable[[QuantileMap, Tensor], Tensor], fields: Tensor
