@@ -56,19 +56,11 @@ class Moments:
         self._square += np.square(centred).sum(axis=0)
 
     def result(self, scope: Scope) -> tuple[FloatArray, FloatArray]:
-        """Return mean and standard deviation.
+        """Return mean and standard deviation of each channel, or of each cell.
 
-        Parameters
-        ----------
-        scope : {"per_variable", "per_gridpoint"}
-            One number per channel over all cells, or one per cell.
-
-        Returns
-        -------
-        mean, std : ndarray
-            Shape ``(C, 1, 1)`` or ``(C, Y, X)``, float32. Without any variation std is
-            1; per cell it is at least a tenth of the channel's median; a cell that was
-            never valid has mean 0 and std 1.
+        Shape ``(C, 1, 1)`` or ``(C, Y, X)``, float32. Without any variation the
+        deviation is 1; per cell it is at least a tenth of the channel's median; a cell
+        that was never valid has mean 0 and deviation 1.
         """
         if scope == "per_variable":
             return self._pooled()
@@ -120,15 +112,8 @@ def rooted(values: FloatArray, channels: Sequence[int]) -> FloatArray:
 def fill_nearest(field: FloatArray) -> FloatArray:
     """Fill NaN with the nearest finite cell, counted in grid cells.
 
-    Parameters
-    ----------
-    field : ndarray
-        Shape ``(..., Y, X)``; all leading entries share the NaN pattern of the first.
-
-    Returns
-    -------
-    ndarray
-        Same shape. Unchanged where nothing is finite.
+    Shape ``(..., Y, X)``; all leading entries share the NaN pattern of the first. The
+    field itself where nothing is finite.
     """
     missing = ~np.isfinite(field[(0,) * (field.ndim - 2)])
     if not missing.any() or missing.all():
@@ -141,7 +126,14 @@ def fill_nearest(field: FloatArray) -> FloatArray:
 def fill_missing(
     values: FloatArray, mean: FloatArray, strategy: FillStrategy
 ) -> FloatArray:
-    """Return ``values`` without NaN or infinity.
+    """Return ``values`` without NaN or infinity; see :func:`fill_missing_with_mask`."""
+    return fill_missing_with_mask(values, mean, strategy)[0]
+
+
+def fill_missing_with_mask(
+    values: FloatArray, mean: FloatArray, strategy: FillStrategy
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Return ``values`` without NaN or infinity, and where they were finite.
 
     Parameters
     ----------
@@ -153,24 +145,6 @@ def fill_missing(
         ``zero``: the training mean, which is 0 once standardised. ``mean``: the mean of
         the day's other cells. ``interpolate``: the day's nearest cell. Both fall back
         to ``zero`` on a day without any value.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(T, C, Y, X)``; the input itself where nothing was missing.
-    """
-    return fill_missing_with_mask(values, mean, strategy)[0]
-
-
-def fill_missing_with_mask(
-    values: FloatArray, mean: FloatArray, strategy: FillStrategy
-) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Return ``values`` without NaN or infinity, and where they were finite.
-
-    Parameters
-    ----------
-    values, mean, strategy
-        See :func:`fill_missing`.
 
     Returns
     -------

@@ -156,12 +156,8 @@ class Preprocessor:
     ) -> tuple[Tensor, Tensor]:
         """Return what the model learns.
 
-        Parameters
-        ----------
-        hr : ndarray or Tensor
-            Truth in target units, NaN where missing. Shape ``(..., C, Y, X)``.
-        encoded_baseline : Tensor
-            From :meth:`encode_baseline`. Shape ``(..., C, Y, X)``.
+        Of the truth in target units, NaN where missing, and the baseline from
+        :meth:`encode_baseline`. Shapes ``(..., C, Y, X)``.
 
         Returns
         -------
@@ -184,18 +180,9 @@ class Preprocessor:
     ) -> dict[str, FloatArray]:
         """Return all that a model learns from, encoded.
 
-        Parameters
-        ----------
-        lr : ndarray
-            Standardised predictors. Shape ``(T, C_lr, y, x)``.
-        baseline, hr : ndarray
-            Baseline and truth in target units. Shape ``(T, C, Y, X)``.
-
-        Returns
-        -------
-        dict
-            ``lr`` as given; ``baseline`` and ``hr`` encoded; ``residual``
-            standardised; NaN where there is no truth.
+        Of standardised predictors, ``(T, C_lr, y, x)``, and baseline and truth in
+        target units, ``(T, C, Y, X)``: ``lr`` as given; ``baseline`` and ``hr``
+        encoded; ``residual`` standardised; NaN where there is no truth.
         """
         encoded = self.encode_baseline(baseline)
         truth = self.codec.encode(as_tensor(hr))
@@ -207,12 +194,8 @@ class Preprocessor:
     def decode(self, residual: Tensor, encoded_baseline: Tensor) -> Tensor:
         """Return fields in target units that keep the codec's guarantees.
 
-        Parameters
-        ----------
-        residual : Tensor
-            Standardised residual. Shape ``(..., C, Y, X)``.
-        encoded_baseline : Tensor
-            Broadcastable to it, e.g. ``(B, 1, C, Y, X)`` for members.
+        Of standardised residuals, ``(..., C, Y, X)``; the baseline is broadcastable to
+        them, e.g. ``(B, 1, C, Y, X)`` for members.
         """
         return self.codec.decode(self._encoded(residual, encoded_baseline))
 

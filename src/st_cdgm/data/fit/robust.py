@@ -78,21 +78,10 @@ class RobustMoments:
             self._kept = []
 
     def result(self, scope: Scope) -> tuple[FloatArray, FloatArray]:
-        """Return median and scale.
+        """Return median and scale; shapes and floors as for :meth:`Moments.result`.
 
-        Parameters
-        ----------
-        scope : {"per_variable", "per_gridpoint"}
-            One number per channel over all cells, or one per cell.
-
-        Returns
-        -------
-        median, scale : ndarray
-            Shape ``(C, 1, 1)`` or ``(C, Y, X)``, float32. The scale is the quartile
-            range over 1.349; where that is 0 although values vary (rain in a dry
-            climate) the standard deviation; without any variation 1. Per cell it is at
-            least a tenth of the channel's median; a cell that was never valid has
-            median 0 and scale 1.
+        The scale is the quartile range over 1.349; where that is 0 although values vary
+        (rain in a dry climate) the standard deviation; without any variation 1.
         """
         check_choice("normalization", scope, get_args(Scope))
         lower, median, upper = self._quartiles(scope)

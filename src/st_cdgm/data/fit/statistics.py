@@ -172,12 +172,7 @@ def with_given_statistics(
 ) -> Preprocessor:
     """Return the preprocessor with predictor statistics read from files.
 
-    Parameters
-    ----------
-    fitted : Preprocessor
-        With predictors in canonical units.
-    means, stds : str or Path, optional
-        NetCDF with one number or field per channel; both or none.
+    Both or none: NetCDF with one number or field per channel, in canonical units.
 
     Raises
     ------

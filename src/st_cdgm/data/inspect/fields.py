@@ -343,9 +343,9 @@ def _coordinates(ds: xr.Dataset, name: str, position: dict[Any, int]) -> dict[st
 
     grid = _grid(ds, name)
     if grid is not None:
-        here = position[grid.y_name], position[grid.x_name]
+        at = position[grid.y_name], position[grid.x_name]
         del place[grid.y_name], place[grid.x_name]
-        place |= {"lat": float(grid.lat2d[here]), "lon": float(grid.lon2d[here])}
+        place |= {"lat": float(grid.lat2d[at]), "lon": float(grid.lon2d[at])}
     return place
 
 

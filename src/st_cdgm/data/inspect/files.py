@@ -140,11 +140,7 @@ def inspect_file(path: str | Path) -> FileReport:
         problems.append("no field on a horizontal grid")
     step = time.step_hours if time else None
     variables = tuple(inspect_field(ds, name, step, problems) for name in names)
-    verdicts = role_verdicts(
-        ds,
-        step_hours=step,
-        scrambled=[variable.name for variable in variables if variable.order],
-    )
+    scrambled = [variable.name for variable in variables if variable.order]
     return FileReport(
         file=file_label(ds),
         format=_format(sources[0]),
@@ -153,7 +149,7 @@ def inspect_file(path: str | Path) -> FileReport:
         time=time,
         variables=variables,
         problems=tuple(dict.fromkeys(problems)),
-        verdicts=verdicts,
+        verdicts=role_verdicts(ds, step_hours=step, scrambled=scrambled),
         notes=tuple(_notes(variables)),
     )
 

@@ -54,14 +54,8 @@ def role_verdicts(
 ) -> tuple[Verdict, Verdict, Verdict]:
     """Try the file in each role as the training would; little of it is read.
 
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        As :func:`st_cdgm.data.files.open.open_dataset` returns it.
-    step_hours : float or None
-        Length of a time step where it is known.
-    scrambled : collection of str
-        Variables whose values are not where their coordinates say.
+    ``scrambled`` are variables whose values are not where their coordinates say;
+    ``step_hours`` is the length of a time step where it is known.
     """
     with _quiet():
         return (
@@ -107,7 +101,8 @@ def cell_width(grid: Grid) -> float:
 def _refused(role: FileRole, because: str | InputError, remedy: Any = None) -> Verdict:
     """Return a verdict against a role, for a reason or because of an error."""
     if isinstance(because, InputError):
-        because, remedy = one_line(because), because.facts["remedy"]
+        remedy = because.facts["remedy"]
+        because = one_line(because)
     remedy = None if remedy is None else str(remedy)
     return Verdict(role=role, usable=False, because=because, remedy=remedy)
 

@@ -27,20 +27,11 @@ def select_channels(
     *,
     file: str | None = None,
 ) -> Fields:
-    """Channels meant by ``variables``, in that order.
+    """Channels meant by ``variables``, in that order, among the ``available`` fields.
 
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        Opened data.
-    available : sequence of str
-        The fields in it.
-    variables : sequence of str or None
-        Variables (``q``: all levels) or channels (``q_850``); None takes all. A name
-        that the file does not have is looked for under its synonyms (``t`` and ``ta``,
-        ``q`` and ``hus``) and then keeps the name asked for.
-    file : str, optional
-        For messages.
+    Variables (``q``: all levels) or channels (``q_850``); None takes all. A name that
+    the file does not have is looked for under its synonyms (``t`` and ``ta``, ``q`` and
+    ``hus``) and then keeps the name asked for.
 
     Raises
     ------

@@ -152,20 +152,8 @@ def split_levels(
 ) -> Fields:
     """Turn variables into channels, one per (variable, level).
 
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        Opened data.
-    variables : sequence of str
-        Names of variables in it.
-    file : str, optional
-        For messages.
-
-    Returns
-    -------
-    list of (Channel, DataArray)
-        In the order of ``variables``, levels in the order of the file. The channel
-        carries the units of the file.
+    In the order of ``variables``, levels in the order of the file. The channel carries
+    the units of the file.
 
     Raises
     ------
@@ -192,11 +180,8 @@ def split_levels(
 
 def _split_one(da: xr.DataArray, name: str, *, file: str | None) -> Fields:
     vertical = vertical_name(da)
-    if (
-        vertical is not None
-        and da.sizes[vertical] == 1
-        and not _pressure_axis(da, vertical)
-    ):
+    named = vertical in da.coords and is_pressure(da[vertical])
+    if vertical is not None and da.sizes[vertical] == 1 and not named:
         # One height (2 m): a single-level field.
         da, vertical = da.isel({vertical: 0}, drop=True), None
     if vertical is None:
@@ -216,7 +201,3 @@ def _split_one(da: xr.DataArray, name: str, *, file: str | None) -> Fields:
         one = da.isel({vertical: i}, drop=True)
         split.append((channel_of(one, name, level), one))
     return split
-
-
-def _pressure_axis(da: xr.DataArray, vertical: str) -> bool:
-    return vertical in da.coords and is_pressure(da[vertical])

@@ -32,6 +32,8 @@ def physical_limits(
 ) -> tuple[float, float] | None:
     """Return the lowest and highest value that can be true, in the units of the file.
 
+    None for a quantity that is not known, or units that do not fit it.
+
     Parameters
     ----------
     da : xarray.DataArray
@@ -40,11 +42,6 @@ def physical_limits(
         Length of a time step; 24 where it is not known.
     row : Variable or None, optional
         What the field is, where that has been found; else it is asked for by name.
-
-    Returns
-    -------
-    (float, float) or None
-        None for a quantity that is not known, or units that do not fit it.
     """
     name = str(da.name)
     if row == "ask":

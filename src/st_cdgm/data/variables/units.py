@@ -52,21 +52,10 @@ _PER_HOURS = re.compile(
 
 
 def canonical_units(name: str, attrs: Mapping[Any, Any], role: Role = "lr") -> str:
-    """Units in which a variable is used here.
+    """Units in which a variable is used here, as UDUNITS text.
 
-    Parameters
-    ----------
-    name : str
-        Variable name, with or without level.
-    attrs : mapping
-        Its attributes.
-    role : {"lr", "hr", "static"}
-        Temperatures are K among predictors, degC among targets.
-
-    Returns
-    -------
-    str
-        UDUNITS text. A quantity that is not known here keeps the units of the file.
+    Temperatures are K among predictors, degC among targets. A quantity that is not
+    known here keeps the units of the file.
     """
     return _canonical(quantity_of(name, attrs), attrs, role)
 
@@ -131,7 +120,8 @@ def to_canonical(
             "FILE",
         )
 
-    if quantity is PRECIPITATION and _is_amount(given):
+    amounts = (units_factor(given, base) for base in ("mm", "kg m-2"))
+    if quantity is PRECIPITATION and any(amounts):  # they lack the "per time"
         _check_daily(given, da, label, file=file)
     factor, offset = found
     converted = da if (factor, offset) == (1.0, 0.0) else da * factor + offset
@@ -244,11 +234,6 @@ def _by_physics(given: str, quantity: Quantity) -> tuple[float, float] | None:
         if found is not None:
             return found[0] * scale, found[1] * scale
     return None
-
-
-def _is_amount(given: str) -> bool:
-    """Whether precipitation units lack the "per time"."""
-    return any(units_factor(given, base) is not None for base in ("mm", "kg m-2"))
 
 
 def _check_daily(

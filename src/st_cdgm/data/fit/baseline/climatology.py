@@ -43,16 +43,10 @@ class ClimatologyBaseline(Baseline):
 
     @classmethod
     def fit(cls, truth: FloatArray, season: FloatArray, names: Sequence[str]) -> Self:
-        """Fit to training days in memory.
+        """Fit to training days in memory; ``names`` of the targets are for errors.
 
-        Parameters
-        ----------
-        truth : ndarray
-            Target units, NaN where missing. Shape ``(T, C, Y, X)``.
-        season : ndarray
-            Fraction of the year elapsed. Shape ``(T,)``.
-        names : sequence of str
-            Target names, for errors.
+        Truth of shape ``(T, C, Y, X)``, NaN where missing; fractions of the year of
+        shape ``(T,)``.
 
         Raises
         ------

@@ -67,11 +67,8 @@ class CombinedBaseline(Baseline):
         """Interpolate where a coarse counterpart exists, else take the climatology."""
         found = [i for i, t in enumerate(task.targets) if t.name in task.found]
         rest = [i for i, t in enumerate(task.targets) if t.name not in task.found]
-        parts: list[tuple[Baseline, Sequence[int]]] = []
-        if found:
-            parts.append((LrInterpBaseline.build(task.only(found)), found))
-        if rest:
-            parts.append((ClimatologyBaseline.build(task.only(rest)), rest))
+        kinds = ((LrInterpBaseline, found), (ClimatologyBaseline, rest))
+        parts = [(kind.build(task.only(own)), own) for kind, own in kinds if own]
         return cls._admissible(parts, task)
 
     @classmethod

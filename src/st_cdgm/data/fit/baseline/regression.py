@@ -90,14 +90,7 @@ class RegressionBaseline(Baseline):
         on the last fifth of the days when fitted to the others. In cells with missing
         truth the products are those of the valid days, scaled to all days.
 
-        Parameters
-        ----------
-        blocks : callable
-            Training days in time order; see :data:`st_cdgm.data.fit.moments.Blocks`.
-        codec : TargetCodec
-            Of the targets.
-        root : sequence of int
-            Predictor channels to enter as their square root: precipitation.
+        The blocks are in time order; see :data:`st_cdgm.data.fit.moments.Blocks`.
 
         Raises
         ------
@@ -187,7 +180,7 @@ class _Seasonal:
         enough = min(MIN_DAYS, (sums[0].days + 1) // 2)
         coarse = sums[0].solve(enough)
         variance = sums[0].variance(coarse).reshape(shapes[0])
-        coarse = np.nan_to_num(coarse).reshape(-1, *shapes[0])
+        coarse = np.nan_to_num(coarse).astype(np.float32).reshape(-1, *shapes[0])
         fine = sums[1].solve(enough).astype(np.float32).reshape(-1, *shapes[1])
 
         known = np.isfinite(variance)
@@ -198,9 +191,7 @@ class _Seasonal:
             root=tuple(root),
             days=sums[0].days,
             enough=enough,
-            lr_harmonics=np.nan_to_num(coarse)
-            .astype(np.float32)
-            .reshape(-1, *shapes[0]),
+            lr_harmonics=coarse,
             scale=np.where(channel > 0, channel, 1).astype(np.float32),
             known=known,
             harmonics=fill_cells(fine, codec.names, enough),

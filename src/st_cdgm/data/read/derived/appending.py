@@ -23,8 +23,6 @@ from st_cdgm.data.variables.levels import channel_name
 from st_cdgm.data.variables.table import synonyms, variable_of
 from st_cdgm.errors import MissingVariableError
 
-Array = Any  # a dask array; its stubs do not help
-
 
 def add_derived(
     cube: ChannelCube, names: Sequence[str], *, source: ChannelCube | None = None
@@ -172,7 +170,7 @@ def long_name(channel: Channel) -> str:
 # -- Names and inputs ------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Recipe:
     """A channel to be made from the channels at ``inputs``."""
 
@@ -180,7 +178,7 @@ class _Recipe:
     channel: Channel
     inputs: tuple[int, ...]
 
-    def compute(self, cube: ChannelCube) -> Array:
+    def compute(self, cube: ChannelCube) -> Any:
         """Return the lazy field. Shape ``(time, y, x)``."""
         array: Any = dask.array
         every = array.asarray(cube.values.data)
@@ -241,14 +239,12 @@ def _recipes(name: str, cube: ChannelCube) -> list[_Recipe]:
             remedy="derive one of those expected, or add the inputs to the file",
         )
     own = registry.name_of("derived", type(part))
-    return [_recipe(part, own, at, indices) for at, indices in found if indices]
+    return [_Recipe(part, _labelled(part, own, at), i) for at, i in found if i]
 
 
-def _recipe(
-    part: Derived, own: str, levels: tuple[float, ...], inputs: tuple[int, ...]
-) -> _Recipe:
+def _labelled(part: Derived, own: str, levels: tuple[float, ...]) -> Channel:
     on_level = len(levels) == 1
-    channel = Channel(
+    return Channel(
         name=_name(own, levels),
         variable=own if on_level else _name(own, levels),
         level=levels[0] if on_level else None,
@@ -256,7 +252,6 @@ def _recipe(
         standard_name=part.standard_name,
         derived=True,
     )
-    return _Recipe(part=part, channel=channel, inputs=inputs)
 
 
 def _inputs(
