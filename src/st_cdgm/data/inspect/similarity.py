@@ -94,16 +94,12 @@ def pattern_correlation(fine: Floats, coarse: Floats) -> float:
     Of the same days and cells, NaN where missing. Shapes ``(T, N)``.
     """
     both = np.isfinite(fine) & np.isfinite(coarse)
-    known = both.sum(axis=1, keepdims=True)
-    days = known[:, 0] >= 3
+    days = both.sum(axis=1) >= 3
     if not days.any():
         return float("nan")
-    parts = []
-    for field in (fine, coarse):
-        filled = np.where(both, field, 0.0)[days]
-        mean = filled.sum(axis=1, keepdims=True) / known[days]
-        parts.append(np.where(both[days], filled - mean, 0.0))
-    return _cosine(*parts)
+    shared = (np.where(both, field, np.nan)[days] for field in (fine, coarse))
+    parts = (field - finite_mean(field, axis=1)[:, None] for field in shared)
+    return _cosine(*(np.nan_to_num(part) for part in parts))
 
 
 def layouts(fields: Floats) -> Iterator[tuple[str, Floats]]:

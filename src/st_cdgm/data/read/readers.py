@@ -20,10 +20,10 @@ from st_cdgm.data.files.open import (
     time_name,
 )
 from st_cdgm.data.read.channels import as_list, check_available, select_channels
-from st_cdgm.data.read.cubes import ChannelCube, TargetCube, all_missing
+from st_cdgm.data.read.cubes import ChannelCube, LazyCube, TargetCube, all_missing
 from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.data.space.grid import Grid
-from st_cdgm.data.time.calendar import DAY, CalendarDays
+from st_cdgm.data.time.calendar import DAY
 from st_cdgm.data.time.steps import time_steps
 from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.data.variables.levels import Fields, channel_name
@@ -65,27 +65,15 @@ def read_channels(
     InputError
         If grid, time, units or levels cannot be used, or a field has no values.
     """
-    opened = open_located(paths, role=role)
-    fields, grid, days = _timed_fields(
-        opened, variables, role=role, time_step=time_step
-    )
-    return ChannelCube(
-        channels=tuple(channel for channel, _ in fields),
-        grid=grid,
-        days=days,
-        values=_stack(fields, "channel"),
-        file=opened.file,
-    )
+    fields, cube = _timed_fields(paths, variables, "channel", role, time_step)
+    return ChannelCube(channels=tuple(channel for channel, _ in fields), **vars(cube))
 
 
 def read_targets(
     paths: Paths, *, variables: Sequence[str] | None = None, time_step: str = "daily"
 ) -> TargetCube:
     """Open fine-grid targets; parameters and errors as for :func:`read_channels`."""
-    opened = open_located(paths, role="hr")
-    fields, grid, days = _timed_fields(
-        opened, variables, role="hr", time_step=time_step
-    )
+    fields, cube = _timed_fields(paths, variables, "variable", "hr", time_step)
     targets = []
     for channel, da in fields:
         one = TargetVariable(
@@ -97,13 +85,7 @@ def read_targets(
         )
         vars(one)["row"] = channel.row
         targets.append(one)
-    return TargetCube(
-        targets=tuple(targets),
-        grid=grid,
-        days=days,
-        values=_stack(fields, "variable"),
-        file=opened.file,
-    )
+    return TargetCube(targets=tuple(targets), **vars(cube))
 
 
 def read_static(
@@ -170,12 +152,14 @@ def read_static(
 
 
 def _timed_fields(
-    opened: OpenedData,
+    paths: Paths,
     variables: Sequence[str] | None,
-    *,
+    axis: str,
     role: Role,
     time_step: str,
-) -> tuple[Fields, Grid, CalendarDays]:
+) -> tuple[Fields, LazyCube]:
+    """Return what is asked for, and a cube of it with a second axis of this name."""
+    opened = open_located(paths, role=role)
     ds, located, file = opened.ds, opened.located, opened.file
     time = time_name(ds, located)
     bounds = time_bounds(ds, time)
@@ -206,7 +190,9 @@ def _timed_fields(
     fields = [(c, da.transpose(*dims)) for c, da in fields]
     if steps.step_seconds < DAY:
         fields = [(c, steps.apply(da, c.name)) for c, da in fields]
-    return _canonical(fields, file, role), grid, steps.days
+    fields = _canonical(fields, file, role)
+    values = _stack(fields, axis)
+    return fields, LazyCube(grid=grid, days=steps.days, values=values, file=file)
 
 
 def _stamped_at_end(fields: Fields) -> bool:

@@ -180,7 +180,7 @@ class _Seasonal:
         enough = min(MIN_DAYS, (sums[0].days + 1) // 2)
         coarse = sums[0].solve(enough)
         variance = sums[0].variance(coarse).reshape(shapes[0])
-        coarse = np.nan_to_num(coarse).astype(np.float32).reshape(-1, *shapes[0])
+        lr_harmonics = np.nan_to_num(coarse).astype(np.float32).reshape(-1, *shapes[0])
         fine = sums[1].solve(enough).astype(np.float32).reshape(-1, *shapes[1])
 
         known = np.isfinite(variance)
@@ -191,7 +191,7 @@ class _Seasonal:
             root=tuple(root),
             days=sums[0].days,
             enough=enough,
-            lr_harmonics=coarse,
+            lr_harmonics=lr_harmonics,
             scale=np.where(channel > 0, channel, 1).astype(np.float32),
             known=known,
             harmonics=fill_cells(fine, codec.names, enough),
