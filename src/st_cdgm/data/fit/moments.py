@@ -45,6 +45,7 @@ class Moments:
         """Add days. Shape ``(T, C, Y, X)``."""
         if not len(values):
             return
+
         finite = np.isfinite(values)
         first = np.take_along_axis(values, finite.argmax(axis=0)[None], axis=0)[0]
         new = np.isnan(self._shift) & np.isfinite(first)
@@ -64,6 +65,7 @@ class Moments:
         """
         if scope == "per_variable":
             return self._pooled()
+
         check_choice("normalization", scope, get_args(Scope))
         known = self.count > 0
         count = np.maximum(self.count, 1)
@@ -158,6 +160,7 @@ def fill_missing_with_mask(
     finite = np.isfinite(values)
     if finite.all():
         return values, finite
+
     neutral = np.broadcast_to(mean, values.shape[1:])
     out = np.where(finite, values, neutral).astype(np.float32)
     fields, known = out.reshape(-1, *out.shape[2:]), finite.reshape(-1, *out.shape[2:])
@@ -168,6 +171,7 @@ def fill_missing_with_mask(
         _fill_with_mean(fields, known, gaps)
     elif strategy == "interpolate":
         _fill_with_nearest(fields, known, gaps)
+
     return out, finite
 
 
@@ -198,6 +202,7 @@ def _fill_with_nearest(
     _, first, pattern = np.unique(rows, return_index=True, return_inverse=True)
     order = np.argsort(pattern, kind="stable")
     ends = np.cumsum(np.bincount(pattern, minlength=len(first)))
+
     for start, member in zip(first, np.split(gaps[order], ends[:-1]), strict=True):
         missing = ~known[gaps[start]]
         index = distance_transform_edt(

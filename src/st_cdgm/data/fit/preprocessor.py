@@ -227,6 +227,7 @@ class Preprocessor:
             facts, fields = getattr(self, key).to_state()
             meta[key] = facts
             arrays |= {f"{key}.{name}": value for name, value in fields.items()}
+
         return meta, arrays
 
     @classmethod
@@ -247,6 +248,7 @@ class Preprocessor:
                 expected=FORMAT_VERSION,
                 remedy="use the version of the package that wrote it, or train again",
             )
+
         return cls(
             channels=tuple(Channel(**channel) for channel in meta["channels"]),
             targets=tuple(TargetVariable(**target) for target in meta["targets"]),

@@ -68,6 +68,7 @@ class RobustMoments:
         if self._sketch is not None:
             self._sketch.add(days)
             return
+
         self._kept.append(days)
         self._room -= days.nbytes
         if self._room < 0:
@@ -134,6 +135,7 @@ class _Sketch:
         total = np.cumsum(self.counts, axis=1, dtype=np.float64)  # (P, bins)
         cells = np.arange(len(total))
         out = np.full((3, len(total)), np.nan)
+
         for row, level in enumerate(_QUARTILES):
             rank = level * total[:, -1]
             index = (total < rank[:, None]).sum(axis=1).clip(max=2 * _SIDE)
@@ -142,6 +144,7 @@ class _Sketch:
             share = np.clip((rank - before) / inside, 0.0, 1.0)
             low, high = _EDGES[index], _EDGES[index + 1]
             out[row] = self.shift + self.scale * (low + share * (high - low))
+
         out[:, total[:, -1] == 0] = np.nan
         return out
 
@@ -153,6 +156,7 @@ class _Sketch:
         reach = _EDGES[-1] * self.scale
         bounds = [(self.shift + sign * reach).reshape(channels, -1) for sign in (-1, 1)]
         out = np.empty((3, channels))
+
         for row, level in enumerate(_QUARTILES):
             low, high = bounds[0].min(axis=1), bounds[1].max(axis=1)
             for _ in range(_BISECTIONS):
@@ -161,6 +165,7 @@ class _Sketch:
                 short = below.reshape(channels, -1).sum(axis=1) < level * valid
                 low, high = np.where(short, middle, low), np.where(short, high, middle)
             out[row] = 0.5 * (low + high)
+
         out[:, valid == 0] = np.nan
         return out
 

@@ -97,11 +97,15 @@ def fit_preprocessor(
     for raw, _, truth in blocks():
         predictors.add(rooted(raw, roots))
         valid |= np.isfinite(truth).any(axis=0)
+
+    # What replaces a missing predictor is raw, before the root.
     _check_known(predictors.count > 0, [c.name for c in channels], file=file)
     _check_known(valid, [t.name for t in targets], file=file)
     mean, std = predictors.result(normalization)
     fill = mean.copy()
     fill[list(roots)] **= 2
+
+    # Residuals are scaled last: they need all else.
     draft = Preprocessor(
         channels=tuple(channels),
         targets=tuple(targets),
@@ -157,6 +161,7 @@ def _with_residual_statistics(
         count = len(truth)
         residual.add((both[count:] - both[:count]).numpy())
         score.add((scored[count:] - scored[:count]).numpy())
+
     mean, std = residual.result(scope)
     _, score_std = score.result("per_variable")
     return replace(
@@ -205,6 +210,7 @@ def _statistics(path: str | Path, fitted: Preprocessor) -> FloatArray:
                 found=", ".join(map(str, ds.data_vars)),
                 expected=", ".join(c.name for c in fitted.channels),
             )
+
         fields = [
             np.broadcast_to(np.squeeze(ds[c.name].values), fitted.lr_grid.shape)
             for c in fitted.channels

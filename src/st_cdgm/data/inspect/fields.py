@@ -137,6 +137,7 @@ def inspect_field(
         order = laid.verdict(smooth=smooth)
         if order is not None:
             problems.append(_order_text(name, order, laid))
+
         if not np.isfinite(values.low) and not np.isfinite(values.high):
             problems.append(f"no values (variable {name})")
         elif limits is not None and values.outside:
@@ -201,11 +202,14 @@ def _read(
     if da.size == 0:
         problems.append(f"no values (variable {name})")
         return None
+
     *space, width = _space(ds, name)
     others = [d for d in da.dims if d not in space]
     finite = cast("xr.DataArray", np.isfinite(da))
     low, high = limits or (-np.inf, np.inf)
     beyond = (da < low) | (da > high)
+
+    # All at once, so that the values are read once.
     try:
         smallest, largest, nulls, ever, always, count, steps, sample = compute(  # type: ignore[no-untyped-call]
             da.min(),
@@ -220,6 +224,7 @@ def _read(
     except (OSError, RuntimeError) as error:
         problems.append(f"the values cannot be read (variable {name}; {error})")
         return None
+
     return _Values(
         low=float(smallest),
         high=float(largest),
@@ -266,6 +271,7 @@ def _sampled(da: xr.DataArray, space: Sequence[str]) -> xr.DataArray:
         along = max(others, key=lambda d: da.sizes[d], default=None)
     if along is None:
         return da.transpose(*space).expand_dims("step")
+
     one = {d: da.sizes[d] // 2 for d in others if d != along}
     cells = max(int(np.prod([da.sizes[d] for d in space])), 1)
     count = int(np.clip(MOST_VALUES // cells, 3, MOST_STEPS))
@@ -328,6 +334,7 @@ def _place(ds: xr.Dataset, name: str, value: float) -> dict[str, Any]:
             position = dict(zip(da.dims, found[0].tolist(), strict=True))
             position[first] += start
             return _coordinates(ds, name, position)
+
     return {}
 
 

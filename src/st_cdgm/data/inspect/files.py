@@ -138,6 +138,7 @@ def inspect_file(path: str | Path) -> FileReport:
     names = data_variables(ds)
     if not names:
         problems.append("no field on a horizontal grid")
+
     step = time.step_hours if time else None
     variables = tuple(inspect_field(ds, name, step, problems) for name in names)
     scrambled = [variable.name for variable in variables if variable.order]
@@ -207,6 +208,7 @@ def _time_report(ds: xr.Dataset, problems: list[str]) -> TimeReport | None:
     )
     if time.size == 0 or time.dtype != object:
         return None
+
     stamps = time.values
     return TimeReport(
         first=stamps[0].isoformat(),

@@ -102,6 +102,7 @@ class PairedWeather:
         y, x = self.box = _box(rows, columns, lr.grid.shape)
         self.shape = (y.stop - y.start, x.stop - x.start)
         self.cell = (rows - y.start) * self.shape[1] + columns - x.start
+
         steps = _steps_at(lr.days.ordinal, self.day)  # (T, L) steps of the record
         used = np.unique(steps[steps >= 0])
         place = np.full(len(lr.days) + 1, -1)
@@ -148,6 +149,7 @@ class PairedWeather:
         found = self.lr.channels[channel]
         means = self._means(target, channel, values[:, covered], covered)
         top = np.where(np.isfinite(lagged), np.abs(lagged), -1.0).max(axis=0)
+
         return Counterpart(
             target=named.name,
             channel=found.name,
@@ -199,9 +201,11 @@ class PairedWeather:
                 flat = arranged.reshape(len(here), -1)[:, covered]
                 if np.isfinite(flat).mean() > 0.6 * np.isfinite(here).mean():
                     found[name] = pattern_correlation(fine, flat)
+
         found = {name: r for name, r in found.items() if np.isfinite(r)}
         if "as given" not in found:
             return "as given", np.nan, np.nan
+
         sign = np.sign(found["as given"]) if channel not in self.links.values() else 1
         best = max(found, key=lambda name: sign * found[name])
         return best, found[best], found["as given"]

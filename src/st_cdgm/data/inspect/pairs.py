@@ -141,6 +141,8 @@ def inspect_pair(
     """
     coarse = read_channels(lr, variables=lr_variables)
     fine = read_targets(hr, variables=hr_variables)
+
+    # Days and region tell whether the weather can be compared at all.
     verdict = _Verdict()
     shared = _shared_days(coarse.days, fine.days)
     _check_days(coarse.days, fine.days, len(shared), verdict)
@@ -191,6 +193,7 @@ def _shared_days(lr: CalendarDays, hr: CalendarDays) -> Indices:
 def _check_days(
     lr: CalendarDays, hr: CalendarDays, shared: int, verdict: _Verdict
 ) -> None:
+    # Only the first: without a calendar in common no day can be shared.
     if lr.calendar != hr.calendar:
         verdict.against(
             f"the calendars differ: {lr.calendar} and {hr.calendar}",
@@ -220,6 +223,7 @@ def _shortfall(lr: Grid, hr: Grid) -> tuple[dict[str, float], float]:
     if not (lr.regular and is_global(lr.lon)):
         inside &= (lon >= west - CLOSE_DEG) & (lon <= east + CLOSE_DEG)
         sides |= {"west": west - lon.min(), "east": lon.max() - east}
+
     short = {side: round(max(float(by), 0.0), 6) for side, by in sides.items()}
     return short, float((~inside).mean())
 

@@ -144,6 +144,7 @@ def _as_timed(
 
 def _unfit_target(cube: TargetCube) -> Verdict | None:
     days, width, shape = len(cube.days), cell_width(cube.grid), cube.grid.shape
+
     if days < FEWEST_DAYS:
         because = f"{_plural(days, 'day')}: too few to learn from"
         remedy = f"take at least {FEWEST_DAYS} days, better several years"
@@ -155,6 +156,7 @@ def _unfit_target(cube: TargetCube) -> Verdict | None:
         remedy = f"take at least {FEWEST_LINES} rows and columns"
     else:
         return None
+
     return _refused("hr", because, remedy)
 
 

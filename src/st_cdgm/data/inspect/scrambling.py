@@ -121,6 +121,7 @@ def roughness(field: NDArray[Any]) -> float | None:
     ratios = []
     if min(field.shape[-2:]) < SMALLEST:
         return None
+
     for plane in planes:
         steps = [np.diff(plane, axis=axis).ravel() for axis in (0, 1)]
         squares = np.concatenate(steps) ** 2
@@ -129,6 +130,7 @@ def roughness(field: NDArray[Any]) -> float | None:
         variance = float(known.var()) if known.size else 0.0
         if squares.size and variance > 0.0:
             ratios.append(0.5 * float(squares.mean()) / variance)
+
     return float(np.mean(ratios)) if ratios else None
 
 
@@ -206,6 +208,7 @@ def _swap_gain(fields: Floats) -> tuple[float | None, str | None]:
     count, rows, columns = fields.shape
     if rows == columns:
         return None, None  # a transposed square is as smooth as before
+
     ways = {
         f"values.reshape({columns}, {rows}).T": (
             fields.reshape(count, columns, rows).swapaxes(1, 2)
@@ -323,6 +326,7 @@ def _adjacent(lines: Floats) -> float | None:
     shared = mask @ mask.T
     square = (filled**2) @ mask.T
     apart = (square + square.T - 2.0 * filled @ filled.T) / np.maximum(shared, 1.0)
+
     np.fill_diagonal(shared, 0.0)
     apart[shared < 0.2 * flat.shape[1]] = np.inf
     usable = np.isfinite(apart).sum(axis=1) >= FEWEST_LINES

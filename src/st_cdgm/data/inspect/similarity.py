@@ -113,6 +113,8 @@ def layouts(fields: Floats) -> Iterator[tuple[str, Floats]]:
     yield "latitudes turned: values[..., ::-1, :]", fields[:, ::-1]
     yield "longitudes turned: values[..., :, ::-1]", fields[:, :, ::-1]
     yield "both axes turned: values[..., ::-1, ::-1]", fields[:, ::-1, ::-1]
+
+    # Latitude and longitude exchanged in memory; a square shows that in one way only.
     if rows != columns:
         yield (
             f"axes exchanged: values.reshape(-1, {columns}, {rows}).swapaxes(1, 2)",
@@ -124,6 +126,7 @@ def layouts(fields: Floats) -> Iterator[tuple[str, Floats]]:
         )
     else:
         yield "axes exchanged: values.swapaxes(-1, -2)", fields.swapaxes(1, 2)
+
     if columns > 3:
         half = columns // 2
         yield (

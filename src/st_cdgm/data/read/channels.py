@@ -50,6 +50,7 @@ def select_channels(
             expected="names of variables or channels, or none at all to take every one",
             remedy=f"choose from: {', '.join(available)}",
         )
+
     matches = {name: _matching(ds, available, name, file=file) for name in wanted}
     absent = [name for name, found in matches.items() if not found]
     if absent:
@@ -100,6 +101,7 @@ def _by_synonym(every: Fields, name: str, *, file: str | None) -> Fields:
         return []
     if len(found) > 1 and level is None and any(c.level is None for c, _ in found):
         return []
+
     logger.warning("%s: %s is taken from %s", file, name, found[0][0].variable)
     return [
         (replace(one, name=channel_name(base, one.level), variable=base), da)

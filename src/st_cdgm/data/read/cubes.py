@@ -119,10 +119,12 @@ class DayBlocks:
         blocks = (chosen or da.Array.__dask_scheduler__)(tasks, keys)
         begin = int(self._ends[first - 1]) if first else 0
         trimmed = []
+
         for number, block in enumerate(blocks, start=int(first)):
             end = int(self._ends[number])
             trimmed.append(_trimmed(block, max(start - begin, 0), stop - begin))
             begin = end
+
         whole: Any = concatenate3(trimmed)  # type: ignore[no-untyped-call]
         return np.asarray(whole)
 

@@ -127,14 +127,16 @@ def read_static(
         return (), np.zeros((0, *grid.shape), np.float32)
     check_available(names, available, available, file=file)
 
-    labels: list[str] = []
-    planes: list[NDArray[np.float32]] = []
-    compared: tuple[Hashable, ...] = ()
     known = [quantity_of(name, ds[name].attrs) for name in names]
     fields = [
         to_canonical(ds[name], file=file, role="static", quantity=quantity)
         for name, quantity in zip(names, known, strict=True)
     ]
+
+    # A field may give several planes.
+    labels: list[str] = []
+    planes: list[NDArray[np.float32]] = []
+    compared: tuple[Hashable, ...] = ()
     for name, da in zip(names, fields, strict=True):
         if da.dims != compared:  # fields on the same dimensions share their grid
             own = read_grid(ds, file=file, variable=name, located=opened.located)
@@ -145,6 +147,7 @@ def read_static(
         for label, plane in _static_planes(da, name, own, file=file):
             labels.append(label)
             planes.append(plane)
+
     return tuple(labels), np.stack(planes)
 
 
@@ -219,6 +222,7 @@ def _common_grid(opened: OpenedData, fields: Fields) -> Grid:
             expected=f"({grid.y_name}, {grid.x_name}) as {first}",
             remedy="regrid the file to one grid, or name variables of one grid only",
         )
+
     return grid
 
 
@@ -319,6 +323,7 @@ def _static_planes(
     ordered = da.transpose(*extra, grid.y_name, grid.x_name)
     values = _values(ordered, name, file).astype(np.float32)
     planes = []
+
     for index in np.ndindex(values.shape[: len(extra)]):
         label = name
         for dim, i in zip(extra, index, strict=True):
@@ -326,7 +331,9 @@ def _static_planes(
                 label = channel_name(label, _entry(da, dim, i))
         if not np.isfinite(values[index]).any():
             raise all_missing(label, file)
+
         planes.append((label, values[index]))
+
     return planes
 
 

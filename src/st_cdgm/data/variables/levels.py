@@ -175,6 +175,7 @@ def split_levels(
                 remedy="name only one of them in the list of variables",
             )
         seen[channel.name] = str(da.name)
+
     return found
 
 
@@ -195,6 +196,7 @@ def _split_one(da: xr.DataArray, name: str, *, file: str | None) -> Fields:
             expected="a coordinate with the pressures",
             remedy=f"add the coordinate {vertical} with units hPa or Pa",
         )
+
     pressures = level_values(da[vertical], file=file)
     split = []
     for i, level in enumerate(pressures.tolist()):

@@ -52,6 +52,7 @@ def physical_limits(
         return _rain_limits(da, step_hours or 24.0)
     if row.quantity is PRESSURE and level_of(name, da)[1] is not None:
         return None
+
     low, high = row.own_limits or row.quantity.limits or (-np.inf, np.inf)
     return _in_file_units(da.attrs, row.quantity, low, high)
 

@@ -107,6 +107,8 @@ def to_canonical(
     given = da.attrs.get("units")
     if given is None or str(given).strip() in ("", "unknown"):
         given = _infer(da, quantity, label, file=file)
+
+    # Factor and offset, by the units alone or with the help of a constant.
     given = str(given)
     found = units_factor(given, wanted) or _by_physics(given, quantity)
     if found is None:

@@ -168,12 +168,14 @@ def counterparts(
         if target.name in mapping:
             out[target.name] = names.index(mapping[target.name])
             continue
+
         for key in ("name", "row", "standard_name"):
             own = getattr(target, key)
             alike = [i for i, c in surface.items() if own and getattr(c, key) == own]
             if len(alike) == 1:
                 out[target.name] = alike[0]
                 break
+
     return out
 
 

@@ -69,6 +69,7 @@ def add_derived(
     )
     _check_grid(made, origin)
 
+    # Their fields, behind those of the cube.
     fields = [recipe.compute(origin) for recipe in made]
     array: Any = dask.array
     values = array.concatenate(
