@@ -193,8 +193,8 @@ def _shared_days(lr: CalendarDays, hr: CalendarDays) -> Indices:
 def _check_days(
     lr: CalendarDays, hr: CalendarDays, shared: int, verdict: _Verdict
 ) -> None:
-    # Only the first: without a calendar in common no day can be shared.
     if lr.calendar != hr.calendar:
+        # Then no day can be shared.
         verdict.against(
             f"the calendars differ: {lr.calendar} and {hr.calendar}",
             "convert one file (xarray: Dataset.convert_calendar)",

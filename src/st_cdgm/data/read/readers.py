@@ -20,7 +20,13 @@ from st_cdgm.data.files.open import (
     time_name,
 )
 from st_cdgm.data.read.channels import as_list, check_available, select_channels
-from st_cdgm.data.read.cubes import ChannelCube, LazyCube, TargetCube, all_missing
+from st_cdgm.data.read.cubes import (
+    ChannelCube,
+    LazyCube,
+    TargetCube,
+    all_missing,
+    labelled,
+)
 from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.time.calendar import DAY
@@ -142,6 +148,7 @@ def read_static(
             own = read_grid(ds, file=file, variable=name, located=opened.located)
             grid.check_same(own, file=file, role="static")
             compared = da.dims
+
         if not da.size:
             raise all_missing(name, file)
         for label, plane in _static_planes(da, name, own, file=file):
@@ -304,12 +311,8 @@ def _values(da: xr.DataArray, name: str, file: str) -> NDArray[Any]:
 
 def _stack(fields: Fields, axis_name: str) -> xr.DataArray:
     array: Any = dask.array  # its stubs leave these two untyped
-    planes = [array.asarray(da.data) for _, da in fields]
-    return xr.DataArray(
-        array.stack(planes, axis=1),
-        dims=("time", axis_name, "y", "x"),
-        coords={axis_name: [channel.name for channel, _ in fields]},
-    )
+    planes = array.stack([array.asarray(da.data) for _, da in fields], axis=1)
+    return labelled(planes, axis_name, [channel.name for channel, _ in fields])
 
 
 def _static_planes(

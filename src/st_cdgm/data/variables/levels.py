@@ -49,16 +49,11 @@ def channel_of(da: xr.DataArray, variable: str, level: float | None) -> Channel:
 
 
 def level_of(name: str, da: xr.DataArray) -> tuple[str, float | None]:
-    """Split a variable into its name without level and its pressure level.
+    """Split a variable into its name without level and its pressure level, hPa.
 
     The level comes from the attribute ``pressure_level_hPa``, a scalar pressure
-    coordinate, or the name: ``q_850``, ``q850``, ``ta850``, ``t_500hPa``.
-
-    Returns
-    -------
-    variable : str
-    level : float or None
-        Pressure in hPa.
+    coordinate, or the name: ``q_850``, ``q850``, ``ta850``, ``t_500hPa``; else it is
+    None.
     """
     base, named = level_in_name(name)
     attribute = da.attrs.get("pressure_level_hPa")

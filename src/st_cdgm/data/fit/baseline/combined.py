@@ -69,17 +69,13 @@ class CombinedBaseline(Baseline):
         rest = [i for i, t in enumerate(task.targets) if t.name not in task.found]
         kinds = ((LrInterpBaseline, found), (ClimatologyBaseline, rest))
         parts = [(kind.build(task.only(own)), own) for kind, own in kinds if own]
-        return cls._admissible(parts, task)
+        return cls.of(parts, task)
 
     @classmethod
-    def of(cls, baseline: Baseline, task: BaselineTask) -> Self:
-        """Take all targets of a task from one baseline."""
-        return cls._admissible([(baseline, range(len(task.targets)))], task)
-
-    @classmethod
-    def _admissible(
+    def of(
         cls, parts: Sequence[tuple[Baseline, Sequence[int]]], task: BaselineTask
     ) -> Self:
+        """Put baselines together, admissible for the targets of a task."""
         return cls(
             parts,
             precipitation=precipitation_channels(task.targets),
@@ -142,16 +138,11 @@ def counterparts(
     channels: Sequence[Channel],
     mapping: Mapping[str, str] | None = None,
 ) -> dict[str, int]:
-    """Find the coarse counterpart of each target.
+    """Find the coarse counterpart of each target: its name to the channel's index.
 
     The map decides where it names the target; else the surface channel of the same
     name; else the only one that is the same variable under another name (``mx2t`` and
     ``tasmax``); else the only one with the same standard name.
-
-    Returns
-    -------
-    dict
-        Target name to channel index, for the targets that have a counterpart.
 
     Raises
     ------
@@ -222,9 +213,11 @@ def build_baseline(
         codec=codec,
         factor=factor,
     )
+
     if strategy == "auto":
         return CombinedBaseline.build(task)
-    return CombinedBaseline.of(registry.get("baseline", strategy).build(task), task)
+    only = registry.get("baseline", strategy).build(task)
+    return CombinedBaseline.of([(only, range(len(targets)))], task)
 
 
 def strategies() -> tuple[str, ...]:
