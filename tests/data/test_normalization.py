@@ -14,9 +14,9 @@ from st_cdgm.data.fit.moments import (
     fill_missing,
     fill_missing_with_mask,
     fill_nearest,
-    moments,
+    rooted,
 )
-from st_cdgm.data.fit.preprocessor import Preprocessor, rooted
+from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.fit.robust import RobustMoments
 from st_cdgm.errors import ConfigError
 
@@ -25,7 +25,9 @@ NAN = np.nan
 
 def _result(values, scope):
     values = np.asarray(values, dtype=np.float32)
-    return moments([values], values.shape[1:], scope)
+    running = Moments(values.shape[1:])
+    running.add(values)
+    return running.result(scope)
 
 
 @given(seed=st.integers(0, 1000), pieces=st.integers(1, 5))

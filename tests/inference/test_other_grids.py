@@ -218,7 +218,7 @@ def test_areal_means_need_whole_cells(prep):
 def test_none_refuses_another_grid_and_unknown_ways_are_named(prep):
     with pytest.raises(GridMismatchError, match="another shape"):
         open_predictors(prep, made(*HALF), regrid="none")
-    with pytest.raises(ConfigError, match="unknown way of regridding"):
+    with pytest.raises(ConfigError, match="unknown value of regrid"):
         open_predictors(prep, made(*HALF), regrid="cubic")
 
 

@@ -19,17 +19,8 @@ class HarmonicSums:
     r"""Normal equations of harmonics in every cell, over its own valid days.
 
     Products of two harmonics are sums of harmonics of up to twice the order, so the
-    :math:`7 \times 7` matrix of a cell follows from 13 sums over its days.
-
-    Parameters
-    ----------
-    cells : int
-        Number of cells P, variables counted separately.
-
-    Attributes
-    ----------
-    days : int
-        Days added so far.
+    :math:`7 \times 7` matrix of a cell follows from 13 sums over its days. The P
+    cells are those of all variables; ``days`` counts what was added.
     """
 
     def __init__(self, cells: int) -> None:
@@ -61,10 +52,7 @@ class HarmonicSums:
     def solve(self, enough: int) -> Floats:
         """Return the coefficients, NaN where fewer than ``enough`` days are valid.
 
-        Returns
-        -------
-        ndarray
-            Order 1, cos 1, sin 1, cos 2, ... Shape ``(7, P)``.
+        In the order of :func:`annual_harmonics`. Shape ``(7, P)``.
         """
         size, cells = self._right.shape
         out = np.full((size, cells), np.nan)
@@ -97,12 +85,8 @@ class HarmonicSums:
 def annual_harmonics(season: Floats | FloatArray, order: int = HARMONICS) -> Floats:
     """Return 1, cos 1, sin 1, cos 2, ... of each day. Shape ``(T, 2 order + 1)``.
 
-    Parameters
-    ----------
-    season : ndarray
-        Fraction of the year elapsed, [0, 1). Shape ``(T,)``.
-    order : int
-        Number of harmonics; 0 gives the 1 alone.
+    ``season`` is the fraction of the year elapsed, [0, 1), of shape ``(T,)``; order 0
+    gives the 1 alone.
     """
     angle = 2 * np.pi * np.asarray(season, dtype=np.float64)
     waves = [wave(k * angle) for k in range(1, order + 1) for wave in (np.cos, np.sin)]
@@ -110,19 +94,10 @@ def annual_harmonics(season: Floats | FloatArray, order: int = HARMONICS) -> Flo
 
 
 def _harmonic_products(sums: Floats, order: int) -> Floats:
-    """Return sums of products of two harmonics from sums of harmonics.
+    """Return sums over days of products of two harmonics, from sums of harmonics.
 
-    Parameters
-    ----------
-    sums : ndarray
-        Over days, in the order of :func:`annual_harmonics`. Shape ``(4 order + 1, P)``.
-    order : int
-        Highest harmonic of the product's factors.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(P, 2 order + 1, 2 order + 1)``, symmetric.
+    Shape ``(4 order + 1, P)``, in the order of :func:`annual_harmonics`, to
+    ``(P, 2 order + 1, 2 order + 1)``, symmetric.
     """
     cos = np.concatenate([sums[:1], sums[1::2]])  # (2 order + 1, P), k = 0, 1, ...
     sin = np.concatenate([np.zeros_like(sums[:1]), sums[2::2]])
@@ -143,19 +118,10 @@ def _harmonic_products(sums: Floats, order: int) -> Floats:
 
 
 def from_harmonics(coefficients: FloatArray, season: FloatArray) -> FloatArray:
-    """Return the value of each day.
+    """Return the value of each day. Shape ``(T, ...)``, float32.
 
-    Parameters
-    ----------
-    coefficients : ndarray
-        Order 1, cos 1, sin 1, cos 2, ... Shape ``(7, ...)``.
-    season : ndarray
-        Fraction of the year elapsed. Shape ``(T,)``.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(T, ...)``, float32.
+    Coefficients in the order of :func:`annual_harmonics`, shape ``(7, ...)``; fractions
+    of the year elapsed, shape ``(T,)``.
     """
     design = annual_harmonics(season).astype(np.float32)
     out = np.empty((len(design), *coefficients.shape[1:]), dtype=np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from st_cdgm.errors import check_choice
-from st_cdgm.typing import FloatArray
+from st_cdgm.typing import FloatArray, Floats
 
 Scope = Literal["per_variable", "per_gridpoint"]
 FillStrategy = Literal["zero", "mean", "interpolate"]
 # Training days: raw predictors (T, C_lr, y, x), season (T,), truth (T, C, Y, X), NaN
 # where missing. Each call starts again at the first day; T may differ between blocks.
 Blocks = Callable[[], Iterator[tuple[FloatArray, FloatArray, FloatArray]]]
-# A cell that hardly varies would blow its noise up to unit variance.
 STD_FLOOR = 0.1
 # Below this share of the magnitude a spread is rounding, not variability.
 _CONSTANT = 1.0e-6
@@ -36,7 +35,7 @@ class Moments:
         ``(C, Y, X)``.
     """
 
-    def __init__(self, shape: tuple[int, int, int]) -> None:
+    def __init__(self, shape: tuple[int, ...]) -> None:
         self.count = np.zeros(shape, dtype=np.int64)
         self._shift = np.full(shape, np.nan)
         self._sum = np.zeros(shape)
@@ -46,6 +45,7 @@ class Moments:
         """Add days. Shape ``(T, C, Y, X)``."""
         if not len(values):
             return
+
         finite = np.isfinite(values)
         first = np.take_along_axis(values, finite.argmax(axis=0)[None], axis=0)[0]
         new = np.isnan(self._shift) & np.isfinite(first)
@@ -57,22 +57,15 @@ class Moments:
         self._square += np.square(centred).sum(axis=0)
 
     def result(self, scope: Scope) -> tuple[FloatArray, FloatArray]:
-        """Return mean and standard deviation.
+        """Return mean and standard deviation of each channel, or of each cell.
 
-        Parameters
-        ----------
-        scope : {"per_variable", "per_gridpoint"}
-            One number per channel over all cells, or one per cell.
-
-        Returns
-        -------
-        mean, std : ndarray
-            Shape ``(C, 1, 1)`` or ``(C, Y, X)``, float32. Without any variation std is
-            1; per cell it is at least a tenth of the channel's median; a cell that was
-            never valid has mean 0 and std 1.
+        Shape ``(C, 1, 1)`` or ``(C, Y, X)``, float32. Without any variation the
+        deviation is 1; per cell it is at least a tenth of the channel's median; a cell
+        that was never valid has mean 0 and deviation 1.
         """
         if scope == "per_variable":
             return self._pooled()
+
         check_choice("normalization", scope, get_args(Scope))
         known = self.count > 0
         count = np.maximum(self.count, 1)
@@ -80,10 +73,7 @@ class Moments:
         mean = np.where(known, np.nan_to_num(self._shift) + offset, 0.0)
         std = np.sqrt(np.maximum(self._square / count - offset**2, 0.0))
         varies = known & (std > _CONSTANT * np.abs(mean))
-        for channel, moving in enumerate(varies):
-            if moving.any():
-                floor = STD_FLOOR * np.median(std[channel][moving])
-                std[channel] = np.maximum(std[channel], floor)
+        lift(std, varies)
         std = np.where(known & varies.any(axis=(1, 2), keepdims=True), std, 1.0)
         return mean.astype(np.float32), std.astype(np.float32)
 
@@ -101,28 +91,31 @@ class Moments:
         return centre.astype(np.float32), std.astype(np.float32)
 
 
-def moments(
-    chunks: Iterable[FloatArray], shape: tuple[int, int, int], scope: Scope
-) -> tuple[FloatArray, FloatArray]:
-    """Return mean and standard deviation of chunks of days; see :class:`Moments`."""
-    running = Moments(shape)
-    for chunk in chunks:
-        running.add(chunk)
-    return running.result(scope)
+def lift(spread: Floats, varies: NDArray[np.bool_]) -> None:
+    """Raise small spreads, in place, to a tenth of the median where a channel varies.
+
+    Shapes ``(C, Y, X)``. A cell that hardly varies would blow its noise up.
+    """
+    for own, moving in zip(spread, varies, strict=True):
+        if moving.any():
+            np.maximum(own, STD_FLOOR * np.median(own[moving]), out=own)
+
+
+def rooted(values: FloatArray, channels: Sequence[int]) -> FloatArray:
+    """Return a copy with the square root of some channels; negative counts as 0."""
+    if not len(channels):
+        return values
+    out = values.copy()
+    for channel in channels:
+        out[:, channel] = np.sqrt(np.maximum(out[:, channel], 0.0))
+    return out
 
 
 def fill_nearest(field: FloatArray) -> FloatArray:
     """Fill NaN with the nearest finite cell, counted in grid cells.
 
-    Parameters
-    ----------
-    field : ndarray
-        Shape ``(..., Y, X)``; all leading entries share the NaN pattern of the first.
-
-    Returns
-    -------
-    ndarray
-        Same shape. Unchanged where nothing is finite.
+    Shape ``(..., Y, X)``; all leading entries share the NaN pattern of the first. The
+    field itself where nothing is finite.
     """
     missing = ~np.isfinite(field[(0,) * (field.ndim - 2)])
     if not missing.any() or missing.all():
@@ -135,7 +128,14 @@ def fill_nearest(field: FloatArray) -> FloatArray:
 def fill_missing(
     values: FloatArray, mean: FloatArray, strategy: FillStrategy
 ) -> FloatArray:
-    """Return ``values`` without NaN or infinity.
+    """Return ``values`` without NaN or infinity; see :func:`fill_missing_with_mask`."""
+    return fill_missing_with_mask(values, mean, strategy)[0]
+
+
+def fill_missing_with_mask(
+    values: FloatArray, mean: FloatArray, strategy: FillStrategy
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Return ``values`` without NaN or infinity, and where they were finite.
 
     Parameters
     ----------
@@ -150,24 +150,6 @@ def fill_missing(
 
     Returns
     -------
-    ndarray
-        Shape ``(T, C, Y, X)``; the input itself where nothing was missing.
-    """
-    return fill_missing_with_mask(values, mean, strategy)[0]
-
-
-def fill_missing_with_mask(
-    values: FloatArray, mean: FloatArray, strategy: FillStrategy
-) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Return ``values`` without NaN or infinity, and where they were finite.
-
-    Parameters
-    ----------
-    values, mean, strategy
-        See :func:`fill_missing`.
-
-    Returns
-    -------
     filled : ndarray
         Shape ``(T, C, Y, X)``; the input itself where nothing was missing.
     valid : ndarray
@@ -178,6 +160,7 @@ def fill_missing_with_mask(
     finite = np.isfinite(values)
     if finite.all():
         return values, finite
+
     neutral = np.broadcast_to(mean, values.shape[1:])
     out = np.where(finite, values, neutral).astype(np.float32)
     fields, known = out.reshape(-1, *out.shape[2:]), finite.reshape(-1, *out.shape[2:])
@@ -188,6 +171,7 @@ def fill_missing_with_mask(
         _fill_with_mean(fields, known, gaps)
     elif strategy == "interpolate":
         _fill_with_nearest(fields, known, gaps)
+
     return out, finite
 
 
@@ -218,6 +202,7 @@ def _fill_with_nearest(
     _, first, pattern = np.unique(rows, return_index=True, return_inverse=True)
     order = np.argsort(pattern, kind="stable")
     ends = np.cumsum(np.bincount(pattern, minlength=len(first)))
+
     for start, member in zip(first, np.split(gaps[order], ends[:-1]), strict=True):
         missing = ~known[gaps[start]]
         index = distance_transform_edt(

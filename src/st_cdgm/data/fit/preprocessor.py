@@ -6,7 +6,7 @@ that inference needs beside new predictors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -16,26 +16,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from st_cdgm.data.fit.baseline.combined import CombinedBaseline
-from st_cdgm.data.fit.baseline.contract import Baseline
+from st_cdgm.data.fit.baseline.contract import Baseline, filed
 from st_cdgm.data.fit.codecs.target import TargetCodec
-from st_cdgm.data.fit.moments import FillStrategy, fill_missing
+from st_cdgm.data.fit.moments import FillStrategy, fill_missing, rooted
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.time.calendar import DAY
 from st_cdgm.data.variables.fields import Channel, TargetVariable
 from st_cdgm.errors import InputError
-from st_cdgm.typing import FloatArray
+from st_cdgm.typing import FloatArray, State
 
 FORMAT_VERSION = 1
-_ARRAYS = (
-    "static",
-    "lr_mean",
-    "lr_std",
-    "lr_fill",
-    "residual_mean",
-    "residual_std",
-    "score_std",
-    "valid",
+# What is saved as it is; of the facts, older versions lack the last three.
+_FACTS = (
+    *("nan_fill", "calendar", "seq_len", "periods"),
+    *("time_step", "step_seconds", "lr_coarsen"),
 )
+_ARRAYS = (
+    *("static", "lr_mean", "lr_std", "lr_fill"),
+    *("residual_mean", "residual_std", "score_std", "valid"),
+)
+_STATES: dict[str, Any] = {
+    "lr_grid": Grid,
+    "hr_grid": Grid,
+    "baseline": CombinedBaseline,
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,17 +123,9 @@ class Preprocessor:
         return fill_missing(raw, self.lr_fill, self.nan_fill)
 
     def standardise_lr(self, raw: FloatArray) -> FloatArray:
-        """Return standardised predictors without NaN.
+        """Return raw predictors standardised and without NaN, float32.
 
-        Parameters
-        ----------
-        raw : ndarray
-            Canonical units, NaN where missing. Shape ``(T, C_lr, y, x)``.
-
-        Returns
-        -------
-        ndarray
-            Shape ``(T, C_lr, y, x)``, float32.
+        Canonical units, NaN where missing. Shape ``(T, C_lr, y, x)``.
         """
         values = rooted(self.fill_lr(raw), self.lr_root)
         return ((values - self.lr_mean) / self.lr_std).astype(np.float32)
@@ -146,14 +142,8 @@ class Preprocessor:
     ) -> FloatArray:
         """Return the baseline in target units, without NaN.
 
-        Parameters
-        ----------
-        raw : ndarray
-            Predictors in canonical units. Shape ``(T, C_lr, y, x)``.
-        season : ndarray
-            Fraction of the year elapsed. Shape ``(T,)``.
-        truth : ndarray, optional
-            For an oracle baseline. Shape ``(T, C, Y, X)``.
+        See :meth:`st_cdgm.data.fit.baseline.contract.Baseline.predict`; ``raw`` may be
+        NaN where missing.
         """
         return self.baseline.predict(self.fill_lr(raw), season, truth)
 
@@ -166,12 +156,8 @@ class Preprocessor:
     ) -> tuple[Tensor, Tensor]:
         """Return what the model learns.
 
-        Parameters
-        ----------
-        hr : ndarray or Tensor
-            Truth in target units, NaN where missing. Shape ``(..., C, Y, X)``.
-        encoded_baseline : Tensor
-            From :meth:`encode_baseline`. Shape ``(..., C, Y, X)``.
+        Of the truth in target units, NaN where missing, and the baseline from
+        :meth:`encode_baseline`. Shapes ``(..., C, Y, X)``.
 
         Returns
         -------
@@ -194,18 +180,9 @@ class Preprocessor:
     ) -> dict[str, FloatArray]:
         """Return all that a model learns from, encoded.
 
-        Parameters
-        ----------
-        lr : ndarray
-            Standardised predictors. Shape ``(T, C_lr, y, x)``.
-        baseline, hr : ndarray
-            Baseline and truth in target units. Shape ``(T, C, Y, X)``.
-
-        Returns
-        -------
-        dict
-            ``lr`` as given; ``baseline`` and ``hr`` encoded; ``residual``
-            standardised; NaN where there is no truth.
+        Of standardised predictors, ``(T, C_lr, y, x)``, and baseline and truth in
+        target units, ``(T, C, Y, X)``: ``lr`` as given; ``baseline`` and ``hr``
+        encoded; ``residual`` standardised; NaN where there is no truth.
         """
         encoded = self.encode_baseline(baseline)
         truth = self.codec.encode(as_tensor(hr))
@@ -217,12 +194,8 @@ class Preprocessor:
     def decode(self, residual: Tensor, encoded_baseline: Tensor) -> Tensor:
         """Return fields in target units that keep the codec's guarantees.
 
-        Parameters
-        ----------
-        residual : Tensor
-            Standardised residual. Shape ``(..., C, Y, X)``.
-        encoded_baseline : Tensor
-            Broadcastable to it, e.g. ``(B, 1, C, Y, X)`` for members.
+        Of standardised residuals, ``(..., C, Y, X)``; the baseline is broadcastable to
+        them, e.g. ``(B, 1, C, Y, X)`` for members.
         """
         return self.codec.decode(self._encoded(residual, encoded_baseline))
 
@@ -236,7 +209,7 @@ class Preprocessor:
         coarse = len(self.channels) * int(np.prod(self.lr_grid.shape))
         return 4 * (coarse + 3 * int(self.valid.size))
 
-    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def to_state(self) -> State:
         """Return JSON-able facts and arrays, from which :meth:`from_state` rebuilds."""
         arrays: dict[str, NDArray[Any]] = {
             key: np.ascontiguousarray(getattr(self, key)) for key in _ARRAYS
@@ -247,19 +220,14 @@ class Preprocessor:
             "targets": [asdict(target) for target in self.targets],
             "static_names": list(self.static_names),
             "lr_root": list(self.lr_root),
-            "nan_fill": self.nan_fill,
             "codec": self.codec.to_dict(),
-            "calendar": self.calendar,
-            "seq_len": self.seq_len,
-            "periods": self.periods,
-            "time_step": self.time_step,
-            "step_seconds": self.step_seconds,
-            "lr_coarsen": self.lr_coarsen,
+            **{key: getattr(self, key) for key in _FACTS},
         }
-        for key in ("lr_grid", "hr_grid", "baseline"):
+        for key in _STATES:
             facts, fields = getattr(self, key).to_state()
             meta[key] = facts
             arrays |= {f"{key}.{name}": value for name, value in fields.items()}
+
         return meta, arrays
 
     @classmethod
@@ -280,24 +248,18 @@ class Preprocessor:
                 expected=FORMAT_VERSION,
                 remedy="use the version of the package that wrote it, or train again",
             )
+
         return cls(
             channels=tuple(Channel(**channel) for channel in meta["channels"]),
             targets=tuple(TargetVariable(**target) for target in meta["targets"]),
-            lr_grid=Grid.from_state(meta["lr_grid"], _own(arrays, "lr_grid")),
-            hr_grid=Grid.from_state(meta["hr_grid"], _own(arrays, "hr_grid")),
             static_names=tuple(meta["static_names"]),
             lr_root=tuple(meta["lr_root"]),
-            nan_fill=meta["nan_fill"],
             codec=TargetCodec.from_dict(meta["codec"]),
-            baseline=CombinedBaseline.from_state(
-                meta["baseline"], _own(arrays, "baseline")
-            ),
-            calendar=meta["calendar"],
-            seq_len=int(meta["seq_len"]),
-            periods={key: list(value) for key, value in meta["periods"].items()},
-            time_step=meta.get("time_step", "daily"),
-            step_seconds=int(meta.get("step_seconds", DAY)),
-            lr_coarsen=int(meta.get("lr_coarsen", 1)),
+            **{
+                key: kind.from_state(meta[key], filed(arrays, key))
+                for key, kind in _STATES.items()
+            },
+            **cast("Any", {key: meta[key] for key in _FACTS if key in meta}),
             **cast("Any", {key: np.asarray(arrays[key]) for key in _ARRAYS}),
         )
 
@@ -310,31 +272,10 @@ class Preprocessor:
         kept: dict[torch.device, tuple[Tensor, Tensor]]
         kept = self.__dict__.setdefault("_scales", {})
         if device not in kept:
-            kept[device] = (
-                torch.as_tensor(self.residual_mean, device=device),
-                torch.as_tensor(self.residual_std, device=device),
-            )
+            both = (self.residual_mean, self.residual_std)
+            mean, std = (torch.as_tensor(x, device=device) for x in both)
+            kept[device] = mean, std
         return kept[device]
-
-
-def rooted(values: FloatArray, channels: Sequence[int]) -> FloatArray:
-    """Return a copy with the square root of some channels; negative counts as 0."""
-    if not len(channels):
-        return values
-    out = values.copy()
-    for channel in channels:
-        out[:, channel] = np.sqrt(np.maximum(out[:, channel], 0.0))
-    return out
-
-
-def _own(arrays: Mapping[str, NDArray[Any]], key: str) -> dict[str, NDArray[Any]]:
-    """Return the arrays filed under ``key.``, without that prefix."""
-    prefix = f"{key}."
-    return {
-        name.removeprefix(prefix): np.asarray(value)
-        for name, value in arrays.items()
-        if name.startswith(prefix)
-    }
 
 
 def as_tensor(values: FloatArray | Tensor) -> Tensor:

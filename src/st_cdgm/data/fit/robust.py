@@ -7,7 +7,7 @@ from typing import cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from st_cdgm.data.fit.moments import STD_FLOOR, Moments, Scope
+from st_cdgm.data.fit.moments import Moments, Scope, lift
 from st_cdgm.errors import check_choice
 from st_cdgm.typing import FloatArray, Floats
 
@@ -68,30 +68,21 @@ class RobustMoments:
         if self._sketch is not None:
             self._sketch.add(days)
             return
+
         self._kept.append(days)
         self._room -= days.nbytes
         if self._room < 0:
             first = np.concatenate(self._kept)
-            self._sketch = _Sketch(first, self._fallback().ravel())
+            spread = self._moments.result("per_gridpoint")[1].astype(np.float64)
+            self._sketch = _Sketch(first, spread.ravel())
             self._sketch.add(first)
             self._kept = []
 
     def result(self, scope: Scope) -> tuple[FloatArray, FloatArray]:
-        """Return median and scale.
+        """Return median and scale; shapes and floors as for :meth:`Moments.result`.
 
-        Parameters
-        ----------
-        scope : {"per_variable", "per_gridpoint"}
-            One number per channel over all cells, or one per cell.
-
-        Returns
-        -------
-        median, scale : ndarray
-            Shape ``(C, 1, 1)`` or ``(C, Y, X)``, float32. The scale is the quartile
-            range over 1.349; where that is 0 although values vary (rain in a dry
-            climate) the standard deviation; without any variation 1. Per cell it is at
-            least a tenth of the channel's median; a cell that was never valid has
-            median 0 and scale 1.
+        The scale is the quartile range over 1.349; where that is 0 although values vary
+        (rain in a dry climate) the standard deviation; without any variation 1.
         """
         check_choice("normalization", scope, get_args(Scope))
         lower, median, upper = self._quartiles(scope)
@@ -101,10 +92,7 @@ class RobustMoments:
         flat = ~(scale > 1e-6 * np.maximum(np.abs(median), std))
         scale = np.where(flat, std, scale)
         if scope == "per_gridpoint":
-            for channel, varies in enumerate(~flat):
-                if varies.any():
-                    floor = STD_FLOOR * np.median(scale[channel][varies])
-                    scale[channel] = np.maximum(scale[channel], floor)
+            lift(scale, ~flat)
             scale = np.where(self.count > 0, scale, 1.0)
         return np.nan_to_num(median).astype(np.float32), scale.astype(np.float32)
 
@@ -115,18 +103,13 @@ class RobustMoments:
             if scope == "per_gridpoint":
                 return self._sketch.quantiles().reshape(3, *self.shape)
             return self._sketch.pooled(channels).reshape(3, channels, 1, 1)
-        if not self._kept:
-            wide = self.shape if scope == "per_gridpoint" else (channels, 1, 1)
-            return np.full((3, *wide), np.nan)
-        days = np.concatenate(self._kept)
+
+        nothing = np.full((1, self.count.size), np.nan, dtype=np.float32)
+        days = np.concatenate(self._kept or [nothing])
         if scope == "per_gridpoint":
             return _sorted_quantiles(days).reshape(3, *self.shape)
         pool = days.reshape(len(days), channels, -1).transpose(0, 2, 1)
         return _sorted_quantiles(pool.reshape(-1, channels))[:, :, None, None]
-
-    def _fallback(self) -> Floats:
-        """Return a positive spread of every cell. Shape ``(C, Y, X)``."""
-        return self._moments.result("per_gridpoint")[1].astype(np.float64)
 
 
 class _Sketch:
@@ -152,6 +135,7 @@ class _Sketch:
         total = np.cumsum(self.counts, axis=1, dtype=np.float64)  # (P, bins)
         cells = np.arange(len(total))
         out = np.full((3, len(total)), np.nan)
+
         for row, level in enumerate(_QUARTILES):
             rank = level * total[:, -1]
             index = (total < rank[:, None]).sum(axis=1).clip(max=2 * _SIDE)
@@ -160,6 +144,7 @@ class _Sketch:
             share = np.clip((rank - before) / inside, 0.0, 1.0)
             low, high = _EDGES[index], _EDGES[index + 1]
             out[row] = self.shift + self.scale * (low + share * (high - low))
+
         out[:, total[:, -1] == 0] = np.nan
         return out
 
@@ -171,6 +156,7 @@ class _Sketch:
         reach = _EDGES[-1] * self.scale
         bounds = [(self.shift + sign * reach).reshape(channels, -1) for sign in (-1, 1)]
         out = np.empty((3, channels))
+
         for row, level in enumerate(_QUARTILES):
             low, high = bounds[0].min(axis=1), bounds[1].max(axis=1)
             for _ in range(_BISECTIONS):
@@ -179,6 +165,7 @@ class _Sketch:
                 short = below.reshape(channels, -1).sum(axis=1) < level * valid
                 low, high = np.where(short, middle, low), np.where(short, high, middle)
             out[row] = 0.5 * (low + high)
+
         out[:, valid == 0] = np.nan
         return out
 
@@ -210,14 +197,12 @@ def _sorted_quantiles(values: NDArray[np.floating]) -> Floats:
     """Return the quartiles of each column, NaN left out. Shape ``(3, P)``."""
     ordered = np.sort(values, axis=0)  # NaN come last
     count = np.isfinite(ordered).sum(axis=0)
-    cells = np.arange(values.shape[1])
-    out = np.empty((3, values.shape[1]))
-    for row, level in enumerate(_QUARTILES):
-        position = level * np.maximum(count - 1, 0)
-        lower = np.floor(position).astype(np.int64)
-        upper = np.minimum(lower + 1, np.maximum(count - 1, 0))
-        low = ordered[lower, cells].astype(np.float64)
-        high = ordered[upper, cells].astype(np.float64)
-        out[row] = low + (position - lower) * (high - low)
-    out[:, count == 0] = np.nan
-    return out
+    last = np.maximum(count - 1, 0)
+
+    position = _QUARTILES[:, None] * last  # (3, P)
+    lower = np.floor(position).astype(np.int64)
+    low, high = (
+        np.take_along_axis(ordered, at, axis=0).astype(np.float64)
+        for at in (lower, np.minimum(lower + 1, last))
+    )
+    return np.where(count > 0, low + (position - lower) * (high - low), np.nan)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -20,9 +19,9 @@ from st_cdgm.data.fit.moments import (
     Moments,
     Scope,
     fill_missing,
-    moments,
+    rooted,
 )
-from st_cdgm.data.fit.preprocessor import Preprocessor, rooted
+from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.fit.robust import RobustMoments
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.time.calendar import DAY
@@ -98,11 +97,15 @@ def fit_preprocessor(
     for raw, _, truth in blocks():
         predictors.add(rooted(raw, roots))
         valid |= np.isfinite(truth).any(axis=0)
+
+    # What replaces a missing predictor is raw, before the root.
     _check_known(predictors.count > 0, [c.name for c in channels], file=file)
     _check_known(valid, [t.name for t in targets], file=file)
     mean, std = predictors.result(normalization)
     fill = mean.copy()
     fill[list(roots)] **= 2
+
+    # Residuals are scaled last: they need all else.
     draft = Preprocessor(
         channels=tuple(channels),
         targets=tuple(targets),
@@ -132,19 +135,16 @@ def fit_preprocessor(
 
 
 def standardise_static(static: FloatArray, nan_fill: FillStrategy) -> FloatArray:
-    """Return fine fields with mean 0 and std 1 over the grid, without NaN (D18).
+    """Return raw fine fields with mean 0 and std 1 over the grid, without NaN (D18).
 
-    Parameters
-    ----------
-    static : ndarray
-        Raw values. Shape ``(C_s, Y, X)``.
-    nan_fill : {"zero", "mean", "interpolate"}
-        See :func:`st_cdgm.data.fit.moments.fill_missing`.
+    Shape ``(C_s, Y, X)``; ``nan_fill`` as in
+    :func:`st_cdgm.data.fit.moments.fill_missing`.
     """
     if not len(static):
         return static.astype(np.float32)
-    shape = cast("tuple[int, int, int]", static.shape)
-    mean, std = moments([static[None]], shape, "per_variable")
+    over_grid = Moments(static.shape)
+    over_grid.add(static[None])
+    mean, std = over_grid.result("per_variable")
     filled = fill_missing(static[None], mean, nan_fill)[0]
     return np.asarray((filled - mean) / std, dtype=np.float32)
 
@@ -161,6 +161,7 @@ def _with_residual_statistics(
         count = len(truth)
         residual.add((both[count:] - both[:count]).numpy())
         score.add((scored[count:] - scored[:count]).numpy())
+
     mean, std = residual.result(scope)
     _, score_std = score.result("per_variable")
     return replace(
@@ -176,12 +177,7 @@ def with_given_statistics(
 ) -> Preprocessor:
     """Return the preprocessor with predictor statistics read from files.
 
-    Parameters
-    ----------
-    fitted : Preprocessor
-        With predictors in canonical units.
-    means, stds : str or Path, optional
-        NetCDF with one number or field per channel; both or none.
+    Both or none: NetCDF with one number or field per channel, in canonical units.
 
     Raises
     ------
@@ -214,6 +210,7 @@ def _statistics(path: str | Path, fitted: Preprocessor) -> FloatArray:
                 found=", ".join(map(str, ds.data_vars)),
                 expected=", ".join(c.name for c in fitted.channels),
             )
+
         fields = [
             np.broadcast_to(np.squeeze(ds[c.name].values), fitted.lr_grid.shape)
             for c in fitted.channels

@@ -12,9 +12,10 @@ from dask.base import compute
 from numpy.typing import NDArray
 
 from st_cdgm.data.files.open import file_label
-from st_cdgm.data.inspect.roles import cell_width, one_line
+from st_cdgm.data.inspect.roles import cell_width, number, one_line
 from st_cdgm.data.inspect.scrambling import Arrangement, Order, arrangement
 from st_cdgm.data.space.coordinates import read_grid
+from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.time.axis import iso
 from st_cdgm.data.variables.levels import level_of, level_values, vertical_name
 from st_cdgm.data.variables.limits import physical_limits
@@ -120,20 +121,13 @@ def inspect_field(
 ) -> VariableReport:
     """Describe one field; what is wrong with it is added to ``problems``.
 
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        The opened file.
-    name : str
-        Variable in it.
-    step_hours : float or None
-        Length of a time step where it is known.
-    problems : list of str
-        Is extended.
+    ``step_hours`` is the length of a time step where it is known.
     """
     da = ds[name]
-    quantity = quantity_of(name, da.attrs)
-    _check_units(name, da.attrs.get("units"), quantity, problems)
+    units, quantity = da.attrs.get("units"), quantity_of(name, da.attrs)
+    _check_units(name, units, quantity, problems)
+
+    # How the values lie, and which of them cannot be true.
     limits = physical_limits(da, step_hours)
     values = _read(ds, name, limits, problems)
     laid = order = outside = None
@@ -143,12 +137,13 @@ def inspect_field(
         order = laid.verdict(smooth=smooth)
         if order is not None:
             problems.append(_order_text(name, order, laid))
+
         if not np.isfinite(values.low) and not np.isfinite(values.high):
             problems.append(f"no values (variable {name})")
         elif limits is not None and values.outside:
             outside = _outside(ds, name, values, limits)
-            problems.append(_outside_text(name, outside, da.attrs.get("units")))
-    units = da.attrs.get("units")
+            problems.append(_outside_text(name, outside, units))
+
     return VariableReport(
         name=name,
         dims=tuple(str(d) for d in da.dims),
@@ -156,8 +151,8 @@ def inspect_field(
         canonical_units=canonical_units(name, da.attrs),
         standard_name=da.attrs.get("standard_name"),
         levels=_levels(da, name, file_label(ds), problems),
-        minimum=_finite(values.low) if values else None,
-        maximum=_finite(values.high) if values else None,
+        minimum=number(values.low) if values else None,
+        maximum=number(values.high) if values else None,
         nan_share=values.nan_share if values else 0.0,
         roughness=laid.roughness if laid else None,
         missing=values.missing if values else "nowhere",
@@ -193,10 +188,6 @@ def _levels(da: xr.DataArray, name: str, file: str, problems: list[str]) -> list
     return [] if level is None else [level]
 
 
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
 # -- Reading ---------------------------------------------------------------------------
 
 
@@ -211,11 +202,14 @@ def _read(
     if da.size == 0:
         problems.append(f"no values (variable {name})")
         return None
+
     *space, width = _space(ds, name)
     others = [d for d in da.dims if d not in space]
     finite = cast("xr.DataArray", np.isfinite(da))
     low, high = limits or (-np.inf, np.inf)
     beyond = (da < low) | (da > high)
+
+    # All at once, so that the values are read once.
     try:
         smallest, largest, nulls, ever, always, count, steps, sample = compute(  # type: ignore[no-untyped-call]
             da.min(),
@@ -230,6 +224,7 @@ def _read(
     except (OSError, RuntimeError) as error:
         problems.append(f"the values cannot be read (variable {name}; {error})")
         return None
+
     return _Values(
         low=float(smallest),
         high=float(largest),
@@ -251,12 +246,18 @@ def _missing(ever: NDArray[np.bool_], always: NDArray[np.bool_]) -> str:
 
 def _space(ds: xr.Dataset, name: str) -> tuple[str, str, float | None]:
     """Row and column dimension, and degrees; without coordinates the last two."""
-    try:
-        grid = read_grid(ds, variable=name)
-    except InputError:
+    grid = _grid(ds, name)
+    if grid is None:
         first, second = ds[name].dims[-2:]
         return str(first), str(second), None
     return grid.y_name, grid.x_name, cell_width(grid)
+
+
+def _grid(ds: xr.Dataset, name: str) -> Grid | None:
+    try:
+        return read_grid(ds, variable=name)
+    except InputError:
+        return None
 
 
 def _sampled(da: xr.DataArray, space: Sequence[str]) -> xr.DataArray:
@@ -270,6 +271,7 @@ def _sampled(da: xr.DataArray, space: Sequence[str]) -> xr.DataArray:
         along = max(others, key=lambda d: da.sizes[d], default=None)
     if along is None:
         return da.transpose(*space).expand_dims("step")
+
     one = {d: da.sizes[d] // 2 for d in others if d != along}
     cells = max(int(np.prod([da.sizes[d] for d in space])), 1)
     count = int(np.clip(MOST_VALUES // cells, 3, MOST_STEPS))
@@ -284,44 +286,39 @@ def _is_time(da: xr.DataArray, dim: str) -> bool:
 # -- What is wrong ---------------------------------------------------------------------
 
 
+_ORDER_TEXTS: dict[Order, str] = {
+    "swapped axes": "latitude and longitude are exchanged in memory (variable {name}; "
+    "{laid.swap_gain:.1f} times smoother as {laid.swapped})",
+    "scattered": "the field is as rough as shuffled values (variable {name}; roughness "
+    "{laid.roughness:.2f}, weather is well below)",
+    "broken": "parts of the field are in the wrong place (variable {name}; a step "
+    "between two rows or columns is {laid.seam:.0f} times the usual one)",
+    "displaced": "the values are not where the coordinates say (variable {name}; "
+    "{what})",
+}
+
+
 def _order_text(name: str, order: Order, laid: Arrangement) -> str:
-    if order == "swapped axes":
-        return (
-            f"latitude and longitude are exchanged in memory (variable {name}; "
-            f"{laid.swap_gain:.1f} times smoother as {laid.swapped})"
-        )
-    if order == "scattered":
-        return (
-            f"the field is as rough as shuffled values (variable {name}; roughness "
-            f"{laid.roughness:.2f}, weather is well below)"
-        )
-    if order == "broken":
-        return (
-            f"parts of the field are in the wrong place (variable {name}; a step "
-            f"between two rows or columns is {laid.seam:.0f} times the usual one)"
-        )
     share = laid.misplaced or laid.far
-    what = (
-        f"{share:.0%} of the cells resemble a distant cell most"
-        if share
-        else f"only {laid.adjacent:.0%} of the rows or columns resemble the next most"
-    )
-    return f"the values are not where the coordinates say (variable {name}; {what})"
+    if share:
+        what = f"{share:.0%} of the cells resemble a distant cell most"
+    else:
+        adjacent = laid.adjacent or 0.0
+        what = f"only {adjacent:.0%} of the rows or columns resemble the next most"
+    return _ORDER_TEXTS[order].format(name=name, laid=laid, what=what)
 
 
 def _outside(
     ds: xr.Dataset, name: str, values: _Values, limits: tuple[float, float]
 ) -> OutOfRange:
-    wanted = [values.low] if values.low < limits[0] else []
-    wanted += [values.high] if values.high > limits[1] else []
+    low, high = values.low < limits[0], values.high > limits[1]
+    wanted = [values.low] * low + [values.high] * high
     return OutOfRange(
         count=values.outside,
         steps=values.outside_steps,
         share=values.outside / ds[name].size,
         limits=limits,
-        worst=tuple(
-            {"value": value, "place": _place(ds, name, value)} for value in wanted
-        ),
+        worst=tuple({"value": v, "place": _place(ds, name, v)} for v in wanted),
     )
 
 
@@ -337,6 +334,7 @@ def _place(ds: xr.Dataset, name: str, value: float) -> dict[str, Any]:
             position = dict(zip(da.dims, found[0].tolist(), strict=True))
             position[first] += start
             return _coordinates(ds, name, position)
+
     return {}
 
 
@@ -349,17 +347,13 @@ def _coordinates(ds: xr.Dataset, name: str, position: dict[Any, int]) -> dict[st
             place[str(dim)] = iso(here) if hasattr(here, "isoformat") else float(here)
         else:
             place[str(dim)] = position[dim]
-    try:
-        grid = read_grid(ds, variable=name)
-    except InputError:
-        return place
-    row, column = position[grid.y_name], position[grid.x_name]
-    place.pop(grid.y_name)
-    place.pop(grid.x_name)
-    return place | {
-        "lat": float(grid.lat2d[row, column]),
-        "lon": float(grid.lon2d[row, column]),
-    }
+
+    grid = _grid(ds, name)
+    if grid is not None:
+        at = position[grid.y_name], position[grid.x_name]
+        del place[grid.y_name], place[grid.x_name]
+        place |= {"lat": float(grid.lat2d[at]), "lon": float(grid.lon2d[at])}
+    return place
 
 
 def _outside_text(name: str, outside: OutOfRange, units: Any) -> str:

@@ -138,13 +138,10 @@ def inspect_file(path: str | Path) -> FileReport:
     names = data_variables(ds)
     if not names:
         problems.append("no field on a horizontal grid")
+
     step = time.step_hours if time else None
     variables = tuple(inspect_field(ds, name, step, problems) for name in names)
-    verdicts = role_verdicts(
-        ds,
-        step_hours=step,
-        scrambled=[variable.name for variable in variables if variable.order],
-    )
+    scrambled = [variable.name for variable in variables if variable.order]
     return FileReport(
         file=file_label(ds),
         format=_format(sources[0]),
@@ -153,7 +150,7 @@ def inspect_file(path: str | Path) -> FileReport:
         time=time,
         variables=variables,
         problems=tuple(dict.fromkeys(problems)),
-        verdicts=verdicts,
+        verdicts=role_verdicts(ds, step_hours=step, scrambled=scrambled),
         notes=tuple(_notes(variables)),
     )
 
@@ -211,6 +208,7 @@ def _time_report(ds: xr.Dataset, problems: list[str]) -> TimeReport | None:
     )
     if time.size == 0 or time.dtype != object:
         return None
+
     stamps = time.values
     return TimeReport(
         first=stamps[0].isoformat(),

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from st_cdgm.data.fit.baseline.combined import counterparts
+from st_cdgm.data.inspect.roles import number
 from st_cdgm.data.inspect.similarity import (
     LAGS,
     anomalies,
     block_means,
+    finite_mean,
     lag_correlations,
     layouts,
     pattern_correlation,
 )
 from st_cdgm.data.read.cubes import ChannelCube, TargetCube
 from st_cdgm.data.space.grid import Grid, nearest_index
-from st_cdgm.data.variables.table import is_precipitation, quantity_of
+from st_cdgm.data.variables.table import (
+    PRECIPITATION,
+    Named,
+    Quantity,
+    precipitation_channels,
+    quantity_of,
+)
 from st_cdgm.data.variables.units import units_factor
 from st_cdgm.typing import Floats, Indices
 
@@ -84,12 +91,7 @@ def some_days(shared: Indices, grid: Grid) -> Indices:
 class PairedWeather:
     """Both records on the coarse cells under the targets, as anomalies.
 
-    Parameters
-    ----------
-    lr, hr : ChannelCube, TargetCube
-        The records.
-    index : ndarray
-        Days of the fine record to compare. Shape ``(T,)``.
+    Compared are the days ``index`` of the fine record, shape ``(T,)``.
     """
 
     def __init__(self, lr: ChannelCube, hr: TargetCube, index: Indices) -> None:
@@ -97,11 +99,10 @@ class PairedWeather:
         self.day = hr.days.ordinal[index]
         whole = nearest_index(lr.grid, hr.grid)
         rows, columns = np.divmod(whole, lr.grid.shape[1])
-        self.box = _box(rows, columns, lr.grid.shape)
-        self.shape = tuple(s.stop - s.start for s in self.box)
-        self.cell = (rows - self.box[0].start) * self.shape[1] + (
-            columns - self.box[1].start
-        )
+        y, x = self.box = _box(rows, columns, lr.grid.shape)
+        self.shape = (y.stop - y.start, x.stop - x.start)
+        self.cell = (rows - y.start) * self.shape[1] + columns - x.start
+
         steps = _steps_at(lr.days.ordinal, self.day)  # (T, L) steps of the record
         used = np.unique(steps[steps >= 0])
         place = np.full(len(lr.days) + 1, -1)
@@ -119,20 +120,19 @@ class PairedWeather:
     def _read_coarse(self, used: Indices) -> Floats:
         values = self.lr.values.isel(y=self.box[0], x=self.box[1])
         fields = np.asarray(values[used].values, np.float64)
-        for c, channel in enumerate(self.lr.channels):
-            if is_precipitation(channel.name, channel.standard_name):
-                fields[:, c] = np.sqrt(np.maximum(fields[:, c], 0.0))
+        for c in precipitation_channels(self.lr.channels):
+            fields[:, c] = np.sqrt(np.maximum(fields[:, c], 0.0))
         return fields.reshape(*fields.shape[:2], -1)
 
     def _read_fine(self, target: int) -> Floats:
         """Target on the coarse cells, block by block. Shape ``(T, cells)``."""
-        named = self.hr.targets[target]
+        rain = _is_rain(self.hr.targets[target])
         cells = self.shape[0] * self.shape[1]
         parts = []
         for start in range(0, len(self.index), BLOCK_DAYS):
             part = self.hr.values[self.index[start : start + BLOCK_DAYS], target]
             flat = np.asarray(part.values, np.float64).reshape(len(part), -1)
-            if is_precipitation(named.name, named.standard_name):
+            if rain:
                 flat = np.sqrt(np.maximum(flat, 0.0))
             parts.append(block_means(flat, self.cell, cells))
         return np.concatenate(parts)
@@ -149,6 +149,7 @@ class PairedWeather:
         found = self.lr.channels[channel]
         means = self._means(target, channel, values[:, covered], covered)
         top = np.where(np.isfinite(lagged), np.abs(lagged), -1.0).max(axis=0)
+
         return Counterpart(
             target=named.name,
             channel=found.name,
@@ -157,18 +158,18 @@ class PairedWeather:
             same_quantity=same,
             target_mean=means[0],
             channel_mean=means[1],
-            correlation=_number(lagged[channel, LAGS.index(0)]),
-            lag_correlations=[_number(r) if r >= 0.0 else None for r in top],
-            pattern=_number(given),
+            correlation=number(lagged[channel, LAGS.index(0)]),
+            lag_correlations=[number(r) if r >= 0.0 else None for r in top],
+            pattern=number(given),
             best_layout=name,
-            best_pattern=_number(best),
+            best_pattern=number(best),
         )
 
     def _lagged(self, fine: Floats, covered: NDArray[np.bool_]) -> Floats:
         """Correlations of the area means of each channel and lag."""
         days = self.lr_days
-        mean = _mean(fine, axis=1)
-        series = _mean(self.coarse[:, :, covered], axis=2)  # (S, C_lr)
+        mean = finite_mean(fine, axis=1)
+        series = finite_mean(self.coarse[:, :, covered], axis=2)  # (S, C_lr)
         series = anomalies(series, days.season, days.ordinal)
         return np.stack([lag_correlations(mean, s, self.steps) for s in series.T])
 
@@ -178,12 +179,10 @@ class PairedWeather:
         if named.name in self.links:
             return self.links[named.name], True
         strength = np.where(np.isfinite(lagged), np.abs(lagged), -1.0).max(axis=1)
-        wanted = quantity_of(named.name, {"standard_name": named.standard_name or ""})
-        kinds = [
-            quantity_of(c.name, {"standard_name": c.standard_name or ""})
-            for c in self.lr.channels
+        wanted = _quantity(named)
+        alike = [
+            wanted is not None and _quantity(c) is wanted for c in self.lr.channels
         ]
-        alike = [k is not None and k is wanted for k in kinds]
         if any(alike):
             return int(np.where(alike, strength, -2.0).argmax()), True
         return int(strength.argmax()), False
@@ -202,9 +201,11 @@ class PairedWeather:
                 flat = arranged.reshape(len(here), -1)[:, covered]
                 if np.isfinite(flat).mean() > 0.6 * np.isfinite(here).mean():
                     found[name] = pattern_correlation(fine, flat)
+
         found = {name: r for name, r in found.items() if np.isfinite(r)}
         if "as given" not in found:
             return "as given", np.nan, np.nan
+
         sign = np.sign(found["as given"]) if channel not in self.links.values() else 1
         best = max(found, key=lambda name: sign * found[name])
         return best, found[best], found["as given"]
@@ -213,25 +214,26 @@ class PairedWeather:
         self, target: int, channel: int, values: Floats, covered: NDArray[np.bool_]
     ) -> tuple[float | None, float | None]:
         named, found = self.hr.targets[target], self.lr.channels[channel]
-        here = self.same_day
-        pairs = [
-            (values, named.name, named.standard_name),
-            (
-                self.coarse[here[here >= 0], channel][:, covered],
-                found.name,
-                found.standard_name,
-            ),
-        ]
+        here = self.same_day[self.same_day >= 0]
+        shared = self.coarse[here, channel][:, covered]
         fine, coarse = (
-            float(np.nanmean(v**2 if is_precipitation(name, standard) else v))
+            float(np.nanmean(v**2 if _is_rain(one) else v))
             if np.isfinite(v).any()
             else np.nan
-            for v, name, standard in pairs
+            for v, one in ((values, named), (shared, found))
         )
         factor = units_factor(found.units, named.units)
         if factor is not None:
             coarse = coarse * factor[0] + factor[1]
-        return _number(fine), _number(coarse)
+        return number(fine), number(coarse)
+
+
+def _quantity(one: Named) -> Quantity | None:
+    return quantity_of(one.name, {"standard_name": one.standard_name})
+
+
+def _is_rain(one: Named) -> bool:
+    return _quantity(one) is PRECIPITATION
 
 
 def _box(
@@ -251,15 +253,3 @@ def _steps_at(ordinal: Indices, day: Indices) -> Indices:
     wanted = day[:, None] + np.array(LAGS)
     place = np.clip(np.searchsorted(ordinal, wanted), 0, len(ordinal) - 1)
     return np.where(ordinal[place] == wanted, place, -1)
-
-
-def _mean(values: Floats, axis: int) -> Floats:
-    """Mean of the finite values, NaN where there are none."""
-    known = np.isfinite(values)
-    count = known.sum(axis=axis)
-    total = np.where(known, values, 0.0).sum(axis=axis)
-    return np.asarray(np.where(count, total / np.maximum(count, 1), np.nan), np.float64)
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None

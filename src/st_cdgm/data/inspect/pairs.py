@@ -17,7 +17,6 @@ from st_cdgm.data.inspect.pair_weather import (
 )
 from st_cdgm.data.inspect.roles import cell_width
 from st_cdgm.data.inspect.similarity import LAGS
-from st_cdgm.data.read.cubes import ChannelCube, TargetCube
 from st_cdgm.data.read.readers import read_channels, read_targets
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.space.sphere import is_global, wrap_near
@@ -34,12 +33,24 @@ COARSER = 1.5  # ratio of cell sizes that makes a downscaling task
 CLOSE_DEG = 1e-6
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Finding:
     """Something that keeps a pair from being used, and what to do about it."""
 
     problem: str
     remedy: str
+
+
+class _Verdict:
+    """Findings and notes so far."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+        self.notes: list[str] = []
+
+    def against(self, problem: str, remedy: str) -> None:
+        """Add what keeps the pair from being used."""
+        self.findings.append(Finding(problem, remedy))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,20 +141,23 @@ def inspect_pair(
     """
     coarse = read_channels(lr, variables=lr_variables)
     fine = read_targets(hr, variables=hr_variables)
-    findings: list[Finding] = []
-    notes: list[str] = []
+
+    # Days and region tell whether the weather can be compared at all.
+    verdict = _Verdict()
     shared = _shared_days(coarse.days, fine.days)
-    _check_days(coarse, fine, len(shared), findings)
+    _check_days(coarse.days, fine.days, len(shared), verdict)
     short, outside = _shortfall(coarse.grid, fine.grid)
     ratio = cell_width(coarse.grid) / cell_width(fine.grid)
-    _check_region(short, outside, ratio, findings, notes)
+    _check_region(short, outside, ratio, verdict)
+
     pairs: tuple[Counterpart, ...] = ()
     lag, compared = None, 0
-    if len(shared) >= FEWEST_DAYS and not findings:
+    if len(shared) >= FEWEST_DAYS and not verdict.findings:
         weather = PairedWeather(coarse, fine, some_days(shared, fine.grid))
         pairs = tuple(weather.compare(c) for c in range(len(fine.targets)))
         compared = len(weather.day)
-        lag = _check_weather(pairs, findings, notes)
+        lag = _check_weather(pairs, verdict)
+
     return PairReport(
         lr=coarse.file,
         hr=fine.file,
@@ -158,8 +172,8 @@ def inspect_pair(
         days_compared=compared,
         best_lag=lag,
         counterparts=pairs,
-        findings=tuple(findings),
-        notes=tuple(notes),
+        findings=tuple(verdict.findings),
+        notes=tuple(verdict.notes),
     )
 
 
@@ -177,30 +191,23 @@ def _shared_days(lr: CalendarDays, hr: CalendarDays) -> Indices:
 
 
 def _check_days(
-    lr: ChannelCube, hr: TargetCube, shared: int, findings: list[Finding]
+    lr: CalendarDays, hr: CalendarDays, shared: int, verdict: _Verdict
 ) -> None:
-    if lr.days.calendar != hr.days.calendar:
-        findings.append(
-            Finding(
-                problem=f"the calendars differ: {lr.days.calendar} and "
-                f"{hr.days.calendar}",
-                remedy="convert one file (xarray: Dataset.convert_calendar)",
-            )
+    if lr.calendar != hr.calendar:
+        # Then no day can be shared.
+        verdict.against(
+            f"the calendars differ: {lr.calendar} and {hr.calendar}",
+            "convert one file (xarray: Dataset.convert_calendar)",
         )
     elif not shared:
-        findings.append(
-            Finding(
-                problem=f"no day is in both: {lr.days.period()} and {hr.days.period()}",
-                remedy="take files of the same period",
-            )
+        verdict.against(
+            f"no day is in both: {lr.period()} and {hr.period()}",
+            "take files of the same period",
         )
     elif shared < FEWEST_DAYS:
-        findings.append(
-            Finding(
-                problem=f"only {shared} days are in both, too few to learn from",
-                remedy=f"take files that share at least {FEWEST_DAYS} days, better "
-                "several years",
-            )
+        verdict.against(
+            f"only {shared} days are in both, too few to learn from",
+            f"take files that share at least {FEWEST_DAYS} days, better several years",
         )
 
 
@@ -216,6 +223,7 @@ def _shortfall(lr: Grid, hr: Grid) -> tuple[dict[str, float], float]:
     if not (lr.regular and is_global(lr.lon)):
         inside &= (lon >= west - CLOSE_DEG) & (lon <= east + CLOSE_DEG)
         sides |= {"west": west - lon.min(), "east": lon.max() - east}
+
     short = {side: round(max(float(by), 0.0), 6) for side, by in sides.items()}
     return short, float((~inside).mean())
 
@@ -227,85 +235,73 @@ def _steps(coordinate: Floats, axis: int) -> float:
 
 
 def _check_region(
-    short: dict[str, float],
-    outside: float,
-    ratio: float,
-    findings: list[Finding],
-    notes: list[str],
+    short: dict[str, float], outside: float, ratio: float, verdict: _Verdict
 ) -> None:
     sides = ", ".join(f"{by:.3g} degrees in the {s}" for s, by in short.items() if by)
     if outside >= 0.5:
-        findings.append(
-            Finding(
-                problem=f"the regions differ: {outside:.0%} of the fine cells lie "
-                f"outside the coarse grid (short by {sides})",
-                remedy="take predictors of a region that encloses the targets",
-            )
+        verdict.against(
+            f"the regions differ: {outside:.0%} of the fine cells lie outside the "
+            f"coarse grid (short by {sides})",
+            "take predictors of a region that encloses the targets",
         )
     elif outside > 0.0:
-        notes.append(
+        verdict.notes.append(
             f"{outside:.0%} of the fine cells lie outside the coarse grid (short by "
             f"{sides}); the nearest coarse values are used there"
         )
+
     if ratio < COARSER:
         turned = ratio < 1.0 / COARSER
-        findings.append(
-            Finding(
-                problem=f"the predictors are not coarser than the targets: their cells "
-                f"are {ratio:.2g} times as wide",
-                remedy="exchange the two files"
-                if turned
-                else "take coarser predictors or finer targets",
-            )
+        verdict.against(
+            "the predictors are not coarser than the targets: their cells are "
+            f"{ratio:.2g} times as wide",
+            "exchange the two files"
+            if turned
+            else "take coarser predictors or finer targets",
         )
 
 
 # -- Verdict ---------------------------------------------------------------------------
 
 
-def _check_weather(
-    pairs: Sequence[Counterpart], findings: list[Finding], notes: list[str]
-) -> int | None:
+def _check_weather(pairs: Sequence[Counterpart], verdict: _Verdict) -> int | None:
     """Judge the correlations; return the lag of the best fit, None where none fits."""
     lags = np.array([[r or 0.0 for r in pair.lag_correlations] for pair in pairs])
     if lags.max(initial=0.0) < PAIRED:
-        findings.append(
-            Finding(
-                problem="the days are not paired: area means of predictors and targets "
-                f"correlate with at most {lags.max(initial=0.0):.2f} at any lag of "
-                "-5 to 5 days",
-                remedy="take a reanalysis, or a regional run driven by it, that shows "
-                "the weather of the target days; a free-running climate model can only "
-                "be downscaled with a model trained on such a pair",
-            )
+        verdict.against(
+            "the days are not paired: area means of predictors and targets correlate "
+            f"with at most {lags.max(initial=0.0):.2f} at any lag of -5 to 5 days",
+            "take a reanalysis, or a regional run driven by it, that shows the weather "
+            "of the target days; a free-running climate model can only be downscaled "
+            "with a model trained on such a pair",
         )
         return None
+
     z = np.arctanh(np.minimum(lags, 0.999)).mean(axis=0)  # Fisher's z per lag
-    zero = LAGS.index(0)
-    best = int(z.argmax())
-    gain = float(z[best] - z[zero])
+    zero, best = LAGS.index(0), int(z.argmax())
     certain = SHIFT_ALONE if len(pairs) == 1 and abs(LAGS[best]) == 1 else SHIFT
-    if gain > certain:
-        findings.append(_shifted(LAGS[best], lags.mean(axis=0)[[zero, best]]))
+    if float(z[best] - z[zero]) > certain:
+        _tell_shift(LAGS[best], lags.mean(axis=0)[[zero, best]], verdict)
         return LAGS[best]
-    _note_lags(pairs, notes)
-    _note_means(pairs, notes)
-    _check_layout(pairs, findings, notes)
+
+    _note_lags(pairs, verdict)
+    _note_means(pairs, verdict)
+    _check_layout(pairs, verdict)
     return 0
 
 
-def _shifted(lag: int, correlation: Floats) -> Finding:
+def _tell_shift(lag: int, correlation: Floats, verdict: _Verdict) -> None:
     days = f"{abs(lag)} day" + ("s" if abs(lag) > 1 else "")
     side = "later" if lag > 0 else "earlier"
-    return Finding(
-        problem=f"the predictors are shifted: they fit the targets best {days} {side} "
+    verdict.against(
+        f"the predictors are shifted: they fit the targets best {days} {side} "
         f"(correlation {correlation[1]:.2f} instead of {correlation[0]:.2f})",
-        remedy=f"move the predictors' time axis by {-lag} days (cdo shifttime,"
-        f"{-lag}day), or find out how either file labels its days",
+        f"move the predictors' time axis by {-lag} days (cdo shifttime,{-lag}day), or "
+        "find out how either file labels its days",
     )
 
 
-def _note_lags(pairs: Sequence[Counterpart], notes: list[str]) -> None:
+def _note_lags(pairs: Sequence[Counterpart], verdict: _Verdict) -> None:
     """Say which targets fit another day better although the pair as a whole does not.
 
     A minimum temperature of the early morning, or fields of 00 UTC, can resemble the
@@ -315,14 +311,14 @@ def _note_lags(pairs: Sequence[Counterpart], notes: list[str]) -> None:
         known = [r or 0.0 for r in pair.lag_correlations]
         best = int(np.argmax(known))
         if LAGS[best] != 0 and known[best] >= PAIRED:
-            notes.append(
+            verdict.notes.append(
                 f"{pair.target} resembles the predictors of {LAGS[best]:+d} day "
                 f"({known[best]:.2f}) more than those of the same day "
                 f"({known[LAGS.index(0)]:.2f}): its day may begin at another hour"
             )
 
 
-def _note_means(pairs: Sequence[Counterpart], notes: list[str]) -> None:
+def _note_means(pairs: Sequence[Counterpart], verdict: _Verdict) -> None:
     """Say where the means of one quantity differ so much that units may be wrong."""
     for pair in pairs:
         fine, coarse = pair.target_mean, pair.channel_mean
@@ -332,35 +328,31 @@ def _note_means(pairs: Sequence[Counterpart], notes: list[str]) -> None:
         rain = pair.target_units == "mm day-1" and not 0.25 <= ratio <= 4.0
         warmth = pair.target_units == "degC" and abs(coarse - fine) > 15.0
         if rain or warmth:
-            notes.append(
+            verdict.notes.append(
                 f"the means of {pair.channel} ({coarse:.3g} {pair.target_units}) and "
                 f"{pair.target} ({fine:.3g}) differ much: check the units"
             )
 
 
-def _check_layout(
-    pairs: Sequence[Counterpart], findings: list[Finding], notes: list[str]
-) -> None:
+def _check_layout(pairs: Sequence[Counterpart], verdict: _Verdict) -> None:
     known = [p for p in pairs if p.same_quantity and p.pattern is not None]
     if not known:
-        notes.append(
+        verdict.notes.append(
             "places were not compared: no predictor is of a target's quantity, or the "
             f"targets lie in fewer than {FEWEST_CELLS} coarse cells"
         )
-        return
-    for layout in dict.fromkeys(p.best_layout for p in known if _turned(p)):
-        findings.append(
-            _misplaced(
-                layout, [p for p in known if _turned(p) and p.best_layout == layout]
-            )
-        )
-    lost = [p for p in known if not _turned(p) and _scrambled(p)]
+
+    turned = [pair for pair in known if _turned(pair)]
+    for layout in dict.fromkeys(pair.best_layout for pair in turned):
+        _tell_misplaced([p for p in turned if p.best_layout == layout], verdict)
+
+    lost = [pair for pair in known if not _turned(pair) and _scrambled(pair)]
     if lost:
-        findings.append(_lost(lost))
+        _tell_lost(lost, verdict)
     for pair in known:
         given = pair.pattern or 0.0
         if not _turned(pair) and not _scrambled(pair) and given < LEAST_PATTERN:
-            notes.append(
+            verdict.notes.append(
                 f"patterns of {pair.channel} and {pair.target} have little in common "
                 f"(correlation {given:.2f})"
             )
@@ -375,29 +367,29 @@ def _turned(pair: Counterpart) -> bool:
 
 def _scrambled(pair: Counterpart) -> bool:
     """Whether area means agree while patterns do not."""
-    return (pair.pattern or 0.0) < SCRAMBLED and (
-        pair.correlation or 0.0
-    ) >= SAME_WEATHER
+    alike = (pair.correlation or 0.0) >= SAME_WEATHER
+    return alike and (pair.pattern or 0.0) < SCRAMBLED
 
 
-def _misplaced(layout: str, pairs: Sequence[Counterpart]) -> Finding:
+def _tell_misplaced(pairs: Sequence[Counterpart], verdict: _Verdict) -> None:
+    """Say that one layout fits these pairs better."""
     best = max(pairs, key=lambda p: (p.best_pattern or 0.0) - (p.pattern or 0.0))
-    return Finding(
-        problem=f"{_names(pairs)} of the predictors: the values are not where the "
-        f"coordinates say; they fit the targets better with {layout} (correlation of "
+    verdict.against(
+        f"{_names(pairs)} of the predictors: the values are not where the coordinates "
+        f"say; they fit the targets better with {best.best_layout} (correlation of "
         f"patterns {best.best_pattern:.2f} instead of {best.pattern:.2f})",
-        remedy="rearrange the values so, or correct the coordinates; inspect again",
+        "rearrange the values so, or correct the coordinates; inspect again",
     )
 
 
-def _lost(pairs: Sequence[Counterpart]) -> Finding:
+def _tell_lost(pairs: Sequence[Counterpart], verdict: _Verdict) -> None:
     worst = min(pairs, key=lambda p: p.pattern or 0.0)
-    return Finding(
-        problem=f"{_names(pairs)} of the predictors: scrambled in space; the area "
-        f"mean follows {worst.target} (correlation {worst.correlation:.2f}), the "
-        f"patterns do not ({worst.pattern:.2f})",
-        remedy="look at a map of one day; the values are probably written in another "
-        "order than the coordinates",
+    verdict.against(
+        f"{_names(pairs)} of the predictors: scrambled in space; the area mean follows "
+        f"{worst.target} (correlation {worst.correlation:.2f}), the patterns do not "
+        f"({worst.pattern:.2f})",
+        "look at a map of one day; the values are probably written in another order "
+        "than the coordinates",
     )
 
 

@@ -54,19 +54,13 @@ def role_verdicts(
 ) -> tuple[Verdict, Verdict, Verdict]:
     """Try the file in each role as the training would; little of it is read.
 
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        As :func:`st_cdgm.data.files.open.open_dataset` returns it.
-    step_hours : float or None
-        Length of a time step where it is known.
-    scrambled : collection of str
-        Variables whose values are not where their coordinates say.
+    ``scrambled`` are variables whose values are not where their coordinates say;
+    ``step_hours`` is the length of a time step where it is known.
     """
     with _quiet():
         return (
-            _as_lr(ds, step_hours, scrambled),
-            _as_hr(ds, step_hours, scrambled),
+            _as_timed("lr", ds, step_hours, scrambled),
+            _as_timed("hr", ds, step_hours, scrambled),
             _as_static(ds, scrambled),
         )
 
@@ -89,6 +83,11 @@ def one_line(error: InputError) -> str:
     return f"{error.problem} ({'; '.join(facts)})" if facts else error.problem
 
 
+def number(value: Any) -> float | None:
+    """Return a finite value as a float, None for another."""
+    return float(value) if np.isfinite(value) else None
+
+
 def cell_width(grid: Grid) -> float:
     """Typical width of a cell in degrees: north to south if regular, else all ways."""
     if grid.regular and len(grid.lat) > 1:
@@ -99,64 +98,53 @@ def cell_width(grid: Grid) -> float:
     return float(np.rad2deg(np.mean(both))) if both else 1.0
 
 
-def _refused(role: FileRole, error: InputError) -> Verdict:
-    remedy = error.facts["remedy"]
-    return Verdict(
-        role=role,
-        usable=False,
-        because=one_line(error),
-        remedy=None if remedy is None else str(remedy),
+def _refused(role: FileRole, because: str | InputError, remedy: Any = None) -> Verdict:
+    """Return a verdict against a role, for a reason or because of an error."""
+    if isinstance(because, InputError):
+        remedy = because.facts["remedy"]
+        because = one_line(because)
+    remedy = None if remedy is None else str(remedy)
+    return Verdict(role=role, usable=False, because=because, remedy=remedy)
+
+
+def _misplaced(role: FileRole, scrambled: Collection[str]) -> Verdict | None:
+    if not scrambled:
+        return None
+    because = (
+        f"{_listed(sorted(scrambled))}: the values are not where the coordinates say"
     )
+    return _refused(role, because, "mend the file, or leave these variables out")
 
 
 # -- Predictors and targets ------------------------------------------------------------
 
 
-def _as_lr(
-    ds: xr.Dataset, step_hours: float | None, scrambled: Collection[str]
+def _as_timed(
+    role: Literal["lr", "hr"],
+    ds: xr.Dataset,
+    step_hours: float | None,
+    scrambled: Collection[str],
 ) -> Verdict:
+    cube: ChannelCube | TargetCube
     try:
-        cube = read_channels(ds)
+        cube = read_channels(ds) if role == "lr" else read_targets(ds)
     except InputError as error:
-        return _refused("lr", error)
-    against = _unfit("lr", scrambled)
+        return _refused(role, error)
+    against = _misplaced(role, scrambled)
+    if against is None and isinstance(cube, TargetCube):
+        against = _unfit_target(cube)
     if against is not None:
         return against
-    few = len(cube.days) < FEWEST_DAYS
-    return Verdict(
-        role="lr",
-        usable=True,
-        because=_facts(cube, step_hours)
-        + ("; enough to downscale, too few days to train on" if few else ""),
-    )
 
-
-def _as_hr(
-    ds: xr.Dataset, step_hours: float | None, scrambled: Collection[str]
-) -> Verdict:
-    try:
-        cube = read_targets(ds)
-    except InputError as error:
-        return _refused("hr", error)
-    against = _unfit("hr", scrambled) or _unfit_target(cube)
-    return against or Verdict(role="hr", usable=True, because=_facts(cube, step_hours))
-
-
-def _unfit(role: FileRole, scrambled: Collection[str]) -> Verdict | None:
-    if scrambled:
-        return Verdict(
-            role=role,
-            usable=False,
-            because=f"{_listed(sorted(scrambled))}: the values are not where the "
-            "coordinates say",
-            remedy="mend the file, or leave these variables out",
-        )
-    return None
+    because = _facts(cube, step_hours)
+    if len(cube.days) < FEWEST_DAYS:
+        because += "; enough to downscale, too few days to train on"
+    return Verdict(role=role, usable=True, because=because)
 
 
 def _unfit_target(cube: TargetCube) -> Verdict | None:
     days, width, shape = len(cube.days), cell_width(cube.grid), cube.grid.shape
-    because = remedy = None
+
     if days < FEWEST_DAYS:
         because = f"{_plural(days, 'day')}: too few to learn from"
         remedy = f"take at least {FEWEST_DAYS} days, better several years"
@@ -166,9 +154,10 @@ def _unfit_target(cube: TargetCube) -> Verdict | None:
     elif min(shape) < FEWEST_LINES:
         because = f"a grid of {shape[0]} x {shape[1]} cells is too small"
         remedy = f"take at least {FEWEST_LINES} rows and columns"
-    if because is None:
+    else:
         return None
-    return Verdict(role="hr", usable=False, because=because, remedy=remedy)
+
+    return _refused("hr", because, remedy)
 
 
 def _facts(cube: ChannelCube | TargetCube, step_hours: float | None) -> str:
@@ -179,9 +168,13 @@ def _facts(cube: ChannelCube | TargetCube, step_hours: float | None) -> str:
         made = f" made of steps of {_hours(step_hours)}"
     return (
         f"{_plural(len(days), 'day')}{made} ({days.period()}), "
-        f"{_plural(len(cube.names), kind)} ({_listed(cube.names)}), "
-        f"{grid.shape[0]} x {grid.shape[1]} cells of {cell_width(grid):.2g} degrees"
+        f"{_plural(len(cube.names), kind)} ({_listed(cube.names)}), {_cells(grid)}"
     )
+
+
+def _cells(grid: Grid) -> str:
+    rows, columns = grid.shape
+    return f"{rows} x {columns} cells of {cell_width(grid):.2g} degrees"
 
 
 def _hours(step: float) -> str:
@@ -203,26 +196,28 @@ def _listed(names: Sequence[str]) -> str:
 def _as_static(ds: xr.Dataset, scrambled: Collection[str]) -> Verdict:
     try:
         constant, changing = _by_change(ds)
+        if changing and not constant:
+            return _refused(
+                "static",
+                f"{_listed(changing)}: weather, which changes with time",
+                "take orography, land fraction or the like on the grid of the targets",
+            )
+
+        first = constant[0] if constant else None
+        grid = read_grid(ds, file=file_label(ds), variable=first)
         if not constant:
-            return _no_static(ds, changing)
-        grid = read_grid(ds, file=file_label(ds), variable=constant[0])
+            raise MissingVariableError(
+                "no field on a horizontal grid",
+                found=", ".join(map(str, ds.data_vars)) or "no variables",
+            )
         names, _ = read_static(ds, variables=constant, grid=grid)
     except InputError as error:
         return _refused("static", error)
-    lost = sorted(set(constant) & set(scrambled))
-    if lost:
-        return Verdict(
-            role="static",
-            usable=False,
-            because=f"{_listed(lost)}: the values are not where the coordinates say",
-            remedy="mend the file, or leave these variables out",
-        )
-    return Verdict(
-        role="static",
-        usable=True,
-        because=f"{_plural(len(names), 'field')} without change in time "
-        f"({_listed(names)}), {grid.shape[0]} x {grid.shape[1]} cells of "
-        f"{cell_width(grid):.2g} degrees",
+
+    because = f"{_plural(len(names), 'field')} without change in time "
+    because += f"({_listed(names)}), {_cells(grid)}"
+    return _misplaced("static", set(constant) & set(scrambled)) or Verdict(
+        role="static", usable=True, because=because
     )
 
 
@@ -249,19 +244,3 @@ def _changes(da: xr.DataArray) -> bool:
         if not all(np.array_equal(first, o, equal_nan=True) for o in others):
             return True
     return False
-
-
-def _no_static(ds: xr.Dataset, changing: Sequence[str]) -> Verdict:
-    if not changing:
-        read_grid(ds, file=file_label(ds))
-        error: Any = MissingVariableError(
-            "no field on a horizontal grid",
-            found=", ".join(map(str, ds.data_vars)) or "no variables",
-        )
-        return _refused("static", error)
-    return Verdict(
-        role="static",
-        usable=False,
-        because=f"{_listed(changing)}: weather, which changes with time",
-        remedy="take orography, land fraction or the like on the grid of the targets",
-    )

@@ -113,31 +113,24 @@ def roughness(field: NDArray[Any]) -> float | None:
     """Half the mean squared difference of neighbours over the variance.
 
     Near 0 for a smooth field, near 1 for values in random order. A file whose values
-    were shuffled under correct coordinates passes every other check.
-
-    Parameters
-    ----------
-    field : ndarray
-        Shape ``(..., Y, X)``; leading entries are averaged.
-
-    Returns
-    -------
-    float or None
-        None for a constant field or fewer than five rows or columns.
+    were shuffled under correct coordinates passes every other check. Leading entries of
+    a field ``(..., Y, X)`` are averaged. None for a constant field or fewer than five
+    rows or columns.
     """
     planes = field.reshape(-1, *field.shape[-2:]).astype(np.float64)
     ratios = []
     if min(field.shape[-2:]) < SMALLEST:
         return None
+
     for plane in planes:
-        squares = np.concatenate(
-            [(np.diff(plane, axis=axis) ** 2).ravel() for axis in (0, 1)]
-        )
+        steps = [np.diff(plane, axis=axis).ravel() for axis in (0, 1)]
+        squares = np.concatenate(steps) ** 2
         squares = squares[np.isfinite(squares)]
         known = plane[np.isfinite(plane)]
         variance = float(known.var()) if known.size else 0.0
         if squares.size and variance > 0.0:
             ratios.append(0.5 * float(squares.mean()) / variance)
+
     return float(np.mean(ratios)) if ratios else None
 
 
@@ -215,12 +208,13 @@ def _swap_gain(fields: Floats) -> tuple[float | None, str | None]:
     count, rows, columns = fields.shape
     if rows == columns:
         return None, None  # a transposed square is as smooth as before
+
     ways = {
-        f"values.reshape({columns}, {rows}).T": fields.reshape(
-            count, columns, rows
-        ).transpose(0, 2, 1),
-        f"values.T.reshape({rows}, {columns})": fields.transpose(0, 2, 1).reshape(
-            count, rows, columns
+        f"values.reshape({columns}, {rows}).T": (
+            fields.reshape(count, columns, rows).swapaxes(1, 2)
+        ),
+        f"values.T.reshape({rows}, {columns})": (
+            fields.swapaxes(1, 2).reshape(count, rows, columns)
         ),
     }
     given = _mean_step(fields)
@@ -332,6 +326,7 @@ def _adjacent(lines: Floats) -> float | None:
     shared = mask @ mask.T
     square = (filled**2) @ mask.T
     apart = (square + square.T - 2.0 * filled @ filled.T) / np.maximum(shared, 1.0)
+
     np.fill_diagonal(shared, 0.0)
     apart[shared < 0.2 * flat.shape[1]] = np.inf
     usable = np.isfinite(apart).sum(axis=1) >= FEWEST_LINES

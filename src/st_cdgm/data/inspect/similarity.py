@@ -25,23 +25,10 @@ YEAR = 300  # days from which an annual cycle can be told from weather
 def block_means(
     values: NDArray[Any], cell: Indices, cells: int, *, least: float = 0.25
 ) -> Floats:
-    """Average fine values over the coarse cells they lie in.
+    """Average fine values ``(T, P)`` over the coarse cells they lie in, to ``(T, N)``.
 
-    Parameters
-    ----------
-    values : ndarray
-        NaN where missing. Shape ``(T, P)``, P fine cells.
-    cell : ndarray
-        Coarse cell of each fine one. Shape ``(P,)``.
-    cells : int
-        Number of coarse cells N.
-    least : float
-        Share of its fine cells that a coarse cell needs to have values.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(T, N)``, NaN where too little is known.
+    ``cell`` is the coarse cell of each fine one, shape ``(P,)``, N their number. NaN
+    where less than a share ``least`` of a cell's fine values is known.
     """
     finite = np.isfinite(values)
     place = (cell, np.arange(len(cell)))
@@ -53,25 +40,24 @@ def block_means(
     return np.where(enough, total / np.maximum(count, 1.0), np.nan)
 
 
+def finite_mean(values: Floats, axis: int) -> Floats:
+    """Mean of the finite values, NaN where there are none."""
+    known = np.isfinite(values)
+    count = known.sum(axis=axis)
+    total = np.where(known, values, 0.0).sum(axis=axis)
+    return np.asarray(np.where(count, total / np.maximum(count, 1), np.nan), np.float64)
+
+
 def anomalies(values: Floats, season: NDArray[Any], ordinal: Indices) -> Floats:
     """Subtract annual harmonics, or the mean from records shorter than 300 days.
 
-    Parameters
-    ----------
-    values : ndarray
-        NaN where missing. Shape ``(T, P)``.
-    season : ndarray
-        Fraction of the year elapsed. Shape ``(T,)``.
-    ordinal : ndarray
-        Day numbers. Shape ``(T,)``.
+    Values of shape ``(T, P)``, NaN where missing; fractions of the year and day numbers
+    of shape ``(T,)``.
     """
-    with np.errstate(invalid="ignore"):
-        known = np.isfinite(values)
-        count = known.sum(axis=0)
-        mean = np.where(known, values, 0.0).sum(axis=0) / np.where(count, count, np.nan)
-    centred = values - mean
+    centred = values - finite_mean(values, axis=0)
     if not len(ordinal) or np.ptp(ordinal) < YEAR:
         return np.asarray(centred, np.float64)
+
     sums = HarmonicSums(values.shape[1])
     sums.add(season.astype(np.float32), centred.astype(np.float32))
     fitted = from_harmonics(sums.solve(FEWEST_PAIRS).astype(np.float32), season)
@@ -79,22 +65,10 @@ def anomalies(values: Floats, season: NDArray[Any], ordinal: Indices) -> Floats:
 
 
 def lag_correlations(fine: Floats, coarse: Floats, index: Indices) -> Floats:
-    """Correlation of two series for every lag.
+    """Correlation of two series of anomalies for every lag. Shape ``(L,)``.
 
-    Parameters
-    ----------
-    fine : ndarray
-        Anomalies. Shape ``(T,)``.
-    coarse : ndarray
-        Anomalies of the coarse record. Shape ``(S,)``.
-    index : ndarray
-        Step of ``coarse`` for each day and lag, -1 where there is none. Shape
-        ``(T, L)``.
-
-    Returns
-    -------
-    ndarray
-        NaN where fewer than 20 days are shared. Shape ``(L,)``.
+    Shapes ``(T,)`` and ``(S,)``; ``index`` is the coarse step of each day and lag, -1
+    where there is none, shape ``(T, L)``. NaN where fewer than 20 days are shared.
     """
     out = np.full(index.shape[1], np.nan)
     for k, steps in enumerate(index.T):
@@ -106,7 +80,10 @@ def _correlation(a: Floats, b: Floats) -> float:
     both = np.isfinite(a) & np.isfinite(b)
     if both.sum() < FEWEST_PAIRS:
         return float("nan")
-    a, b = a[both] - a[both].mean(), b[both] - b[both].mean()
+    return _cosine(a[both] - a[both].mean(), b[both] - b[both].mean())
+
+
+def _cosine(a: Floats, b: Floats) -> float:
     norm = float(np.sqrt((a**2).sum() * (b**2).sum()))
     return float((a * b).sum() / norm) if norm > 0.0 else float("nan")
 
@@ -114,45 +91,30 @@ def _correlation(a: Floats, b: Floats) -> float:
 def pattern_correlation(fine: Floats, coarse: Floats) -> float:
     """Correlation over days and cells of anomalies without their mean of the day.
 
-    Parameters
-    ----------
-    fine, coarse : ndarray
-        Anomalies of the same days and cells, NaN where missing. Shape ``(T, N)``.
+    Of the same days and cells, NaN where missing. Shapes ``(T, N)``.
     """
     both = np.isfinite(fine) & np.isfinite(coarse)
-    known = both.sum(axis=1, keepdims=True)
-    days = known[:, 0] >= 3
+    days = both.sum(axis=1) >= 3
     if not days.any():
         return float("nan")
-    parts = []
-    for field in (fine, coarse):
-        filled = np.where(both, field, 0.0)[days]
-        mean = filled.sum(axis=1, keepdims=True) / known[days]
-        parts.append(np.where(both[days], filled - mean, 0.0))
-    norm = float(np.sqrt((parts[0] ** 2).sum() * (parts[1] ** 2).sum()))
-    return float((parts[0] * parts[1]).sum() / norm) if norm > 0.0 else float("nan")
+    shared = (np.where(both, field, np.nan)[days] for field in (fine, coarse))
+    parts = (field - finite_mean(field, axis=1)[:, None] for field in shared)
+    return _cosine(*(np.nan_to_num(part) for part in parts))
 
 
 def layouts(fields: Floats) -> Iterator[tuple[str, Floats]]:
     """Ways in which the values of a grid may have been meant; the first: as given.
 
-    Parameters
-    ----------
-    fields : ndarray
-        Shape ``(T, y, x)``.
-
-    Yields
-    ------
-    str
-        What was done to the values, as an expression to mend them.
-    ndarray
-        The values so arranged, NaN where shifted in. Shape ``(T, y, x)``.
+    Yields what was done to the values, as an expression to mend them, and the values so
+    arranged, NaN where shifted in. Shapes ``(T, y, x)``.
     """
     _, rows, columns = fields.shape
     yield "as given", fields
     yield "latitudes turned: values[..., ::-1, :]", fields[:, ::-1]
     yield "longitudes turned: values[..., :, ::-1]", fields[:, :, ::-1]
     yield "both axes turned: values[..., ::-1, ::-1]", fields[:, ::-1, ::-1]
+
+    # Latitude and longitude exchanged in memory; a square shows that in one way only.
     if rows != columns:
         yield (
             f"axes exchanged: values.reshape(-1, {columns}, {rows}).swapaxes(1, 2)",
@@ -164,6 +126,7 @@ def layouts(fields: Floats) -> Iterator[tuple[str, Floats]]:
         )
     else:
         yield "axes exchanged: values.swapaxes(-1, -2)", fields.swapaxes(1, 2)
+
     if columns > 3:
         half = columns // 2
         yield (

@@ -27,20 +27,11 @@ def select_channels(
     *,
     file: str | None = None,
 ) -> Fields:
-    """Channels meant by ``variables``, in that order.
+    """Channels meant by ``variables``, in that order, among the ``available`` fields.
 
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        Opened data.
-    available : sequence of str
-        The fields in it.
-    variables : sequence of str or None
-        Variables (``q``: all levels) or channels (``q_850``); None takes all. A name
-        that the file does not have is looked for under its synonyms (``t`` and ``ta``,
-        ``q`` and ``hus``) and then keeps the name asked for.
-    file : str, optional
-        For messages.
+    Variables (``q``: all levels) or channels (``q_850``); None takes all. A name that
+    the file does not have is looked for under its synonyms (``t`` and ``ta``, ``q`` and
+    ``hus``) and then keeps the name asked for.
 
     Raises
     ------
@@ -59,13 +50,19 @@ def select_channels(
             expected="names of variables or channels, or none at all to take every one",
             remedy=f"choose from: {', '.join(available)}",
         )
+
     matches = {name: _matching(ds, available, name, file=file) for name in wanted}
     absent = [name for name, found in matches.items() if not found]
     if absent:
         shown = [channel.name for channel, _ in _splittable(ds, available)]
         check_available(absent, (), shown, file=file)
     chosen: Fields = [pair for name in wanted for pair in matches[name]]
-    _check_unique([channel.name for channel, _ in chosen], file=file)
+    check_unique(
+        [channel.name for channel, _ in chosen],
+        "a channel is asked for twice",
+        "name either the variable (all levels) or single channels",
+        file=file,
+    )
     return chosen
 
 
@@ -104,15 +101,12 @@ def _by_synonym(every: Fields, name: str, *, file: str | None) -> Fields:
         return []
     if len(found) > 1 and level is None and any(c.level is None for c, _ in found):
         return []
-    renamed = [
-        (
-            replace(channel, name=channel_name(base, channel.level), variable=base),
-            da,
-        )
-        for channel, da in found
-    ]
+
     logger.warning("%s: %s is taken from %s", file, name, found[0][0].variable)
-    return renamed
+    return [
+        (replace(one, name=channel_name(base, one.level), variable=base), da)
+        for one, da in found
+    ]
 
 
 def as_list(variables: Sequence[str]) -> list[str]:
@@ -140,14 +134,17 @@ def check_available(
         )
 
 
-def _check_unique(names: Sequence[str], *, file: str | None) -> None:
+def check_unique(
+    names: Sequence[str], problem: str, remedy: str, *, file: str | None
+) -> None:
+    """Raise InputError with this problem and remedy if a channel comes twice."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(
-            "a channel is asked for twice",
+            problem,
             file=file,
             variable=", ".join(twice),
             found=", ".join(names),
             expected="each channel once",
-            remedy="name either the variable (all levels) or single channels",
+            remedy=remedy,
         )

@@ -36,16 +36,7 @@ _LOGGER = logging.getLogger(__name__)
 class RangeWatch:
     """Warn once of every variable whose values leave its physical range.
 
-    Parameters
-    ----------
-    variables : sequence of Channel or TargetVariable
-        What lies on the second axis, in canonical units.
-    grid : Grid
-        For the place.
-    days : CalendarDays
-        For the date.
-    file : str
-        For the message.
+    ``variables``, in canonical units, lie on the second axis of the values.
     """
 
     def __init__(
@@ -57,51 +48,36 @@ class RangeWatch:
     ) -> None:
         self.variables, self.grid, self.days, self.file = variables, grid, days, file
         hours = days.step_seconds / 3600
-        probes = [_probe(variable) for variable in variables]
+        probes = [_probe(one) for one in variables]
         self._limits = [
-            physical_limits(probe, hours, row=variable.row)
-            for probe, variable in zip(probes, variables, strict=True)
+            physical_limits(probe, hours, row=one.row)
+            for probe, one in zip(probes, variables, strict=True)
         ]
         self._told: set[str] = set()
 
     def look(self, values: NDArray[np.floating], index: NDArray[np.integer]) -> None:
         """Look at the days ``index``, values of shape ``(T, C, y, x)``."""
-        for c, limits in enumerate(self._limits):
-            name = self.variables[c].name
-            if limits is None or name in self._told:
+        for c, (variable, limits) in enumerate(
+            zip(self.variables, self._limits, strict=True)
+        ):
+            if limits is None or variable.name in self._told:
                 continue
-            low, high = limits
             plane = values[:, c]
-            outside = (plane < low) | (plane > high)
-            if outside.any():
-                self._told.add(name)
-                self._tell(c, plane, outside, index)
+            outside = (plane < limits[0]) | (plane > limits[1])
+            if not outside.any():
+                continue
 
-    def _tell(
-        self,
-        c: int,
-        plane: NDArray[np.floating],
-        outside: NDArray[np.bool_],
-        index: NDArray[np.integer],
-    ) -> None:
-        day, row, column = (int(i[0]) for i in np.nonzero(outside))
-        limits, variable = self._limits[c], self.variables[c]
-        assert limits is not None
-        date = self.days.select(index[day : day + 1]).iso()[0]
-        _LOGGER.warning(
-            "%s has values outside %.4g to %.4g %s in %s: %d of the %d read together, "
-            "the first %.5g on %s at %.2f degrees north, %.2f degrees east",
-            variable.name,
-            *limits,
-            variable.units,
-            self.file,
-            int(outside.sum()),
-            outside.size,
-            float(plane[day, row, column]),
-            date,
-            float(self.grid.lat2d[row, column]),
-            float(self.grid.lon2d[row, column]),
-        )
+            self._told.add(variable.name)
+            day, *cell = (int(i[0]) for i in np.nonzero(outside))
+            _LOGGER.warning(
+                "%s has values outside %.4g to %.4g %s in %s: %d of the %d read "
+                "together, the first %.5g on %s at %.2f degrees north, %.2f degrees "
+                "east",
+                *(variable.name, *limits, variable.units, self.file),
+                *(int(outside.sum()), outside.size, float(plane[day, *cell])),
+                self.days.select(index[day : day + 1]).iso()[0],
+                *(float(axis[*cell]) for axis in (self.grid.lat2d, self.grid.lon2d)),
+            )
 
 
 def _probe(variable: Channel | TargetVariable) -> xr.DataArray:
@@ -143,10 +119,12 @@ class DayBlocks:
         blocks = (chosen or da.Array.__dask_scheduler__)(tasks, keys)
         begin = int(self._ends[first - 1]) if first else 0
         trimmed = []
+
         for number, block in enumerate(blocks, start=int(first)):
             end = int(self._ends[number])
             trimmed.append(_trimmed(block, max(start - begin, 0), stop - begin))
             begin = end
+
         whole: Any = concatenate3(trimmed)  # type: ignore[no-untyped-call]
         return np.asarray(whole)
 
@@ -158,8 +136,22 @@ def _trimmed(block: Any, start: int, stop: int) -> Any:
     return block[start:stop]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class LazyCube:
-    """What predictors and targets share: days that are read when asked for."""
+    """What predictors and targets share: days that are read when asked for.
+
+    Attributes
+    ----------
+    grid : Grid
+        In the order of the file.
+    days : CalendarDays
+        One entry per time step.
+    values : xarray.DataArray
+        Lazy float32, canonical units, NaN where missing. Dimensions time, the axis of
+        :attr:`variables`, ``y``, ``x``.
+    file : str
+        Where it came from, for messages.
+    """
 
     grid: Grid
     days: CalendarDays
@@ -222,27 +214,9 @@ class LazyCube:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ChannelCube(LazyCube):
-    """Predictors of a file, not yet read.
-
-    Attributes
-    ----------
-    channels : tuple of Channel
-        What is on the channel axis, in canonical units.
-    grid : Grid
-        Coarse grid in the order of the file.
-    days : CalendarDays
-        One entry per time step.
-    values : xarray.DataArray
-        Lazy float32. Dimensions ``(time, channel, y, x)``, canonical units.
-    file : str
-        Where it came from, for messages.
-    """
+    """Predictors of a file, not yet read; ``channel`` is their axis."""
 
     channels: tuple[Channel, ...]
-    grid: Grid
-    days: CalendarDays
-    values: xr.DataArray
-    file: str
 
     @property
     def variables(self) -> tuple[Channel, ...]:
@@ -252,32 +226,20 @@ class ChannelCube(LazyCube):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TargetCube(LazyCube):
-    """Fine-grid targets of a file, not yet read.
-
-    Attributes
-    ----------
-    targets : tuple of TargetVariable
-        What is on the variable axis, in canonical units.
-    grid : Grid
-        Fine grid in the order of the file.
-    days : CalendarDays
-        One entry per time step.
-    values : xarray.DataArray
-        Lazy float32, NaN where missing. Dimensions ``(time, variable, y, x)``.
-    file : str
-        Where it came from, for messages.
-    """
+    """Fine-grid targets of a file, not yet read; ``variable`` is their axis."""
 
     targets: tuple[TargetVariable, ...]
-    grid: Grid
-    days: CalendarDays
-    values: xr.DataArray
-    file: str
 
     @property
     def variables(self) -> tuple[TargetVariable, ...]:
         """What lies on the second axis."""
         return self.targets
+
+
+def labelled(array: Any, axis: str, names: Sequence[str]) -> xr.DataArray:
+    """Return the values of a cube with this second axis."""
+    dims = ("time", axis, "y", "x")
+    return xr.DataArray(array, dims=dims, coords={axis: list(names)})
 
 
 def all_missing(name: str, file: str) -> InputError:

@@ -20,10 +20,16 @@ from st_cdgm.data.files.open import (
     time_name,
 )
 from st_cdgm.data.read.channels import as_list, check_available, select_channels
-from st_cdgm.data.read.cubes import ChannelCube, TargetCube, all_missing
+from st_cdgm.data.read.cubes import (
+    ChannelCube,
+    LazyCube,
+    TargetCube,
+    all_missing,
+    labelled,
+)
 from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.data.space.grid import Grid
-from st_cdgm.data.time.calendar import DAY, CalendarDays
+from st_cdgm.data.time.calendar import DAY
 from st_cdgm.data.time.steps import time_steps
 from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.data.variables.levels import Fields, channel_name
@@ -65,27 +71,15 @@ def read_channels(
     InputError
         If grid, time, units or levels cannot be used, or a field has no values.
     """
-    opened = open_located(paths, role=role)
-    fields, grid, days = _timed_fields(
-        opened, variables, role=role, time_step=time_step
-    )
-    return ChannelCube(
-        channels=tuple(channel for channel, _ in fields),
-        grid=grid,
-        days=days,
-        values=_stack(fields, "channel"),
-        file=opened.file,
-    )
+    fields, cube = _timed_fields(paths, variables, "channel", role, time_step)
+    return ChannelCube(channels=tuple(channel for channel, _ in fields), **vars(cube))
 
 
 def read_targets(
     paths: Paths, *, variables: Sequence[str] | None = None, time_step: str = "daily"
 ) -> TargetCube:
     """Open fine-grid targets; parameters and errors as for :func:`read_channels`."""
-    opened = open_located(paths, role="hr")
-    fields, grid, days = _timed_fields(
-        opened, variables, role="hr", time_step=time_step
-    )
+    fields, cube = _timed_fields(paths, variables, "variable", "hr", time_step)
     targets = []
     for channel, da in fields:
         one = TargetVariable(
@@ -97,13 +91,7 @@ def read_targets(
         )
         vars(one)["row"] = channel.row
         targets.append(one)
-    return TargetCube(
-        targets=tuple(targets),
-        grid=grid,
-        days=days,
-        values=_stack(fields, "variable"),
-        file=opened.file,
-    )
+    return TargetCube(targets=tuple(targets), **vars(cube))
 
 
 def read_static(
@@ -145,24 +133,28 @@ def read_static(
         return (), np.zeros((0, *grid.shape), np.float32)
     check_available(names, available, available, file=file)
 
-    labels: list[str] = []
-    planes: list[NDArray[np.float32]] = []
-    compared: tuple[Hashable, ...] = ()
     known = [quantity_of(name, ds[name].attrs) for name in names]
     fields = [
         to_canonical(ds[name], file=file, role="static", quantity=quantity)
         for name, quantity in zip(names, known, strict=True)
     ]
+
+    # A field may give several planes.
+    labels: list[str] = []
+    planes: list[NDArray[np.float32]] = []
+    compared: tuple[Hashable, ...] = ()
     for name, da in zip(names, fields, strict=True):
         if da.dims != compared:  # fields on the same dimensions share their grid
             own = read_grid(ds, file=file, variable=name, located=opened.located)
             grid.check_same(own, file=file, role="static")
             compared = da.dims
+
         if not da.size:
             raise all_missing(name, file)
         for label, plane in _static_planes(da, name, own, file=file):
             labels.append(label)
             planes.append(plane)
+
     return tuple(labels), np.stack(planes)
 
 
@@ -170,12 +162,14 @@ def read_static(
 
 
 def _timed_fields(
-    opened: OpenedData,
+    paths: Paths,
     variables: Sequence[str] | None,
-    *,
+    axis: str,
     role: Role,
     time_step: str,
-) -> tuple[Fields, Grid, CalendarDays]:
+) -> tuple[Fields, LazyCube]:
+    """Return what is asked for, and a cube of it with a second axis of this name."""
+    opened = open_located(paths, role=role)
     ds, located, file = opened.ds, opened.located, opened.file
     time = time_name(ds, located)
     bounds = time_bounds(ds, time)
@@ -206,7 +200,9 @@ def _timed_fields(
     fields = [(c, da.transpose(*dims)) for c, da in fields]
     if steps.step_seconds < DAY:
         fields = [(c, steps.apply(da, c.name)) for c, da in fields]
-    return _canonical(fields, file, role), grid, steps.days
+    fields = _canonical(fields, file, role)
+    values = _stack(fields, axis)
+    return fields, LazyCube(grid=grid, days=steps.days, values=values, file=file)
 
 
 def _stamped_at_end(fields: Fields) -> bool:
@@ -233,6 +229,7 @@ def _common_grid(opened: OpenedData, fields: Fields) -> Grid:
             expected=f"({grid.y_name}, {grid.x_name}) as {first}",
             remedy="regrid the file to one grid, or name variables of one grid only",
         )
+
     return grid
 
 
@@ -314,12 +311,8 @@ def _values(da: xr.DataArray, name: str, file: str) -> NDArray[Any]:
 
 def _stack(fields: Fields, axis_name: str) -> xr.DataArray:
     array: Any = dask.array  # its stubs leave these two untyped
-    planes = [array.asarray(da.data) for _, da in fields]
-    return xr.DataArray(
-        array.stack(planes, axis=1),
-        dims=("time", axis_name, "y", "x"),
-        coords={axis_name: [channel.name for channel, _ in fields]},
-    )
+    planes = array.stack([array.asarray(da.data) for _, da in fields], axis=1)
+    return labelled(planes, axis_name, [channel.name for channel, _ in fields])
 
 
 def _static_planes(
@@ -333,6 +326,7 @@ def _static_planes(
     ordered = da.transpose(*extra, grid.y_name, grid.x_name)
     values = _values(ordered, name, file).astype(np.float32)
     planes = []
+
     for index in np.ndindex(values.shape[: len(extra)]):
         label = name
         for dim, i in zip(extra, index, strict=True):
@@ -340,7 +334,9 @@ def _static_planes(
                 label = channel_name(label, _entry(da, dim, i))
         if not np.isfinite(values[index]).any():
             raise all_missing(label, file)
+
         planes.append((label, values[index]))
+
     return planes
 
 

@@ -15,7 +15,7 @@ from st_cdgm.data.space.blocks import ConservativeRegridder
 from st_cdgm.data.space.coverage import uncovered
 from st_cdgm.data.space.grid import Grid, interpolation
 from st_cdgm.data.space.matching import same_cells_order
-from st_cdgm.errors import ConfigError, GridMismatchError
+from st_cdgm.errors import GridMismatchError, check_choice
 
 Regrid = Literal["auto", "bilinear", "conservative", "none"]
 METHODS: tuple[str, ...] = get_args(Regrid)
@@ -24,13 +24,7 @@ MUCH_FINER = 6.0  # cells of the file in one of the model, from which means are 
 
 def check_method(method: str) -> None:
     """Raise ConfigError unless ``method`` is known."""
-    if method not in METHODS:
-        raise ConfigError(
-            "unknown way of regridding",
-            variable="regrid",
-            found=method,
-            expected=" | ".join(METHODS),
-        )
+    check_choice("regrid", method, METHODS, section="")
 
 
 def on_grid(

@@ -49,16 +49,11 @@ def channel_of(da: xr.DataArray, variable: str, level: float | None) -> Channel:
 
 
 def level_of(name: str, da: xr.DataArray) -> tuple[str, float | None]:
-    """Split a variable into its name without level and its pressure level.
+    """Split a variable into its name without level and its pressure level, hPa.
 
     The level comes from the attribute ``pressure_level_hPa``, a scalar pressure
-    coordinate, or the name: ``q_850``, ``q850``, ``ta850``, ``t_500hPa``.
-
-    Returns
-    -------
-    variable : str
-    level : float or None
-        Pressure in hPa.
+    coordinate, or the name: ``q_850``, ``q850``, ``ta850``, ``t_500hPa``; else it is
+    None.
     """
     base, named = level_in_name(name)
     attribute = da.attrs.get("pressure_level_hPa")
@@ -152,20 +147,8 @@ def split_levels(
 ) -> Fields:
     """Turn variables into channels, one per (variable, level).
 
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        Opened data.
-    variables : sequence of str
-        Names of variables in it.
-    file : str, optional
-        For messages.
-
-    Returns
-    -------
-    list of (Channel, DataArray)
-        In the order of ``variables``, levels in the order of the file. The channel
-        carries the units of the file.
+    In the order of ``variables``, levels in the order of the file. The channel carries
+    the units of the file.
 
     Raises
     ------
@@ -187,16 +170,14 @@ def split_levels(
                 remedy="name only one of them in the list of variables",
             )
         seen[channel.name] = str(da.name)
+
     return found
 
 
 def _split_one(da: xr.DataArray, name: str, *, file: str | None) -> Fields:
     vertical = vertical_name(da)
-    if (
-        vertical is not None
-        and da.sizes[vertical] == 1
-        and not _pressure_axis(da, vertical)
-    ):
+    named = vertical in da.coords and is_pressure(da[vertical])
+    if vertical is not None and da.sizes[vertical] == 1 and not named:
         # One height (2 m): a single-level field.
         da, vertical = da.isel({vertical: 0}, drop=True), None
     if vertical is None:
@@ -210,13 +191,10 @@ def _split_one(da: xr.DataArray, name: str, *, file: str | None) -> Fields:
             expected="a coordinate with the pressures",
             remedy=f"add the coordinate {vertical} with units hPa or Pa",
         )
+
     pressures = level_values(da[vertical], file=file)
     split = []
     for i, level in enumerate(pressures.tolist()):
         one = da.isel({vertical: i}, drop=True)
         split.append((channel_of(one, name, level), one))
     return split
-
-
-def _pressure_axis(da: xr.DataArray, vertical: str) -> bool:
-    return vertical in da.coords and is_pressure(da[vertical])

@@ -32,6 +32,8 @@ def physical_limits(
 ) -> tuple[float, float] | None:
     """Return the lowest and highest value that can be true, in the units of the file.
 
+    None for a quantity that is not known, or units that do not fit it.
+
     Parameters
     ----------
     da : xarray.DataArray
@@ -40,11 +42,6 @@ def physical_limits(
         Length of a time step; 24 where it is not known.
     row : Variable or None, optional
         What the field is, where that has been found; else it is asked for by name.
-
-    Returns
-    -------
-    (float, float) or None
-        None for a quantity that is not known, or units that do not fit it.
     """
     name = str(da.name)
     if row == "ask":
@@ -55,6 +52,7 @@ def physical_limits(
         return _rain_limits(da, step_hours or 24.0)
     if row.quantity is PRESSURE and level_of(name, da)[1] is not None:
         return None
+
     low, high = row.own_limits or row.quantity.limits or (-np.inf, np.inf)
     return _in_file_units(da.attrs, row.quantity, low, high)
 

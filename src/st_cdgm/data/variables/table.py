@@ -374,9 +374,7 @@ def is_precipitation(name: str, standard_name: str | None) -> bool:
     return quantity_of(name, {"standard_name": standard_name}) is PRECIPITATION
 
 
-def precipitation_channels(
-    variables: Sequence[Named],
-) -> tuple[int, ...]:
+def precipitation_channels(variables: Sequence[Named]) -> tuple[int, ...]:
     """Return the indices of targets or predictors that are precipitation."""
     return tuple(
         i for i, v in enumerate(variables) if is_precipitation(v.name, v.standard_name)

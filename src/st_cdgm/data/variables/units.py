@@ -13,7 +13,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.variables.table import TEMPERATURE, Quantity, quantity_of
+from st_cdgm.data.variables.table import (
+    PRECIPITATION,
+    TEMPERATURE,
+    Quantity,
+    quantity_of,
+)
 from st_cdgm.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -23,39 +28,20 @@ MM_PER_KG = 1.0  # mm of liquid water for 1 kg m-2, at 1000 kg m-3
 SECONDS_PER_DAY = 86400.0
 # Written in files, unknown to pint or meaning something else there.
 _ALIASES = {
-    "": "1",
-    "-": "1",
-    "(0 - 1)": "1",
-    "0-1": "1",
-    "fraction": "1",
-    "none": "1",
-    "unitless": "1",
-    "c": "degC",
-    "deg c": "degC",
-    "deg_c": "degC",
-    "degrees c": "degC",
-    "degrees celsius": "degC",
-    "degree celsius": "degC",
-    "celsius": "degC",
-    "f": "degF",
-    "deg k": "K",
-    "degk": "K",
-    "degrees k": "K",
-    "degree_kelvin": "K",
-    "kelvin": "K",
-    "k": "K",
-    "mb": "millibar",
-    "mbs": "millibar",
-    "gpm": "m",
-    "geopotential meters": "m",
-    "m of water equivalent": "m",
-    "m of water": "m",
-    "mm d^-1": "mm day-1",
-    "mm per day": "mm day-1",
-    "pascal": "Pa",
-    "pascals": "Pa",
-    "knot": "knot",
-    "kts": "knot",
+    text: units
+    for units, texts in {
+        "1": ("", "-", "(0 - 1)", "0-1", "fraction", "none", "unitless"),
+        "degC": ("c", "deg c", "deg_c", "degrees c", "degrees celsius", "celsius")
+        + ("degree celsius",),
+        "degF": ("f",),
+        "K": ("deg k", "degk", "degrees k", "degree_kelvin", "kelvin", "k"),
+        "millibar": ("mb", "mbs"),
+        "m": ("gpm", "geopotential meters", "m of water equivalent", "m of water"),
+        "mm day-1": ("mm d^-1", "mm per day"),
+        "Pa": ("pascal", "pascals"),
+        "knot": ("knot", "kts"),
+    }.items()
+    for text in texts
 }
 # An amount per so many hours: mm/6h, mm (6h)-1, kg m-2 / 3 hours.
 _PER_HOURS = re.compile(
@@ -66,21 +52,10 @@ _PER_HOURS = re.compile(
 
 
 def canonical_units(name: str, attrs: Mapping[Any, Any], role: Role = "lr") -> str:
-    """Units in which a variable is used here.
+    """Units in which a variable is used here, as UDUNITS text.
 
-    Parameters
-    ----------
-    name : str
-        Variable name, with or without level.
-    attrs : mapping
-        Its attributes.
-    role : {"lr", "hr", "static"}
-        Temperatures are K among predictors, degC among targets.
-
-    Returns
-    -------
-    str
-        UDUNITS text. A quantity that is not known here keeps the units of the file.
+    Temperatures are K among predictors, degC among targets. A quantity that is not
+    known here keeps the units of the file.
     """
     return _canonical(quantity_of(name, attrs), attrs, role)
 
@@ -132,10 +107,25 @@ def to_canonical(
     given = da.attrs.get("units")
     if given is None or str(given).strip() in ("", "unknown"):
         given = _infer(da, quantity, label, file=file)
-    factor, offset = _conversion(
-        str(given), wanted, quantity, da=da, name=label, file=file
-    )
 
+    # Factor and offset, by the units alone or with the help of a constant.
+    given = str(given)
+    found = units_factor(given, wanted) or _by_physics(given, quantity)
+    if found is None:
+        raise InputError(
+            "the units are not understood or do not fit the variable",
+            file=file,
+            variable=label,
+            found=repr(given),
+            expected=f"units that convert to {wanted!r} ({quantity.key})",
+            remedy=f"correct the attribute: ncatted -a units,{label},o,c,{wanted!r} "
+            "FILE",
+        )
+
+    amounts = (units_factor(given, base) for base in ("mm", "kg m-2"))
+    if quantity is PRECIPITATION and any(amounts):  # they lack the "per time"
+        _check_daily(given, da, label, file=file)
+    factor, offset = found
     converted = da if (factor, offset) == (1.0, 0.0) else da * factor + offset
     attrs = {**da.attrs, "units": wanted}
     return converted.assign_attrs(_consistent_names(attrs, quantity))
@@ -225,31 +215,6 @@ def _clean(text: str) -> str:
     return _ALIASES.get(stripped.lower(), stripped)
 
 
-def _conversion(
-    given: str,
-    wanted: str,
-    quantity: Quantity,
-    *,
-    da: xr.DataArray,
-    name: str,
-    file: str | Path | None,
-) -> tuple[float, float]:
-    found = units_factor(given, wanted) or _by_physics(given, quantity)
-    if found is not None:
-        amount = quantity.key == "precipitation" and _is_amount(given)
-        if amount:
-            _check_daily(given, da, name, file=file)
-        return found
-    raise InputError(
-        "the units are not understood or do not fit the variable",
-        file=file,
-        variable=name,
-        found=repr(given),
-        expected=f"units that convert to {wanted!r} ({quantity.key})",
-        remedy=f"correct the attribute: ncatted -a units,{name},o,c,{wanted!r} FILE",
-    )
-
-
 def conversion(given: str, quantity: Quantity) -> tuple[float, float] | None:
     """Factor and offset to the canonical units of a quantity, None if there is none."""
     return units_factor(given, quantity.units) or _by_physics(given, quantity)
@@ -271,11 +236,6 @@ def _by_physics(given: str, quantity: Quantity) -> tuple[float, float] | None:
         if found is not None:
             return found[0] * scale, found[1] * scale
     return None
-
-
-def _is_amount(given: str) -> bool:
-    """Whether precipitation units lack the "per time"."""
-    return any(units_factor(given, base) is not None for base in ("mm", "kg m-2"))
 
 
 def _check_daily(

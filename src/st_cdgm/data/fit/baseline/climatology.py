@@ -1,9 +1,10 @@
-"""First guess: the mean of the day of the year."""
+"""Baseline: the mean of the day of the year."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -12,46 +13,40 @@ from st_cdgm.data.fit.harmonics import HarmonicSums, from_harmonics
 from st_cdgm.data.fit.moments import fill_nearest
 from st_cdgm.errors import InputError
 from st_cdgm.registry import register
-from st_cdgm.typing import FloatArray, State
+from st_cdgm.typing import FloatArray
 
 # A cell with fewer training days than this takes its nearest neighbour's climatology.
 MIN_DAYS = 30
 
 
 @register("baseline", "climatology")
+@dataclass(frozen=True, eq=False)
 class ClimatologyBaseline(Baseline):
     r"""Mean of the day of the year, from three harmonics per cell.
 
     .. math:: x(s) = c_0 + \sum_{k=1}^{3} a_k \cos 2\pi k s + b_k \sin 2\pi k s
 
-    Parameters
+    Attributes
     ----------
     coefficients : ndarray
         Order 1, cos 1, sin 1, cos 2, ... Shape ``(7, C, Y, X)``, target units.
     """
 
-    def __init__(self, coefficients: FloatArray) -> None:
-        self.coefficients = coefficients
+    coefficients: FloatArray
 
     @classmethod
     def build(cls, task: BaselineTask) -> Self:
         """Fit to the training days of a task; see :meth:`fit`."""
         days = ((season, truth) for _, season, truth in task.blocks())
         names = [target.name for target in task.targets]
-        return cls.fit_blocks(days, (len(names), *task.hr_grid.shape), names)
+        return cls._of_blocks(days, (len(names), *task.hr_grid.shape), names)
 
     @classmethod
     def fit(cls, truth: FloatArray, season: FloatArray, names: Sequence[str]) -> Self:
-        """Fit to training days in memory.
+        """Fit to training days in memory; ``names`` of the targets are for errors.
 
-        Parameters
-        ----------
-        truth : ndarray
-            Target units, NaN where missing. Shape ``(T, C, Y, X)``.
-        season : ndarray
-            Fraction of the year elapsed. Shape ``(T,)``.
-        names : sequence of str
-            Target names, for errors.
+        Truth of shape ``(T, C, Y, X)``, NaN where missing; fractions of the year of
+        shape ``(T,)``.
 
         Raises
         ------
@@ -59,31 +54,16 @@ class ClimatologyBaseline(Baseline):
             If a variable has no cell with a value on 30 days (or on half the days of
             a shorter record).
         """
-        return cls.fit_blocks([(season, truth)], truth.shape[1:], names)
+        return cls._of_blocks([(season, truth)], truth.shape[1:], names)
 
     @classmethod
-    def fit_blocks(
+    def _of_blocks(
         cls,
         blocks: Iterable[tuple[FloatArray, FloatArray]],
         shape: Sequence[int],
         names: Sequence[str],
     ) -> Self:
-        """Fit to training days that come block by block; memory does not grow.
-
-        Parameters
-        ----------
-        blocks : iterable of (season, truth)
-            Shapes ``(T,)`` and ``(T, C, Y, X)``, T of any size.
-        shape : sequence of int
-            ``(C, Y, X)``.
-        names : sequence of str
-            Target names, for errors.
-
-        Raises
-        ------
-        InputError
-            As for :meth:`fit`.
-        """
+        """Fit to blocks of days of any length; memory does not grow. Shape of a day."""
         sums = HarmonicSums(int(np.prod(shape)))
         for season, truth in blocks:
             sums.add(season, truth.reshape(len(truth), -1))
@@ -98,35 +78,14 @@ class ClimatologyBaseline(Baseline):
         del lr, truth
         return from_harmonics(self.coefficients, season)
 
-    def to_state(self) -> State:
-        """Return facts and arrays."""
-        return {}, {"coefficients": self.coefficients}
-
-    @classmethod
-    def from_state(cls, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self:
-        """Rebuild it."""
-        del meta
-        return cls(np.asarray(arrays["coefficients"], dtype=np.float32))
-
 
 def fill_cells(
     coefficients: FloatArray, names: Sequence[str], enough: int
 ) -> FloatArray:
     """Give cells without coefficients those of the nearest cell that has some.
 
-    Parameters
-    ----------
-    coefficients : ndarray
-        NaN in cells with too few days. Shape ``(K, C, Y, X)``; filled in place.
-    names : sequence of str
-        Target names, for errors.
-    enough : int
-        Days that were asked for, for errors.
-
-    Raises
-    ------
-    InputError
-        If a variable has coefficients in no cell.
+    Shape ``(K, C, Y, X)``, NaN in cells with fewer than ``enough`` days; in place.
+    Raises InputError where a variable has coefficients in no cell.
     """
     for channel, name in enumerate(names):
         filled = fill_nearest(coefficients[:, channel])

@@ -1,4 +1,4 @@
-"""Baselines put together: which first guess each target gets.
+"""Baselines put together: which baseline each target gets.
 
 ``lr_interp``, ``climatology`` and ``regression`` need no truth at prediction time.
 ``hr_smoothing`` does: it is an oracle, for super-resolution studies only.
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from st_cdgm import registry
 from st_cdgm.data.fit.baseline.climatology import ClimatologyBaseline
-from st_cdgm.data.fit.baseline.contract import Baseline, BaselineTask
+from st_cdgm.data.fit.baseline.contract import Baseline, BaselineTask, filed
 from st_cdgm.data.fit.baseline.lr_interp import LrInterpBaseline
 from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.moments import Blocks
@@ -67,22 +67,15 @@ class CombinedBaseline(Baseline):
         """Interpolate where a coarse counterpart exists, else take the climatology."""
         found = [i for i, t in enumerate(task.targets) if t.name in task.found]
         rest = [i for i, t in enumerate(task.targets) if t.name not in task.found]
-        parts: list[tuple[Baseline, Sequence[int]]] = []
-        if found:
-            parts.append((LrInterpBaseline.build(task.only(found)), found))
-        if rest:
-            parts.append((ClimatologyBaseline.build(task.only(rest)), rest))
-        return cls._admissible(parts, task)
+        kinds = ((LrInterpBaseline, found), (ClimatologyBaseline, rest))
+        parts = [(kind.build(task.only(own)), own) for kind, own in kinds if own]
+        return cls.of(parts, task)
 
     @classmethod
-    def of(cls, baseline: Baseline, task: BaselineTask) -> Self:
-        """Take all targets of a task from one baseline."""
-        return cls._admissible([(baseline, range(len(task.targets)))], task)
-
-    @classmethod
-    def _admissible(
+    def of(
         cls, parts: Sequence[tuple[Baseline, Sequence[int]]], task: BaselineTask
     ) -> Self:
+        """Put baselines together, admissible for the targets of a task."""
         return cls(
             parts,
             precipitation=precipitation_channels(task.targets),
@@ -134,14 +127,9 @@ class CombinedBaseline(Baseline):
         """
         parts = []
         for i, part in enumerate(meta["parts"]):
-            prefix = f"{i}."
-            own = {
-                key.removeprefix(prefix): value
-                for key, value in arrays.items()
-                if key.startswith(prefix)
-            }
             kind = registry.get("baseline", part["baseline"]["kind"])
-            parts.append((kind.from_state(part["baseline"], own), part["channels"]))
+            own = kind.from_state(part["baseline"], filed(arrays, i))
+            parts.append((own, part["channels"]))
         return cls(parts, precipitation=meta["precipitation"], ordered=meta["ordered"])
 
 
@@ -150,16 +138,11 @@ def counterparts(
     channels: Sequence[Channel],
     mapping: Mapping[str, str] | None = None,
 ) -> dict[str, int]:
-    """Find the coarse counterpart of each target.
+    """Find the coarse counterpart of each target: its name to the channel's index.
 
     The map decides where it names the target; else the surface channel of the same
     name; else the only one that is the same variable under another name (``mx2t`` and
     ``tasmax``); else the only one with the same standard name.
-
-    Returns
-    -------
-    dict
-        Target name to channel index, for the targets that have a counterpart.
 
     Raises
     ------
@@ -171,25 +154,19 @@ def counterparts(
     _check_map(mapping, [t.name for t in targets], names)
 
     surface = {i: c for i, c in enumerate(channels) if c.level is None}
-    rows = {i: c.row for i, c in surface.items()}
     out = {}
     for target in targets:
-        row = target.row
-        equal = [i for i, c in surface.items() if c.name == target.name]
-        alike = [i for i in surface if row is not None and rows[i] is row]
-        same = [
-            i
-            for i, c in surface.items()
-            if c.standard_name and c.standard_name == target.standard_name
-        ]
-
         if target.name in mapping:
             out[target.name] = names.index(mapping[target.name])
             continue
-        for candidates in (equal, alike, same):
-            if len(candidates) == 1:
-                out[target.name] = candidates[0]
+
+        for key in ("name", "row", "standard_name"):
+            own = getattr(target, key)
+            alike = [i for i, c in surface.items() if own and getattr(c, key) == own]
+            if len(alike) == 1:
+                out[target.name] = alike[0]
                 break
+
     return out
 
 
@@ -212,23 +189,11 @@ def build_baseline(
     strategy : str
         ``auto``: ``lr_interp`` where a coarse counterpart exists, else ``climatology``;
         or a registered name: these two, ``regression``, ``hr_smoothing`` (an oracle).
-        ``regression``: see
-        :class:`st_cdgm.data.fit.baseline.regression.RegressionBaseline`.
-    targets, channels : sequence
-        Target variables and predictor channels.
-    lr_grid, hr_grid : Grid
-        Coarse and fine grid.
-    blocks : callable
-        Gives an iterator over blocks of training days in time order, anew at each call:
-        raw predictors in canonical units ``(T, C_lr, y, x)``, fraction of the year
-        ``(T,)``, truth ``(T, C, Y, X)``, NaN where missing. Not called where nothing is
-        fitted; see :func:`array_blocks` for days in memory.
-    codec : TargetCodec, optional
-        In whose space ``regression`` is linear; the default codec if None.
+    targets, channels, lr_grid, hr_grid, blocks, codec, factor
+        See :class:`st_cdgm.data.fit.baseline.contract.BaselineTask`. ``blocks`` is not
+        called where nothing is fitted; see :func:`array_blocks` for days in memory.
     mapping : mapping, optional
         Target name to channel name.
-    factor : int
-        Block side of ``hr_smoothing``.
 
     Raises
     ------
@@ -248,9 +213,11 @@ def build_baseline(
         codec=codec,
         factor=factor,
     )
+
     if strategy == "auto":
         return CombinedBaseline.build(task)
-    return CombinedBaseline.of(registry.get("baseline", strategy).build(task), task)
+    only = registry.get("baseline", strategy).build(task)
+    return CombinedBaseline.of([(only, range(len(targets)))], task)
 
 
 def strategies() -> tuple[str, ...]:
@@ -266,7 +233,7 @@ def array_blocks(
     Parameters
     ----------
     raw, season, truth : ndarray
-        All training days; see :func:`build_baseline`.
+        All training days; see :data:`st_cdgm.data.fit.moments.Blocks`.
     days : int
         Days per block.
     """

@@ -1,4 +1,4 @@
-"""What a baseline is: a first guess of fine fields, to which the model adds a residual.
+"""What a baseline is: the fine fields to which the model adds a residual.
 
 A baseline of one's own is a class in one file, registered by
 ``@register("baseline", "mine")`` and chosen by ``data.baseline_strategy: mine``. Its
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self, cast
+
+import numpy as np
 
 from st_cdgm import registry
 from st_cdgm.data.fit.codecs.target import TargetCodec
@@ -62,7 +64,9 @@ class BaselineTask:
 
 
 class Baseline(ABC):
-    """A first guess of every target variable.
+    """Fine fields of every target variable, from predictors and the season.
+
+    A frozen dataclass of plain values and arrays needs no methods for its state.
 
     Attributes
     ----------
@@ -95,10 +99,11 @@ class Baseline(ABC):
         season: FloatArray,
         truth: FloatArray | None = None,
     ) -> FloatArray:
-        """Return the first guess.
+        """Return the fine fields.
 
-        A day's guess does not depend on the other days that are asked for. It need not
-        be admissible: negative precipitation and temperatures out of order are mended.
+        A day's fields do not depend on the other days that are asked for. They need
+        not be admissible: negative precipitation and temperatures out of order are
+        mended.
 
         Parameters
         ----------
@@ -115,11 +120,28 @@ class Baseline(ABC):
             Target units, without NaN. Shape ``(T, C, Y, X)``, float32.
         """
 
-    @abstractmethod
     def to_state(self) -> State:
         """Return JSON-able facts and arrays, from which :meth:`from_state` rebuilds."""
+        own = {key: getattr(self, key) for key in self._fields()}
+        arrays = {k: value for k, value in own.items() if isinstance(value, np.ndarray)}
+        return {k: value for k, value in own.items() if k not in arrays}, arrays
 
     @classmethod
-    @abstractmethod
     def from_state(cls, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self:
         """Rebuild the baseline written by :meth:`to_state`."""
+        own = {k: arrays[k] if k in arrays else meta[k] for k in cls._fields()}
+        return cls(**own)
+
+    @classmethod
+    def _fields(cls) -> list[str]:
+        return [field.name for field in fields(cast("Any", cls))]
+
+
+def filed(arrays: Mapping[str, Any], key: object) -> dict[str, Any]:
+    """Return the arrays filed under ``key.``, without that prefix."""
+    prefix = f"{key}."
+    return {
+        name.removeprefix(prefix): np.asarray(value)
+        for name, value in arrays.items()
+        if name.startswith(prefix)
+    }

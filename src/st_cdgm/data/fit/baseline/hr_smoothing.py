@@ -1,9 +1,9 @@
-"""First guess: the smoothed truth, for super-resolution studies."""
+"""Baseline: the smoothed truth, for super-resolution studies."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -11,26 +11,25 @@ from st_cdgm.data.fit.baseline.contract import Baseline, BaselineTask
 from st_cdgm.data.fit.moments import fill_nearest
 from st_cdgm.errors import InputError
 from st_cdgm.registry import register
-from st_cdgm.typing import FloatArray, State
+from st_cdgm.typing import FloatArray
 
 
 @register("baseline", "hr_smoothing")
+@dataclass(frozen=True)
 class SmoothingBaseline(Baseline):
     """Coarsen the truth by block means and interpolate it back: an oracle.
 
     Blocks that reach over the border hold fewer cells, and positions beyond the
     outermost block centres take the nearest block, so no NaN frame arises (D3).
 
-    Parameters
+    Attributes
     ----------
     factor : int
         Cells per block side, at least 1.
     """
 
+    factor: int
     oracle = True
-
-    def __init__(self, factor: int) -> None:
-        self.factor = int(factor)
 
     @classmethod
     def build(cls, task: BaselineTask) -> Self:
@@ -52,16 +51,6 @@ class SmoothingBaseline(Baseline):
         rows = _linear_weights(truth.shape[-2], blocks.shape[-2], self.factor)
         columns = _linear_weights(truth.shape[-1], blocks.shape[-1], self.factor)
         return np.asarray(rows @ blocks @ columns.T, dtype=np.float32)
-
-    def to_state(self) -> State:
-        """Return facts and arrays."""
-        return {"factor": self.factor}, {}
-
-    @classmethod
-    def from_state(cls, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self:
-        """Rebuild it."""
-        del arrays
-        return cls(meta["factor"])
 
 
 def _block_means(field: FloatArray, factor: int) -> FloatArray:

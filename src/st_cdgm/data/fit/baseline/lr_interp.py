@@ -1,8 +1,9 @@
-"""First guess: a coarse counterpart of each target, interpolated."""
+"""Baseline: a coarse counterpart of each target, interpolated."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -17,30 +18,23 @@ from st_cdgm.typing import FloatArray, State
 
 
 @register("baseline", "lr_interp")
+@dataclass(frozen=True, eq=False)
 class LrInterpBaseline(Baseline):
     """Interpolate a coarse counterpart of each target by coordinates.
 
-    Parameters
+    Attributes
     ----------
-    source : sequence of int
+    source : tuple of int
         Predictor channel of each target.
-    convert : sequence of (float, float)
+    convert : tuple of (float, float)
         Factor and offset from the channel's units: (1, -273.15) from K to degC.
     to_fine : Interpolation
         From the coarse to the fine grid.
     """
 
-    def __init__(
-        self,
-        source: Sequence[int],
-        convert: Sequence[Sequence[float]],
-        to_fine: Interpolation,
-    ) -> None:
-        self.source = tuple(int(i) for i in source)
-        self.convert = tuple(
-            (float(factor), float(offset)) for factor, offset in convert
-        )
-        self.to_fine = to_fine
+    source: tuple[int, ...]
+    convert: tuple[tuple[float, ...], ...]
+    to_fine: Interpolation
 
     @classmethod
     def build(cls, task: BaselineTask) -> Self:
@@ -53,10 +47,19 @@ class LrInterpBaseline(Baseline):
         InputError
             If the units of a target and its counterpart differ in an unknown way.
         """
-        _check_all_found(task.targets, task.channels, task.found)
-        source = [task.found[target.name] for target in task.targets]
+        missing = [t.name for t in task.targets if t.name not in task.found]
+        if missing:
+            raise MissingVariableError(
+                "no coarse counterpart for a target",
+                variable=", ".join(missing),
+                found=", ".join(c.name for c in task.channels),
+                expected="a predictor channel for each target",
+                remedy="name one in data.baseline_map, or use baseline_strategy auto",
+            )
+
+        source = tuple(task.found[target.name] for target in task.targets)
         pairs = zip(source, task.targets, strict=True)
-        convert = [_conversion(task.channels[c], target) for c, target in pairs]
+        convert = tuple(_conversion(task.channels[c], target) for c, target in pairs)
         return cls(source, convert, interpolation(task.lr_grid, task.hr_grid))
 
     def predict(
@@ -84,11 +87,9 @@ class LrInterpBaseline(Baseline):
         """Rebuild it."""
         rows, columns = meta["target_shape"]
         to_fine = Interpolation(
-            index=arrays["index"],
-            weight=arrays["weight"],
-            target_shape=(int(rows), int(columns)),
+            index=arrays["index"], weight=arrays["weight"], target_shape=(rows, columns)
         )
-        return cls(meta["source"], meta["convert"], to_fine)
+        return cls(tuple(meta["source"]), tuple(map(tuple, meta["convert"])), to_fine)
 
 
 def _conversion(channel: Channel, target: TargetVariable) -> tuple[float, float]:
@@ -103,19 +104,3 @@ def _conversion(channel: Channel, target: TargetVariable) -> tuple[float, float]
             remedy="map another channel in data.baseline_map or use climatology",
         )
     return found
-
-
-def _check_all_found(
-    targets: Sequence[TargetVariable],
-    channels: Sequence[Channel],
-    found: Mapping[str, int],
-) -> None:
-    missing = [t.name for t in targets if t.name not in found]
-    if missing:
-        raise MissingVariableError(
-            "no coarse counterpart for a target",
-            variable=", ".join(missing),
-            found=", ".join(c.name for c in channels),
-            expected="a predictor channel for each target",
-            remedy="name one in data.baseline_map, or use baseline_strategy auto",
-        )

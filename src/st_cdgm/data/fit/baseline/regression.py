@@ -1,4 +1,4 @@
-"""A first guess learned by ridge regression on principal components."""
+"""Baseline: learned by ridge regression on principal components."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from st_cdgm.data.fit.baseline.contract import Baseline, BaselineTask
 from st_cdgm.data.fit.codecs.choice import build_codec
 from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.harmonics import HarmonicSums, from_harmonics
-from st_cdgm.data.fit.moments import Blocks, fill_nearest
+from st_cdgm.data.fit.moments import Blocks, fill_nearest, rooted
 from st_cdgm.data.fit.ridge import solve_ridge
 from st_cdgm.data.variables.table import precipitation_channels
 from st_cdgm.errors import InputError
 from st_cdgm.registry import register
-from st_cdgm.typing import FloatArray, Floats
+from st_cdgm.typing import FloatArray, Floats, State
 
 _LOGGER = logging.getLogger(__name__)
 COMPONENTS = 80
@@ -37,6 +37,7 @@ _PENALTIES = np.logspace(-4, 2, 13)
 
 
 @register("baseline", "regression")
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RegressionBaseline(Baseline):
     r"""Harmonics of the year plus a ridge regression on the large-scale weather.
 
@@ -47,11 +48,11 @@ class RegressionBaseline(Baseline):
     encoded target cell, and :math:`z_k` the leading principal components of the
     predictors' deviations from theirs, each variable scaled to the same total variance.
 
-    Parameters
+    Attributes
     ----------
     codec : TargetCodec
         Space in which the regression is linear.
-    root : sequence of int
+    root : tuple of int
         Predictor channels that enter as their square root.
     lr_harmonics : ndarray
         Shape ``(7, C_lr, y, x)``, canonical units (after the root).
@@ -63,22 +64,12 @@ class RegressionBaseline(Baseline):
         Encoded target per unit of a component. Shape ``(K, C, Y, X)``.
     """
 
-    def __init__(
-        self,
-        *,
-        codec: TargetCodec,
-        root: Sequence[int],
-        lr_harmonics: FloatArray,
-        components: FloatArray,
-        harmonics: FloatArray,
-        coefficients: FloatArray,
-    ) -> None:
-        self.codec = codec
-        self.root = tuple(int(i) for i in root)
-        self.lr_harmonics = lr_harmonics
-        self.components = components
-        self.harmonics = harmonics
-        self.coefficients = coefficients
+    codec: TargetCodec
+    root: tuple[int, ...]
+    lr_harmonics: FloatArray
+    components: FloatArray
+    harmonics: FloatArray
+    coefficients: FloatArray
 
     @classmethod
     def build(cls, task: BaselineTask) -> Self:
@@ -99,14 +90,7 @@ class RegressionBaseline(Baseline):
         on the last fifth of the days when fitted to the others. In cells with missing
         truth the products are those of the valid days, scaled to all days.
 
-        Parameters
-        ----------
-        blocks : callable
-            Training days in time order; see :data:`st_cdgm.data.fit.moments.Blocks`.
-        codec : TargetCodec
-            Of the targets.
-        root : sequence of int
-            Predictor channels to enter as their square root: precipitation.
+        The blocks are in time order; see :data:`st_cdgm.data.fit.moments.Blocks`.
 
         Raises
         ------
@@ -118,7 +102,7 @@ class RegressionBaseline(Baseline):
         coefficients = _coefficients(season, components, blocks)
         return cls(
             codec=codec,
-            root=root,
+            root=season.root,
             lr_harmonics=season.lr_harmonics,
             components=components,
             harmonics=season.harmonics,
@@ -130,7 +114,7 @@ class RegressionBaseline(Baseline):
     ) -> FloatArray:
         """Return the regression's fields; see :meth:`Baseline.predict`."""
         del truth
-        anomaly = _rooted(lr, self.root) - from_harmonics(self.lr_harmonics, season)
+        anomaly = rooted(lr, self.root) - from_harmonics(self.lr_harmonics, season)
         encoded = from_harmonics(self.harmonics, season)
         for day, deviation in zip(encoded, anomaly, strict=True):
             # Day by day, so that a day does not depend on its company, not even in
@@ -140,25 +124,16 @@ class RegressionBaseline(Baseline):
         decoded = self.codec.decode(torch.from_numpy(encoded))
         return cast("FloatArray", decoded.numpy())
 
-    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def to_state(self) -> State:
         """Return facts and arrays."""
-        meta = {
-            "codec": self.codec.to_dict(),
-            "root": list(self.root),
-        }
-        return meta, {key: getattr(self, key) for key in _ARRAYS}
+        meta, arrays = super().to_state()
+        return meta | {"codec": self.codec.to_dict(), "root": list(self.root)}, arrays
 
     @classmethod
     def from_state(cls, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self:
         """Rebuild it."""
-        return cls(
-            codec=TargetCodec.from_dict(meta["codec"]),
-            root=meta["root"],
-            **{key: np.asarray(arrays[key], np.float32) for key in _ARRAYS},
-        )
-
-
-_ARRAYS = ("lr_harmonics", "components", "harmonics", "coefficients")
+        codec = TargetCodec.from_dict(meta["codec"])
+        return super().from_state({"codec": codec, "root": tuple(meta["root"])}, arrays)
 
 
 # -- Harmonics -------------------------------------------------------------------------
@@ -187,7 +162,7 @@ class _Seasonal:
         sums: list[HarmonicSums] = []
         shapes: list[tuple[int, ...]] = []
         for raw, season, truth in blocks():
-            fields = (_rooted(raw, root), _encode(codec, truth))
+            fields = (rooted(raw, root), _encode(codec, truth))
             if not sums:
                 shapes = [field.shape[1:] for field in fields]
                 sums = [HarmonicSums(int(np.prod(shape))) for shape in shapes]
@@ -205,7 +180,7 @@ class _Seasonal:
         enough = min(MIN_DAYS, (sums[0].days + 1) // 2)
         coarse = sums[0].solve(enough)
         variance = sums[0].variance(coarse).reshape(shapes[0])
-        coarse = np.nan_to_num(coarse).reshape(-1, *shapes[0])
+        lr_harmonics = np.nan_to_num(coarse).astype(np.float32).reshape(-1, *shapes[0])
         fine = sums[1].solve(enough).astype(np.float32).reshape(-1, *shapes[1])
 
         known = np.isfinite(variance)
@@ -216,9 +191,7 @@ class _Seasonal:
             root=tuple(root),
             days=sums[0].days,
             enough=enough,
-            lr_harmonics=np.nan_to_num(coarse)
-            .astype(np.float32)
-            .reshape(-1, *shapes[0]),
+            lr_harmonics=lr_harmonics,
             scale=np.where(channel > 0, channel, 1).astype(np.float32),
             known=known,
             harmonics=fill_cells(fine, codec.names, enough),
@@ -226,7 +199,7 @@ class _Seasonal:
 
     def predictors(self, raw: FloatArray, season: FloatArray) -> Floats:
         """Return scaled deviations, 0 where missing. Shape ``(T, D)``."""
-        away = _rooted(raw, self.root) - from_harmonics(self.lr_harmonics, season)
+        away = rooted(raw, self.root) - from_harmonics(self.lr_harmonics, season)
         usable = np.isfinite(away) & self.known
         scaled = np.where(usable, away / self.scale, 0.0)
         return cast("Floats", scaled.reshape(len(raw), -1).astype(np.float64))
@@ -241,16 +214,6 @@ def _encode(codec: TargetCodec, truth: FloatArray) -> FloatArray:
     given = np.ascontiguousarray(np.where(np.isfinite(truth), truth, np.nan))
     encoded = codec.encode(torch.from_numpy(given.astype(np.float32)))
     return cast("FloatArray", encoded.numpy())
-
-
-def _rooted(values: FloatArray, channels: Sequence[int]) -> FloatArray:
-    """Return the values with the root of some channels; negative counts as 0."""
-    if not len(channels):
-        return values
-    out = values.copy()
-    index = list(channels)
-    out[:, index] = np.sqrt(np.maximum(out[:, index], 0.0))
-    return out
 
 
 # -- Principal components --------------------------------------------------------------

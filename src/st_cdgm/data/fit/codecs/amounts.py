@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from st_cdgm.data.fit.codecs.contract import Codec, CodecOptions
-from st_cdgm.data.variables.fields import TargetVariable
+from st_cdgm.data.fit.codecs.contract import Codec
 from st_cdgm.errors import ConfigError
 from st_cdgm.registry import register
 
@@ -42,12 +40,7 @@ class AmountCodec(Codec):
 
     wet_threshold: float = 0.1
     nonnegative: ClassVar[bool] = True
-
-    @classmethod
-    def fit(cls, targets: Sequence[TargetVariable], options: CodecOptions) -> Self:
-        """Take the threshold from the options."""
-        names = tuple(target.name for target in targets)
-        return cls(names=names, wet_threshold=float(options.wet_threshold))
+    plain: ClassVar[bool] = True
 
     def encode(self, fields: Tensor) -> Tensor:
         """Return encoded amounts. Shape ``(..., C, Y, X)``."""
@@ -77,10 +70,6 @@ class AmountCodec(Codec):
         below = f"exactly 0 below {self.wet_threshold:g} mm day-1"
         return [f"{name} >= 0, {below}" for name in self.names]
 
-    def unchanged(self) -> tuple[int, ...]:
-        """Return all places: amounts are encoded as they are."""
-        return tuple(range(len(self.names)))
-
     def _forward(self, amount: Tensor) -> Tensor:
         return amount
 
@@ -101,14 +90,12 @@ class AmountCodec(Codec):
 class RootCodec(AmountCodec):
     """Roots of amounts, sqrt(mm day-1)."""
 
+    plain = False
+
     def scored(self, encoded: Tensor) -> Tensor:
         """Return the roots, censored. Shape ``(..., C, Y, X)``."""
         root = math.sqrt(max(self.wet_threshold, 1.0e-4))
         return F.leaky_relu(encoded - root, DRY_SLOPE) + root
-
-    def unchanged(self) -> tuple[int, ...]:
-        """Return no place."""
-        return ()
 
     def _forward(self, amount: Tensor) -> Tensor:
         return amount.sqrt()
@@ -132,19 +119,7 @@ class LogCodec(AmountCodec):
     """
 
     delta: float = 0.01
-
-    @classmethod
-    def fit(cls, targets: Sequence[TargetVariable], options: CodecOptions) -> Self:
-        """Take threshold and offset from the options."""
-        return cls(
-            names=tuple(target.name for target in targets),
-            wet_threshold=float(options.wet_threshold),
-            delta=float(options.delta),
-        )
-
-    def unchanged(self) -> tuple[int, ...]:
-        """Return no place."""
-        return ()
+    plain: ClassVar[bool] = False
 
     def _forward(self, amount: Tensor) -> Tensor:
         return torch.log1p(amount / self.delta)
@@ -172,21 +147,18 @@ def check_precipitation_options(
             remedy="a codec of your own is chosen in data.codecs",
         )
 
-    if not (math.isfinite(delta) and delta > 0):
-        raise ConfigError(
-            "the offset of log1p must be positive",
-            variable="data.precipitation_delta",
-            found=delta,
-            expected="a number above 0, mm day-1",
-        )
-
-    if not 0 <= wet_threshold < MAX_PRECIPITATION:
-        raise ConfigError(
-            "the wet threshold is out of range",
-            variable="data.wet_threshold",
-            found=wet_threshold,
-            expected="a number from 0, mm day-1",
-        )
+    wet = 0 <= wet_threshold < MAX_PRECIPITATION
+    for name, found, fits, expected in (
+        ("precipitation_delta", delta, 0 < delta < math.inf, "above 0"),
+        ("wet_threshold", wet_threshold, wet, "from 0"),
+    ):
+        if not fits:
+            raise ConfigError(
+                "an option of precipitation is out of range",
+                variable=f"data.{name}",
+                found=found,
+                expected=f"a number {expected}, mm day-1",
+            )
 
 
 # What data.precipitation_codec says -> the codec.

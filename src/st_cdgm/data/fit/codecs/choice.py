@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from st_cdgm import registry
 from st_cdgm.data.fit.codecs.amounts import (
@@ -39,10 +40,8 @@ def build_codec(
     precipitation : {"sqrt", "log1p", "identity", "quantile"}
         Transform of precipitation; ``quantile`` is fitted to training days, see
         :class:`st_cdgm.data.fit.codecs.quantile_map.QuantileMap`.
-    precipitation_delta : float
-        Offset of ``log1p``, mm day-1.
-    wet_threshold : float
-        Amounts below it decode to exactly 0, mm day-1.
+    precipitation_delta, wet_threshold : float
+        See :class:`st_cdgm.data.fit.codecs.contract.CodecOptions`, mm day-1.
     codecs : mapping, optional
         Target name to the registered name of its codec. Without one, precipitation and
         temperatures in an order have theirs, and others pass unchanged.
@@ -68,7 +67,7 @@ def build_codec(
         options = CodecOptions(
             wet_threshold=wet_threshold,
             delta=precipitation_delta,
-            truth=None if blocks is None else _Truth(blocks, channels),
+            truth=None if blocks is None else partial(_truth, blocks, channels),
         )
         codec = registry.get("codec", name).fit([targets[c] for c in channels], options)
         parts.append(CodecPart(channels, codec))
@@ -115,12 +114,7 @@ def _default(target: TargetVariable, precipitation: str) -> str:
     return precipitation if codec == "precipitation" else codec
 
 
-class _Truth:
-    """Training days of some targets, block by block."""
-
-    def __init__(self, blocks: Blocks, channels: Sequence[int]) -> None:
-        self._blocks, self._channels = blocks, list(channels)
-
-    def __call__(self) -> Iterator[FloatArray]:
-        for _, _, truth in self._blocks():
-            yield truth[:, self._channels]
+def _truth(blocks: Blocks, channels: Sequence[int]) -> Iterator[FloatArray]:
+    """Yield the training days of some targets, block by block."""
+    for _, _, truth in blocks():
+        yield truth[:, list(channels)]

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
 from torch import Tensor
@@ -65,23 +65,27 @@ class Codec(ABC):
         Whether decoded fields are never below 0.
     differentiable : bool
         Whether there is a gradient.
+    plain : bool
+        Whether fields are encoded as they are.
     """
 
     names: tuple[str, ...]
     nonnegative: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True
+    plain: ClassVar[bool] = False
 
     @classmethod
     def fit(cls, targets: Sequence[TargetVariable], options: CodecOptions) -> Self:
-        """Make the codec of some targets.
+        """Make the codec of some targets, with the options that it has fields for.
 
         Raises
         ------
         ConfigError
             If it cannot encode them.
         """
-        del options
-        return cls(names=tuple(target.name for target in targets))
+        own = {field.name for field in fields(cls)} & {"wet_threshold", "delta"}
+        chosen = {key: float(getattr(options, key)) for key in own}
+        return cls(names=tuple(target.name for target in targets), **chosen)
 
     @abstractmethod
     def encode(self, fields: Tensor) -> Tensor:
@@ -114,7 +118,7 @@ class Codec(ABC):
 
     def unchanged(self) -> tuple[int, ...]:
         """Return the places in ``names`` of fields that are encoded as they are."""
-        return ()
+        return tuple(range(len(self.names))) if self.plain else ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`from_dict` needs, as JSON types."""

@@ -12,6 +12,8 @@ from st_cdgm.registry import register
 class IdentityCodec(Codec):
     """Leave fields unchanged: wind components, pressure, one temperature alone."""
 
+    plain = True
+
     def encode(self, fields: Tensor) -> Tensor:
         """Return the fields. Shape ``(..., C, Y, X)``."""
         return fields
@@ -19,7 +21,3 @@ class IdentityCodec(Codec):
     def decode(self, encoded: Tensor) -> Tensor:
         """Return the fields. Shape ``(..., C, Y, X)``."""
         return encoded
-
-    def unchanged(self) -> tuple[int, ...]:
-        """Return all places."""
-        return tuple(range(len(self.names)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ class QuantileCodec(AmountCodec):
     """
 
     maps: tuple[QuantileMap, ...]
+    plain: ClassVar[bool] = False
 
     @classmethod
     def fit(cls, targets: Sequence[TargetVariable], options: CodecOptions) -> Self:
@@ -48,6 +49,7 @@ class QuantileCodec(AmountCodec):
                 found="quantile",
                 expected="sqrt, log1p or identity where there are none",
             )
+
         threshold = float(options.wet_threshold)
         counts = [AmountCounts(threshold, MAX_PRECIPITATION) for _ in targets]
         for truth in options.truth():
@@ -70,16 +72,16 @@ class QuantileCodec(AmountCodec):
         """Return roots of amounts. Shape ``(..., C, Y, X)``."""
         return self._each(_scored, encoded)
 
-    def unchanged(self) -> tuple[int, ...]:
-        """Return no place."""
-        return ()
-
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Self:
         """Rebuild a codec from :meth:`to_dict`."""
-        maps = tuple(map(QuantileMap.from_dict, state["maps"]))
-        threshold = float(state["wet_threshold"])
-        return cls(names=tuple(state["names"]), wet_threshold=threshold, maps=maps)
+        maps = [
+            QuantileMap(
+                roots=tuple(m["roots"]), scores=tuple(m["scores"]), dry=m["dry"]
+            )
+            for m in state["maps"]
+        ]
+        return super().from_dict({**state, "maps": maps})
 
     def _each(
         self, function: Callable[[QuantileMap, Tensor], Tensor], fields: Tensor

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -75,15 +74,6 @@ class QuantileMap:
         rise = self.roots[-2] - self.roots[0]
         return rise / (self.scores[-2] - self.scores[0])
 
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> QuantileMap:
-        """Rebuild the map from its fields."""
-        return cls(
-            roots=tuple(state["roots"]),
-            scores=tuple(state["scores"]),
-            dry=float(state["dry"]),
-        )
-
 
 def _piecewise(x: Tensor, xs: Sequence[float], ys: Sequence[float]) -> Tensor:
     """Interpolate linearly; the outer segments go on beyond the ends."""
@@ -119,12 +109,7 @@ class AmountCounts:
         self._wet += np.bincount(index.astype(np.int64), minlength=len(self._wet))
 
     def fit(self, name: str) -> QuantileMap:
-        """Return the map.
-
-        Parameters
-        ----------
-        name : str
-            Target name, for errors.
+        """Return the map; the name of the target is for errors.
 
         Raises
         ------

@@ -54,32 +54,16 @@ class TargetCodec:
             )
 
     def encode(self, fields: Tensor) -> Tensor:
-        """Return the encoded fields.
+        """Return encoded fields, float32 or wider, from fields in target units.
 
-        Parameters
-        ----------
-        fields : Tensor
-            Shape ``(..., C, Y, X)``, in target units. NaN stays NaN.
-
-        Returns
-        -------
-        Tensor
-            Shape ``(..., C, Y, X)``, float32 or wider.
+        Both of shape ``(..., C, Y, X)``; NaN stays NaN.
         """
         return self._each("encode", fields)
 
     def decode(self, encoded: Tensor) -> Tensor:
-        """Return physical fields that keep every guarantee.
+        """Return fields in target units that keep every guarantee, of any values.
 
-        Parameters
-        ----------
-        encoded : Tensor
-            Any values. Shape ``(..., C, Y, X)``.
-
-        Returns
-        -------
-        Tensor
-            Target units. Shape ``(..., C, Y, X)``, float32 or wider.
+        Both of shape ``(..., C, Y, X)``; float32 or wider.
         """
         return self._each("decode", encoded)
 

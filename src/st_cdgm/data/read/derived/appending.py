@@ -10,19 +10,17 @@ from typing import Any, cast
 
 import dask.array
 import numpy as np
-import xarray as xr
 
 from st_cdgm import registry
+from st_cdgm.data.read.channels import check_unique
 from st_cdgm.data.read.coarsen import coarsen_cube
-from st_cdgm.data.read.cubes import ChannelCube
+from st_cdgm.data.read.cubes import ChannelCube, labelled
 from st_cdgm.data.read.derived.contract import Derived
 from st_cdgm.data.read.readers import read_channels
 from st_cdgm.data.variables.fields import Channel
 from st_cdgm.data.variables.levels import channel_name
 from st_cdgm.data.variables.table import synonyms, variable_of
-from st_cdgm.errors import InputError, MissingVariableError
-
-Array = Any  # a dask array; its stubs do not help
+from st_cdgm.errors import MissingVariableError
 
 
 def add_derived(
@@ -62,24 +60,23 @@ def add_derived(
         return cube
     origin = cube if source is None else source
     made = [recipe for name in names for recipe in _recipes(name, origin)]
-    _check_unique([*cube.names, *(r.channel.name for r in made)], file=cube.file)
+    check_unique(
+        [*cube.names, *(recipe.channel.name for recipe in made)],
+        "a derived predictor is there already",
+        "leave it out of data.lr_derived, or out of data.lr_variables",
+        file=cube.file,
+    )
     _check_grid(made, origin)
 
+    # Their fields, behind those of the cube.
     fields = [recipe.compute(origin) for recipe in made]
     array: Any = dask.array
     values = array.concatenate(
         [array.asarray(cube.values.data), array.stack(fields, axis=1)], axis=1
     )
     channels = (*cube.channels, *(recipe.channel for recipe in made))
-    return replace(
-        cube,
-        channels=channels,
-        values=xr.DataArray(
-            values,
-            dims=("time", "channel", "y", "x"),
-            coords={"channel": [channel.name for channel in channels]},
-        ),
-    )
+    values = labelled(values, "channel", [channel.name for channel in channels])
+    return replace(cube, channels=channels, values=values)
 
 
 def read_with_derived(
@@ -166,7 +163,7 @@ def long_name(channel: Channel) -> str:
 # -- Names and inputs ------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Recipe:
     """A channel to be made from the channels at ``inputs``."""
 
@@ -174,7 +171,7 @@ class _Recipe:
     channel: Channel
     inputs: tuple[int, ...]
 
-    def compute(self, cube: ChannelCube) -> Array:
+    def compute(self, cube: ChannelCube) -> Any:
         """Return the lazy field. Shape ``(time, y, x)``."""
         array: Any = dask.array
         every = array.asarray(cube.values.data)
@@ -235,14 +232,12 @@ def _recipes(name: str, cube: ChannelCube) -> list[_Recipe]:
             remedy="derive one of those expected, or add the inputs to the file",
         )
     own = registry.name_of("derived", type(part))
-    return [_recipe(part, own, at, indices) for at, indices in found if indices]
+    return [_Recipe(part, _labelled(part, own, at), i) for at, i in found if i]
 
 
-def _recipe(
-    part: Derived, own: str, levels: tuple[float, ...], inputs: tuple[int, ...]
-) -> _Recipe:
+def _labelled(part: Derived, own: str, levels: tuple[float, ...]) -> Channel:
     on_level = len(levels) == 1
-    channel = Channel(
+    return Channel(
         name=_name(own, levels),
         variable=own if on_level else _name(own, levels),
         level=levels[0] if on_level else None,
@@ -250,7 +245,6 @@ def _recipe(
         standard_name=part.standard_name,
         derived=True,
     )
-    return _Recipe(part=part, channel=channel, inputs=inputs)
 
 
 def _inputs(
@@ -276,19 +270,6 @@ def _channel(
         if (channel.variable.lower() if row is None else row.names[0]) in names:
             return i
     return None
-
-
-def _check_unique(names: Sequence[str], *, file: str) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(
-            "a derived predictor is there already",
-            file=file,
-            variable=", ".join(twice),
-            found=", ".join(names),
-            expected="each channel once",
-            remedy="leave it out of data.lr_derived, or out of data.lr_variables",
-        )
 
 
 def _check_grid(recipes: Sequence[_Recipe], cube: ChannelCube) -> None:
