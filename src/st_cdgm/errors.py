@@ -84,3 +84,27 @@ def check_choice(
             found=found,
             expected=", ".join(expected),
         )
+
+
+def check_least(name: str, found: float, least: float, *, section: str = "") -> None:
+    """Raise ConfigError unless ``found`` is at least ``least``; see `check_choice`."""
+    if not found >= least:  # NaN is not
+        raise ConfigError(
+            f"{section}{name} is too small",
+            variable=f"{section}{name}",
+            found=found,
+            expected=f">= {least}",
+        )
+
+
+def check_between(
+    name: str, found: float, low: float, high: float, *, section: str = ""
+) -> None:
+    """Raise ConfigError unless ``found`` is from ``low`` to ``high``, both included."""
+    if not low <= found <= high:
+        raise ConfigError(
+            f"{section}{name} is out of range",
+            variable=f"{section}{name}",
+            found=found,
+            expected=f"{low} to {high}",
+        )

@@ -39,7 +39,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from st_cdgm.errors import ConfigError, InputError, check_choice
+from st_cdgm.errors import ConfigError, InputError, check_choice, check_least
 from st_cdgm.models.stacked import (
     StackedGRUCell,
     StackedLinear,
@@ -69,9 +69,7 @@ class MaskDiagonal(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         """Return the gradient with zeros on the diagonal."""
-        (grad,) = grad_outputs
-        eye = torch.eye(grad.shape[-1], dtype=torch.bool, device=grad.device)
-        return grad.masked_fill(eye, 0.0)
+        return MaskDiagonal.forward(*grad_outputs)
 
 
 class RCNWeights(NamedTuple):
@@ -131,8 +129,20 @@ class RCNCell(nn.Module):
         state_scope: str = "mixed",
     ) -> None:
         super().__init__()
-        _check_sizes(num_vars, hidden_dim, driver_dim, reconstruction_dim, dropout)
+        check_least("num_vars", num_vars, 1)
+        check_least("hidden_dim", hidden_dim, 1)
+        check_least("driver_dim", driver_dim, 1)
+        if reconstruction_dim is not None:
+            check_least("reconstruction_dim", reconstruction_dim, 1)
+        if not 0.0 <= dropout < 1.0:
+            raise ConfigError(
+                "dropout is a probability",
+                variable="dropout",
+                found=dropout,
+                expected="0 <= dropout < 1",
+            )
         check_choice("state_scope", state_scope, STATE_SCOPES, section="")
+
         self.state_scope = state_scope
         self.num_vars, self.hidden_dim = num_vars, hidden_dim
         self.driver_dim, self.reconstruction_dim = driver_dim, reconstruction_dim
@@ -302,15 +312,11 @@ class RCNCell(nn.Module):
     def _check_inputs(
         self, H_prev: Tensor, driver: Tensor, source: Tensor | None
     ) -> None:
-        state = (self.num_vars, None, self.hidden_dim)
-        check_shape("state H(t-1)", H_prev, state)
-        nodes = H_prev.shape[1]
+        check_shape("state H(t-1)", H_prev, (self.num_vars, None, self.hidden_dim))
         lead = (self.num_vars,) if driver.dim() == 3 else ()
-        check_shape("driver", driver, (*lead, nodes, self.driver_dim))
+        check_shape("driver", driver, (*lead, H_prev.shape[1], self.driver_dim))
         if source is not None:
-            check_shape(
-                "reconstruction source", source, (self.num_vars, nodes, state[2])
-            )
+            check_shape("reconstruction source", source, H_prev.shape)
 
 
 @dataclass(frozen=True)
@@ -355,13 +361,8 @@ class RCNSequenceRunner:
     """
 
     def __init__(self, cell: RCNCell, *, detach_interval: int | None = None) -> None:
-        if detach_interval is not None and detach_interval < 1:
-            raise ConfigError(
-                "back-propagation can only be truncated every 1 or more steps",
-                variable="detach_interval",
-                found=detach_interval,
-                expected=">= 1, or none",
-            )
+        if detach_interval is not None:
+            check_least("detach_interval", detach_interval, 1)
         self.cell = cell
         self.detach_interval = detach_interval
 
@@ -407,33 +408,3 @@ class RCNSequenceRunner:
             out.reconstructions.append(reconstruction)
             out.dag_matrices.append(A)
         return out
-
-
-def _check_sizes(
-    num_vars: int,
-    hidden_dim: int,
-    driver_dim: int,
-    reconstruction_dim: int | None,
-    dropout: float,
-) -> None:
-    sizes = {
-        "num_vars": num_vars,
-        "hidden_dim": hidden_dim,
-        "driver_dim": driver_dim,
-        "reconstruction_dim": 1 if reconstruction_dim is None else reconstruction_dim,
-    }
-    for name, value in sizes.items():
-        if value < 1:
-            raise ConfigError(
-                "a size of the recurrent causal network is not positive",
-                variable=name,
-                found=value,
-                expected=">= 1",
-            )
-    if not 0.0 <= dropout < 1.0:
-        raise ConfigError(
-            "dropout is a probability",
-            variable="dropout",
-            found=dropout,
-            expected="0 <= dropout < 1",
-        )

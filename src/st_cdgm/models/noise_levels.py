@@ -15,10 +15,6 @@ from torch import Tensor
 
 from st_cdgm.models.config import VP_STEPS
 
-# (sigma_min, sigma_max) for residuals of unit variance: few steps are spent better here
-# than in [0.002, 80].
-UNIT_VARIANCE_SIGMA_RANGE: tuple[float, float] = (0.01, 20.0)
-
 VP_BETA_RANGE = (1e-4, 0.02)
 
 

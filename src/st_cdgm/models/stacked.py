@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from st_cdgm.errors import InputError, check_choice
@@ -60,12 +62,7 @@ def pool_nodes(
     if batch is None:
         pooled = state.amax(-2) if pool == "max" else state.mean(-2)
         return pooled.unsqueeze(-2)  # (..., 1, H)
-    if batch.shape != state.shape[-2:-1]:
-        raise InputError(
-            "the batch vector must name one graph per node",
-            found=tuple(batch.shape),
-            expected=tuple(state.shape[-2:-1]),
-        )
+    check_shape("batch vector: one graph per node", batch, state.shape[-2:-1])
     graphs = int(batch.max()) + 1 if batch.numel() else 0
     shape = (*state.shape[:-2], graphs, state.shape[-1])
     index = batch[:, None].expand_as(state)
@@ -348,15 +345,17 @@ def _gru_step(
     return torch.lerp(n, hidden.to(n.dtype), z)
 
 
-def check_shape(name: str, tensor: Tensor, expected: tuple[int | None, ...]) -> None:
-    """Raise InputError unless ``tensor`` has the shape; None matches any size."""
-    fits = tensor.dim() == len(expected) and all(
+def check_shape(
+    name: str, array: Tensor | NDArray[Any], expected: Sequence[int | None]
+) -> None:
+    """Raise InputError unless ``array`` has the shape; None matches any size."""
+    fits = len(array.shape) == len(expected) and all(
         want is None or have == want
-        for have, want in zip(tensor.shape, expected, strict=True)
+        for have, want in zip(array.shape, expected, strict=True)
     )
     if not fits:
         raise InputError(
-            f"the {name} has the wrong shape",
-            found=tuple(tensor.shape),
+            f"wrong shape of the {name}",
+            found=tuple(array.shape),
             expected=tuple("any" if size is None else size for size in expected),
         )
