@@ -62,9 +62,8 @@ class DiffusionOutput:
             No temperature triple was declared.
         """
         if self.t_min is None or self.t_mean is None or self.t_max is None:
-            msg = (
-                f"there is no temperature triple; see fields: {', '.join(self.fields)}"
-            )
+            names = ", ".join(self.fields)
+            msg = f"there is no temperature triple; see fields: {names}"
             raise ValueError(msg)
         return torch.cat([self.t_min, self.t_mean, self.t_max], dim=-3)
 
@@ -140,7 +139,7 @@ def compose(
         channels = codec.decode(encoded) if decode else encoded
         names, ordered = codec.names, codec.ordered if decode else ()
     elif triple:
-        channels = _triple(encoded, decode=decode)
+        channels = torch.cat(decode_temperatures(encoded), -3) if decode else encoded
         names, ordered = TRIPLE, (0, 1, 2)
     else:
         channels = encoded
@@ -150,7 +149,3 @@ def compose(
         t_min, t_mean, t_max = (channels[..., i : i + 1, :, :] for i in ordered)
     fields = dict(zip(names, channels.unbind(-3), strict=True))
     return DiffusionOutput(residual, baseline, t_min, t_mean, t_max, fields)
-
-
-def _triple(encoded: Tensor, *, decode: bool) -> Tensor:
-    return torch.cat(decode_temperatures(encoded), dim=-3) if decode else encoded

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from torch import nn
-
 from st_cdgm.errors import ConfigError
 from st_cdgm.models.config import UNetConfig
 
@@ -67,29 +65,3 @@ def merge_unet_kwargs(
     if sizes:
         config = replace(config.resolved(), **sizes)
     return unet_kwargs(config) | extra
-
-
-def build_unet(
-    in_channels: int,
-    out_channels: int,
-    sample_size: tuple[int, int],
-    cross_attention_dim: int,
-    kwargs: Mapping[str, Any],
-) -> nn.Module:
-    """Build a ``UNet2DConditionModel``.
-
-    Raises
-    ------
-    ImportError
-        diffusers is not installed.
-    """
-    from diffusers import UNet2DConditionModel
-
-    network: nn.Module = UNet2DConditionModel(
-        sample_size=sample_size,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        cross_attention_dim=cross_attention_dim,
-        **kwargs,
-    )
-    return network
