@@ -86,6 +86,8 @@ def multiscale_crps(
         Shape ``(B, M, C, Y, X)``.
     truth, valid : Tensor
         Shape ``(B, C, Y, X)``; the truth is finite also where not valid.
+    scales : sequence of int
+        Block sizes, in cells.
     importance : Tensor, optional
         Weights of the cells, shape ``(B, C, Y, X)``; a block has its cells' mean. Those
         that depend on the truth make the score improper (Lerch et al. 2017,
@@ -174,18 +176,12 @@ def multiscale_energy(
 
     Parameters
     ----------
-    members : Tensor
-        Shape ``(B, M, C, Y, X)``.
-    truth, valid : Tensor
-        Shape ``(B, C, Y, X)``; the truth is finite also where not valid.
-    scales : sequence of int
-        Block sizes, in cells.
+    members, truth, valid, scales, per_day
+        As for `multiscale_crps`.
     patch : int, optional
         Side of the square patches scored one by one, in blocks; the whole field when
         absent. The score of a whole field hardly tells dependence structures apart when
         it has many cells; that of a patch does better.
-    per_day : bool
-        Whether to keep the days apart.
 
     Returns
     -------
