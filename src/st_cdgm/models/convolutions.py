@@ -62,15 +62,8 @@ def build_convolution(
 
     With known sizes it is tried out on three nodes, so that one that does not map node
     features and edges alone to ``(N, H)`` is refused here and not by the first batch.
-
-    Parameters
-    ----------
-    config : IntelligibleVariableConfig
-        The variable.
-    hidden_dim : int
-        Width H.
-    in_channels : mapping of str to int or None
-        Number of features of each node type; None: from the first graph.
+    ``in_channels`` is the number of features of each node type, None: from the first
+    graph.
 
     Raises
     ------
@@ -207,19 +200,17 @@ def unsuitable_convolution(
     config: IntelligibleVariableConfig,
     conv: nn.Module,
     out: Any,
-    hidden_dim: int | None = None,
+    hidden_dim: int,
 ) -> ConfigError:
     """Return the error for a convolution that gave ``out``, a tensor or a message."""
-    shape = "H values" if hidden_dim is None else f"shape (3, {hidden_dim})"
     return ConfigError(
         f"the convolution of variable {config.name!r} does not map node features and "
         "edges to H values per node",
         variable="/".join(config.meta_path),
         found=f"{type(conv).__name__}: "
         + (f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else str(out)),
-        expected=f"{shape} for {'each node' if hidden_dim is None else 'three nodes'}, "
-        "from features and edges alone; between two node types, a convolution for "
-        "bipartite graphs",
+        expected=f"{hidden_dim} values for each node, from features and edges alone; "
+        "between two node types, a convolution for bipartite graphs",
         remedy="choose another convolution (SAGEConv, GraphConv, GATv2Conv, "
         "TransformerConv), or correct conv_kwargs",
     )

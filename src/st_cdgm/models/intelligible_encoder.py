@@ -83,7 +83,14 @@ class IntelligibleVariableEncoder(nn.Module):
         self.conditioning_dim = conditioning_dim or hidden_dim
         self.default_pool = check_pool(default_pool)
         self.pools = [check_pool(c.pool or default_pool) for c in self.configs]
-        self._check_names()
+        if not configs or len(set(self.names)) != len(self.names):
+            raise ConfigError(
+                "the encoder needs one or more variables with different names",
+                variable="configs",
+                found=self.names,
+                expected="at least one, all different",
+            )
+
         self.convolutions = nn.ModuleList(
             build_convolution(config, hidden_dim, in_channels)
             for config in self.configs
@@ -99,16 +106,6 @@ class IntelligibleVariableEncoder(nn.Module):
             if self.conditioning_dim == hidden_dim
             else nn.Linear(hidden_dim, self.conditioning_dim)
         )
-
-    def _check_names(self) -> None:
-        names = self.names
-        if not names or len(set(names)) != len(names):
-            raise ConfigError(
-                "the encoder needs one or more variables with different names",
-                variable="configs",
-                found=names,
-                expected="at least one, all different",
-            )
 
     @property
     def names(self) -> list[str]:
@@ -182,7 +179,9 @@ class IntelligibleVariableEncoder(nn.Module):
         try:
             first: Tensor = conv(nodes, edges)
         except Exception as error:  # whatever a foreign layer meets without its inputs
-            raise unsuitable_convolution(config, conv, str(error)) from error
+            raise unsuitable_convolution(
+                config, conv, str(error), self.hidden_dim
+            ) from error
         return first
 
     def _check_sized(self) -> None:
@@ -215,16 +214,12 @@ class IntelligibleVariableEncoder(nn.Module):
             Shape ``(B * N_target, H)``, pooled ``(B, H)``.
         """
         states = self.encode(data.x_dict, data.edge_index_dict)
-        if pooled:
-            states = [
-                state if pool == "none" else self._pool(state, data, k, pool)
-                for k, (state, pool) in enumerate(zip(states, self.pools, strict=True))
-            ]
+        for k, pool in enumerate(self.pools if pooled else []):
+            if pool != "none":
+                store = data[self.configs[k].meta_path[2]]
+                batch = getattr(store, "batch", None)
+                states[k] = pool_nodes(states[k], batch, pool=pool)
         return dict(zip(self.names, states, strict=True))
-
-    def _pool(self, state: Tensor, data: HeteroData, k: int, pool: str) -> Tensor:
-        store = data[self.configs[k].meta_path[2]]
-        return pool_nodes(state, getattr(store, "batch", None), pool=pool)
 
     def init_state(self, data: HeteroData) -> Tensor:
         """Return H(0), the variables stacked. Shape ``(Q, B * N, H)``.
@@ -262,15 +257,10 @@ class IntelligibleVariableEncoder(nn.Module):
         ConfigError
             A variable has pool ``none``.
         """
-        unpooled = [
-            name
-            for name, pool in zip(self.names, self.pools, strict=True)
-            if pool == "none"
-        ]
-        if unpooled:
+        if "none" in self.pools:
             raise ConfigError(
                 "a variable without pooling has no pooled state",
-                variable=", ".join(unpooled),
+                variable=self.names[self.pools.index("none")],
                 found="none",
                 expected="mean | max",
             )

@@ -14,10 +14,8 @@ from st_cdgm.models.conditioning import Conditioning, SpatialConditioner, contex
 from st_cdgm.models.config import MetaPathConfig, ModelConfig
 from st_cdgm.models.convolutions import IntelligibleVariableConfig
 from st_cdgm.models.diffusion_decoder import CausalDiffusionDecoder
-from st_cdgm.models.graph_builder import HeteroGraphBuilder
+from st_cdgm.models.graph_builder import STATIC_NODE, HeteroGraphBuilder
 from st_cdgm.models.intelligible_encoder import IntelligibleVariableEncoder
-
-STATIC_NODE = "SP_HR"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +141,10 @@ class STCDGM(nn.Module):
         )
         self._check_metapaths(has_static)
         self.names = [path.name for path in self.metapaths]
-        self._register_fields(inputs)
+        self.register_buffer("static", inputs.static.float())
+        shape = (-1, 1, 1)
+        self.register_buffer("baseline_mean", inputs.baseline_mean.float().view(shape))
+        self.register_buffer("baseline_std", inputs.baseline_std.float().view(shape))
         self._register_drivers(inputs)
         self._build_causal_part(inputs)
         self._build_generator(inputs)
@@ -170,12 +171,6 @@ class STCDGM(nn.Module):
                     remedy="correct encoder.metapaths, or leave it empty for one "
                     "variable per level",
                 )
-
-    def _register_fields(self, inputs: ModelInputs) -> None:
-        self.register_buffer("static", inputs.static.float())
-        shape = (-1, 1, 1)
-        self.register_buffer("baseline_mean", inputs.baseline_mean.float().view(shape))
-        self.register_buffer("baseline_std", inputs.baseline_std.float().view(shape))
 
     def _register_drivers(self, inputs: ModelInputs) -> None:
         """Prepare the gathering of each variable's own channels into (Q, ..., D)."""
