@@ -18,30 +18,12 @@ from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.variables.units import units_factor
 from st_cdgm.errors import ConfigError
 from st_cdgm.physics.blocks import loss_block_mean
-from st_cdgm.physics.coarse_means import coarse_blocks
+from st_cdgm.physics.coarse_means import Counterpart, coarse_blocks
 from st_cdgm.physics.derivatives import WindDerivatives
 from st_cdgm.physics.wind import loss_physical, wind_pairs
 
 # Components along the rows and columns of whatever grid they are on.
 _ALONG_GRID = {"x_wind", "grid_eastward_wind"}
-
-
-@dataclass(frozen=True)
-class Counterpart:
-    """A target that also exists on the coarse grid.
-
-    Attributes
-    ----------
-    target, channel : int
-        Index of the target and of the predictor channel.
-    factor, offset : float
-        From the channel's canonical units to the target's.
-    """
-
-    target: int
-    channel: int
-    factor: float
-    offset: float
 
 
 @dataclass(frozen=True)
@@ -103,16 +85,15 @@ class WindTerm:
 
     def __call__(self, members: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """Return the loss of standardised residuals; see :func:`wind_loss`."""
-        terms = []
-        for (u, v), scale in zip(self.pairs, self.scales, strict=True):
-            terms.append(
-                wind_loss(
-                    members[:, :, [u, v]] * scale.to(members),
-                    target[:, [u, v]] * scale.to(target),
-                    valid[:, [u, v]],
-                    self.derivatives,
-                )
+        terms = [
+            wind_loss(
+                members[:, :, pair] * scale.to(members),
+                target[:, pair] * scale.to(target),
+                valid[:, pair],
+                self.derivatives,
             )
+            for pair, scale in zip(map(list, self.pairs), self.scales, strict=True)
+        ]
         return torch.stack(terms).mean()
 
 
@@ -239,8 +220,8 @@ def coarse_counterparts(preprocessor: Preprocessor) -> list[Counterpart]:
         return found
     names = counterparts(preprocessor.targets, preprocessor.channels)
     for i, target in enumerate(preprocessor.targets):
-        if target.name in names:
-            channel = names[target.name]
+        channel = names.get(target.name)
+        if channel is not None:
             given = preprocessor.channels[channel].units
             convert = units_factor(given, target.units)
             if convert is not None:
