@@ -83,10 +83,9 @@ class ConditionalDenoiser(nn.Module):
 
         That of ``one_step`` reaches beyond the borders by the margin.
         """
-        if not self.config.one_step:
-            return (self.in_channels, self.height, self.width)
-        around = 2 * self.margin
-        return (self.config.noise_channels, self.height + around, self.width + around)
+        around, config = 2 * self.margin, self.config
+        channels = config.noise_channels if config.one_step else self.in_channels
+        return (channels, self.height + around, self.width + around)
 
     @property
     def margin(self) -> int:
@@ -143,21 +142,16 @@ class ConditionalDenoiser(nn.Module):
         noisy_sample: Tensor,
         timestep: Tensor | float,
         conditioning: Conditioning | Tensor,
+        *,
+        previous: Tensor | None = None,
     ) -> Tensor:
         """Run the U-Net on ``(B, *noise_shape)``; pads to its multiple and crops back.
 
         With ``eps``, for ``sqrt(abar_t) x0 + sqrt(1 - abar_t) eps`` at the training
-        level t, it returns the prediction of eps.
+        level t, it returns the prediction of eps. ``previous`` is an earlier estimate,
+        for a self-conditioned network.
         """
-        return self._network(noisy_sample, timestep, self.prepare(conditioning))
-
-    def _network(
-        self,
-        noisy: Tensor,
-        timestep: Tensor | float,
-        condition: Prepared,
-        previous: Tensor | None = None,
-    ) -> Tensor:
+        condition, noisy = self.prepare(conditioning), noisy_sample
         m, parts = self.margin, [noisy]
         if self.spatial_channels:
             maps = condition.maps().to(noisy.dtype)
@@ -180,7 +174,7 @@ class ConditionalDenoiser(nn.Module):
         """Turn noise ``(B, *noise_shape)`` into residuals in one pass."""
         z = multiscale_noise(noise, self.config.noise_scales, self.config.noise_pattern)
         level = torch.zeros(len(z), device=z.device)
-        return self._network(z, level, self.prepare(condition))
+        return self.forward(z, level, condition)
 
     def denoise(
         self,
@@ -190,14 +184,11 @@ class ConditionalDenoiser(nn.Module):
         *,
         previous: Tensor | None = None,
     ) -> Tensor:
-        """Estimate x0 from ``x = x0 + sigma * noise``; ``sigma`` has shape ``(B,)``.
-
-        ``previous`` is an earlier estimate, for a self-conditioned network.
-        """
-        prepared = self.prepare(condition)
+        """Estimate x0 from ``x = x0 + sigma * noise``; ``sigma`` has shape ``(B,)``."""
         c = precondition(self.config.parameterisation, sigma, self.vp_grid)
         expand = (slice(None), None, None, None)
-        raw = self._network(c.c_in[expand] * x, c.c_noise, prepared, previous)
+        scaled = c.c_in[expand] * x
+        raw = self.forward(scaled, c.c_noise, condition, previous=previous)
         return c.c_skip[expand] * x + c.c_out[expand] * raw
 
     # -- training -----------------------------------------------------------------

@@ -158,45 +158,39 @@ class IntelligibleVariableEncoder(nn.Module):
             _check_present(config, x, edge_index)
             edges = edge_index[config.meta_path]
             nodes = x[source] if source == target else (x[source], x[target])
-            hidden = self._convolved(config, conv, nodes, edges)
+            if self._sized:
+                hidden = conv(nodes, edges)
+            else:
+                hidden = self._first_convolved(config, conv, nodes, edges)
             check_shape(f"variable {config.name!r}", hidden, (None, self.hidden_dim))
             out.append(self.activation(norm(hidden)))
-        if not self._sized:
-            self._check_sized()
+        self._sized = True
         return out
 
-    def _convolved(
+    def _first_convolved(
         self,
         config: IntelligibleVariableConfig,
         conv: nn.Module,
         nodes: Tensor | tuple[Tensor, Tensor],
         edges: Tensor,
     ) -> Tensor:
-        """Apply a convolution; the first graph may show that it does not fit."""
-        if self._sized:
-            known: Tensor = conv(nodes, edges)
-            return known
+        """Apply a convolution to the first graph, which gives all layers a size."""
         try:
             first: Tensor = conv(nodes, edges)
         except Exception as error:  # whatever a foreign layer meets without its inputs
             raise unsuitable_convolution(
                 config, conv, str(error), self.hidden_dim
             ) from error
+        if any(map(is_lazy, conv.parameters())):
+            raise ConfigError(
+                f"the convolution of variable {config.name!r} has layers that the "
+                "first graph does not reach",
+                variable="in_channels",
+                found="none",
+                expected="number of features of each node type",
+                remedy="give in_channels, so that all layers have a size",
+            )
         return first
-
-    def _check_sized(self) -> None:
-        """After the first graph every parameter must have its size."""
-        for config, conv in zip(self.configs, self.convolutions, strict=True):
-            if any(map(is_lazy, conv.parameters())):
-                raise ConfigError(
-                    f"the convolution of variable {config.name!r} has layers that the "
-                    "first graph does not reach",
-                    variable="in_channels",
-                    found="none",
-                    expected="number of features of each node type",
-                    remedy="give in_channels, so that all layers have a size",
-                )
-        self._sized = True
 
     def forward(self, data: HeteroData, *, pooled: bool = False) -> dict[str, Tensor]:
         """Return each variable by name.

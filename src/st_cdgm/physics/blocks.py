@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from st_cdgm.errors import ConfigError, GridMismatchError
+from st_cdgm.errors import ConfigError, GridMismatchError, check_least
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,7 @@ class Blocks:
         valid: Tensor | None = None,
     ) -> Blocks:
         """Make square blocks of ``factor`` cells, row by row; the last may be cut."""
-        if factor < 1:
-            raise ConfigError("blocks need a size", found=factor, expected=">= 1")
+        check_least("factor", factor, 1)
         rows, columns = (-(-n // factor) for n in shape)
         y = torch.arange(shape[0]) // factor
         x = torch.arange(shape[1]) // factor
@@ -208,11 +207,10 @@ def complete_blocks(
         left out: its mean is that of a part of the coarse cell.
     """
     index = parent.reshape(int(shape[0]), int(shape[1])).long()
-    size = area.new_zeros(count).index_add(0, index.flatten(), area.flatten())
+    size = Blocks(index, area, count).totals(area)
     typical = size[size > 0].median()
     if valid is not None:
-        known = torch.where(valid, area, 0.0)
-        size = area.new_zeros(count).index_add(0, index.flatten(), known.flatten())
+        size = Blocks(index, area, count).totals(torch.where(valid, area, 0.0))
     whole = size >= least * typical
     chosen = torch.where(whole[index], index, -1)
     return Blocks.from_index(chosen, count, area=area, valid=valid)
@@ -311,17 +309,13 @@ class BlockMeanProjection:
         scale = torch.as_tensor(self.scale, dtype=x0.dtype, device=x0.device)
         row = self.blocks.weight.to(x0) * scale * x0.new_ones(x0.shape[-3:])
         norm = self.blocks.totals(row.square())  # (C, K)
-        missing = self._residual_mean(x0)[:, None] - self.blocks.totals(row * x0)
+        goal = self.coarse.to(x0.device, torch.float64)
+        if self.baseline is not None:
+            goal = goal - self.blocks.means(self.baseline.to(goal))
+        missing = goal.to(x0.dtype)[:, None] - self.blocks.totals(row * x0)
         step = missing / torch.where(norm > 0, norm, 1.0)
         step = torch.where(torch.isfinite(missing) & (norm > 0), step, 0.0)
         return x0 + row * self.blocks.spread(step)
-
-    def _residual_mean(self, x0: Tensor) -> Tensor:
-        """Return c minus the baseline's block means. Shape ``(B, C, K)``."""
-        coarse = self.coarse.to(x0.device, torch.float64)
-        if self.baseline is not None:
-            coarse = coarse - self.blocks.means(self.baseline.to(coarse))
-        return coarse.to(x0.dtype)
 
 
 def match_block_means(
