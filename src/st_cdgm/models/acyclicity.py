@@ -159,6 +159,7 @@ def keep_in_domain(
             expected=f"spectral radius of A * A < {s:g}",
             remedy="start from a small matrix, or enlarge s",
         )
+
     start, step = A_old.detach(), (A_new - A_old).detach()
     for k in range(1, halvings + 1):
         candidate = start + 0.5**k * step
@@ -220,6 +221,7 @@ def sparsity(A: Tensor, groups: Sequence[str] | None = None) -> Tensor:
         return off.abs().sum()
     if len(groups) != q:
         raise InputError("not one group per variable", found=len(groups), expected=q)
+
     names = sorted(set(groups))
     member = torch.tensor(
         [[group == name for group in groups] for name in names],

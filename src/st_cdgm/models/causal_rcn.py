@@ -152,6 +152,8 @@ class RCNCell(nn.Module):
         self.own_lag = nn.Parameter(torch.empty(num_vars))
         every = torch.ones(num_vars, num_vars, dtype=torch.bool)
         self.register_buffer("edge_mask", every)
+
+        # Directions of fixed norm, so that A alone carries the strength: the gauge.
         square, unit = (num_vars, hidden_dim, hidden_dim), math.sqrt(hidden_dim)
         self.parent_block = StackedLinear(*square, norm=unit)
         self.memory_block = StackedLinear(*square, norm=unit, bias=False)
@@ -397,6 +399,7 @@ class RCNSequenceRunner:
                 found=len(sources),
                 expected=len(drivers),
             )
+
         out = RCNSequenceOutput([], [], [])
         H, weights = H_init, self.cell.weights()
         for t, driver in enumerate(drivers):
@@ -407,4 +410,5 @@ class RCNSequenceRunner:
             out.states.append(H)
             out.reconstructions.append(reconstruction)
             out.dag_matrices.append(A)
+
         return out

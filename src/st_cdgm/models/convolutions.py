@@ -82,6 +82,7 @@ def build_convolution(
     kwargs = _convolution_kwargs(config, accepted, hidden_dim)
     if "in_channels" in accepted:
         kwargs.setdefault("in_channels", sizes[0] if source == target else sizes)
+
     try:
         conv = conv_class(**kwargs)
     except (TypeError, ValueError, RuntimeError, ImportError) as error:
@@ -131,6 +132,7 @@ def _convolution_kwargs(
 ) -> dict[str, Any]:
     kwargs = dict(config.conv_kwargs or {})
     source, _, target = config.meta_path
+    # Between two node types a variable stands for its source alone.
     if source != target:
         if "root_weight" in accepted:
             kwargs.setdefault("root_weight", False)
@@ -149,6 +151,7 @@ def _convolution_kwargs(
             found=True,
             expected=False,
         )
+
     heads = int(kwargs.get("heads", 1)) if kwargs.get("concat", True) else 1
     if hidden_dim % heads:
         raise ConfigError(
@@ -174,6 +177,7 @@ def _try_out(
     x: Any = torch.zeros(3, sizes[0])
     if config.meta_path[0] != config.meta_path[2]:
         x = (torch.zeros(2, sizes[0]), torch.zeros(3, sizes[1]))
+
     cause: Exception | None = None
     try:
         out: Any = trial(x, edges)

@@ -58,6 +58,7 @@ class ConditionalDenoiser(nn.Module):
         self.in_channels, self.spatial_channels = in_channels, spatial_channels
         self.height, self.width = height, width
         self.condition_adapter: Adapter | None = None
+
         sizes = merge_unet_kwargs(config.unet, unet_kwargs)
         self.multiple = 2 ** (len(sizes["block_out_channels"]) - 1)
         inputs = self.noise_shape[0] + spatial_channels
@@ -119,11 +120,13 @@ class ConditionalDenoiser(nn.Module):
         """
         if isinstance(conditioning, Prepared):
             return conditioning
+
         if self.condition_adapter is not None:
             conditioning = self.condition_adapter(conditioning)
         if isinstance(conditioning, Tensor):
             none = conditioning.new_zeros(len(conditioning), 0, self.height, self.width)
             conditioning = Conditioning(conditioning, none, none)
+
         tokens = conditioning.tokens
         check_shape("conditioning tokens (B, Q, D)", tokens, (None, None, None))
         found = conditioning.state_maps.shape[1] + conditioning.context.shape[1]
@@ -133,6 +136,7 @@ class ConditionalDenoiser(nn.Module):
                 f"conditioning maps, found {found}"
             )
             raise ValueError(msg)
+
         return Prepared(tokens, conditioning.state_maps, conditioning.context)
 
     # -- network ------------------------------------------------------------------
@@ -227,6 +231,7 @@ class ConditionalDenoiser(nn.Module):
         if self.training and share > 0:
             drop = torch.rand(len(target), device=target.device) < share
             prepared = prepared.without_states(drop)
+
         x = target + sigma[:, None, None, None] * noise
         previous = None
         if self.config.self_conditioning:
@@ -235,6 +240,7 @@ class ConditionalDenoiser(nn.Module):
             if self.training:  # it is shown half the time
                 shown = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
                 previous = torch.where(shown, previous, 0.0)
+
         estimate = self.denoise(x, sigma, prepared, previous=previous)
         weight = precondition(self.config.parameterisation, sigma, self.vp_grid).weight
         return weight[:, None, None, None] * (estimate - target) ** 2

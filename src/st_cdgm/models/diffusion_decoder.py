@@ -97,6 +97,7 @@ class CausalDiffusionDecoder(ConditionalDenoiser):
                 found=in_channels,
                 expected=3,
             )
+
         named: dict[str, Any] = {
             "steps": num_diffusion_steps,
             "scheduler_type": scheduler_type,
@@ -218,6 +219,7 @@ class CausalDiffusionDecoder(ConditionalDenoiser):
         # A number of steps is no mistake where there is but one.
         steps = None if config.one_step else sampling.steps
         replace(sampling, steps=steps).check(config)
+
         condition = self.prepare(conditioning)
         device = condition.tokens.device
         start = noise().to(device)

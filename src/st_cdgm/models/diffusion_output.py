@@ -133,6 +133,7 @@ def compose(
     if baseline is not None:
         extra = residual.ndim - baseline.ndim
         encoded = residual + (baseline.unsqueeze(1) if extra else baseline)
+
     names: Sequence[str]
     ordered: tuple[int, ...] = ()
     if codec is not None:
@@ -144,6 +145,7 @@ def compose(
     else:
         channels = encoded
         names = [f"channel_{i}" for i in range(residual.shape[-3])]
+
     t_min = t_mean = t_max = None
     if len(ordered) == len(TRIPLE):
         t_min, t_mean, t_max = (channels[..., i : i + 1, :, :] for i in ordered)

@@ -197,10 +197,12 @@ def multiscale_energy(
             pooled, target, share = (
                 _patches(x, patch) for x in (pooled, target, share)
             )
+
         score = fair_energy_score(pooled, target, share)  # (B, C) or (B, C, P)
         if score.ndim == 2:
             score, share = score[:, :, None], share[:, :, None]
         terms.append(masked_mean(score, share.sum(dim=(-2, -1)), per_day=per_day))
+
     return torch.stack(terms).mean(dim=0)
 
 

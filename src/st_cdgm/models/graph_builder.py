@@ -157,6 +157,7 @@ class HeteroGraphBuilder:
         check_choice("neighbours", f"{neighbours}", ("8", "16"), section="")
         self.neighbours, self.wrap = neighbours, wrap
         self._parent = self._build_parent(lr_lat, lr_lon, hr_lat, hr_lon)
+
         if static_features is None:
             static_features = read_static(
                 static_dataset, static_variables, self.hr_shape
@@ -232,6 +233,7 @@ class HeteroGraphBuilder:
         """Return the sizes of the graph."""
         levels = self.dynamic_node_types
         size = {key: int(index.shape[1]) for key, index in self._edge_index.items()}
+
         return GraphBuildReport(
             num_nodes_lr=dict.fromkeys(levels, self.num_nodes_lr),
             num_nodes_hr={STATIC_NODE: self.num_nodes_hr},
@@ -368,6 +370,7 @@ class HeteroGraphBuilder:
                 source = index[0] if node == STATIC_NODE else index[0] + shift
                 ends = source.expand(size, -1).flatten(), (index[1] + shift).flatten()
                 stacked[id(index)] = torch.stack(ends).to(device)
+
         return _Edges(
             index={key: stacked[id(index)] for key, index in self._edge_index.items()},
             node_batch=torch.arange(size, device=device).repeat_interleave(

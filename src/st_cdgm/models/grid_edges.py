@@ -54,6 +54,7 @@ def unit_vectors(
             expected="degrees north, -90 .. 90",
             remedy="give geographic coordinates, not those of a projection",
         )
+
     phi, lam = np.radians(lat).ravel(), np.radians(lon).ravel()
     return np.stack(
         [np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=1
@@ -74,8 +75,10 @@ def grid_edges(
             j = j % cols
         else:
             inside &= (j >= 0) & (j < cols)
+
         source = np.flatnonzero(inside)
         pairs.append(np.stack([source, (i * cols + j)[inside]]))
+
     edges = np.concatenate(pairs, axis=1)
     if wrap and cols <= 2 * max(abs(dx) for _, dx in offsets):
         # A narrow ring meets itself: the same edge comes from two offsets.

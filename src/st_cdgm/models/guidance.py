@@ -71,4 +71,5 @@ class GuidedDenoiser:
             x0 = self.projection(x0.to(x.dtype))
         if self.self_conditioning:
             self._previous = x0.to(self.dtype)
+
         return x0

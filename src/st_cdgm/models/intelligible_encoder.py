@@ -83,7 +83,7 @@ class IntelligibleVariableEncoder(nn.Module):
         self.conditioning_dim = conditioning_dim or hidden_dim
         self.default_pool = check_pool(default_pool)
         self.pools = [check_pool(c.pool or default_pool) for c in self.configs]
-        if not configs or len(set(self.names)) != len(self.names):
+        if not self.configs or len(set(self.names)) != len(self.names):
             raise ConfigError(
                 "the encoder needs one or more variables with different names",
                 variable="configs",
@@ -91,6 +91,7 @@ class IntelligibleVariableEncoder(nn.Module):
                 expected="at least one, all different",
             )
 
+        # One convolution and one norm per variable: nothing is shared or summed.
         self.convolutions = nn.ModuleList(
             build_convolution(config, hidden_dim, in_channels)
             for config in self.configs
@@ -158,12 +159,14 @@ class IntelligibleVariableEncoder(nn.Module):
             _check_present(config, x, edge_index)
             edges = edge_index[config.meta_path]
             nodes = x[source] if source == target else (x[source], x[target])
+
             if self._sized:
                 hidden = conv(nodes, edges)
             else:
                 hidden = self._first_convolved(config, conv, nodes, edges)
             check_shape(f"variable {config.name!r}", hidden, (None, self.hidden_dim))
             out.append(self.activation(norm(hidden)))
+
         self._sized = True
         return out
 
@@ -181,6 +184,7 @@ class IntelligibleVariableEncoder(nn.Module):
             raise unsuitable_convolution(
                 config, conv, str(error), self.hidden_dim
             ) from error
+
         if any(map(is_lazy, conv.parameters())):
             raise ConfigError(
                 f"the convolution of variable {config.name!r} has layers that the "
@@ -306,6 +310,8 @@ class IntelligibleVariableEncoder(nn.Module):
                 found=state.shape[-3],
                 expected=len(self.configs),
             )
+
+        # Variables that pool alike are pooled together.
         wanted = self.pools if pool is None else [check_pool(pool)] * state.shape[-3]
         methods = ["max" if p == "max" else "mean" for p in wanted]
         if len(set(methods)) == 1:

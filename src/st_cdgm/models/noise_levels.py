@@ -37,6 +37,7 @@ def karras_sigmas(
     if rho <= 0:
         msg = f"rho must be positive, found {rho}"
         raise ValueError(msg)
+
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     sigmas: Tensor = (high + ramp * (low - high)) ** rho

@@ -204,6 +204,7 @@ class Objective:
                 expected="0, or diffusion.scheduler_type: one_step",
             )
 
+        # Min-SNR weights replace those of the two VP parameterisations.
         if self.min_snr_gamma is None:
             return
         kind = "one_step" if one_step else decoder.config.parameterisation
@@ -275,6 +276,7 @@ class Objective:
         scales = decoder.config.pooling_scales
         shown = members if truth.to_fields is None else truth.to_fields(members)
         fields = truth.residual if truth.fields is None else truth.fields
+
         scored = shown, fields, truth.valid, scales
         importance = self._importance(truth)
         loss = multiscale_crps(*scored, importance=importance, per_day=per_day)

@@ -232,6 +232,7 @@ class GRUStep(torch.autograd.Function):
         """Return the gradients of all inputs, block by block of the nodes."""
         if grads[0] is None:
             return (None,) * 6
+
         x, hidden, weight_ih, weight_hh, buffer = ctx.saved_tensors
         size = hidden.shape[-1]
         three, weight_ih = 3 * size, _n_first(weight_ih)
@@ -239,6 +240,8 @@ class GRUStep(torch.autograd.Function):
         d_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         d_ih, d_hh = torch.zeros_like(weight_ih), torch.zeros_like(weight_hh)
         d_bias = buffer.new_zeros(len(buffer), 4 * size)
+
+        # The sums run over the blocks; states and inputs get their own rows.
         for part in _node_blocks(x.shape[1]):
             h, passed = hidden[:, part], d_hidden[:, part]
             d = _gate_gradients(grads[0][:, part], passed, h, buffer[:, part])
@@ -249,6 +252,7 @@ class GRUStep(torch.autograd.Function):
             d_ih.baddbmm_(by_x.transpose(1, 2), x[:, part])
             d_hh.baddbmm_(by_h.transpose(1, 2), h)
             d_bias += d.sum(1)
+
         return (
             d_x,
             d_hidden,
@@ -288,6 +292,7 @@ def _gate_gradients(
     torch.mul(d_n, r, out=d_from_h)
     torch.mul(d_from_h, from_h, out=d_r)
     d_r.addcmul_(d_r, r, value=-1)  # d_n (h V_n + c_n) r (1 - r)
+
     return out
 
 
@@ -322,6 +327,7 @@ class StackedGRUCell(nn.Module):
         weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         if torch.compiler.is_compiling():  # the compiler fuses these by itself
             return _gru_step(x, hidden, *weights)
+
         inputs: tuple[Tensor, ...] = (x, hidden, *weights)
         device = hidden.device.type
         if torch.is_autocast_enabled(device):

@@ -59,6 +59,7 @@ def merge_unet_kwargs(
             found=", ".join(sorted(taken)),
             remedy="leave them out: they follow from the decoder's own arguments",
         )
+
     sizes = {key: extra.pop(key) for key in OWN_SIZES & set(extra)}
     if "block_out_channels" in sizes:
         sizes["block_out_channels"] = list(sizes["block_out_channels"])

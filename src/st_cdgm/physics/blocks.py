@@ -88,6 +88,7 @@ class Blocks:
                 f"smallest area {float(area.min()):g}",
                 expected=f"numbers below {count}, areas above 0",
             )
+
         chosen = torch.where(inside, index.long(), -1)
         mass = torch.where(inside, area.double(), 0.0)
         total = cls(chosen, mass, count).totals(mass)
@@ -375,6 +376,7 @@ def match_block_means(
     plain = set(range(len(channels))) - set(ordered[1:]) - set(nonnegative)
     for c in plain:
         channels[c] = _shifted(channels[c], means[c], blocks)
+
     originals = wide.unbind(-3)
     for lower, upper in pairwise(ordered):
         step = originals[upper] - originals[lower]
@@ -382,6 +384,7 @@ def match_block_means(
         channels[upper] = channels[lower] + scaled
     for c in nonnegative:
         channels[c] = _scaled(channels[c], means[c], blocks, wet_threshold)
+
     return torch.stack(channels, dim=-3)
 
 
@@ -396,6 +399,7 @@ def _check_coarse(
                 found=float(means[c][means[c] < 0].min()),
                 expected=">= 0",
             )
+
     for lower, upper in pairwise(ordered):
         if bool((means[upper] < means[lower]).any()):
             raise ConfigError(
@@ -438,6 +442,7 @@ def _scaled(field: Tensor, mean: Tensor, blocks: Blocks, threshold: float) -> Te
     rank = torch.arange(values.shape[-1], device=field.device)
     scaled = torch.where(rank < number, amount * chosen, 0.0)
     unsorted = torch.zeros_like(scaled).scatter(-1, order, scaled)
+
     return _put_back(field, unsorted, table, bound)
 
 

@@ -96,6 +96,7 @@ class CoarseMeans:
             check_choice(
                 f"predictor of {variable}", source, tuple(predictors), section=""
             )
+
             t, c = targets[target], predictors[source]
             units = preprocessor.channels[c].units, preprocessor.targets[t].units
             factor = units_factor(*units)
@@ -106,7 +107,10 @@ class CoarseMeans:
                     found=f"{units[0]} and {units[1]}",
                     expected="units that convert",
                 )
+
             parts.append(Counterpart(t, c, *factor))
+
+        # Cells that never have a truth (the sea) belong to no block.
         _check_order(preprocessor.codec, {part.target for part in parts}, variable)
         blocks = coarse_blocks(
             preprocessor.lr_grid,

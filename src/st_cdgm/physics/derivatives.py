@@ -109,6 +109,7 @@ class WindDerivatives:
                     found=step,
                     expected="a finite number other than 0",
                 )
+
         rows, columns = int(shape[-2]), int(shape[-1])
         one = torch.ones(rows, 1, dtype=torch.float64)
         return cls(
@@ -148,6 +149,7 @@ class WindDerivatives:
                 expected="latitudes (Y,) and longitudes (X,)",
                 remedy="on a rotated grid pass the rotated coordinates",
             )
+
         lam = np.unwrap(lam, period=360.0)
         period = 2 * np.pi if is_global(lam) else None
         cosine = np.cos(np.deg2rad(phi))

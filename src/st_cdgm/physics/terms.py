@@ -66,6 +66,7 @@ class WindTerm:
                 expected="a pair such as uas and vas, or 0",
                 remedy="set loss.lambda_phy: 0",
             )
+
         grid = preprocessor.hr_grid
         if not grid.regular and any(
             targets[u].standard_name not in _ALONG_GRID for u, _ in pairs
@@ -78,6 +79,7 @@ class WindTerm:
                 remedy="set loss.lambda_phy: 0",
             )
 
+        # Standardised residuals back to wind, in the pair's mean score_std.
         std = torch.as_tensor(preprocessor.residual_std)
         score = preprocessor.score_std
         scales = [std[[u, v]] / float(score[[u, v]].mean()) for u, v in pairs]
@@ -161,6 +163,7 @@ class BlockTerm:
                 expected="a surface predictor of the same quantity, or 0",
                 remedy="name it in data.baseline_map, or set loss.lambda_block: 0",
             )
+
         self.blocks = coarse_blocks(preprocessor.lr_grid, preprocessor.hr_grid)
 
     def __call__(
@@ -218,6 +221,7 @@ def coarse_counterparts(preprocessor: Preprocessor) -> list[Counterpart]:
             found += [Counterpart(t, c, *convert) for t, c, convert in sources]
     if found or not isinstance(baseline, CombinedBaseline):
         return found
+
     names = counterparts(preprocessor.targets, preprocessor.channels)
     for i, target in enumerate(preprocessor.targets):
         channel = names.get(target.name)
@@ -226,6 +230,7 @@ def coarse_counterparts(preprocessor: Preprocessor) -> list[Counterpart]:
             convert = units_factor(given, target.units)
             if convert is not None:
                 found.append(Counterpart(i, channel, *convert))
+
     return found
 
 
@@ -239,6 +244,7 @@ def _derivatives_in_cells(grid: Grid) -> WindDerivatives:
             found=f"a {grid.kind} grid",
             expected="a regular, rotated or projected grid, or 0",
         )
+
     step = np.abs(np.diff(y)).mean()
     if grid.regular or grid.kind == "rotated_latitude_longitude":
         return WindDerivatives.spherical(y, x, radius=1 / np.deg2rad(step))

@@ -164,6 +164,7 @@ def sample(
     if not bool(torch.isfinite(x).all()):
         msg = f"sampler {sampler!r} gave values that are not finite after {steps} steps"
         raise FloatingPointError(msg)
+
     return x
 
 
