@@ -293,7 +293,12 @@ class RCNCell(nn.Module):
         InputError
             A tensor has the wrong rank or size.
         """
-        self._check_inputs(H_prev, driver, reconstruction_source)
+        check_shape("state H(t-1)", H_prev, (self.num_vars, None, self.hidden_dim))
+        lead = (self.num_vars,) if driver.dim() == 3 else ()
+        check_shape("driver", driver, (*lead, H_prev.shape[1], self.driver_dim))
+        if reconstruction_source is not None:
+            check_shape("reconstruction source", reconstruction_source, H_prev.shape)
+
         weights = self.weights() if weights is None else weights
         predicted, carried = self._structural_pair(H_prev, weights)
         forcing = self.activation(self.driver_encoder(driver))
@@ -310,15 +315,6 @@ class RCNCell(nn.Module):
         """Pool states ``(Q, N, H)`` to ``(graphs, Q, H)``; an empty graph gives 0."""
         check_shape("state", H, (self.num_vars, None, self.hidden_dim))
         return pool_nodes(H, batch, pool=pool).transpose(0, 1)
-
-    def _check_inputs(
-        self, H_prev: Tensor, driver: Tensor, source: Tensor | None
-    ) -> None:
-        check_shape("state H(t-1)", H_prev, (self.num_vars, None, self.hidden_dim))
-        lead = (self.num_vars,) if driver.dim() == 3 else ()
-        check_shape("driver", driver, (*lead, H_prev.shape[1], self.driver_dim))
-        if source is not None:
-            check_shape("reconstruction source", source, H_prev.shape)
 
 
 @dataclass(frozen=True)

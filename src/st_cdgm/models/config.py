@@ -228,19 +228,19 @@ class DiffusionConfig:
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
-        choices: dict[str, tuple[str, ...]] = {
-            "parameterisation": ("edm", "eps", "v"),
-            "noise_pattern": ("smooth", "blocks"),
-        }
+        section = "diffusion."
+        kinds = ("edm", "eps", "v")
+        check_choice("parameterisation", self.parameterisation, kinds, section=section)
+        patterns = ("smooth", "blocks")
+        check_choice("noise_pattern", self.noise_pattern, patterns, section=section)
         if not self.one_step:
-            choices["scheduler_type"] = ("one_step", *names("sampler"))
-        for key, known in choices.items():
-            check_choice(key, getattr(self, key), known, section="diffusion.")
+            known = ("one_step", *names("sampler"))
+            check_choice("scheduler_type", self.scheduler_type, known, section=section)
 
-        check_between("steps", self.steps, 2, VP_STEPS, section="diffusion.")
-        check_least("noise_margin", self.noise_margin, 0, section="diffusion.")
+        check_between("steps", self.steps, 2, VP_STEPS, section=section)
+        check_least("noise_margin", self.noise_margin, 0, section=section)
         # The fair CRPS compares members.
-        check_least("train_members", self.train_members, 2, section="diffusion.")
+        check_least("train_members", self.train_members, 2, section=section)
         if self.parameterisation == "edm" and self.scheduler_type in ("ddpm", "ddim"):
             _LOGGER.warning(
                 "diffusion.scheduler_type %s starts at a noise level of 157, which "

@@ -21,7 +21,7 @@ from st_cdgm.models.noise import multiscale_noise
 from st_cdgm.models.noise_levels import vp_sigmas
 from st_cdgm.models.preconditioning import precondition
 from st_cdgm.models.stacked import check_shape
-from st_cdgm.models.unet import merge_unet_kwargs
+from st_cdgm.models.unet import unet_kwargs as unet_kwargs_of
 
 Adapter = Callable[[Any], "Conditioning | Tensor"]
 
@@ -59,7 +59,7 @@ class ConditionalDenoiser(nn.Module):
         self.height, self.width = height, width
         self.condition_adapter: Adapter | None = None
 
-        sizes = merge_unet_kwargs(config.unet, unet_kwargs)
+        sizes = unet_kwargs_of(config.unet, unet_kwargs)
         self.multiple = 2 ** (len(sizes["block_out_channels"]) - 1)
         inputs = self.noise_shape[0] + spatial_channels
         inputs += in_channels if config.self_conditioning else 0

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from st_cdgm.errors import check_least
 from st_cdgm.physics.blocks import pool_valid
 
 
@@ -45,17 +46,15 @@ def fair_crps(members: Tensor, truth: Tensor) -> Tensor:
 
     Raises
     ------
-    ValueError
-        Fewer than two members.
+    ConfigError
+        (a ``ValueError``) Fewer than two members.
 
     References
     ----------
     Ferro 2014, doi:10.1002/qj.2270.
     """
     m = members.shape[1]
-    if m < 2:
-        msg = f"the fair CRPS needs at least 2 members, found {m}"
-        raise ValueError(msg)
+    check_least("number of members", m, 2)
     skill = (members - truth[:, None]).abs().mean(dim=1)
     # sum_{i<j} |x_i - x_j| = sum_k (2k - M - 1) x_(k) over the sorted members.
     rank = (
@@ -133,17 +132,15 @@ def fair_energy_score(members: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
 
     Raises
     ------
-    ValueError
-        Fewer than two members.
+    ConfigError
+        (a ``ValueError``) Fewer than two members.
 
     References
     ----------
     Gneiting & Raftery 2007, doi:10.1198/016214506000001437, equation 22.
     """
     m = members.shape[1]
-    if m < 2:
-        msg = f"the fair energy score needs at least 2 members, found {m}"
-        raise ValueError(msg)
+    check_least("number of members", m, 2)
     share = weight / weight.sum(dim=(-2, -1), keepdim=True).clamp(min=1e-12)
 
     def norm(difference: Tensor) -> Tensor:

@@ -110,11 +110,11 @@ class WindDerivatives:
                     expected="a finite number other than 0",
                 )
 
-        rows, columns = int(shape[-2]), int(shape[-1])
-        one = torch.ones(rows, 1, dtype=torch.float64)
+        y, x = (np.arange(int(size), dtype=np.float64) for size in shape[-2:])
+        one = torch.ones(len(y), 1, dtype=torch.float64)
         return cls(
-            _AxisDifference.along("x", np.arange(columns) * float(dx)),
-            _AxisDifference.along("y", np.arange(rows) * float(dy)),
+            _AxisDifference.along("x", x * np.float64(dx)),
+            _AxisDifference.along("y", y * np.float64(dy)),
             one,
             one,
         )

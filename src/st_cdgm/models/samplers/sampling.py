@@ -58,8 +58,7 @@ def noise_levels(
     ValueError
         The sampler cannot take so many steps, or a bad noise range.
     """
-    chosen = get_sampler(sampler)
-    _check_steps(sampler, chosen, steps)
+    chosen = _sampler_of(sampler, steps)
     return chosen.sigmas(steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
 
 
@@ -69,17 +68,18 @@ def draws_needed(sampler: str, steps: int) -> int:
     The first is the starting point; ``ddpm`` and ``dpm_solver_sde`` need one more for
     every step but the last.
     """
-    chosen = get_sampler(sampler)
-    _check_steps(sampler, chosen, steps)
-    return steps if chosen.fresh_noise else 1
+    return steps if _sampler_of(sampler, steps).fresh_noise else 1
 
 
-def _check_steps(name: str, sampler: Sampler, steps: int) -> None:
+def _sampler_of(name: str, steps: int) -> Sampler:
+    """Return a sampler that can take so many steps, or raise ValueError."""
+    sampler = get_sampler(name)
     most = sampler.most_steps
     if steps < 1 or (most is not None and steps > most):
         bound = "at least 1" if most is None else f"1 to {most}"
         msg = f"sampler {name!r} takes {bound} steps, found {steps}"
         raise ValueError(msg)
+    return sampler
 
 
 def sample(
