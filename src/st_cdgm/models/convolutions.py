@@ -132,25 +132,21 @@ def _convolution_kwargs(
 ) -> dict[str, Any]:
     kwargs = dict(config.conv_kwargs or {})
     source, _, target = config.meta_path
+    refused = {"cached": "the edges of one batch do not fit the next"}
     # Between two node types a variable stands for its source alone.
     if source != target:
-        if "root_weight" in accepted:
-            kwargs.setdefault("root_weight", False)
-        if "add_self_loops" in accepted and kwargs.setdefault("add_self_loops", False):
+        for name in ("root_weight", "add_self_loops"):
+            if name in accepted:
+                kwargs.setdefault(name, False)
+        refused["add_self_loops"] = "self-loops have no meaning between two node types"
+    for name, reason in refused.items():
+        if kwargs.get(name):
             raise ConfigError(
-                f"variable {config.name!r}: self-loops have no meaning between two "
-                "node types",
-                variable="add_self_loops",
+                f"variable {config.name!r}: {reason}",
+                variable=name,
                 found=True,
                 expected=False,
             )
-    if kwargs.get("cached"):
-        raise ConfigError(
-            f"variable {config.name!r}: the edges of one batch do not fit the next",
-            variable="cached",
-            found=True,
-            expected=False,
-        )
 
     heads = int(kwargs.get("heads", 1)) if kwargs.get("concat", True) else 1
     if hidden_dim % heads:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -102,22 +103,17 @@ def decode_temperatures(
     return t_min, t_mean, t_mean + positive(second)
 
 
-def encode_temperatures(fields: Tensor, *, min_increment: float = 0.01) -> Tensor:
+def encode_temperatures(fields: Tensor) -> Tensor:
     """Return what `decode_temperatures` (soft) turns into the given temperatures.
 
-    Parameters
-    ----------
-    fields : Tensor
-        Minimum, mean, maximum. Shape ``(..., 3, Y, X)``.
-    min_increment : float
-        Smaller steps are raised to it (softplus has no inverse at 0).
+    ``fields`` are minimum, mean and maximum, shape ``(..., 3, Y, X)``. Steps between
+    them below 0.01 are raised to it: softplus has no inverse at 0.
     """
-    t_min, t_mean, t_max = torch.split(fields, 1, dim=-3)
-    steps = [(t_mean - t_min), (t_max - t_mean)]
-    steps = [step.clamp(min=min_increment) for step in steps]
+    parts = torch.split(fields, 1, dim=-3)
+    steps = [(upper - lower).clamp(min=0.01) for lower, upper in pairwise(parts)]
     # softplus^-1(y) = y + log(1 - exp(-y)), without overflow.
     increments = [y + torch.log(-torch.expm1(-y)) for y in steps]
-    return torch.cat([t_min, *increments], dim=-3)
+    return torch.cat([parts[0], *increments], dim=-3)
 
 
 def compose(

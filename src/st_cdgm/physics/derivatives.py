@@ -110,14 +110,11 @@ class WindDerivatives:
                     expected="a finite number other than 0",
                 )
 
-        y, x = (np.arange(int(size), dtype=np.float64) for size in shape[-2:])
+        y: Floats = np.arange(int(shape[-2]), dtype=np.float64) * np.float64(dy)
+        x: Floats = np.arange(int(shape[-1]), dtype=np.float64) * np.float64(dx)
         one = torch.ones(len(y), 1, dtype=torch.float64)
-        return cls(
-            _AxisDifference.along("x", x * np.float64(dx)),
-            _AxisDifference.along("y", y * np.float64(dy)),
-            one,
-            one,
-        )
+        along = _AxisDifference.along
+        return cls(along("x", x), along("y", y), one, one)
 
     @classmethod
     def spherical(
