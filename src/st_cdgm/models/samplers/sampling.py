@@ -94,6 +94,7 @@ def sample(
     sigma_max: float = 80.0,
     rho: float = 7.0,
     dtype: torch.dtype = torch.float64,
+    denoiser_dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     final_denoise: bool = True,
 ) -> Tensor:
@@ -121,8 +122,10 @@ def sample(
     sigma_min, sigma_max, rho : float
         Karras grid (`karras_sigmas`). ``ddpm`` and ``ddim`` have a fixed range.
     dtype : torch.dtype
-        Solver state and result. A denoiser that is a module is given ``x`` and
-        ``sigma`` in the dtype of its parameters.
+        Solver state and result.
+    denoiser_dtype : torch.dtype, optional
+        What ``x`` and ``sigma`` are cast to for the denoiser. By default the dtype of
+        its parameters when it is a module, else ``dtype``.
     device : torch.device or str, optional
         By default that of ``noise`` (a tensor), of ``generator``, or the CPU.
     final_denoise : bool
@@ -155,7 +158,7 @@ def sample(
     draw = _noise_source(noise, generator, size, draws, dtype=dtype, device=device)
     with torch.no_grad():
         start = draw(0)
-        estimate = _checked_denoiser(denoiser, size, dtype)
+        estimate = _checked_denoiser(denoiser, size, dtype, denoiser_dtype)
         x = start * chosen.start(sigmas[0])
         x = chosen.walk(estimate, x, sigmas, draw)
     if not bool(torch.isfinite(x).all()):
@@ -169,11 +172,14 @@ def sample(
 
 
 def _checked_denoiser(
-    denoiser: Denoiser, shape: tuple[int, ...], dtype: torch.dtype
+    denoiser: Denoiser,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    denoiser_dtype: torch.dtype | None,
 ) -> Denoiser:
     """Wrap the denoiser: scalar sigma -> (B,), casts both ways, shape checked."""
-    inner = dtype
-    if isinstance(denoiser, nn.Module):
+    inner = denoiser_dtype or dtype
+    if denoiser_dtype is None and isinstance(denoiser, nn.Module):
         own = (p.dtype for p in denoiser.parameters() if p.is_floating_point())
         inner = next(own, dtype)
 
