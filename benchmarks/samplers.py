@@ -20,7 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from st_cdgm.models.noise_levels import UNIT_VARIANCE_SIGMA_RANGE
+from st_cdgm.models.config import DiffusionConfig
 from st_cdgm.models.samplers import get_sampler, noise_levels, sample, sampler_names
 
 DOUBLE = torch.float64
@@ -221,7 +221,8 @@ def main() -> None:
     arguments = parser.parse_args()
     table("In the limit", LIMIT_STEPS, (0.002, 80.0))
     defaults = {name: get_sampler(name).default_steps for name in sampler_names()}
-    table("Default steps", defaults, UNIT_VARIANCE_SIGMA_RANGE)
+    ours = DiffusionConfig()
+    table("Default steps", defaults, (ours.sigma_min, ours.sigma_max))
     curves = {sampler: convergence(sampler) for sampler in ORDERED}
     print("\nOrder of convergence, fitted over the last four points\n")
     print("| sampler | expected | Gaussian | mixture | error at 64 steps |")

@@ -119,7 +119,7 @@ def test_few_training_levels_still_span_what_the_samplers_visit():
     assert (grid.diff() > 0).all()
     torch.testing.assert_close(grid[[0, -1]], GRID[[0, -1]])
     for steps in (1, 1001):
-        with pytest.raises(ConfigError, match="levels of the VP schedule"):
+        with pytest.raises(ConfigError, match=r"diffusion\.steps"):
             decoder(steps=steps)
 
 
@@ -212,7 +212,7 @@ def test_validation_noise_levels_follow_the_training_distribution():
 def test_configuration_is_checked():
     with pytest.raises(ConfigError, match="scheduler_type"):
         decoder(scheduler_type="ddmp")
-    with pytest.raises(ConfigError, match="two members"):
+    with pytest.raises(ConfigError, match="train_members"):
         decoder(train_members=1)
     with pytest.raises(ConfigError, match="noise_margin"):
         decoder(noise_margin=-1)
@@ -359,17 +359,19 @@ def test_the_default_unet_is_small():
 
 
 def test_presets():
-    tiny, base, large = (UNetConfig.from_preset(n) for n in ("tiny", "base", "large"))
+    tiny, base, large = (
+        UNetConfig(preset=n).resolved() for n in ("tiny", "base", "large")
+    )
     assert tiny == UNetConfig()
     assert unet_kwargs(UNetConfig(preset="base")) == unet_kwargs(base)
     assert sum(tiny.block_out_channels) < sum(base.block_out_channels)
     assert sum(base.block_out_channels) < sum(large.block_out_channels)
-    assert UNetConfig.from_preset("base", dropout=0.1).dropout == 0.1
+    assert UNetConfig(preset="base", dropout=0.1).resolved().dropout == 0.1
 
 
 def test_a_preset_and_a_contradicting_size_are_refused():
     with pytest.raises(ConfigError, match="tiny"):
-        UNetConfig(preset="huge").check()
+        UNetConfig(preset="huge").resolved()
     with pytest.raises(ConfigError, match="layers_per_block"):
         decoder(unet=UNetConfig(preset="base", layers_per_block=3))
 
@@ -452,7 +454,7 @@ def test_nan_in_the_prediction_is_an_error(kind):
 
 
 def test_a_target_of_another_shape_is_refused():
-    with pytest.raises(ValueError, match="target has shape"):
+    with pytest.raises(ValueError, match="shape of the target"):
         decoder().compute_loss(torch.zeros(2, 1, 5, 7), condition(2))
 
 
@@ -748,10 +750,10 @@ def test_a_codec_names_and_decodes_the_fields():
 
 
 def test_a_baseline_of_another_shape_is_refused():
-    with pytest.raises(ValueError, match="baseline has shape"):
+    with pytest.raises(ValueError, match="shape of the baseline"):
         documented().sample(tokens(), baseline=torch.zeros(2, 1, 5, 7))
     model = documented(temperature_triple=True)
-    with pytest.raises(ValueError, match="baseline has shape"):
+    with pytest.raises(ValueError, match="shape of the baseline"):
         model.reconstruct_from_residual(
             torch.zeros(2, 3, 5, 7), baseline=torch.zeros(2, 1, 5, 7)
         )

@@ -289,7 +289,7 @@ class TestParents:
             HeteroGraphBuilder((2, 2), (4, 4), lr_lat=[0.0, 1.0], lr_lon=[0.0, 1.0])
 
     @pytest.mark.parametrize(
-        ("lat", "message"), [([0.0, 1.0, 2.0], "do not fit"), ([0.0, np.nan], "finite")]
+        ("lat", "message"), [([0.0, 1.0, 2.0], "shape"), ([0.0, np.nan], "finite")]
     )
     def test_bad_coordinates(self, lat, message):
         fine = np.arange(4.0)

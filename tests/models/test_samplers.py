@@ -10,11 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from st_cdgm.errors import ConfigError
-from st_cdgm.models.noise_levels import (
-    UNIT_VARIANCE_SIGMA_RANGE,
-    karras_sigmas,
-    vp_sigmas,
-)
+from st_cdgm.models.config import DiffusionConfig
+from st_cdgm.models.noise_levels import karras_sigmas, vp_sigmas
 from st_cdgm.models.samplers import (
     draws_needed,
     get_sampler,
@@ -113,7 +110,7 @@ def test_many_steps_give_the_distribution(sampler, steps):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_default_steps_in_the_unit_variance_range(sampler):
-    low, high = UNIT_VARIANCE_SIGMA_RANGE
+    low, high = DiffusionConfig.sigma_min, DiffusionConfig.sigma_max
     wide = STD >= 0.2
     generator = seeded(3)
     ode = draws_needed(sampler, 2) == 1
@@ -494,7 +491,7 @@ def test_bad_options(options, word):
 
 
 def test_denoiser_must_keep_the_shape():
-    with pytest.raises(ValueError, match="denoiser returned shape"):
+    with pytest.raises(ValueError, match="shape of the denoiser"):
         sample(lambda x, _: x[:, :1], (2, 3), steps=4)
 
 

@@ -147,8 +147,8 @@ def test_blocks_are_those_that_the_land_fills(tiny_pipeline):
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ({"snow": "tas"}, "unknown target"),
-        ({"tasmin": "snow"}, "unknown predictor"),
+        ({"snow": "tas"}, r"unknown value of target[\s\S]*snow"),
+        ({"tasmin": "snow"}, r"unknown value of predictor[\s\S]*snow"),
         ({"tasmin": "q_850"}, "no coarse counterpart"),
         ({"tasmax": "tas"}, "whose means are free"),
     ],

@@ -71,7 +71,7 @@ def test_weights_sum_to_one_in_every_filled_block():
 def test_blocks_that_do_not_fit_are_refused(index, area):
     with pytest.raises(GridMismatchError):
         Blocks.from_index(index, 2, area=area)
-    with pytest.raises(ConfigError, match="size"):
+    with pytest.raises(ConfigError, match="factor"):
         Blocks.from_factor((2, 2), 0)
 
 

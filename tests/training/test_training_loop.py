@@ -502,8 +502,10 @@ def test_a_sampled_output_is_compared_every_so_many_batches():
         physical_sample_interval=2,
         physical_num_steps=4,
     )
-    # Batches 0 and 2: three steps without and one with a gradient.
-    assert seen == [False, False, False, True] * 2
+    # Batches 0 and 2: three steps without and one with a gradient, after the denoising
+    # error that every batch has.
+    error, drawn = [True], [False, False, False, True]
+    assert seen == [*error, *drawn, *error, *error, *drawn]
 
 
 def test_target_scale_restores_the_units_of_the_physical_loss():

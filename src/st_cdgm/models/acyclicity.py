@@ -119,13 +119,12 @@ def in_dagma_domain(A: Tensor, s: float = 1.0) -> bool:
     return bool(np.isfinite(M).all())
 
 
-def keep_in_domain(
-    A_new: Tensor, A_old: Tensor, s: float = 1.0, *, halvings: int = 40
-) -> Tensor:
+def keep_in_domain(A_new: Tensor, A_old: Tensor, s: float = 1.0) -> Tensor:
     """Shorten a step until it stays in DAGMA's domain.
 
     The step from ``A_old`` is halved, not the entries clamped: the direction of descent
-    is kept, and the penalty remains the function it is.
+    is kept, and the penalty remains the function it is. After 40 halvings the step is
+    refused altogether.
 
     Parameters
     ----------
@@ -135,8 +134,6 @@ def keep_in_domain(
         Feasible matrix before it. Shape ``(q, q)``.
     s : float
         Size of the domain.
-    halvings : int
-        After so many the step is refused altogether.
 
     Returns
     -------
@@ -159,8 +156,9 @@ def keep_in_domain(
             expected=f"spectral radius of A * A < {s:g}",
             remedy="start from a small matrix, or enlarge s",
         )
+
     start, step = A_old.detach(), (A_new - A_old).detach()
-    for k in range(1, halvings + 1):
+    for k in range(1, 41):
         candidate = start + 0.5**k * step
         if in_dagma_domain(candidate, s):
             return candidate
@@ -220,6 +218,7 @@ def sparsity(A: Tensor, groups: Sequence[str] | None = None) -> Tensor:
         return off.abs().sum()
     if len(groups) != q:
         raise InputError("not one group per variable", found=len(groups), expected=q)
+
     names = sorted(set(groups))
     member = torch.tensor(
         [[group == name for group in groups] for name in names],

@@ -39,7 +39,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from st_cdgm.errors import ConfigError, InputError, check_choice
+from st_cdgm.errors import ConfigError, InputError, check_choice, check_least
 from st_cdgm.models.stacked import (
     StackedGRUCell,
     StackedLinear,
@@ -69,9 +69,7 @@ class MaskDiagonal(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         """Return the gradient with zeros on the diagonal."""
-        (grad,) = grad_outputs
-        eye = torch.eye(grad.shape[-1], dtype=torch.bool, device=grad.device)
-        return grad.masked_fill(eye, 0.0)
+        return MaskDiagonal.forward(*grad_outputs)
 
 
 class RCNWeights(NamedTuple):
@@ -131,8 +129,20 @@ class RCNCell(nn.Module):
         state_scope: str = "mixed",
     ) -> None:
         super().__init__()
-        _check_sizes(num_vars, hidden_dim, driver_dim, reconstruction_dim, dropout)
+        check_least("num_vars", num_vars, 1)
+        check_least("hidden_dim", hidden_dim, 1)
+        check_least("driver_dim", driver_dim, 1)
+        if reconstruction_dim is not None:
+            check_least("reconstruction_dim", reconstruction_dim, 1)
+        if not 0.0 <= dropout < 1.0:
+            raise ConfigError(
+                "dropout is a probability",
+                variable="dropout",
+                found=dropout,
+                expected="0 <= dropout < 1",
+            )
         check_choice("state_scope", state_scope, STATE_SCOPES, section="")
+
         self.state_scope = state_scope
         self.num_vars, self.hidden_dim = num_vars, hidden_dim
         self.driver_dim, self.reconstruction_dim = driver_dim, reconstruction_dim
@@ -142,6 +152,8 @@ class RCNCell(nn.Module):
         self.own_lag = nn.Parameter(torch.empty(num_vars))
         every = torch.ones(num_vars, num_vars, dtype=torch.bool)
         self.register_buffer("edge_mask", every)
+
+        # Directions of fixed norm, so that A alone carries the strength: the gauge.
         square, unit = (num_vars, hidden_dim, hidden_dim), math.sqrt(hidden_dim)
         self.parent_block = StackedLinear(*square, norm=unit)
         self.memory_block = StackedLinear(*square, norm=unit, bias=False)
@@ -281,7 +293,12 @@ class RCNCell(nn.Module):
         InputError
             A tensor has the wrong rank or size.
         """
-        self._check_inputs(H_prev, driver, reconstruction_source)
+        check_shape("state H(t-1)", H_prev, (self.num_vars, None, self.hidden_dim))
+        lead = (self.num_vars,) if driver.dim() == 3 else ()
+        check_shape("driver", driver, (*lead, H_prev.shape[1], self.driver_dim))
+        if reconstruction_source is not None:
+            check_shape("reconstruction source", reconstruction_source, H_prev.shape)
+
         weights = self.weights() if weights is None else weights
         predicted, carried = self._structural_pair(H_prev, weights)
         forcing = self.activation(self.driver_encoder(driver))
@@ -298,19 +315,6 @@ class RCNCell(nn.Module):
         """Pool states ``(Q, N, H)`` to ``(graphs, Q, H)``; an empty graph gives 0."""
         check_shape("state", H, (self.num_vars, None, self.hidden_dim))
         return pool_nodes(H, batch, pool=pool).transpose(0, 1)
-
-    def _check_inputs(
-        self, H_prev: Tensor, driver: Tensor, source: Tensor | None
-    ) -> None:
-        state = (self.num_vars, None, self.hidden_dim)
-        check_shape("state H(t-1)", H_prev, state)
-        nodes = H_prev.shape[1]
-        lead = (self.num_vars,) if driver.dim() == 3 else ()
-        check_shape("driver", driver, (*lead, nodes, self.driver_dim))
-        if source is not None:
-            check_shape(
-                "reconstruction source", source, (self.num_vars, nodes, state[2])
-            )
 
 
 @dataclass(frozen=True)
@@ -355,13 +359,8 @@ class RCNSequenceRunner:
     """
 
     def __init__(self, cell: RCNCell, *, detach_interval: int | None = None) -> None:
-        if detach_interval is not None and detach_interval < 1:
-            raise ConfigError(
-                "back-propagation can only be truncated every 1 or more steps",
-                variable="detach_interval",
-                found=detach_interval,
-                expected=">= 1, or none",
-            )
+        if detach_interval is not None:
+            check_least("detach_interval", detach_interval, 1)
         self.cell = cell
         self.detach_interval = detach_interval
 
@@ -396,6 +395,7 @@ class RCNSequenceRunner:
                 found=len(sources),
                 expected=len(drivers),
             )
+
         out = RCNSequenceOutput([], [], [])
         H, weights = H_init, self.cell.weights()
         for t, driver in enumerate(drivers):
@@ -406,34 +406,5 @@ class RCNSequenceRunner:
             out.states.append(H)
             out.reconstructions.append(reconstruction)
             out.dag_matrices.append(A)
+
         return out
-
-
-def _check_sizes(
-    num_vars: int,
-    hidden_dim: int,
-    driver_dim: int,
-    reconstruction_dim: int | None,
-    dropout: float,
-) -> None:
-    sizes = {
-        "num_vars": num_vars,
-        "hidden_dim": hidden_dim,
-        "driver_dim": driver_dim,
-        "reconstruction_dim": 1 if reconstruction_dim is None else reconstruction_dim,
-    }
-    for name, value in sizes.items():
-        if value < 1:
-            raise ConfigError(
-                "a size of the recurrent causal network is not positive",
-                variable=name,
-                found=value,
-                expected=">= 1",
-            )
-    if not 0.0 <= dropout < 1.0:
-        raise ConfigError(
-            "dropout is a probability",
-            variable="dropout",
-            found=dropout,
-            expected="0 <= dropout < 1",
-        )

@@ -9,7 +9,9 @@ generator cannot place anything.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -38,29 +40,26 @@ class Conditioning:
         """Return all maps. Shape ``(B, C_m + C_c, Y, X)``."""
         return torch.cat([self.state_maps, self.context], dim=1)
 
-    def repeat(self, members: int) -> Conditioning:
+    def repeat(self, members: int) -> Self:
         """Repeat each day ``members`` times: day 0 first, all its members."""
-        return Conditioning(
-            *(
-                part.repeat_interleave(members, dim=0)
-                for part in (self.tokens, self.state_maps, self.context)
-            )
-        )
+        return self._changed(lambda part: part.repeat_interleave(members, dim=0))
 
-    def take(self, index: Tensor) -> Conditioning:
+    def take(self, index: Tensor) -> Self:
         """Return the days at ``index``."""
-        return Conditioning(
-            self.tokens[index], self.state_maps[index], self.context[index]
-        )
+        return self._changed(lambda part: part[index])
 
-    def shuffled(self, order: Tensor) -> Conditioning:
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> Self:
+        parts = {f.name: change(getattr(self, f.name)) for f in fields(self)}
+        return replace(self, **parts)
+
+    def shuffled(self, order: Tensor) -> Self:
         """Give each day another day's causal states; its own context stays.
 
         Whatever is lost by this is what the generator takes from the causal states.
         """
-        return Conditioning(self.tokens[order], self.state_maps[order], self.context)
+        return replace(self.take(order), context=self.context)
 
-    def without_states(self, drop: Tensor) -> Conditioning:
+    def without_states(self, drop: Tensor) -> Self:
         """Put zeros in the place of the causal states of some days.
 
         The zeros stand for "states unknown" in classifier-free guidance; baseline,
@@ -72,17 +71,15 @@ class Conditioning:
             Which days. Shape ``(B,)``, bool.
         """
         keep = (~drop).to(self.tokens.device)
-        return Conditioning(
-            torch.where(keep[:, None, None], self.tokens, 0.0),
-            torch.where(keep[:, None, None, None], self.state_maps, 0.0),
-            self.context,
+        return replace(
+            self,
+            tokens=torch.where(keep[:, None, None], self.tokens, 0.0),
+            state_maps=torch.where(keep[:, None, None, None], self.state_maps, 0.0),
         )
 
-    @classmethod
-    def of_tokens(cls, tokens: Tensor, height: int, width: int) -> Conditioning:
-        """Return a conditioning that has tokens ``(B, Q, D)`` and no map."""
-        none = tokens.new_zeros(len(tokens), 0, height, width)
-        return cls(tokens, none, none)
+
+class Prepared(Conditioning):
+    """A conditioning that a decoder has adapted and checked, and takes as it is."""
 
 
 class SpatialConditioner(nn.Module):
@@ -123,15 +120,12 @@ class SpatialConditioner(nn.Module):
         self.mix = nn.Conv2d(num_vars * hidden_dim, out_channels, 1)
         # The recurrent network works node by node. These two layers let a fine cell see
         # gradients around it, also from coarse cells outside the fine domain.
+        width = out_channels
         self.spread = nn.Sequential(
             nn.SiLU(),
-            nn.Conv2d(
-                out_channels, out_channels, 3, padding=1, padding_mode="replicate"
-            ),
+            nn.Conv2d(width, width, 3, padding=1, padding_mode="replicate"),
             nn.SiLU(),
-            nn.Conv2d(
-                out_channels, out_channels, 3, padding=1, padding_mode="replicate"
-            ),
+            nn.Conv2d(width, width, 3, padding=1, padding_mode="replicate"),
         )
 
     def forward(self, state: Tensor) -> Tensor:
@@ -139,8 +133,7 @@ class SpatialConditioner(nn.Module):
         q, _, h = state.shape
         y, x = self.lr_shape
         coarse = state.reshape(q, -1, y * x, h).permute(1, 0, 3, 2)  # (B, Q, H, N)
-        coarse = coarse.reshape(-1, q * h, y, x)
-        coarse = self.mix(coarse)
+        coarse = self.mix(coarse.reshape(-1, q * h, y, x))
         coarse = coarse + self.spread(coarse)  # (B, C_m, y, x)
         return self.interpolate(coarse)
 

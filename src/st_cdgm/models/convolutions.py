@@ -62,15 +62,8 @@ def build_convolution(
 
     With known sizes it is tried out on three nodes, so that one that does not map node
     features and edges alone to ``(N, H)`` is refused here and not by the first batch.
-
-    Parameters
-    ----------
-    config : IntelligibleVariableConfig
-        The variable.
-    hidden_dim : int
-        Width H.
-    in_channels : mapping of str to int or None
-        Number of features of each node type; None: from the first graph.
+    ``in_channels`` is the number of features of each node type, None: from the first
+    graph.
 
     Raises
     ------
@@ -89,6 +82,7 @@ def build_convolution(
     kwargs = _convolution_kwargs(config, accepted, hidden_dim)
     if "in_channels" in accepted:
         kwargs.setdefault("in_channels", sizes[0] if source == target else sizes)
+
     try:
         conv = conv_class(**kwargs)
     except (TypeError, ValueError, RuntimeError, ImportError) as error:
@@ -138,24 +132,22 @@ def _convolution_kwargs(
 ) -> dict[str, Any]:
     kwargs = dict(config.conv_kwargs or {})
     source, _, target = config.meta_path
+    refused = {"cached": "the edges of one batch do not fit the next"}
+    # Between two node types a variable stands for its source alone.
     if source != target:
-        if "root_weight" in accepted:
-            kwargs.setdefault("root_weight", False)
-        if "add_self_loops" in accepted and kwargs.setdefault("add_self_loops", False):
+        for name in ("root_weight", "add_self_loops"):
+            if name in accepted:
+                kwargs.setdefault(name, False)
+        refused["add_self_loops"] = "self-loops have no meaning between two node types"
+    for name, reason in refused.items():
+        if kwargs.get(name):
             raise ConfigError(
-                f"variable {config.name!r}: self-loops have no meaning between two "
-                "node types",
-                variable="add_self_loops",
+                f"variable {config.name!r}: {reason}",
+                variable=name,
                 found=True,
                 expected=False,
             )
-    if kwargs.get("cached"):
-        raise ConfigError(
-            f"variable {config.name!r}: the edges of one batch do not fit the next",
-            variable="cached",
-            found=True,
-            expected=False,
-        )
+
     heads = int(kwargs.get("heads", 1)) if kwargs.get("concat", True) else 1
     if hidden_dim % heads:
         raise ConfigError(
@@ -181,6 +173,7 @@ def _try_out(
     x: Any = torch.zeros(3, sizes[0])
     if config.meta_path[0] != config.meta_path[2]:
         x = (torch.zeros(2, sizes[0]), torch.zeros(3, sizes[1]))
+
     cause: Exception | None = None
     try:
         out: Any = trial(x, edges)
@@ -207,19 +200,17 @@ def unsuitable_convolution(
     config: IntelligibleVariableConfig,
     conv: nn.Module,
     out: Any,
-    hidden_dim: int | None = None,
+    hidden_dim: int,
 ) -> ConfigError:
     """Return the error for a convolution that gave ``out``, a tensor or a message."""
-    shape = "H values" if hidden_dim is None else f"shape (3, {hidden_dim})"
     return ConfigError(
         f"the convolution of variable {config.name!r} does not map node features and "
         "edges to H values per node",
         variable="/".join(config.meta_path),
         found=f"{type(conv).__name__}: "
         + (f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else str(out)),
-        expected=f"{shape} for {'each node' if hidden_dim is None else 'three nodes'}, "
-        "from features and edges alone; between two node types, a convolution for "
-        "bipartite graphs",
+        expected=f"{hidden_dim} values for each node, from features and edges alone; "
+        "between two node types, a convolution for bipartite graphs",
         remedy="choose another convolution (SAGEConv, GraphConv, GATv2Conv, "
         "TransformerConv), or correct conv_kwargs",
     )

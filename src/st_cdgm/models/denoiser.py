@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from st_cdgm.models.conditioning import Conditioning
+from st_cdgm.models.conditioning import Conditioning, Prepared
 from st_cdgm.models.config import DiffusionConfig
 from st_cdgm.models.noise import multiscale_noise
 from st_cdgm.models.noise_levels import vp_sigmas
 from st_cdgm.models.preconditioning import precondition
-from st_cdgm.models.unet import build_unet, merge_unet_kwargs
+from st_cdgm.models.stacked import check_shape
+from st_cdgm.models.unet import unet_kwargs as unet_kwargs_of
 
 Adapter = Callable[[Any], "Conditioning | Tensor"]
 
@@ -49,21 +50,29 @@ class ConditionalDenoiser(nn.Module):
         unet_kwargs: Mapping[str, Any] | None = None,
         spatial_channels: int = 0,
     ) -> None:
+        from diffusers import UNet2DConditionModel
+
         super().__init__()
         config.check()
         self.config = config
         self.in_channels, self.spatial_channels = in_channels, spatial_channels
         self.height, self.width = height, width
         self.condition_adapter: Adapter | None = None
-        sizes = merge_unet_kwargs(config.unet, unet_kwargs)
+
+        sizes = unet_kwargs_of(config.unet, unet_kwargs)
         self.multiple = 2 ** (len(sizes["block_out_channels"]) - 1)
         inputs = self.noise_shape[0] + spatial_channels
         inputs += in_channels if config.self_conditioning else 0
-        self.unet = build_unet(
-            inputs, in_channels, (height, width), conditioning_dim, sizes
+        self.unet: nn.Module = UNet2DConditionModel(
+            sample_size=(height, width),
+            in_channels=inputs,
+            out_channels=in_channels,
+            cross_attention_dim=conditioning_dim,
+            **sizes,
         )
         if config.use_gradient_checkpointing:
-            self.unet.enable_gradient_checkpointing()  # type: ignore[operator]
+            self.unet.enable_gradient_checkpointing()
+
         # Ascending, as searchsorted needs it; trained on the levels the samplers walk.
         self.register_buffer(
             "vp_grid", vp_sigmas(config.steps).flip(0), persistent=False
@@ -75,10 +84,9 @@ class ConditionalDenoiser(nn.Module):
 
         That of ``one_step`` reaches beyond the borders by the margin.
         """
-        if not self.config.one_step:
-            return (self.in_channels, self.height, self.width)
-        around = 2 * self.margin
-        return (self.config.noise_channels, self.height + around, self.width + around)
+        around, config = 2 * self.margin, self.config
+        channels = config.noise_channels if config.one_step else self.in_channels
+        return (channels, self.height + around, self.width + around)
 
     @property
     def margin(self) -> int:
@@ -101,8 +109,8 @@ class ConditionalDenoiser(nn.Module):
         del self.condition_adapter
         self.condition_adapter = adapter
 
-    def prepare(self, conditioning: Conditioning | Tensor) -> Conditioning:
-        """Apply the adapter and check the shapes.
+    def prepare(self, conditioning: Conditioning | Tensor) -> Prepared:
+        """Apply the adapter and check the shapes; once, also where called again.
 
         Raises
         ------
@@ -110,28 +118,26 @@ class ConditionalDenoiser(nn.Module):
             Tokens that have not three axes, or another number of maps than the decoder
             was built for.
         """
+        if isinstance(conditioning, Prepared):
+            return conditioning
+
         if self.condition_adapter is not None:
             conditioning = self.condition_adapter(conditioning)
-        made = (
-            Conditioning.of_tokens(conditioning, self.height, self.width)
-            if isinstance(conditioning, Tensor)
-            else conditioning
-        )
-        tokens = made.tokens
-        if tokens.ndim != 3:
-            msg = (
-                "conditioning tokens must have shape (B, Q, D), "
-                f"found {tuple(tokens.shape)}"
-            )
-            raise ValueError(msg)
-        found = made.state_maps.shape[1] + made.context.shape[1]
+        if isinstance(conditioning, Tensor):
+            none = conditioning.new_zeros(len(conditioning), 0, self.height, self.width)
+            conditioning = Conditioning(conditioning, none, none)
+
+        tokens = conditioning.tokens
+        check_shape("conditioning tokens (B, Q, D)", tokens, (None, None, None))
+        found = conditioning.state_maps.shape[1] + conditioning.context.shape[1]
         if found != self.spatial_channels:
             msg = (
                 f"the decoder was built for {self.spatial_channels} channels of "
                 f"conditioning maps, found {found}"
             )
             raise ValueError(msg)
-        return made
+
+        return Prepared(tokens, conditioning.state_maps, conditioning.context)
 
     # -- network ------------------------------------------------------------------
 
@@ -140,21 +146,16 @@ class ConditionalDenoiser(nn.Module):
         noisy_sample: Tensor,
         timestep: Tensor | float,
         conditioning: Conditioning | Tensor,
+        *,
+        previous: Tensor | None = None,
     ) -> Tensor:
         """Run the U-Net on ``(B, *noise_shape)``; pads to its multiple and crops back.
 
         With ``eps``, for ``sqrt(abar_t) x0 + sqrt(1 - abar_t) eps`` at the training
-        level t, it returns the prediction of eps.
+        level t, it returns the prediction of eps. ``previous`` is an earlier estimate,
+        for a self-conditioned network.
         """
-        return self._network(noisy_sample, timestep, self.prepare(conditioning))
-
-    def _network(
-        self,
-        noisy: Tensor,
-        timestep: Tensor | float,
-        condition: Conditioning,
-        previous: Tensor | None = None,
-    ) -> Tensor:
+        condition, noisy = self.prepare(conditioning), noisy_sample
         m, parts = self.margin, [noisy]
         if self.spatial_channels:
             maps = condition.maps().to(noisy.dtype)
@@ -175,12 +176,9 @@ class ConditionalDenoiser(nn.Module):
         self, noise: Tensor, condition: Conditioning | Tensor
     ) -> Tensor:
         """Turn noise ``(B, *noise_shape)`` into residuals in one pass."""
-        return self.prepared_one_step(noise, self.prepare(condition))
-
-    def prepared_one_step(self, noise: Tensor, condition: Conditioning) -> Tensor:
-        """As `generate_one_step`, of a conditioning that `prepare` has returned."""
         z = multiscale_noise(noise, self.config.noise_scales, self.config.noise_pattern)
-        return self._network(z, torch.zeros(len(z), device=z.device), condition)
+        level = torch.zeros(len(z), device=z.device)
+        return self.forward(z, level, condition)
 
     def denoise(
         self,
@@ -190,26 +188,11 @@ class ConditionalDenoiser(nn.Module):
         *,
         previous: Tensor | None = None,
     ) -> Tensor:
-        """Estimate x0 from ``x = x0 + sigma * noise``; ``sigma`` has shape ``(B,)``.
-
-        ``previous`` is an earlier estimate, for a self-conditioned network.
-        """
-        return self.prepared_denoise(
-            x, sigma, self.prepare(condition), previous=previous
-        )
-
-    def prepared_denoise(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        condition: Conditioning,
-        *,
-        previous: Tensor | None = None,
-    ) -> Tensor:
-        """As `denoise`, of a conditioning that `prepare` has returned."""
+        """Estimate x0 from ``x = x0 + sigma * noise``; ``sigma`` has shape ``(B,)``."""
         c = precondition(self.config.parameterisation, sigma, self.vp_grid)
         expand = (slice(None), None, None, None)
-        raw = self._network(c.c_in[expand] * x, c.c_noise, condition, previous)
+        scaled = c.c_in[expand] * x
+        raw = self.forward(scaled, c.c_noise, condition, previous=previous)
         return c.c_skip[expand] * x + c.c_out[expand] * raw
 
     # -- training -----------------------------------------------------------------
@@ -244,32 +227,20 @@ class ConditionalDenoiser(nn.Module):
         averages over the valid cells. The weight is that of the noise level (min-SNR,
         or Karras et al.).
         """
-        prepared = self.prepare(condition)
-        return self.prepared_error(target, prepared, sigma=sigma, noise=noise)
-
-    def prepared_error(
-        self, target: Tensor, condition: Conditioning, *, sigma: Tensor, noise: Tensor
-    ) -> Tensor:
-        """As `denoising_error`, of a conditioning that `prepare` has returned."""
-        share = self.config.condition_dropout
+        prepared, share = self.prepare(condition), self.config.condition_dropout
         if self.training and share > 0:
             drop = torch.rand(len(target), device=target.device) < share
-            condition = condition.without_states(drop)
+            prepared = prepared.without_states(drop)
+
         x = target + sigma[:, None, None, None] * noise
-        previous = self._first_estimate(x, sigma, condition)
-        estimate = self.prepared_denoise(x, sigma, condition, previous=previous)
+        previous = None
+        if self.config.self_conditioning:
+            with torch.no_grad():
+                previous = self.denoise(x, sigma, prepared)
+            if self.training:  # it is shown half the time
+                shown = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
+                previous = torch.where(shown, previous, 0.0)
+
+        estimate = self.denoise(x, sigma, prepared, previous=previous)
         weight = precondition(self.config.parameterisation, sigma, self.vp_grid).weight
         return weight[:, None, None, None] * (estimate - target) ** 2
-
-    @torch.no_grad()
-    def _first_estimate(
-        self, x: Tensor, sigma: Tensor, condition: Conditioning
-    ) -> Tensor | None:
-        """Return the estimate shown by self-conditioning; in training half the time."""
-        if not self.config.self_conditioning:
-            return None
-        estimate = self.prepared_denoise(x, sigma, condition)
-        if not self.training:
-            return estimate
-        shown = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
-        return torch.where(shown, estimate, 0.0)

@@ -11,10 +11,11 @@ doi:10.1198/016214506000001437 (proper scores).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,10 +29,12 @@ from st_cdgm.models.diffusion_output import (
     compose,
     decode_temperatures,
 )
-from st_cdgm.models.ensemble_draw import draw_ensemble, member_streams
-from st_cdgm.models.guidance import Projection
+from st_cdgm.models.guidance import GuidedDenoiser, Projection
 from st_cdgm.models.objective import Draws, Objective, Truth
+from st_cdgm.models.samplers import resolve_sampler, sample
 from st_cdgm.models.sampling import AS_CONFIGURED, Sampling
+from st_cdgm.models.stacked import check_shape
+from st_cdgm.randomness import member_day_noise
 
 
 class CausalDiffusionDecoder(ConditionalDenoiser):
@@ -48,16 +51,12 @@ class CausalDiffusionDecoder(ConditionalDenoiser):
         Width D of a causal token.
     height, width : int
         Fine grid Y, X; any size (padded inside to the U-Net's multiple).
-    num_diffusion_steps : int, optional
-        Noise levels that ``eps`` and ``v`` are trained on: so many of the 1 000 of the
-        VP schedule, both ends included. Default: the config's.
+    num_diffusion_steps, scheduler_type, use_gradient_checkpointing : optional
+        ``steps``, ``scheduler_type`` and ``use_gradient_checkpointing`` instead of the
+        config's; see `DiffusionConfig`.
     unet_kwargs : mapping, optional
         Sizes of the U-Net instead of the config's, and further arguments of the
         library's ``UNet2DConditionModel``.
-    scheduler_type : str, optional
-        Default sampler, or ``one_step``. Default: the config's.
-    use_gradient_checkpointing : bool, optional
-        Default: the config's.
     config : DiffusionConfig, optional
         Kind of generator, noise range and sizes. Without one: noise prediction
         (``eps``) sampled by ``ddpm``.
@@ -98,6 +97,7 @@ class CausalDiffusionDecoder(ConditionalDenoiser):
                 found=in_channels,
                 expected=3,
             )
+
         named: dict[str, Any] = {
             "steps": num_diffusion_steps,
             "scheduler_type": scheduler_type,
@@ -127,12 +127,10 @@ class CausalDiffusionDecoder(ConditionalDenoiser):
         valid: Tensor | None = None,
         sigma: Tensor | None = None,
         noise: Tensor | None = None,
-        extreme_weight_factor: float = 0.0,
-        extreme_percentiles: Sequence[float] | None = None,
-        extreme_values: Tensor | None = None,
-        extreme_thresholds: Tensor | None = None,
         members: int | None = None,
+        extreme_values: Tensor | None = None,
         per_variable: bool = False,
+        **weights: Any,
     ) -> Tensor:
         """Return the generator's loss: denoising, or the fair CRPS of ``one_step``.
 
@@ -146,19 +144,17 @@ class CausalDiffusionDecoder(ConditionalDenoiser):
             Standardised residual. Shape ``(B, C, Y, X)``.
         conditioning : Conditioning or Tensor
             Of B days.
-        use_focal_loss, focal_alpha, focal_gamma
-            Weights of `loss_weights.focal_weight` on the denoising error.
+        use_focal_loss, focal_alpha, focal_gamma, **weights
+            Attributes of `Objective`.
         valid : Tensor, optional
             Where the target counts. Shape ``(B, C, Y, X)``, bool.
         sigma, noise : Tensor, optional
             Instead of random ones. Shapes ``(B,)`` and ``(B, C, Y, X)``; for
             ``one_step`` noise has shape ``(B * members, *noise_shape)``.
-        extreme_weight_factor, extreme_percentiles, extreme_thresholds
-            Weights of `loss_weights.extreme_weight`; factor 0: none.
-        extreme_values : Tensor, optional
-            What is extreme; default the target. Shape ``(B, C, Y, X)``.
         members : int, optional
             Ensemble of ``one_step``; default ``train_members``.
+        extreme_values : Tensor, optional
+            What is extreme; default the target. Shape ``(B, C, Y, X)``.
         per_variable : bool
             Return one loss per channel, shape ``(C,)``, instead of their scalar mean.
 
@@ -168,17 +164,13 @@ class CausalDiffusionDecoder(ConditionalDenoiser):
             NaN or infinity in the conditioning, the prediction or the loss; a wrong
             shape; focal weights for ``one_step``.
         """
-        expected = (self.in_channels, self.height, self.width)
-        if target.ndim != 4 or tuple(target.shape[1:]) != expected:
-            msg = f"target has shape {tuple(target.shape)}, expected (B, *{expected})"
-            raise ValueError(msg)
+        expected = (None, self.in_channels, self.height, self.width)
+        check_shape("target", target, expected)
         objective = Objective(
             use_focal_loss=use_focal_loss,
             focal_alpha=focal_alpha,
             focal_gamma=focal_gamma,
-            extreme_weight_factor=extreme_weight_factor,
-            extreme_percentiles=extreme_percentiles,
-            extreme_thresholds=extreme_thresholds,
+            **weights,
         )
         objective.check(self)
 
@@ -223,7 +215,50 @@ class CausalDiffusionDecoder(ConditionalDenoiser):
         ConfigError
             Unknown sampler, or guidance of a model that was not trained for it.
         """
-        return draw_ensemble(self, self.prepare(conditioning), noise, sampling)
+        config, projection = self.config, sampling.projection
+        # A number of steps is no mistake where there is but one.
+        steps = None if config.one_step else sampling.steps
+        replace(sampling, steps=steps).check(config)
+
+        condition = self.prepare(conditioning)
+        device = condition.tokens.device
+        start = noise().to(device)
+        b, m = start.shape[:2]
+        condition = condition.repeat(m)
+        if config.one_step:
+            out = self.generate_one_step(start.flatten(0, 1), condition)
+            out = out.reshape(b, m, *out.shape[1:])
+            return out if projection is None else projection(out.double())
+
+        # The solver sees one row for each (day, member).
+        def projected(x0: Tensor) -> Tensor:
+            assert projection is not None
+            return projection(x0.reshape(b, m, *x0.shape[1:])).flatten(0, 1)
+
+        guided = GuidedDenoiser(
+            self.denoise,
+            condition,
+            guidance_scale=sampling.guidance_scale,
+            projection=None if projection is None else projected,
+            self_conditioning=config.self_conditioning,
+            dtype=start.dtype,
+        )
+        name = sampling.sampler or config.scheduler_type
+        steps = steps or config.num_sampling_steps
+        if steps is None and resolve_sampler(name) == "ddpm":
+            steps = config.steps  # ancestral sampling walks the training levels
+        out = sample(
+            guided,
+            (b * m, self.in_channels, self.height, self.width),
+            sampler=name,
+            steps=steps,
+            noise=lambda i: (start if i == 0 else noise().to(device)).flatten(0, 1),
+            sigma_min=config.sigma_min,
+            sigma_max=config.sigma_max,
+            device=device,
+        )
+        out = out if projection is not None else out.to(start.dtype)
+        return out.reshape(b, m, *out.shape[1:])
 
     @torch.no_grad()
     def sample(
@@ -283,21 +318,26 @@ class CausalDiffusionDecoder(ConditionalDenoiser):
         """
         prepared = self.prepare(conditioning)
         b = len(prepared.tokens)
-        expected = (b, self.in_channels, self.height, self.width)
-        if baseline is not None and tuple(baseline.shape) != expected:
-            msg = f"baseline has shape {tuple(baseline.shape)}, expected {expected}"
-            raise ValueError(msg)
+        if baseline is not None:
+            expected = (b, self.in_channels, self.height, self.width)
+            check_shape("baseline", baseline, expected)
         if noise is not None and generator is not None:
             msg = "give either noise or a generator, not both"
             raise ValueError(msg)
-        source = noise or member_streams(generator, b, members or 1, self.noise_shape)
+        if noise is None:
+            # One number of the generator makes a stream for each (day, member).
+            origin = torch.device("cpu") if generator is None else generator.device
+            seed = torch.randint(2**62, (), generator=generator, device=origin)
+            noise = member_day_noise(
+                int(seed), range(members or 1), np.arange(b), self.noise_shape
+            )
         sampling = Sampling(
             sampler=scheduler_type,
             steps=num_steps,
             guidance_scale=guidance_scale,
             projection=projection,
         )
-        residual = draw_ensemble(self, prepared, source, sampling)
+        residual = self.draw_residual(prepared, noise, sampling)
         return compose(
             residual if members is not None else residual.squeeze(1),
             baseline,
@@ -323,19 +363,13 @@ class CausalDiffusionDecoder(ConditionalDenoiser):
         if not self.temperature_triple:
             msg = "the channels are no temperature triple (temperature_triple=False)"
             raise ValueError(msg)
-        if baseline is not None and baseline.shape[-3:] != residual.shape[-3:]:
-            msg = (
-                f"baseline has shape {tuple(baseline.shape)}, "
-                f"the residual {tuple(residual.shape)}"
-            )
-            raise ValueError(msg)
+        if baseline is not None:
+            check_shape("baseline", baseline, (None, *residual.shape[-3:]))
         made = compose(
             residual, baseline, codec=None, triple=True, decode=apply_constraints
         )
-        assert made.t_min is not None
-        assert made.t_mean is not None
-        assert made.t_max is not None
-        return made.t_min, made.t_mean, made.t_max
+        t_min, t_mean, t_max = torch.split(made.composite, 1, dim=-3)
+        return t_min, t_mean, t_max
 
     @staticmethod
     def apply_physical_constraints(

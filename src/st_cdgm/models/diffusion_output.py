@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -62,9 +63,8 @@ class DiffusionOutput:
             No temperature triple was declared.
         """
         if self.t_min is None or self.t_mean is None or self.t_max is None:
-            msg = (
-                f"there is no temperature triple; see fields: {', '.join(self.fields)}"
-            )
+            names = ", ".join(self.fields)
+            msg = f"there is no temperature triple; see fields: {names}"
             raise ValueError(msg)
         return torch.cat([self.t_min, self.t_mean, self.t_max], dim=-3)
 
@@ -103,22 +103,17 @@ def decode_temperatures(
     return t_min, t_mean, t_mean + positive(second)
 
 
-def encode_temperatures(fields: Tensor, *, min_increment: float = 0.01) -> Tensor:
+def encode_temperatures(fields: Tensor) -> Tensor:
     """Return what `decode_temperatures` (soft) turns into the given temperatures.
 
-    Parameters
-    ----------
-    fields : Tensor
-        Minimum, mean, maximum. Shape ``(..., 3, Y, X)``.
-    min_increment : float
-        Smaller steps are raised to it (softplus has no inverse at 0).
+    ``fields`` are minimum, mean and maximum, shape ``(..., 3, Y, X)``. Steps between
+    them below 0.01 are raised to it: softplus has no inverse at 0.
     """
-    t_min, t_mean, t_max = torch.split(fields, 1, dim=-3)
-    steps = [(t_mean - t_min), (t_max - t_mean)]
-    steps = [step.clamp(min=min_increment) for step in steps]
+    parts = torch.split(fields, 1, dim=-3)
+    steps = [(upper - lower).clamp(min=0.01) for lower, upper in pairwise(parts)]
     # softplus^-1(y) = y + log(1 - exp(-y)), without overflow.
     increments = [y + torch.log(-torch.expm1(-y)) for y in steps]
-    return torch.cat([t_min, *increments], dim=-3)
+    return torch.cat([parts[0], *increments], dim=-3)
 
 
 def compose(
@@ -134,23 +129,21 @@ def compose(
     if baseline is not None:
         extra = residual.ndim - baseline.ndim
         encoded = residual + (baseline.unsqueeze(1) if extra else baseline)
+
     names: Sequence[str]
     ordered: tuple[int, ...] = ()
     if codec is not None:
         channels = codec.decode(encoded) if decode else encoded
         names, ordered = codec.names, codec.ordered if decode else ()
     elif triple:
-        channels = _triple(encoded, decode=decode)
+        channels = torch.cat(decode_temperatures(encoded), -3) if decode else encoded
         names, ordered = TRIPLE, (0, 1, 2)
     else:
         channels = encoded
         names = [f"channel_{i}" for i in range(residual.shape[-3])]
+
     t_min = t_mean = t_max = None
     if len(ordered) == len(TRIPLE):
         t_min, t_mean, t_max = (channels[..., i : i + 1, :, :] for i in ordered)
     fields = dict(zip(names, channels.unbind(-3), strict=True))
     return DiffusionOutput(residual, baseline, t_min, t_mean, t_max, fields)
-
-
-def _triple(encoded: Tensor, *, decode: bool) -> Tensor:
-    return torch.cat(decode_temperatures(encoded), dim=-3) if decode else encoded

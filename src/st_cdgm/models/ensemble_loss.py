@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from st_cdgm.errors import check_least
 from st_cdgm.physics.blocks import pool_valid
 
 
@@ -45,17 +46,15 @@ def fair_crps(members: Tensor, truth: Tensor) -> Tensor:
 
     Raises
     ------
-    ValueError
-        Fewer than two members.
+    ConfigError
+        (a ``ValueError``) Fewer than two members.
 
     References
     ----------
     Ferro 2014, doi:10.1002/qj.2270.
     """
     m = members.shape[1]
-    if m < 2:
-        msg = f"the fair CRPS needs at least 2 members, found {m}"
-        raise ValueError(msg)
+    check_least("number of members", m, 2)
     skill = (members - truth[:, None]).abs().mean(dim=1)
     # sum_{i<j} |x_i - x_j| = sum_k (2k - M - 1) x_(k) over the sorted members.
     rank = (
@@ -86,6 +85,8 @@ def multiscale_crps(
         Shape ``(B, M, C, Y, X)``.
     truth, valid : Tensor
         Shape ``(B, C, Y, X)``; the truth is finite also where not valid.
+    scales : sequence of int
+        Block sizes, in cells.
     importance : Tensor, optional
         Weights of the cells, shape ``(B, C, Y, X)``; a block has its cells' mean. Those
         that depend on the truth make the score improper (Lerch et al. 2017,
@@ -131,17 +132,15 @@ def fair_energy_score(members: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
 
     Raises
     ------
-    ValueError
-        Fewer than two members.
+    ConfigError
+        (a ``ValueError``) Fewer than two members.
 
     References
     ----------
     Gneiting & Raftery 2007, doi:10.1198/016214506000001437, equation 22.
     """
     m = members.shape[1]
-    if m < 2:
-        msg = f"the fair energy score needs at least 2 members, found {m}"
-        raise ValueError(msg)
+    check_least("number of members", m, 2)
     share = weight / weight.sum(dim=(-2, -1), keepdim=True).clamp(min=1e-12)
 
     def norm(difference: Tensor) -> Tensor:
@@ -174,18 +173,12 @@ def multiscale_energy(
 
     Parameters
     ----------
-    members : Tensor
-        Shape ``(B, M, C, Y, X)``.
-    truth, valid : Tensor
-        Shape ``(B, C, Y, X)``; the truth is finite also where not valid.
-    scales : sequence of int
-        Block sizes, in cells.
+    members, truth, valid, scales, per_day
+        As for `multiscale_crps`.
     patch : int, optional
         Side of the square patches scored one by one, in blocks; the whole field when
         absent. The score of a whole field hardly tells dependence structures apart when
         it has many cells; that of a patch does better.
-    per_day : bool
-        Whether to keep the days apart.
 
     Returns
     -------
@@ -201,10 +194,12 @@ def multiscale_energy(
             pooled, target, share = (
                 _patches(x, patch) for x in (pooled, target, share)
             )
+
         score = fair_energy_score(pooled, target, share)  # (B, C) or (B, C, P)
         if score.ndim == 2:
             score, share = score[:, :, None], share[:, :, None]
         terms.append(masked_mean(score, share.sum(dim=(-2, -1)), per_day=per_day))
+
     return torch.stack(terms).mean(dim=0)
 
 

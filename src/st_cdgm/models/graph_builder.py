@@ -16,15 +16,23 @@ import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from scipy.spatial import cKDTree
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from st_cdgm.errors import ConfigError, InputError, MissingVariableError
+from st_cdgm.errors import (
+    ConfigError,
+    InputError,
+    MissingVariableError,
+    check_choice,
+)
+from st_cdgm.models.convolutions import EdgeType
 from st_cdgm.models.grid_edges import (
     NEIGHBOURS,
     check_grid_shape,
@@ -32,7 +40,6 @@ from st_cdgm.models.grid_edges import (
     covering_cell,
     grid_edges,
     grid_to_nodes,
-    nearest,
     unit_vectors,
 )
 from st_cdgm.models.stacked import check_shape
@@ -46,8 +53,6 @@ logger = logging.getLogger(__name__)
 STATIC_NODE = "SP_HR"
 UPPER_LEVELS = ("GP850", "GP500", "GP250")
 CACHED_BATCHES = 4
-
-EdgeType = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -149,15 +154,10 @@ class HeteroGraphBuilder:
         self.include_mid_layer = include_mid_layer
         self.dynamic_node_types = _check_levels(levels, include_mid_layer)
         self.static_node_types = [STATIC_NODE]
-        if neighbours not in NEIGHBOURS:
-            raise ConfigError(
-                "a coarse cell has 8 or 16 neighbours",
-                variable="neighbours",
-                found=neighbours,
-                expected="8 | 16",
-            )
+        check_choice("neighbours", f"{neighbours}", ("8", "16"), section="")
         self.neighbours, self.wrap = neighbours, wrap
         self._parent = self._build_parent(lr_lat, lr_lon, hr_lat, hr_lon)
+
         if static_features is None:
             static_features = read_static(
                 static_dataset, static_variables, self.hr_shape
@@ -187,7 +187,8 @@ class HeteroGraphBuilder:
         lr_lat, lr_lon, hr_lat, hr_lon = (np.asarray(c, float) for c in coordinates)
         source = unit_vectors("coarse", lr_lat, lr_lon, self.lr_shape)
         target = unit_vectors("fine", hr_lat, hr_lon, self.hr_shape)
-        parent = nearest(source, target)
+        # The chord grows with the great-circle distance: both have the same nearest.
+        parent = np.asarray(cKDTree(source).query(target)[1], dtype=np.int64)
         far = count_far_cells(source, target, parent, self.lr_shape)
         if far:
             logger.warning(
@@ -204,31 +205,19 @@ class HeteroGraphBuilder:
         )
         same = torch.arange(self.num_nodes_lr).repeat(2, 1)
         below = torch.stack([torch.arange(self.num_nodes_hr), self._parent])
+        low, high = int(self._parent.min()), int(self._parent.max())
+        if low < 0 or high >= self.num_nodes_lr:
+            raise InputError(
+                "an edge from a fine cell leaves the grid",
+                found=f"{low} .. {high}",
+                expected=f"0 .. {self.num_nodes_lr - 1}",
+            )
+
         levels = self.dynamic_node_types
-        edges: dict[EdgeType, Tensor] = {}
-        for level in levels:
-            edges[level, "spat_adj", level] = ring
-        for low, high in zip(levels[:-1], levels[1:], strict=True):
-            edges[low, "vert_adj", high] = same
-            edges[high, "vert_adj", low] = same
-        for level in levels:
-            edges[STATIC_NODE, "causes", level] = below
-        for edge_type, index in edges.items():
-            self._check_range(edge_type, index)
-        return edges
-
-    def _check_range(self, edge_type: EdgeType, index: Tensor) -> None:
-        for end, node_type in zip(index, (edge_type[0], edge_type[2]), strict=True):
-            count = self._count(node_type)
-            if end.numel() and (int(end.min()) < 0 or int(end.max()) >= count):
-                raise InputError(
-                    f"an edge of {edge_type} leaves the grid",
-                    found=f"{int(end.min())} .. {int(end.max())}",
-                    expected=f"0 .. {count - 1}",
-                )
-
-    def _count(self, node_type: str) -> int:
-        return self.num_nodes_hr if node_type == STATIC_NODE else self.num_nodes_lr
+        edges: dict[EdgeType, Tensor] = {(k, "spat_adj", k): ring for k in levels}
+        for lower, upper in pairwise(levels):
+            edges[lower, "vert_adj", upper] = edges[upper, "vert_adj", lower] = same
+        return edges | {(STATIC_NODE, "causes", k): below for k in levels}
 
     # -- graphs -----------------------------------------------------------------------
 
@@ -244,13 +233,14 @@ class HeteroGraphBuilder:
         """Return the sizes of the graph."""
         levels = self.dynamic_node_types
         size = {key: int(index.shape[1]) for key, index in self._edge_index.items()}
+
         return GraphBuildReport(
             num_nodes_lr=dict.fromkeys(levels, self.num_nodes_lr),
             num_nodes_hr={STATIC_NODE: self.num_nodes_hr},
             edges_spatial={k: size[k, "spat_adj", k] for k in levels},
             edges_vertical={
                 f"{a}↔{b}": size[a, "vert_adj", b] + size[b, "vert_adj", a]
-                for a, b in zip(levels[:-1], levels[1:], strict=True)
+                for a, b in pairwise(levels)
             },
             edges_static={
                 f"{STATIC_NODE}→{k}": size[STATIC_NODE, "causes", k] for k in levels
@@ -292,14 +282,11 @@ class HeteroGraphBuilder:
 
         Raises
         ------
-        MissingVariableError
-            Unknown node type.
-        InputError
-            Wrong number of nodes.
+        MissingVariableError, InputError
+            As `prepare_step_data`.
         """
+        self._check_features(features)
         for name, x in features.items():
-            self._check_node_type(name)
-            check_shape(f"features of {name}", x, (self.num_nodes_lr, None))
             data[name].x = x
         return data
 
@@ -351,10 +338,19 @@ class HeteroGraphBuilder:
             raise InputError("a batch of graphs needs features", found=0)
         first = next(iter(features.values()))
         size = first.shape[0]
-        for name, x in features.items():
-            self._check_node_type(name)
-            check_shape(f"features of {name}", x, (size, self.num_nodes_lr, None))
+        self._check_features(features, size)
         return size, first.device
+
+    def _check_features(self, features: Mapping[str, Tensor], *batch: int) -> None:
+        """Raise unless these are features ``(*batch, N_lr, F)`` of dynamic nodes."""
+        for name, x in features.items():
+            if name not in self.dynamic_node_types:
+                raise MissingVariableError(
+                    "the graph has no such dynamic node type",
+                    variable=name,
+                    expected="one of " + ", ".join(self.dynamic_node_types),
+                )
+            check_shape(f"features of {name}", x, (*batch, self.num_nodes_lr, None))
 
     def _edges_for(self, size: int, device: torch.device) -> _Edges:
         """Return the edges of ``size`` stacked graphs, from a small cache."""
@@ -369,13 +365,12 @@ class HeteroGraphBuilder:
     def _offset_edges(self, size: int, device: torch.device) -> _Edges:
         shift = torch.arange(size)[:, None] * self.num_nodes_lr  # (B, 1)
         stacked: dict[int, Tensor] = {}  # the levels share their edges
-        for (source, _, _), index in self._edge_index.items():
+        for (node, _, _), index in self._edge_index.items():
             if id(index) not in stacked:
-                ends = [
-                    (end if node == STATIC_NODE else end + shift).expand(size, -1)
-                    for end, node in zip(index, (source, ""), strict=True)
-                ]
-                stacked[id(index)] = torch.stack([e.flatten() for e in ends]).to(device)
+                source = index[0] if node == STATIC_NODE else index[0] + shift
+                ends = source.expand(size, -1).flatten(), (index[1] + shift).flatten()
+                stacked[id(index)] = torch.stack(ends).to(device)
+
         return _Edges(
             index={key: stacked[id(index)] for key, index in self._edge_index.items()},
             node_batch=torch.arange(size, device=device).repeat_interleave(
@@ -397,14 +392,6 @@ class HeteroGraphBuilder:
         for key, index in edges.index.items():
             data[key].edge_index = index
         return data
-
-    def _check_node_type(self, name: str) -> None:
-        if name not in self.dynamic_node_types:
-            raise MissingVariableError(
-                "the graph has no such dynamic node type",
-                variable=name,
-                expected="one of " + ", ".join(self.dynamic_node_types),
-            )
 
     # -- grids and nodes --------------------------------------------------------------
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from st_cdgm.errors import ConfigError, InputError
@@ -44,12 +43,8 @@ def unit_vectors(
     """Cartesian directions of all cells, row-major. Shape ``(N, 3)``."""
     if lat.ndim == 1 and lon.ndim == 1:
         lat, lon = np.meshgrid(lat, lon, indexing="ij")
-    if lat.shape != shape or lon.shape != shape:
-        raise InputError(
-            f"the coordinates of the {grid} grid do not fit its shape",
-            found=f"lat {lat.shape}, lon {lon.shape}",
-            expected=f"{shape[:1]} and {shape[1:]}, or {shape} both",
-        )
+    check_shape(f"latitudes of the {grid} grid", lat, shape)
+    check_shape(f"longitudes of the {grid} grid", lon, shape)
     if not (np.isfinite(lat).all() and np.isfinite(lon).all()):
         raise InputError(f"the {grid} grid has coordinates that are not finite")
     if np.abs(lat).max() > 90.0 + 1e-6:
@@ -59,6 +54,7 @@ def unit_vectors(
             expected="degrees north, -90 .. 90",
             remedy="give geographic coordinates, not those of a projection",
         )
+
     phi, lam = np.radians(lat).ravel(), np.radians(lon).ravel()
     return np.stack(
         [np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=1
@@ -79,8 +75,10 @@ def grid_edges(
             j = j % cols
         else:
             inside &= (j >= 0) & (j < cols)
+
         source = np.flatnonzero(inside)
         pairs.append(np.stack([source, (i * cols + j)[inside]]))
+
     edges = np.concatenate(pairs, axis=1)
     if wrap and cols <= 2 * max(abs(dx) for _, dx in offsets):
         # A narrow ring meets itself: the same edge comes from two offsets.
@@ -88,17 +86,6 @@ def grid_edges(
         edges = np.stack(np.divmod(pair, rows * cols))
         edges = edges[:, edges[0] != edges[1]]
     return edges.astype(np.int64)
-
-
-def nearest(
-    source: NDArray[np.float64], target: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """Index of the source direction nearest to each target direction.
-
-    The chord grows with the great-circle distance, so both have the same nearest.
-    """
-    _, index = cKDTree(source).query(target)
-    return np.asarray(index, dtype=np.int64)
 
 
 def count_far_cells(

@@ -8,30 +8,18 @@ arXiv:2208.04202 (self-conditioning).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from st_cdgm.errors import ConfigError
 from st_cdgm.models.conditioning import Conditioning
 
 Projection = Callable[[Tensor], Tensor]
 
 
-class _Denoise(Protocol):
-    def __call__(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        condition: Conditioning,
-        *,
-        previous: Tensor | None = None,
-    ) -> Tensor: ...
-
-
+@dataclass
 class GuidedDenoiser:
     r"""Estimate x0 for a sampler, from a network and everything that steers it.
 
@@ -42,10 +30,10 @@ class GuidedDenoiser:
     x0 as to the noise, which is linear in x0.) With g > 1 the samples no longer follow
     the conditional distribution: the ensemble loses spread.
 
-    Parameters
+    Attributes
     ----------
     denoise : callable
-        The network's estimate.
+        The network's estimate, such as `ConditionalDenoiser.denoise`.
     condition : Conditioning
         Of every row of the sample.
     guidance_scale : float
@@ -56,50 +44,32 @@ class GuidedDenoiser:
         Hand the previous estimate to the network.
     dtype : torch.dtype
         Precision of the network.
-
-    Raises
-    ------
-    ConfigError
-        (a ``ValueError``) The scale is NaN or infinite.
     """
 
-    def __init__(
-        self,
-        denoise: _Denoise,
-        condition: Conditioning,
-        *,
-        guidance_scale: float = 1.0,
-        projection: Projection | None = None,
-        self_conditioning: bool = False,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        if not math.isfinite(guidance_scale):
-            raise ConfigError(
-                "the guidance scale is not a number",
-                variable="guidance_scale",
-                found=guidance_scale,
-                expected="1 (the model itself), 0 (no causal states) or another number",
-            )
-        self._denoise = denoise
-        self._condition = condition
-        self._scale = guidance_scale
-        self._projection = projection
-        self._remember = self_conditioning
+    denoise: Callable[..., Tensor]
+    condition: Conditioning
+    guidance_scale: float = 1.0
+    projection: Projection | None = None
+    self_conditioning: bool = False
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        every = torch.ones(len(self.condition.tokens), dtype=torch.bool)
+        unguided = self.guidance_scale == 1
+        self._null = None if unguided else self.condition.without_states(every)
         self._previous: Tensor | None = None
-        self._dtype = dtype
-        every = torch.ones(len(condition.tokens), dtype=torch.bool)
-        self._null = None if guidance_scale == 1 else condition.without_states(every)
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Return the estimate, in the dtype of ``x`` where it was projected."""
-        state, level = x.to(self._dtype), sigma.to(self._dtype)
+        state, level = x.to(self.dtype), sigma.to(self.dtype)
         previous = self._previous
-        x0 = self._denoise(state, level, self._condition, previous=previous)
+        x0 = self.denoise(state, level, self.condition, previous=previous)
         if self._null is not None:
-            free = self._denoise(state, level, self._null, previous=previous)
-            x0 = torch.lerp(free, x0, self._scale)
-        if self._projection is not None:
-            x0 = self._projection(x0.to(x.dtype))
-        if self._remember:
-            self._previous = x0.to(self._dtype)
+            free = self.denoise(state, level, self._null, previous=previous)
+            x0 = torch.lerp(free, x0, self.guidance_scale)
+        if self.projection is not None:
+            x0 = self.projection(x0.to(x.dtype))
+        if self.self_conditioning:
+            self._previous = x0.to(self.dtype)
+
         return x0

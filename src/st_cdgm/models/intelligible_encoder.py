@@ -83,7 +83,15 @@ class IntelligibleVariableEncoder(nn.Module):
         self.conditioning_dim = conditioning_dim or hidden_dim
         self.default_pool = check_pool(default_pool)
         self.pools = [check_pool(c.pool or default_pool) for c in self.configs]
-        self._check_names()
+        if not self.configs or len(set(self.names)) != len(self.names):
+            raise ConfigError(
+                "the encoder needs one or more variables with different names",
+                variable="configs",
+                found=self.names,
+                expected="at least one, all different",
+            )
+
+        # One convolution and one norm per variable: nothing is shared or summed.
         self.convolutions = nn.ModuleList(
             build_convolution(config, hidden_dim, in_channels)
             for config in self.configs
@@ -99,16 +107,6 @@ class IntelligibleVariableEncoder(nn.Module):
             if self.conditioning_dim == hidden_dim
             else nn.Linear(hidden_dim, self.conditioning_dim)
         )
-
-    def _check_names(self) -> None:
-        names = self.names
-        if not names or len(set(names)) != len(names):
-            raise ConfigError(
-                "the encoder needs one or more variables with different names",
-                variable="configs",
-                found=names,
-                expected="at least one, all different",
-            )
 
     @property
     def names(self) -> list[str]:
@@ -161,43 +159,42 @@ class IntelligibleVariableEncoder(nn.Module):
             _check_present(config, x, edge_index)
             edges = edge_index[config.meta_path]
             nodes = x[source] if source == target else (x[source], x[target])
-            hidden = self._convolved(config, conv, nodes, edges)
+
+            if self._sized:
+                hidden = conv(nodes, edges)
+            else:
+                hidden = self._first_convolved(config, conv, nodes, edges)
             check_shape(f"variable {config.name!r}", hidden, (None, self.hidden_dim))
             out.append(self.activation(norm(hidden)))
-        if not self._sized:
-            self._check_sized()
+
+        self._sized = True
         return out
 
-    def _convolved(
+    def _first_convolved(
         self,
         config: IntelligibleVariableConfig,
         conv: nn.Module,
         nodes: Tensor | tuple[Tensor, Tensor],
         edges: Tensor,
     ) -> Tensor:
-        """Apply a convolution; the first graph may show that it does not fit."""
-        if self._sized:
-            known: Tensor = conv(nodes, edges)
-            return known
+        """Apply a convolution to the first graph, which gives all layers a size."""
         try:
             first: Tensor = conv(nodes, edges)
         except Exception as error:  # whatever a foreign layer meets without its inputs
-            raise unsuitable_convolution(config, conv, str(error)) from error
-        return first
+            raise unsuitable_convolution(
+                config, conv, str(error), self.hidden_dim
+            ) from error
 
-    def _check_sized(self) -> None:
-        """After the first graph every parameter must have its size."""
-        for config, conv in zip(self.configs, self.convolutions, strict=True):
-            if any(map(is_lazy, conv.parameters())):
-                raise ConfigError(
-                    f"the convolution of variable {config.name!r} has layers that the "
-                    "first graph does not reach",
-                    variable="in_channels",
-                    found="none",
-                    expected="number of features of each node type",
-                    remedy="give in_channels, so that all layers have a size",
-                )
-        self._sized = True
+        if any(map(is_lazy, conv.parameters())):
+            raise ConfigError(
+                f"the convolution of variable {config.name!r} has layers that the "
+                "first graph does not reach",
+                variable="in_channels",
+                found="none",
+                expected="number of features of each node type",
+                remedy="give in_channels, so that all layers have a size",
+            )
+        return first
 
     def forward(self, data: HeteroData, *, pooled: bool = False) -> dict[str, Tensor]:
         """Return each variable by name.
@@ -215,16 +212,12 @@ class IntelligibleVariableEncoder(nn.Module):
             Shape ``(B * N_target, H)``, pooled ``(B, H)``.
         """
         states = self.encode(data.x_dict, data.edge_index_dict)
-        if pooled:
-            states = [
-                state if pool == "none" else self._pool(state, data, k, pool)
-                for k, (state, pool) in enumerate(zip(states, self.pools, strict=True))
-            ]
+        for k, pool in enumerate(self.pools if pooled else []):
+            if pool != "none":
+                store = data[self.configs[k].meta_path[2]]
+                batch = getattr(store, "batch", None)
+                states[k] = pool_nodes(states[k], batch, pool=pool)
         return dict(zip(self.names, states, strict=True))
-
-    def _pool(self, state: Tensor, data: HeteroData, k: int, pool: str) -> Tensor:
-        store = data[self.configs[k].meta_path[2]]
-        return pool_nodes(state, getattr(store, "batch", None), pool=pool)
 
     def init_state(self, data: HeteroData) -> Tensor:
         """Return H(0), the variables stacked. Shape ``(Q, B * N, H)``.
@@ -262,15 +255,10 @@ class IntelligibleVariableEncoder(nn.Module):
         ConfigError
             A variable has pool ``none``.
         """
-        unpooled = [
-            name
-            for name, pool in zip(self.names, self.pools, strict=True)
-            if pool == "none"
-        ]
-        if unpooled:
+        if "none" in self.pools:
             raise ConfigError(
                 "a variable without pooling has no pooled state",
-                variable=", ".join(unpooled),
+                variable=self.names[self.pools.index("none")],
                 found="none",
                 expected="mean | max",
             )
@@ -322,6 +310,8 @@ class IntelligibleVariableEncoder(nn.Module):
                 found=state.shape[-3],
                 expected=len(self.configs),
             )
+
+        # Variables that pool alike are pooled together.
         wanted = self.pools if pool is None else [check_pool(pool)] * state.shape[-3]
         methods = ["max" if p == "max" else "mean" for p in wanted]
         if len(set(methods)) == 1:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from st_cdgm.errors import ConfigError
+from st_cdgm.errors import ConfigError, check_between, check_least
 
 _TINY = 1e-12
 
@@ -78,28 +79,14 @@ def extreme_thresholds(
     Tensor
         Infinite for a channel without a valid value. Shape ``(P, C)``.
     """
-    if not all(0 <= p <= 100 for p in percentiles):
-        raise ConfigError(
-            "a percentile is out of range",
-            variable="extreme_percentiles",
-            found=list(percentiles),
-            expected="0 to 100",
-        )
-    per_channel = []
+    for percentile in percentiles:
+        check_between("extreme_percentiles", percentile, 0, 100)
+    found = np.full((len(percentiles), values.shape[1]), np.inf)
     for c in range(values.shape[1]):
         chosen = values[:, c].detach()[valid[:, c].bool()].abs().double().cpu().numpy()
-        per_channel.append(_percentiles(chosen, percentiles))
-    return torch.stack(per_channel, dim=1).to(values.device, values.dtype)
-
-
-def _percentiles(chosen: object, percentiles: Sequence[float]) -> Tensor:
-    # torch.quantile refuses more than 16 million values.
-    import numpy as np
-
-    array = np.asarray(chosen)
-    if array.size == 0:
-        return torch.full((len(percentiles),), torch.inf, dtype=torch.float64)
-    return torch.from_numpy(np.percentile(array, list(percentiles)))
+        if chosen.size > 0:  # torch.quantile refuses more than 16 million values
+            found[:, c] = np.percentile(chosen, list(percentiles))
+    return torch.from_numpy(found).to(values.device, values.dtype)
 
 
 def extreme_weight(
@@ -132,13 +119,7 @@ def extreme_weight(
     Tensor
         Mean 1 over the valid cells of each channel. Shape ``(B, C, Y, X)``.
     """
-    if factor < 0:
-        raise ConfigError(
-            "the factor of the extreme weights is negative",
-            variable="extreme_weight_factor",
-            found=factor,
-            expected=">= 0",
-        )
+    check_least("extreme_weight_factor", factor, 0)
     chosen = (95.0, 99.0) if percentiles is None else tuple(percentiles)
     if thresholds is None:
         thresholds = extreme_thresholds(values, valid, chosen)

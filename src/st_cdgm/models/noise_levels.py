@@ -15,10 +15,6 @@ from torch import Tensor
 
 from st_cdgm.models.config import VP_STEPS
 
-# (sigma_min, sigma_max) for residuals of unit variance: few steps are spent better here
-# than in [0.002, 80].
-UNIT_VARIANCE_SIGMA_RANGE: tuple[float, float] = (0.01, 20.0)
-
 VP_BETA_RANGE = (1e-4, 0.02)
 
 
@@ -41,6 +37,7 @@ def karras_sigmas(
     if rho <= 0:
         msg = f"rho must be positive, found {rho}"
         raise ValueError(msg)
+
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     sigmas: Tensor = (high + ramp * (low - high)) ** rho

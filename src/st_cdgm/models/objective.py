@@ -204,27 +204,23 @@ class Objective:
                 expected="0, or diffusion.scheduler_type: one_step",
             )
 
-        if self.min_snr_gamma is not None:
-            self._check_min_snr(decoder, self.min_snr_gamma, f"{section}min_snr_gamma")
-
-    @staticmethod
-    def _check_min_snr(
-        decoder: ConditionalDenoiser, gamma: float, variable: str
-    ) -> None:
-        config = decoder.config
-        if config.one_step or config.parameterisation not in ("eps", "v"):
+        # Min-SNR weights replace those of the two VP parameterisations.
+        if self.min_snr_gamma is None:
+            return
+        kind = "one_step" if one_step else decoder.config.parameterisation
+        if kind not in ("eps", "v"):
             raise ConfigError(
                 "min-SNR weights are of noise or v prediction",
-                variable=variable,
-                found="one_step" if config.one_step else config.parameterisation,
+                variable=f"{section}min_snr_gamma",
+                found=kind,
                 expected="diffusion.parameterisation: eps | v",
             )
 
-        if not gamma > 0:
+        if not self.min_snr_gamma > 0:
             raise ConfigError(
                 "the bound of the min-SNR weights must be positive",
-                variable=variable,
-                found=gamma,
+                variable=f"{section}min_snr_gamma",
+                found=self.min_snr_gamma,
                 expected="> 0, such as 5",
             )
 
@@ -248,7 +244,7 @@ class Objective:
             return GeneratorLoss(loss, members, condition, members)
 
         assert draws.sigma is not None
-        error = decoder.prepared_error(
+        error = decoder.denoising_error(
             truth.residual, condition, sigma=draws.sigma, noise=draws.noise
         )
         weighted = self._weighted(decoder, error, truth, draws.sigma)
@@ -260,7 +256,7 @@ class Objective:
     ) -> Tensor:
         """Apply the weights of noise levels and cells to ``(B, C, Y, X)``."""
         if self.min_snr_gamma is not None:
-            error = error * min_snr_ratio(decoder, sigma, self.min_snr_gamma)
+            error = error * _min_snr_ratio(decoder, sigma, self.min_snr_gamma)
         if self.use_focal_loss:
             error = error * focal_weight(
                 error, truth.valid, alpha=self.focal_alpha, gamma=self.focal_gamma
@@ -280,24 +276,14 @@ class Objective:
         scales = decoder.config.pooling_scales
         shown = members if truth.to_fields is None else truth.to_fields(members)
         fields = truth.residual if truth.fields is None else truth.fields
-        loss = multiscale_crps(
-            shown,
-            fields,
-            truth.valid,
-            scales,
-            importance=self._importance(truth),
-            per_day=per_day,
-        )
 
+        scored = shown, fields, truth.valid, scales
+        importance = self._importance(truth)
+        loss = multiscale_crps(*scored, importance=importance, per_day=per_day)
         if self.energy_weight > 0:
-            loss = loss + self.energy_weight * multiscale_energy(
-                shown,
-                fields,
-                truth.valid,
-                scales,
-                patch=self.energy_patch,
-                per_day=per_day,
-            )
+            patch = self.energy_patch
+            energy = multiscale_energy(*scored, patch=patch, per_day=per_day)
+            loss = loss + self.energy_weight * energy
         return loss
 
     def _importance(self, truth: Truth) -> Tensor | None:
@@ -319,30 +305,16 @@ def _members(
 ) -> Tensor:
     """Generate residuals ``(B, M, C, Y, X)``; scores need float32 at least."""
     count = len(noise) // days
-    made = decoder.prepared_one_step(noise, condition.repeat(count))
+    made = decoder.generate_one_step(noise, condition.repeat(count))
     wide = made.to(torch.promote_types(made.dtype, torch.float32))
     return wide.reshape(days, count, *made.shape[1:])
 
 
-def min_snr_ratio(decoder: ConditionalDenoiser, sigma: Tensor, gamma: float) -> Tensor:
-    """Return the factor from the decoder's own weights to min(SNR, gamma).
+def _min_snr_ratio(decoder: ConditionalDenoiser, sigma: Tensor, gamma: float) -> Tensor:
+    """Return the factor ``(B, 1, 1, 1)`` from the decoder's weights to min(SNR, gamma).
 
-    On the squared error of x0; that is min(SNR, gamma) / SNR on the error of the noise
-    and min(SNR, gamma) / (SNR + 1) on that of v.
-
-    Parameters
-    ----------
-    decoder : CausalDiffusionDecoder
-        With parameterisation ``eps`` or ``v``.
-    sigma : Tensor
-        Noise levels, SNR = 1 / sigma^2. Shape ``(B,)``.
-    gamma : float
-        Largest signal-to-noise ratio that counts.
-
-    Returns
-    -------
-    Tensor
-        Shape ``(B, 1, 1, 1)``.
+    On the squared error of x0, with SNR = 1 / sigma^2; that is min(SNR, gamma) / SNR on
+    the error of the noise and min(SNR, gamma) / (SNR + 1) on that of v.
     """
     own = precondition(decoder.config.parameterisation, sigma, decoder.vp_grid).weight
     wanted = (1 / sigma**2).clamp(max=gamma)

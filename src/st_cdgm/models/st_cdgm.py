@@ -14,10 +14,8 @@ from st_cdgm.models.conditioning import Conditioning, SpatialConditioner, contex
 from st_cdgm.models.config import MetaPathConfig, ModelConfig
 from st_cdgm.models.convolutions import IntelligibleVariableConfig
 from st_cdgm.models.diffusion_decoder import CausalDiffusionDecoder
-from st_cdgm.models.graph_builder import HeteroGraphBuilder
+from st_cdgm.models.graph_builder import STATIC_NODE, HeteroGraphBuilder
 from st_cdgm.models.intelligible_encoder import IntelligibleVariableEncoder
-
-STATIC_NODE = "SP_HR"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +99,7 @@ def default_metapaths(groups: Sequence[str], *, static: bool) -> list[MetaPathCo
                 name="terrain", src=STATIC_NODE, relation="causes", target=groups[0]
             )
         )
+
     return paths
 
 
@@ -143,7 +142,11 @@ class STCDGM(nn.Module):
         )
         self._check_metapaths(has_static)
         self.names = [path.name for path in self.metapaths]
-        self._register_fields(inputs)
+
+        self.register_buffer("static", inputs.static.float())
+        shape = (-1, 1, 1)
+        self.register_buffer("baseline_mean", inputs.baseline_mean.float().view(shape))
+        self.register_buffer("baseline_std", inputs.baseline_std.float().view(shape))
         self._register_drivers(inputs)
         self._build_causal_part(inputs)
         self._build_generator(inputs)
@@ -171,12 +174,6 @@ class STCDGM(nn.Module):
                     "variable per level",
                 )
 
-    def _register_fields(self, inputs: ModelInputs) -> None:
-        self.register_buffer("static", inputs.static.float())
-        shape = (-1, 1, 1)
-        self.register_buffer("baseline_mean", inputs.baseline_mean.float().view(shape))
-        self.register_buffer("baseline_std", inputs.baseline_std.float().view(shape))
-
     def _register_drivers(self, inputs: ModelInputs) -> None:
         """Prepare the gathering of each variable's own channels into (Q, ..., D)."""
         nodes = self.lr_shape[0] * self.lr_shape[1]
@@ -185,12 +182,15 @@ class STCDGM(nn.Module):
             every if self.config.rcn.driver_scope == "all" else self.groups.get(src, [])
             for src in self.sources
         ]
+
+        # The static fields of a coarse node are the mean of its fine cells.
         parent = inputs.parent.long()
         count = torch.bincount(parent, minlength=nodes).clamp(min=1)
         static_mean = torch.zeros(nodes, inputs.static.shape[0]).index_add_(
             0, parent, inputs.static.float().flatten(1).T
         )
         static_mean = static_mean / count[:, None]  # (N, C_s)
+
         width = max([len(c) for c in own] + [static_mean.shape[1], 1])
         gather = torch.zeros(self.num_vars, width, dtype=torch.long)
         mask = torch.zeros(self.num_vars, width)
@@ -200,6 +200,7 @@ class STCDGM(nn.Module):
             mask[k, : len(channels)] = 1.0
             if self.sources[k] == STATIC_NODE and not channels:
                 static_driver[k, :, : static_mean.shape[1]] = static_mean
+
         self.driver_dim = width
         self.register_buffer("gather", gather)
         self.register_buffer("gather_mask", mask)
@@ -256,6 +257,7 @@ class STCDGM(nn.Module):
             index=inputs.index,
             weight=inputs.weight,
         )
+
         context = 2 * channels + inputs.static.shape[0] + 2
         self.decoder = CausalDiffusionDecoder(
             channels,
@@ -297,6 +299,7 @@ class STCDGM(nn.Module):
                 state = state.detach()
             state, reconstruction, _ = self.cell(state, drivers[t])
             predicted.append(reconstruction)
+
         stacked = torch.stack(predicted) if predicted else None
         return CausalRollout(state, stacked, drivers)
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from st_cdgm.errors import InputError, check_choice
@@ -60,12 +62,7 @@ def pool_nodes(
     if batch is None:
         pooled = state.amax(-2) if pool == "max" else state.mean(-2)
         return pooled.unsqueeze(-2)  # (..., 1, H)
-    if batch.shape != state.shape[-2:-1]:
-        raise InputError(
-            "the batch vector must name one graph per node",
-            found=tuple(batch.shape),
-            expected=tuple(state.shape[-2:-1]),
-        )
+    check_shape("batch vector: one graph per node", batch, state.shape[-2:-1])
     graphs = int(batch.max()) + 1 if batch.numel() else 0
     shape = (*state.shape[:-2], graphs, state.shape[-1])
     index = batch[:, None].expand_as(state)
@@ -235,6 +232,7 @@ class GRUStep(torch.autograd.Function):
         """Return the gradients of all inputs, block by block of the nodes."""
         if grads[0] is None:
             return (None,) * 6
+
         x, hidden, weight_ih, weight_hh, buffer = ctx.saved_tensors
         size = hidden.shape[-1]
         three, weight_ih = 3 * size, _n_first(weight_ih)
@@ -242,6 +240,8 @@ class GRUStep(torch.autograd.Function):
         d_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         d_ih, d_hh = torch.zeros_like(weight_ih), torch.zeros_like(weight_hh)
         d_bias = buffer.new_zeros(len(buffer), 4 * size)
+
+        # The sums run over the blocks; states and inputs get their own rows.
         for part in _node_blocks(x.shape[1]):
             h, passed = hidden[:, part], d_hidden[:, part]
             d = _gate_gradients(grads[0][:, part], passed, h, buffer[:, part])
@@ -252,6 +252,7 @@ class GRUStep(torch.autograd.Function):
             d_ih.baddbmm_(by_x.transpose(1, 2), x[:, part])
             d_hh.baddbmm_(by_h.transpose(1, 2), h)
             d_bias += d.sum(1)
+
         return (
             d_x,
             d_hidden,
@@ -291,6 +292,7 @@ def _gate_gradients(
     torch.mul(d_n, r, out=d_from_h)
     torch.mul(d_from_h, from_h, out=d_r)
     d_r.addcmul_(d_r, r, value=-1)  # d_n (h V_n + c_n) r (1 - r)
+
     return out
 
 
@@ -325,6 +327,7 @@ class StackedGRUCell(nn.Module):
         weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         if torch.compiler.is_compiling():  # the compiler fuses these by itself
             return _gru_step(x, hidden, *weights)
+
         inputs: tuple[Tensor, ...] = (x, hidden, *weights)
         device = hidden.device.type
         if torch.is_autocast_enabled(device):
@@ -348,15 +351,17 @@ def _gru_step(
     return torch.lerp(n, hidden.to(n.dtype), z)
 
 
-def check_shape(name: str, tensor: Tensor, expected: tuple[int | None, ...]) -> None:
-    """Raise InputError unless ``tensor`` has the shape; None matches any size."""
-    fits = tensor.dim() == len(expected) and all(
+def check_shape(
+    name: str, array: Tensor | NDArray[Any], expected: Sequence[int | None]
+) -> None:
+    """Raise InputError unless ``array`` has the shape; None matches any size."""
+    fits = len(array.shape) == len(expected) and all(
         want is None or have == want
-        for have, want in zip(tensor.shape, expected, strict=True)
+        for have, want in zip(array.shape, expected, strict=True)
     )
     if not fits:
         raise InputError(
-            f"the {name} has the wrong shape",
-            found=tuple(tensor.shape),
+            f"wrong shape of the {name}",
+            found=tuple(array.shape),
             expected=tuple("any" if size is None else size for size in expected),
         )

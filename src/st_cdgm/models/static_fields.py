@@ -76,6 +76,7 @@ def _layers(name: str, array: Any, shape: tuple[int, int]) -> Tensor:
             shape,
         )
         return torch.zeros(0, *shape)
+
     layers = values.reshape(-1, *shape).astype(np.float64)
     finite = np.isfinite(layers)
     count = finite.sum(axis=(1, 2), keepdims=True).clip(min=1)

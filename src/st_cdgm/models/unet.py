@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from torch import nn
-
 from st_cdgm.errors import ConfigError
 from st_cdgm.models.config import UNetConfig
 
@@ -16,28 +14,10 @@ OWN_SIZES = {f.name for f in fields(UNetConfig)}
 FIXED = {"sample_size", "in_channels", "out_channels", "cross_attention_dim"}
 
 
-def unet_kwargs(config: UNetConfig) -> dict[str, Any]:
-    """Translate our few sizes into the library's arguments."""
-    sizes = config.resolved()
-    levels = len(sizes.block_out_channels)
-    attention = min(sizes.attention_levels, levels)
-    plain = levels - attention
-    return {
-        "block_out_channels": tuple(sizes.block_out_channels),
-        "layers_per_block": sizes.layers_per_block,
-        "down_block_types": ("DownBlock2D",) * plain
-        + ("CrossAttnDownBlock2D",) * attention,
-        "up_block_types": ("CrossAttnUpBlock2D",) * attention + ("UpBlock2D",) * plain,
-        "attention_head_dim": sizes.attention_head_dim,
-        "norm_num_groups": sizes.norm_num_groups,
-        "dropout": sizes.dropout,
-    }
-
-
-def merge_unet_kwargs(
-    config: UNetConfig, extra: Mapping[str, Any] | None
+def unet_kwargs(
+    config: UNetConfig, extra: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the library's arguments: our sizes, changed by ``extra``.
+    """Translate our few sizes into the library's arguments.
 
     Parameters
     ----------
@@ -61,35 +41,22 @@ def merge_unet_kwargs(
             found=", ".join(sorted(taken)),
             remedy="leave them out: they follow from the decoder's own arguments",
         )
-    sizes = {key: extra.pop(key) for key in OWN_SIZES & set(extra)}
-    if "block_out_channels" in sizes:
-        sizes["block_out_channels"] = list(sizes["block_out_channels"])
-    if sizes:
-        config = replace(config.resolved(), **sizes)
-    return unet_kwargs(config) | extra
 
+    changed = {key: extra.pop(key) for key in OWN_SIZES & set(extra)}
+    sizes = config.resolved()
+    sizes = replace(sizes, **changed).resolved() if changed else sizes
+    levels = len(sizes.block_out_channels)
+    attention = min(sizes.attention_levels, levels)
+    plain = levels - attention
 
-def build_unet(
-    in_channels: int,
-    out_channels: int,
-    sample_size: tuple[int, int],
-    cross_attention_dim: int,
-    kwargs: Mapping[str, Any],
-) -> nn.Module:
-    """Build a ``UNet2DConditionModel``.
-
-    Raises
-    ------
-    ImportError
-        diffusers is not installed.
-    """
-    from diffusers import UNet2DConditionModel
-
-    network: nn.Module = UNet2DConditionModel(
-        sample_size=sample_size,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        cross_attention_dim=cross_attention_dim,
-        **kwargs,
-    )
-    return network
+    # The coarsest resolutions attend, on the way down and on the way up.
+    return {
+        "block_out_channels": tuple(sizes.block_out_channels),
+        "layers_per_block": sizes.layers_per_block,
+        "down_block_types": ("DownBlock2D",) * plain
+        + ("CrossAttnDownBlock2D",) * attention,
+        "up_block_types": ("CrossAttnUpBlock2D",) * attention + ("UpBlock2D",) * plain,
+        "attention_head_dim": sizes.attention_head_dim,
+        "norm_num_groups": sizes.norm_num_groups,
+        "dropout": sizes.dropout,
+    } | extra

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from st_cdgm.errors import ConfigError, GridMismatchError
+from st_cdgm.errors import ConfigError, GridMismatchError, check_least
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ class Blocks:
                 f"smallest area {float(area.min()):g}",
                 expected=f"numbers below {count}, areas above 0",
             )
+
         chosen = torch.where(inside, index.long(), -1)
         mass = torch.where(inside, area.double(), 0.0)
         total = cls(chosen, mass, count).totals(mass)
@@ -104,8 +105,7 @@ class Blocks:
         valid: Tensor | None = None,
     ) -> Blocks:
         """Make square blocks of ``factor`` cells, row by row; the last may be cut."""
-        if factor < 1:
-            raise ConfigError("blocks need a size", found=factor, expected=">= 1")
+        check_least("factor", factor, 1)
         rows, columns = (-(-n // factor) for n in shape)
         y = torch.arange(shape[0]) // factor
         x = torch.arange(shape[1]) // factor
@@ -208,11 +208,10 @@ def complete_blocks(
         left out: its mean is that of a part of the coarse cell.
     """
     index = parent.reshape(int(shape[0]), int(shape[1])).long()
-    size = area.new_zeros(count).index_add(0, index.flatten(), area.flatten())
+    size = Blocks(index, area, count).totals(area)
     typical = size[size > 0].median()
     if valid is not None:
-        known = torch.where(valid, area, 0.0)
-        size = area.new_zeros(count).index_add(0, index.flatten(), known.flatten())
+        size = Blocks(index, area, count).totals(torch.where(valid, area, 0.0))
     whole = size >= least * typical
     chosen = torch.where(whole[index], index, -1)
     return Blocks.from_index(chosen, count, area=area, valid=valid)
@@ -311,17 +310,13 @@ class BlockMeanProjection:
         scale = torch.as_tensor(self.scale, dtype=x0.dtype, device=x0.device)
         row = self.blocks.weight.to(x0) * scale * x0.new_ones(x0.shape[-3:])
         norm = self.blocks.totals(row.square())  # (C, K)
-        missing = self._residual_mean(x0)[:, None] - self.blocks.totals(row * x0)
+        goal = self.coarse.to(x0.device, torch.float64)
+        if self.baseline is not None:
+            goal = goal - self.blocks.means(self.baseline.to(goal))
+        missing = goal.to(x0.dtype)[:, None] - self.blocks.totals(row * x0)
         step = missing / torch.where(norm > 0, norm, 1.0)
         step = torch.where(torch.isfinite(missing) & (norm > 0), step, 0.0)
         return x0 + row * self.blocks.spread(step)
-
-    def _residual_mean(self, x0: Tensor) -> Tensor:
-        """Return c minus the baseline's block means. Shape ``(B, C, K)``."""
-        coarse = self.coarse.to(x0.device, torch.float64)
-        if self.baseline is not None:
-            coarse = coarse - self.blocks.means(self.baseline.to(coarse))
-        return coarse.to(x0.dtype)
 
 
 def match_block_means(
@@ -381,6 +376,7 @@ def match_block_means(
     plain = set(range(len(channels))) - set(ordered[1:]) - set(nonnegative)
     for c in plain:
         channels[c] = _shifted(channels[c], means[c], blocks)
+
     originals = wide.unbind(-3)
     for lower, upper in pairwise(ordered):
         step = originals[upper] - originals[lower]
@@ -388,6 +384,7 @@ def match_block_means(
         channels[upper] = channels[lower] + scaled
     for c in nonnegative:
         channels[c] = _scaled(channels[c], means[c], blocks, wet_threshold)
+
     return torch.stack(channels, dim=-3)
 
 
@@ -402,6 +399,7 @@ def _check_coarse(
                 found=float(means[c][means[c] < 0].min()),
                 expected=">= 0",
             )
+
     for lower, upper in pairwise(ordered):
         if bool((means[upper] < means[lower]).any()):
             raise ConfigError(
@@ -444,6 +442,7 @@ def _scaled(field: Tensor, mean: Tensor, blocks: Blocks, threshold: float) -> Te
     rank = torch.arange(values.shape[-1], device=field.device)
     scaled = torch.where(rank < number, amount * chosen, 0.0)
     unsorted = torch.zeros_like(scaled).scatter(-1, order, scaled)
+
     return _put_back(field, unsorted, table, bound)
 
 

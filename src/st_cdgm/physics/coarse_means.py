@@ -20,13 +20,31 @@ from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.space.grid import Grid, nearest_index
 from st_cdgm.data.variables.units import units_factor
-from st_cdgm.errors import ConfigError
+from st_cdgm.errors import ConfigError, check_choice
 from st_cdgm.physics.blocks import (
     BlockMeanProjection,
     Blocks,
     complete_blocks,
     match_block_means,
 )
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """A target that also exists on the coarse grid.
+
+    Attributes
+    ----------
+    target, channel : int
+        Index of the target and of the predictor channel.
+    factor, offset : float
+        From the channel's canonical units to the target's.
+    """
+
+    target: int
+    channel: int
+    factor: float
+    offset: float
 
 
 @dataclass(frozen=True)
@@ -37,18 +55,15 @@ class CoarseMeans:
     ----------
     preprocessor : Preprocessor
         Targets, predictors, grids and codec.
-    channels : dict of int to int
-        Target channel -> predictor channel.
-    convert : dict of int to tuple of float
-        Target channel -> factor and offset from the predictor's units to its own.
+    parts : list of Counterpart
+        What has coarse means.
     blocks : Blocks
         Fine cells with training truth of every coarse cell that they fill by half at
         least.
     """
 
     preprocessor: Preprocessor
-    channels: dict[int, int]
-    convert: dict[int, tuple[float, float]]
+    parts: list[Counterpart]
     blocks: Blocks
 
     @classmethod
@@ -73,22 +88,16 @@ class CoarseMeans:
             temperature without the colder ones.
         """
         variable = f"{section}block_means"
-        targets = [t.name for t in preprocessor.targets]
-        predictors = [c.name for c in preprocessor.channels]
-        channels, convert = {}, {}
+        targets = {t.name: i for i, t in enumerate(preprocessor.targets)}
+        predictors = {c.name: i for i, c in enumerate(preprocessor.channels)}
+        parts = []
         for target, source in names.items():
-            for name, known, what in (
-                (target, targets, "target"),
-                (source, predictors, "predictor"),
-            ):
-                if name not in known:
-                    raise ConfigError(
-                        f"block means of an unknown {what}",
-                        variable=variable,
-                        found=f"{target}: {source}",
-                        expected=f"{what}s " + ", ".join(known),
-                    )
-            t, c = targets.index(target), predictors.index(source)
+            check_choice(f"target of {variable}", target, tuple(targets), section="")
+            check_choice(
+                f"predictor of {variable}", source, tuple(predictors), section=""
+            )
+
+            t, c = targets[target], predictors[source]
             units = preprocessor.channels[c].units, preprocessor.targets[t].units
             factor = units_factor(*units)
             if factor is None:
@@ -98,14 +107,17 @@ class CoarseMeans:
                     found=f"{units[0]} and {units[1]}",
                     expected="units that convert",
                 )
-            channels[t], convert[t] = c, factor
-        _check_order(preprocessor.codec, set(channels), variable)
+
+            parts.append(Counterpart(t, c, *factor))
+
+        # Cells that never have a truth (the sea) belong to no block.
+        _check_order(preprocessor.codec, {part.target for part in parts}, variable)
         blocks = coarse_blocks(
             preprocessor.lr_grid,
             preprocessor.hr_grid,
             valid=torch.from_numpy(np.asarray(preprocessor.valid).all(axis=0)),
         )
-        return cls(preprocessor, channels, convert, blocks)
+        return cls(preprocessor, parts, blocks)
 
     def values(self, lr: Tensor) -> Tensor:
         """Return the coarse means in target units, NaN where free.
@@ -123,13 +135,11 @@ class CoarseMeans:
         fields = self.preprocessor.physical_lr(lr.cpu().numpy())
         shape = (len(fields), len(self.preprocessor.targets), self.blocks.count)
         coarse = np.full(shape, np.nan)
-        for target, channel in self.channels.items():
-            factor, offset = self.convert[target]
-            coarse[:, target] = (
-                fields[:, channel].reshape(len(fields), -1) * factor + offset
-            )
-            if target in self.preprocessor.codec.nonnegative:
-                coarse[:, target] = np.maximum(coarse[:, target], 0.0)
+        for part in self.parts:
+            values = fields[:, part.channel].reshape(len(fields), -1)
+            coarse[:, part.target] = values * part.factor + part.offset
+        amounts = list(self.preprocessor.codec.nonnegative)
+        coarse[:, amounts] = np.maximum(coarse[:, amounts], 0.0)
         return torch.from_numpy(coarse).to(lr.device)
 
     def projection(
@@ -145,7 +155,7 @@ class CoarseMeans:
             Encoded baseline. Shape ``(B, C, Y, X)``.
         """
         codec, prep = self.preprocessor.codec, self.preprocessor
-        linear = set(self.channels) & set(codec.unchanged)
+        linear = {part.target for part in self.parts} & set(codec.unchanged)
         if not linear:
             return None
         free = [c for c in range(coarse.shape[1]) if c not in linear]

@@ -49,18 +49,16 @@ class _AxisDifference:
 
     def __call__(self, f: Tensor, dim: int) -> Tensor:
         shape = [-1 if axis == dim else 1 for axis in (-2, -1)]
-        near, far = (f.index_select(dim, i.to(f.device)) for i in self._pair)
+        pair = self.first, self.second
+        near, far = (f.index_select(dim, i.to(f.device)) for i in pair)
         a, b = (w.to(f).view(shape) for w in (self.a, self.b))
         return a * (near - f) + b * (far - f)
 
     def covered(self, known: Tensor, dim: int) -> Tensor:
         """Where all the points that a derivative needs are known, bool."""
-        near, far = (known.index_select(dim, i.to(known.device)) for i in self._pair)
+        pair = self.first, self.second
+        near, far = (known.index_select(dim, i.to(known.device)) for i in pair)
         return known & near & far
-
-    @property
-    def _pair(self) -> tuple[Tensor, Tensor]:
-        return self.first, self.second
 
 
 @dataclass(frozen=True)
@@ -111,14 +109,12 @@ class WindDerivatives:
                     found=step,
                     expected="a finite number other than 0",
                 )
-        rows, columns = int(shape[-2]), int(shape[-1])
-        one = torch.ones(rows, 1, dtype=torch.float64)
-        return cls(
-            _AxisDifference.along("x", _steps(columns, dx)),
-            _AxisDifference.along("y", _steps(rows, dy)),
-            one,
-            one,
-        )
+
+        y: Floats = np.arange(int(shape[-2]), dtype=np.float64) * np.float64(dy)
+        x: Floats = np.arange(int(shape[-1]), dtype=np.float64) * np.float64(dx)
+        one = torch.ones(len(y), 1, dtype=torch.float64)
+        along = _AxisDifference.along
+        return cls(along("x", x), along("y", y), one, one)
 
     @classmethod
     def spherical(
@@ -150,6 +146,7 @@ class WindDerivatives:
                 expected="latitudes (Y,) and longitudes (X,)",
                 remedy="on a rotated grid pass the rotated coordinates",
             )
+
         lam = np.unwrap(lam, period=360.0)
         period = 2 * np.pi if is_global(lam) else None
         cosine = np.cos(np.deg2rad(phi))
@@ -181,7 +178,3 @@ class WindDerivatives:
         """Where both derivatives use known cells only. Shape ``(..., Y, X)``, bool."""
         inside = self.along_x.covered(known, -1) & self.along_y.covered(known, -2)
         return inside & torch.isfinite(self.scale).to(known.device)
-
-
-def _steps(count: int, step: float) -> Floats:
-    return np.arange(count, dtype=np.float64) * np.float64(step)

@@ -18,30 +18,12 @@ from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.variables.units import units_factor
 from st_cdgm.errors import ConfigError
 from st_cdgm.physics.blocks import loss_block_mean
-from st_cdgm.physics.coarse_means import coarse_blocks
+from st_cdgm.physics.coarse_means import Counterpart, coarse_blocks
 from st_cdgm.physics.derivatives import WindDerivatives
 from st_cdgm.physics.wind import loss_physical, wind_pairs
 
 # Components along the rows and columns of whatever grid they are on.
 _ALONG_GRID = {"x_wind", "grid_eastward_wind"}
-
-
-@dataclass(frozen=True)
-class Counterpart:
-    """A target that also exists on the coarse grid.
-
-    Attributes
-    ----------
-    target, channel : int
-        Index of the target and of the predictor channel.
-    factor, offset : float
-        From the channel's canonical units to the target's.
-    """
-
-    target: int
-    channel: int
-    factor: float
-    offset: float
 
 
 @dataclass(frozen=True)
@@ -84,6 +66,7 @@ class WindTerm:
                 expected="a pair such as uas and vas, or 0",
                 remedy="set loss.lambda_phy: 0",
             )
+
         grid = preprocessor.hr_grid
         if not grid.regular and any(
             targets[u].standard_name not in _ALONG_GRID for u, _ in pairs
@@ -96,6 +79,7 @@ class WindTerm:
                 remedy="set loss.lambda_phy: 0",
             )
 
+        # Standardised residuals back to wind, in the pair's mean score_std.
         std = torch.as_tensor(preprocessor.residual_std)
         score = preprocessor.score_std
         scales = [std[[u, v]] / float(score[[u, v]].mean()) for u, v in pairs]
@@ -103,16 +87,15 @@ class WindTerm:
 
     def __call__(self, members: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """Return the loss of standardised residuals; see :func:`wind_loss`."""
-        terms = []
-        for (u, v), scale in zip(self.pairs, self.scales, strict=True):
-            terms.append(
-                wind_loss(
-                    members[:, :, [u, v]] * scale.to(members),
-                    target[:, [u, v]] * scale.to(target),
-                    valid[:, [u, v]],
-                    self.derivatives,
-                )
+        terms = [
+            wind_loss(
+                members[:, :, pair] * scale.to(members),
+                target[:, pair] * scale.to(target),
+                valid[:, pair],
+                self.derivatives,
             )
+            for pair, scale in zip(map(list, self.pairs), self.scales, strict=True)
+        ]
         return torch.stack(terms).mean()
 
 
@@ -180,6 +163,7 @@ class BlockTerm:
                 expected="a surface predictor of the same quantity, or 0",
                 remedy="name it in data.baseline_map, or set loss.lambda_block: 0",
             )
+
         self.blocks = coarse_blocks(preprocessor.lr_grid, preprocessor.hr_grid)
 
     def __call__(
@@ -237,14 +221,16 @@ def coarse_counterparts(preprocessor: Preprocessor) -> list[Counterpart]:
             found += [Counterpart(t, c, *convert) for t, c, convert in sources]
     if found or not isinstance(baseline, CombinedBaseline):
         return found
+
     names = counterparts(preprocessor.targets, preprocessor.channels)
     for i, target in enumerate(preprocessor.targets):
-        if target.name in names:
-            channel = names[target.name]
+        channel = names.get(target.name)
+        if channel is not None:
             given = preprocessor.channels[channel].units
             convert = units_factor(given, target.units)
             if convert is not None:
                 found.append(Counterpart(i, channel, *convert))
+
     return found
 
 
@@ -258,6 +244,7 @@ def _derivatives_in_cells(grid: Grid) -> WindDerivatives:
             found=f"a {grid.kind} grid",
             expected="a regular, rotated or projected grid, or 0",
         )
+
     step = np.abs(np.diff(y)).mean()
     if grid.regular or grid.kind == "rotated_latitude_longitude":
         return WindDerivatives.spherical(y, x, radius=1 / np.deg2rad(step))

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from st_cdgm.models.samplers.base import Denoiser, Noise, Sampler
+from st_cdgm.models.stacked import check_shape
 from st_cdgm.registry import entries, get
 
 
 def sampler_names() -> tuple[str, ...]:
     """Return the names of all samplers, those of plugins included, without aliases."""
-    known = entries("sampler")
-    return tuple(e.name for e in known if e.name == _proper(e.part, e.name))
+    names = [entry.name for entry in entries("sampler")]
+    return tuple(name for name in names if resolve_sampler(name) == name)
 
 
 def get_sampler(name: str) -> Sampler:
@@ -32,11 +32,7 @@ def get_sampler(name: str) -> Sampler:
 
 def resolve_sampler(name: str) -> str:
     """Return the proper name of a sampler; see `get_sampler`."""
-    return _proper(get("sampler", name), name)
-
-
-def _proper(part: Any, name: str) -> str:
-    return str(getattr(part, "name", name))
+    return str(getattr(get("sampler", name), "name", name))
 
 
 def noise_levels(
@@ -62,8 +58,7 @@ def noise_levels(
     ValueError
         The sampler cannot take so many steps, or a bad noise range.
     """
-    chosen = get_sampler(sampler)
-    _check_steps(sampler, chosen, steps)
+    chosen = _sampler_of(sampler, steps)
     return chosen.sigmas(steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
 
 
@@ -73,17 +68,18 @@ def draws_needed(sampler: str, steps: int) -> int:
     The first is the starting point; ``ddpm`` and ``dpm_solver_sde`` need one more for
     every step but the last.
     """
-    chosen = get_sampler(sampler)
-    _check_steps(sampler, chosen, steps)
-    return steps if chosen.fresh_noise else 1
+    return steps if _sampler_of(sampler, steps).fresh_noise else 1
 
 
-def _check_steps(name: str, sampler: Sampler, steps: int) -> None:
+def _sampler_of(name: str, steps: int) -> Sampler:
+    """Return a sampler that can take so many steps, or raise ValueError."""
+    sampler = get_sampler(name)
     most = sampler.most_steps
     if steps < 1 or (most is not None and steps > most):
         bound = "at least 1" if most is None else f"1 to {most}"
         msg = f"sampler {name!r} takes {bound} steps, found {steps}"
         raise ValueError(msg)
+    return sampler
 
 
 def sample(
@@ -168,6 +164,7 @@ def sample(
     if not bool(torch.isfinite(x).all()):
         msg = f"sampler {sampler!r} gave values that are not finite after {steps} steps"
         raise FloatingPointError(msg)
+
     return x
 
 
@@ -181,24 +178,17 @@ def _checked_denoiser(
     denoiser_dtype: torch.dtype | None,
 ) -> Denoiser:
     """Wrap the denoiser: scalar sigma -> (B,), casts both ways, shape checked."""
-    inner = denoiser_dtype or _own_dtype(denoiser) or dtype
+    inner = denoiser_dtype or dtype
+    if denoiser_dtype is None and isinstance(denoiser, nn.Module):
+        own = (p.dtype for p in denoiser.parameters() if p.is_floating_point())
+        inner = next(own, dtype)
 
     def estimate(x: Tensor, sigma: Tensor) -> Tensor:
         x0 = denoiser(x.to(inner), sigma.to(inner).expand(shape[0]))
-        if tuple(x0.shape) != shape:
-            msg = f"the denoiser returned shape {tuple(x0.shape)}, expected {shape}"
-            raise ValueError(msg)
+        check_shape("denoiser's estimate", x0, shape)
         return x0.to(dtype)
 
     return estimate
-
-
-def _own_dtype(denoiser: Denoiser) -> torch.dtype | None:
-    """Return the dtype of a module's floating-point parameters."""
-    if not isinstance(denoiser, nn.Module):
-        return None
-    dtypes = (p.dtype for p in denoiser.parameters() if p.is_floating_point())
-    return next(dtypes, None)
 
 
 def _noise_source(
@@ -211,29 +201,25 @@ def _noise_source(
     device: torch.device | str | None,
 ) -> Noise:
     """Return ``draw(i)`` from whichever source of random numbers was given."""
-    if noise is None:
-        origin = torch.device("cpu") if generator is None else generator.device
-        place = origin if device is None else device
-        return lambda _: torch.randn(
-            shape, generator=generator, dtype=dtype, device=origin
-        ).to(place)
-    if generator is not None:
+    if noise is not None and generator is not None:
         msg = "give either noise or a generator, not both"
         raise ValueError(msg)
-    if isinstance(noise, Tensor):
-        if noise.shape[1:] != shape or noise.shape[0] < draws:
-            found, need = tuple(noise.shape), (draws, *shape)
-            msg = f"noise has shape {found}, expected {need} (more draws are ignored)"
-            raise ValueError(msg)
-        tensor = noise
-        return lambda i: tensor[i].to(device=device, dtype=dtype)
-    source = noise
+    if isinstance(noise, Tensor) and (
+        noise.shape[1:] != shape or noise.shape[0] < draws
+    ):
+        found, need = tuple(noise.shape), (draws, *shape)
+        msg = f"noise has shape {found}, expected {need} (more draws are ignored)"
+        raise ValueError(msg)
+
+    origin = torch.device("cpu") if generator is None else generator.device
+    place = origin if noise is None and device is None else device
 
     def draw(i: int) -> Tensor:
-        made = source(i)
-        if tuple(made.shape) != shape:
-            msg = f"noise({i}) has shape {tuple(made.shape)}, expected {shape}"
-            raise ValueError(msg)
-        return made.to(device=device, dtype=dtype)
+        if noise is None:
+            made = torch.randn(shape, generator=generator, dtype=dtype, device=origin)
+        else:
+            made = noise[i] if isinstance(noise, Tensor) else noise(i)
+        check_shape(f"noise({i})", made, shape)
+        return made.to(device=place, dtype=dtype)
 
     return draw
