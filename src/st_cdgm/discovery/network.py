@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from st_cdgm.discovery.series import CausalSeries
-from st_cdgm.errors import ConfigError, InputError
+from st_cdgm.errors import InputError, check_least
 from st_cdgm.models.causal_rcn import RCNCell, RCNSequenceRunner
 from st_cdgm.models.convolutions import IntelligibleVariableConfig
 from st_cdgm.models.graph_builder import HeteroGraphBuilder
@@ -89,29 +89,15 @@ class DiscoveryConfig:
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
-        least = {
-            "hidden_dim": 1,
-            "window": 2,
-            "steps": 1,
-            "windows_per_step": 1,
-            "head_steps": 1,
-            "head_days": 1,
-            "harmonics": 0,
-            "folds": 2,
-            "sparsity": 0,
-            "min_gain": 0,
-            "min_t": 0,
-            "shadow_ratio": 0,
-            "max_cells": 1,
-        }
-
-        for name, lowest in least.items():
-            if getattr(self, name) < lowest:
-                raise ConfigError(
-                    f"discovery.{name} is too small",
-                    found=getattr(self, name),
-                    expected=f">= {lowest}",
-                )
+        rule = ("min_gain", "min_t", "shadow_ratio")
+        sizes = ("hidden_dim", "steps", "windows_per_step", "head_steps", "head_days")
+        for least, names in (
+            (0, ("harmonics", "sparsity", *rule)),
+            (1, (*sizes, "max_cells")),
+            (2, ("window", "folds")),
+        ):
+            for name in names:
+                check_least(name, getattr(self, name), least, section="discovery.")
 
 
 class CausalNetwork(nn.Module):
