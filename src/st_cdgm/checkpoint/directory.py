@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,13 @@ REBUILD_ERRORS = (
 )
 
 
+@dataclass(eq=False)
 class Checkpoint:
     """A model ready for inference and what it must know of its training data."""
 
-    def __init__(
-        self, model: STCDGM, preprocessor: Preprocessor, meta: dict[str, Any]
-    ) -> None:
-        self.model, self.preprocessor, self.meta = model, preprocessor, meta
+    model: STCDGM
+    preprocessor: Preprocessor
+    meta: dict[str, Any]
 
 
 def save_checkpoint(
@@ -154,12 +154,18 @@ def _read_meta(directory: Path) -> dict[str, Any]:
     return meta
 
 
-def _damaged(problem: str, path: Path, error: BaseException) -> InputError:
+def _damaged(
+    problem: str,
+    path: Path,
+    found: object,
+    *,
+    expected: str = "the file that the training wrote",
+) -> InputError:
     return InputError(
         problem,
         file=path,
-        found=error,
-        expected="the file that the training wrote",
+        found=found,
+        expected=expected,
         remedy="copy the checkpoint again, or use another one",
     )
 
@@ -191,12 +197,11 @@ def load_checkpoint(
         _check_plugins(meta, directory, error)
         if isinstance(error, InputError):
             raise
-        raise InputError(
+        raise _damaged(
             "the parts of the checkpoint do not fit together",
-            file=directory,
-            found=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            directory,
+            f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
             expected=f"{WEIGHTS} and {META} of one training, unchanged",
-            remedy="copy the checkpoint again, or use another one",
         ) from error
 
     return Checkpoint(model.to(device).eval(), preprocessor, meta)

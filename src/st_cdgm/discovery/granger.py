@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from st_cdgm.discovery.anomalies import inner_cells, patches
+from st_cdgm.discovery.network import DiscoveryConfig
 from st_cdgm.discovery.verdicts import EdgeVerdicts, judge_edges, shadow_days
 from st_cdgm.errors import InputError
 
@@ -32,9 +33,7 @@ def patch_granger(
     names: Sequence[str],
     folds: int = 2,
     lags: int = 1,
-    min_gain: float = 0.002,
-    min_t: float = 3.0,
-    shadow_ratio: float = 2.0,
+    config: DiscoveryConfig | None = None,
 ) -> EdgeVerdicts:
     """Decide edges by the held-out gain of a linear model of neighbourhoods.
 
@@ -51,7 +50,7 @@ def patch_granger(
         Every year is held out once, in one of so many fits.
     lags : int
         Days of the past that enter.
-    min_gain, min_t, shadow_ratio : float
+    config : DiscoveryConfig, optional
         The rule, see :func:`~st_cdgm.discovery.verdicts.judge_edges`.
 
     Raises
@@ -81,15 +80,7 @@ def patch_granger(
         parts.append(moments.errors())
 
     full, without, shadow = map(np.concatenate, zip(*parts, strict=True))
-    return judge_edges(
-        names,
-        full,
-        without,
-        shadow,
-        min_gain=min_gain,
-        min_t=min_t,
-        shadow_ratio=shadow_ratio,
-    )
+    return judge_edges(names, full, without, shadow, config=config)
 
 
 class _Moments:

@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from st_cdgm.discovery.network import DiscoveryConfig
 from st_cdgm.errors import InputError
 from st_cdgm.typing import Floats
 
@@ -138,9 +139,7 @@ def judge_edges(
     shadow: Floats,
     tested: NDArray[np.bool_] | None = None,
     *,
-    min_gain: float = 0.002,
-    min_t: float = 3.0,
-    shadow_ratio: float = 2.0,
+    config: DiscoveryConfig | None = None,
     slow: Floats | None = None,
 ) -> EdgeVerdicts:
     """Apply the rule to held-out errors per year.
@@ -156,9 +155,8 @@ def judge_edges(
         ``[year, i, k]``.
     tested : ndarray of bool, optional
         Pairs to judge; all but the diagonal when absent. Shape ``(Q, Q)``.
-    min_gain, min_t, shadow_ratio : float
-        Floor of the gain, limit of its t-value, and how many times the best shadow of
-        the target it must exceed.
+    config : DiscoveryConfig, optional
+        ``min_gain``, ``min_t`` and ``shadow_ratio`` are used.
     slow : ndarray, optional
         As :func:`slow_common_variance` returns it. Shape ``(Q, Q)``.
 
@@ -167,7 +165,7 @@ def judge_edges(
     InputError
         Fewer than two years, or shapes that do not fit.
     """
-    q = len(names)
+    rule, q = config or DiscoveryConfig(), len(names)
     shapes = (full.shape, without.shape, shadow.shape)
     years = len(full)
     if shapes != ((years, q), (years, q, q), (years, q, q)) or years < 2:
@@ -189,8 +187,8 @@ def judge_edges(
     best = np.maximum(mean_shadow.max(axis=0), 0.0)  # of each target
 
     # Large and steady; then no better than the best shadow is not identifiable.
-    real = tested & (gain > min_gain) & (t_value > min_t)
-    edge = real & (gain > shadow_ratio * best)
+    real = tested & (gain > rule.min_gain) & (t_value > rule.min_t)
+    edge = real & (gain > rule.shadow_ratio * best)
 
     return EdgeVerdicts(
         names=tuple(names),
@@ -291,12 +289,6 @@ def shadow_days(
     for here, there in zip(years, np.roll(years, -1), strict=True):
         mine = np.flatnonzero(allowed & (year == here))
         other = np.flatnonzero(allowed & (year == there))
-        order = np.searchsorted(season[other], season[mine])
-
-        left = np.clip(order - 1, 0, len(other) - 1)
-        right = np.clip(order, 0, len(other) - 1)
-        nearer_left = np.abs(season[other[left]] - season[mine]) <= np.abs(
-            season[other[right]] - season[mine]
-        )
-        out[mine] = other[np.where(nearer_left, left, right)]
+        distance = np.abs(season[other] - season[mine][:, None])
+        out[mine] = other[distance.argmin(axis=1)]
     return out

@@ -78,19 +78,13 @@ def layout(
         Names or members that cannot be stored in one file.
     """
     horizontal = grid.coords()
-    _check_names(targets, horizontal)
-    _check_members(members)
+    _check_contents(targets, members, horizontal)
     daily = any(_OVER_THE_DAY.search(t.cell_methods or "") for t in targets)
     mapping = str(grid.mapping["variable"]) if grid.mapping else None
     member = ("realization", np.asarray(members, dtype=_INT), _REALIZATION_ATTRS)
-    ds = xr.Dataset(
-        coords={
-            "time": ("time", number, _time_attrs(calendar, daily=daily)),
-            "realization": member,
-            **horizontal,
-        },
-        attrs=_global_attrs(attrs),
-    )
+    time = ("time", number, _time_attrs(calendar, daily=daily))
+    coords = {"time": time, "realization": member, **horizontal}
+    ds = xr.Dataset(coords=coords, attrs=_global_attrs(attrs))
     if mapping is not None:
         ds = ds.reset_coords(mapping)
     if daily:
@@ -112,17 +106,13 @@ def encoding(stored: xr.Dataset, total_days: int | None) -> dict[str, dict[str, 
         if variable.ndim == 4:
             _, m, y, x = variable.shape
             days = max(1, _CHUNK_BYTES // (4 * m * y * x))
+            members = max(1, min(m, _CHUNK_BYTES // (4 * y * x)))
             chosen[str(name)] = {
                 "dtype": "float32",
                 "_FillValue": FILL_VALUE,
                 "zlib": True,
                 "complevel": 1,
-                "chunksizes": (
-                    min(days, total_days or 64),
-                    max(1, min(m, _CHUNK_BYTES // (4 * y * x))),
-                    y,
-                    x,
-                ),
+                "chunksizes": (min(days, total_days or 64), members, y, x),
             }
         elif variable.dtype.kind in "if":  # coordinates have no missing values
             chosen[str(name)] = {"_FillValue": None}
@@ -256,8 +246,12 @@ def check_fields(
             )
 
 
-def _check_names(targets: Sequence[TargetVariable], taken: Mapping[str, Any]) -> None:
-    """Refuse variable names that are used twice or by a coordinate."""
+def _check_contents(
+    targets: Sequence[TargetVariable],
+    members: Sequence[int] | range,
+    taken: Mapping[str, Any],
+) -> None:
+    """Refuse names used twice or by a coordinate, and members used twice or none."""
     names = [target.name for target in targets]
     reserved = {"time", "time_bnds", "bnds", "realization", *taken}
     bad = sorted({n for n in names if names.count(n) > 1 or n in reserved})
@@ -268,10 +262,6 @@ def _check_names(targets: Sequence[TargetVariable], taken: Mapping[str, Any]) ->
             found=names,
             expected=f"different names, none of {sorted(reserved)}",
         )
-
-
-def _check_members(members: Sequence[int] | range) -> None:
-    """Refuse an empty ensemble and repeated member numbers."""
     if not len(members) or len(set(members)) != len(members):
         raise InputError(
             "Member numbers must be different, and at least one.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,22 +65,17 @@ def generate_batch(
         season=batch.season[:, -1],
         valid=batch.valid[:, -1],
     )
-    noise = member_day_noise(
-        seed,
-        members,
-        batch.time[:, -1].cpu().numpy(),
-        model.decoder.noise_shape,
-    )
+    days = batch.time[:, -1].cpu().numpy()
+    noise = member_day_noise(seed, members, days, model.decoder.noise_shape)
 
     # Block means are held to while sampling where that is possible, and afterwards.
-    coarse = None
     if coarse_means is not None:
         coarse = coarse_means.values(batch.lr[:, -1])
         projection = coarse_means.projection(coarse, baseline)
         sampling = replace(sampling, projection=projection)
     residual = model.decoder.draw_residual(condition, noise, sampling)
     made = preprocessor.decode(residual.float(), baseline[:, None])
-    if coarse_means is not None and coarse is not None:
+    if coarse_means is not None:
         made = coarse_means.match(made, coarse)
 
     fields = np.asarray(made.cpu().numpy(), dtype=np.float32)
@@ -204,17 +200,21 @@ class EnsemblePlan:
             first=self.first + start - begin,
         )
 
+    @property
+    def contents(self) -> dict[str, Any]:
+        """What dataset and file of the ensemble are made of, but for the values."""
+        return {
+            "calendar": self.arrays.calendar,
+            "targets": self.checkpoint.preprocessor.targets,
+            "grid": self.checkpoint.preprocessor.hr_grid,
+            "members": self.members,
+            "attrs": self.attrs,
+        }
+
     def dataset(self, fields: Any) -> xr.Dataset:
         """Return fields ``(T, M, C, Y, X)``, numpy or dask, as the file holds them."""
-        return ensemble_dataset(
-            fields,
-            day=self.arrays.day[self.first :],
-            calendar=self.arrays.calendar,
-            targets=self.checkpoint.preprocessor.targets,
-            grid=self.checkpoint.preprocessor.hr_grid,
-            members=self.members,
-            attrs=self.attrs,
-        )
+        day = self.arrays.day[self.first :]
+        return ensemble_dataset(fields, day=day, **self.contents)
 
 
 def plan_ensemble(
@@ -338,21 +338,14 @@ def downscale(
         sampling=sampling,
         batch_days=batch_days,
     )
+    plan, total = replace(plan, attrs=plan.attrs | (attrs or {})), plan.shape[0]
     if on_total is not None:
-        on_total(plan.shape[0])
+        on_total(total)
 
-    with EnsembleWriter(
-        Path(output),
-        targets=checkpoint.preprocessor.targets,
-        grid=checkpoint.preprocessor.hr_grid,
-        calendar=plan.arrays.calendar,
-        members=plan.members,
-        attrs={**plan.attrs, **(attrs or {})},
-        total_days=plan.shape[0],
-    ) as writer:
+    with EnsembleWriter(output, total_days=total, **plan.contents) as writer:
         for days, fields in plan.batches(on_progress):
             writer.append(days, fields)
-    logger.info("wrote %s: %d days, %d members", output, plan.shape[0], members)
+    logger.info("wrote %s: %d days, %d members", output, total, members)
     return Path(output)
 
 
@@ -365,18 +358,16 @@ def chosen_device(name: str) -> torch.device:
         No such device, or none of this kind here.
     """
     cuda = torch.cuda.is_available()
-    try:
+    with suppress(RuntimeError):
         device = torch.device(("cuda" if cuda else "cpu") if name == "auto" else name)
-    except RuntimeError:
-        device = None
-    if device is None or (device.type == "cuda" and not cuda):
-        raise ConfigError(
-            "this device cannot be used",
-            variable="device",
-            found=name,
-            expected="auto | cpu" + (" | cuda" if cuda else ", for there is no CUDA"),
-        )
-    return device
+        if cuda or device.type != "cuda":
+            return device
+    raise ConfigError(
+        "this device cannot be used",
+        variable="device",
+        found=name,
+        expected="auto | cpu" + (" | cuda" if cuda else ", for there is no CUDA"),
+    )
 
 
 def _steering(sampling: Sampling) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -133,16 +133,8 @@ class EnsembleWriter:
     ----------
     path : str or Path
         The output file; an existing one is replaced at the end.
-    targets : sequence of TargetVariable
-        The C variables.
-    grid : Grid
-        The (Y, X) grid.
-    calendar : str
-        CF calendar of the days.
-    members : range
-        The M member numbers.
-    attrs : mapping, optional
-        Global attributes as in `ensemble_dataset`.
+    targets, grid, calendar, members, attrs
+        As in `ensemble_dataset`.
     total_days : int, optional
         How many days will come; a file with fewer or more is an error.
 
@@ -202,7 +194,7 @@ class EnsembleWriter:
         self._broken = False
 
     def __enter__(self) -> EnsembleWriter:
-        try:
+        with self._guarded("created"):
             self._stored.to_netcdf(
                 self._temporary,
                 engine="netcdf4",
@@ -212,11 +204,6 @@ class EnsembleWriter:
             )
             self._file = netCDF4.Dataset(self._temporary, "a")
             self._file.set_auto_maskandscale(False)
-        except BaseException as error:
-            self._discard()
-            if isinstance(error, OSError | RuntimeError):
-                raise self._failure("created", error) from error
-            raise
         return self
 
     def append(self, day: NDArray[np.integer], fields: NDArray[np.floating]) -> None:
@@ -247,7 +234,7 @@ class EnsembleWriter:
             return
 
         rows = slice(self.days_written, self.days_written + len(day))
-        try:
+        with self._guarded("written", discard=False):
             self._file["time"][rows] = number
             if "time_bnds" in self._stored:
                 self._file["time_bnds"][rows] = day_bounds(number)
@@ -255,11 +242,6 @@ class EnsembleWriter:
                 values = fields[:, :, c].astype(np.float32)
                 values[np.isnan(values)] = FILL_VALUE
                 self._file[target.name][rows] = values
-        except BaseException as error:
-            self._broken = True
-            if isinstance(error, OSError | RuntimeError):
-                raise self._failure("written", error) from error
-            raise
         self.days_written = rows.stop
         self._last_day = int(day[-1])
 
@@ -272,16 +254,9 @@ class EnsembleWriter:
         if kind is not None:
             self._discard()
             return
-        try:
+        with self._guarded("finished"):
             self._check_complete()
             self._publish()
-        except BaseException as failure:
-            self._discard()
-            if isinstance(failure, OSError | RuntimeError) and not isinstance(
-                failure, OutputError
-            ):
-                raise self._failure("finished", failure) from failure
-            raise
         logger.debug("%d days written to %s", self.days_written, self.path)
 
     def _check_complete(self) -> None:
@@ -315,10 +290,20 @@ class EnsembleWriter:
         with contextlib.suppress(OSError):
             self._temporary.unlink(missing_ok=True)
 
-    def _failure(self, what: str, error: Exception) -> OutputError:
-        """Return the error for a file that could not be written."""
-        return OutputError(
-            f"The output could not be {what} ({error}); nothing was left behind.",
-            file=self.path,
-            remedy="check the free space and the rights of its directory",
-        )
+    @contextlib.contextmanager
+    def _guarded(self, what: str, *, discard: bool = True) -> Iterator[None]:
+        """Give the file up on any error; say of the system's that it was left."""
+        try:
+            yield
+        except BaseException as error:
+            self._broken = True
+            if discard:
+                self._discard()
+            ours = isinstance(error, OutputError)
+            if ours or not isinstance(error, OSError | RuntimeError):
+                raise
+            raise OutputError(
+                f"The output could not be {what} ({error}); nothing was left behind.",
+                file=self.path,
+                remedy="check the free space and the rights of its directory",
+            ) from error

@@ -113,6 +113,26 @@ def draw_days(
     return member_day_rng(seed, 0, day).permutation(pool)[:members]
 
 
+def draw_in_season(
+    days: FieldArrays,
+    season: NDArray[np.floating],
+    *,
+    window: float,
+    members: int,
+    seed: int,
+) -> NDArray[np.int64]:
+    """Draw M training days of its season for each day. Shape ``(T, M)``."""
+    check_members(members, len(season))
+    distance = season_distance(days.season, season)
+    rows = [
+        draw_days(
+            season_pool(row, window, members), members=members, seed=seed, day=int(day)
+        )
+        for row, day in zip(distance, days.day, strict=True)
+    ]
+    return np.array(rows, dtype=np.int64).reshape(len(days), members)
+
+
 def mask_invalid(
     fields: NDArray[np.float32], preprocessor: Preprocessor
 ) -> NDArray[np.float32]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
 
 from st_cdgm.checkpoint.directory import load_weights, save_checkpoint
 from st_cdgm.models.st_cdgm import STCDGM
@@ -43,13 +44,25 @@ class AveragedWeights(WeightAveraging):
     def averaged(self, module: pl.LightningModule) -> STCDGM:
         """Return the model with averaged weights."""
         average = self._average_model
-        source = module if average is None else average.module
-        model = source.model
-        assert isinstance(model, STCDGM)
-        return model
+        return _model_of(module if average is None else average.module)
 
 
-class PlateauSchedule(Callback):
+class _Resumed(Callback):
+    """A callback some of whose attributes belong to the state of a training."""
+
+    KEPT: tuple[str, ...]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return them."""
+        return {name: getattr(self, name) for name in self.KEPT}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them up again."""
+        for name in self.KEPT:
+            setattr(self, name, state_dict[name])
+
+
+class PlateauSchedule(_Resumed):
     """Lower the learning rate where the validation loss no longer falls.
 
     The rule is that of ``torch.optim.lr_scheduler.ReduceLROnPlateau`` (threshold
@@ -63,6 +76,7 @@ class PlateauSchedule(Callback):
         Peak learning rate.
     """
 
+    KEPT = ("best", "waited", "factor")
     THRESHOLD = 1e-4
 
     def __init__(self, settings: LrSchedulerConfig, lr: float) -> None:
@@ -95,17 +109,8 @@ class PlateauSchedule(Callback):
         """Hand a resumed training its factor."""
         pl_module.lr_factor = self.factor  # type: ignore[assignment]
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return where the schedule is."""
-        return {"best": self.best, "waited": self.waited, "factor": self.factor}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it up again."""
-        self.best, self.waited = state_dict["best"], state_dict["waited"]
-        self.factor = state_dict["factor"]
-
-
-class BestCheckpoint(Callback):
+class BestCheckpoint(_Resumed):
     """Keep ``checkpoints/best`` (lowest validation loss) and ``checkpoints/last``.
 
     Parameters
@@ -121,6 +126,8 @@ class BestCheckpoint(Callback):
     store : StateStore, optional
         With it ``last`` is written after every epoch, with all that is needed to go on.
     """
+
+    KEPT = ("best", "best_epoch")
 
     def __init__(
         self,
@@ -175,22 +182,15 @@ class BestCheckpoint(Callback):
         if trainer.is_global_zero:
             self._save("last", trainer, pl_module, {})
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what is known of the best weights."""
-        return {"best": self.best, "best_epoch": self.best_epoch}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it up again."""
-        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
-
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Store the final weights; the best ones too if there was no validation."""
-        if trainer.is_global_zero:
-            if self.restore_best and self.best_epoch >= 0:
-                load_weights(self._model(pl_module), self.directory / "best")
-            self._save("last", trainer, pl_module, {})
-            if self.best_epoch < 0:
-                self._save("best", trainer, pl_module, {})
+        if not trainer.is_global_zero:
+            return
+        if self.restore_best and self.best_epoch >= 0:
+            load_weights(self._model(pl_module), self.directory / "best")
+        self._save("last", trainer, pl_module, {})
+        if self.best_epoch < 0:
+            self._save("best", trainer, pl_module, {})
 
     def _save(
         self,
@@ -200,12 +200,7 @@ class BestCheckpoint(Callback):
         metrics: dict[str, float],
     ) -> None:
         state = self.store.state if self.store is not None else None
-        more = None
-        if name == "last" and state is not None:
-
-            def more(folder: Path) -> list[str]:
-                return write_state(folder, state)
-
+        state = state if name == "last" else None
         save_checkpoint(
             self.directory / name,
             self._model(pl_module),
@@ -216,13 +211,16 @@ class BestCheckpoint(Callback):
                 "global_step": trainer.global_step,
                 "metrics": metrics,
             },
-            more=more,
+            more=partial(write_state, state=state) if state is not None else None,
         )
 
     def _model(self, pl_module: pl.LightningModule) -> STCDGM:
         """Return the model whose weights are stored."""
         if self.averaging is not None:
             return self.averaging.averaged(pl_module)
-        model = pl_module.model
-        assert isinstance(model, STCDGM)
-        return model
+        return _model_of(pl_module)
+
+
+def _model_of(module: nn.Module) -> STCDGM:
+    assert isinstance(module.model, STCDGM)
+    return module.model

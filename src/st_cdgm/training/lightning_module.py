@@ -112,11 +112,13 @@ class STCDGMModule(pl.LightningModule):
         members: int,
         noise: Tensor | None = None,
         sigma: Tensor | None = None,
+        draws: Draws | None = None,
         per_day: bool = False,
     ) -> Tensor:
         """Loss per variable: proper ensemble score (``one_step``) or denoising loss.
 
-        Given ``noise`` (and ``sigma``), it is a deterministic function of the weights.
+        Given ``noise`` (and ``sigma``), or both as ``draws``, it is a deterministic
+        function of the weights.
         Focal and extreme weights are left to training: here every cell counts alike.
 
         Returns
@@ -125,13 +127,23 @@ class STCDGMModule(pl.LightningModule):
             Shape ``(C,)``, or ``(B, C)`` with ``per_day``.
         """
         decoder, truth = self.model.decoder, self.truth(batch)
-        draws = Draws.of(
+        draws = draws or Draws.of(
             decoder, truth.residual, members=members, noise=noise, sigma=sigma
         )
-        found = self.objective.evenly().loss(
-            decoder, truth, condition, draws, per_day=per_day
-        )
+        objective = self.objective.evenly()
+        found = objective.loss(decoder, truth, condition, draws, per_day=per_day)
         return found.per_variable
+
+    def fixed_draws(
+        self, windows: int, members: int, generator: torch.Generator
+    ) -> Draws:
+        """Return noise and noise levels that depend on the generator alone."""
+        decoder = self.model.decoder
+        count = windows * members if decoder.config.one_step else windows
+        noise = torch.randn(count, *decoder.noise_shape, generator=generator)
+        order = torch.randperm(windows, generator=generator)
+        sigma = decoder.validation_sigma(windows)[order]
+        return Draws(noise.to(self.device), sigma.to(self.device))
 
     def physical_loss(
         self, batch: Batch, truth: Truth
@@ -257,32 +269,19 @@ class STCDGMModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the generator's loss, with the same noise at every validation."""
         generator = torch.Generator(device="cpu").manual_seed(batch_idx)
-        decoder = self.model.decoder
         members = self.training_config.validation_members
-        b, sigma = batch.batch_size, None
-        count = b * members if decoder.config.one_step else b
-        noise = torch.randn(count, *decoder.noise_shape, generator=generator)
-        if not decoder.config.one_step:
-            order = torch.randperm(b, generator=generator)
-            sigma = decoder.validation_sigma(b)[order].to(batch.lr.device)
+        draws = self.fixed_draws(batch.batch_size, members, generator)
         rollout = self.model.rollout(batch.lr)
         condition = last_day_condition(self.model, batch, rollout)
         per_variable = self.generator_loss(
-            batch,
-            condition,
-            members=members,
-            noise=noise.to(batch.lr.device),
-            sigma=sigma,
+            batch, condition, members=members, draws=draws
         )
 
-        names = [t.name for t in self.preprocessor.targets]
-        logs = {
-            f"val_{name}": value
-            for name, value in zip(names, per_variable, strict=True)
-        }
+        names = [f"val_{t.name}" for t in self.preprocessor.targets]
+        logs = dict(zip(names, per_variable, strict=True))
         logs["val_loss"] = self._weighted(per_variable)
         logs["val_rec"] = self.reconstruction_loss(rollout)
-        self.log_dict(logs, on_epoch=True, batch_size=b)
+        self.log_dict(logs, on_epoch=True, batch_size=batch.batch_size)
 
     def configure_optimizers(self) -> Any:
         """AdamW with linear warm-up and cosine decay, stepped per update.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, replace
@@ -17,9 +16,9 @@ from torch import Tensor
 
 from st_cdgm.errors import check_choice
 from st_cdgm.models.acyclicity import keep_in_domain
+from st_cdgm.models.objective import NotFiniteError
 from st_cdgm.training.config import DAG_METHODS
-from st_cdgm.training.loop_options import Chain, StepOptions
-from st_cdgm.training.loop_step import InvalidBatchError, StepLosses, step_losses
+from st_cdgm.training.loop_step import Chain, StepOptions, step_losses
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -41,13 +40,6 @@ class TrainingStepResult:
     loss_rec: float
     loss_dag: float
     loss_phy: float = math.nan
-
-    @classmethod
-    def of(cls, losses: StepLosses) -> TrainingStepResult:
-        """Return the losses as numbers."""
-        parts = (losses.total, losses.gen, losses.rec, losses.dag, losses.phy)
-        numbers = (math.nan if x is None else float(x.detach()) for x in parts)
-        return cls(*numbers)
 
 
 @dataclass(frozen=True)
@@ -108,7 +100,7 @@ class Epoch:
     options: StepOptions
     precision: Precision
     scaler: torch.amp.GradScaler | None = None
-    clipping: float | None = None
+    gradient_clipping: float | None = None
     on_invalid: str = "raise"
     scheduler: Any = None
     scheduler_interval: str = "epoch"
@@ -148,7 +140,7 @@ class Epoch:
             moved = to_device(batch, self.precision.device)
             try:
                 result = self.step(moved, number)
-            except InvalidBatchError as error:
+            except NotFiniteError as error:
                 self._invalid(moved, number, error)
                 continue
             self.results.append(result)
@@ -173,7 +165,7 @@ class Epoch:
 
         Raises
         ------
-        InvalidBatchError
+        NotFiniteError
             Something is not finite; nothing was updated.
         """
         assert self.scaler is not None
@@ -182,7 +174,7 @@ class Epoch:
         self.optimizer.zero_grad(set_to_none=True)
         with self.precision.context():
             losses = step_losses(self.chain, batch, self.options, number)
-        self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(losses["loss_total"]).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
         self._clip()
         before = self.chain.rcn_runner.cell.effective_dag().detach().clone()
@@ -191,17 +183,19 @@ class Epoch:
         self._keep_in_domain(before)
         if self.scheduler_interval == "step" and self.scheduler and not self._plateau:
             self.scheduler.step()
-        return TrainingStepResult.of(losses)
+        numbers = {key: float(loss.detach()) for key, loss in losses.items()}
+        return TrainingStepResult(**({"loss_gen": math.nan} | numbers))
 
     def _clip(self) -> None:
         """Bound the gradient norm of each module by itself."""
-        if self.clipping is None:
+        if self.gradient_clipping is None:
             return
         for name, module in self.chain.modules.items():
-            norm = torch.nn.utils.clip_grad_norm_(module.parameters(), self.clipping)
+            parameters, most = module.parameters(), self.gradient_clipping
+            norm = torch.nn.utils.clip_grad_norm_(parameters, most)
             # A float16 scaler skips such a step itself and lowers its scale.
             if not bool(torch.isfinite(norm)) and self.precision.dtype != torch.float16:
-                raise InvalidBatchError(f"the gradient norm of the {name} is {norm}")
+                raise NotFiniteError(f"the gradient norm of the {name} is {norm}")
 
     def _keep_in_domain(self, before: Tensor) -> None:
         """Take back as much of the step as leaves DAGMA's domain."""
@@ -231,14 +225,14 @@ class Epoch:
                 try:
                     with self.precision.context():
                         found = step_losses(self.chain, moved, plain, number)
-                except InvalidBatchError as error:
+                except NotFiniteError as error:
                     raise FloatingPointError(_message(moved, number, error)) from error
-                if found.gen is not None:
-                    losses.append(float(found.gen))
-        return sum(losses) / len(losses) if losses else math.nan
+                if "loss_gen" in found:
+                    losses.append(float(found["loss_gen"]))
+        return _mean(losses)
 
     def _invalid(
-        self, batch: Mapping[str, Any], number: int, error: InvalidBatchError
+        self, batch: Mapping[str, Any], number: int, error: NotFiniteError
     ) -> None:
         message = _message(batch, number, error)
         self.optimizer.zero_grad(set_to_none=True)
@@ -249,21 +243,14 @@ class Epoch:
 
     def _means(self) -> dict[str, float]:
         """Average every loss over the batches that have it."""
-        values: dict[str, list[float]] = defaultdict(list)
-        for result in self.results:
-            for item in fields(result):
-                value = getattr(result, item.name)
-                if not math.isnan(value):
-                    values[item.name].append(value)
-        names = {"loss": "loss_total"}
-        names |= {key: key for key in ("loss_gen", "loss_rec", "loss_dag")}
-        if self.options.lambda_phy > 0:
-            names["loss_phy"] = "loss_phy"
-        means = {
-            key: sum(values[name]) / len(values[name]) if values[name] else math.nan
-            for key, name in names.items()
+        every = {
+            item.name: _mean(getattr(result, item.name) for result in self.results)
+            for item in fields(TrainingStepResult)
         }
-        return {**means, "skipped": float(self.skipped)}
+        if not self.options.lambda_phy > 0:
+            del every["loss_phy"]
+        loss = every.pop("loss_total")
+        return {"loss": loss, **every, "skipped": float(self.skipped)}
 
     def _end_schedule(self, means: Mapping[str, float]) -> None:
         if self.scheduler is None or not self.results:
@@ -310,7 +297,13 @@ def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     }
 
 
-def _message(batch: Mapping[str, Any], number: int, error: InvalidBatchError) -> str:
+def _mean(values: Iterable[float]) -> float:
+    """Average the values that are numbers; NaN where none is."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _message(batch: Mapping[str, Any], number: int, error: NotFiniteError) -> str:
     days = [str(day) for day in _flat(batch.get("time", []))]
     named = f"days {days[0]} to {days[-1]}" if days else "unknown days"
     return (

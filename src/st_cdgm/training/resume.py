@@ -7,7 +7,6 @@ into ``state.json``. It is written at the end of every epoch.
 
 from __future__ import annotations
 
-import csv
 import json
 import random
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins.io import CheckpointIO
@@ -29,6 +29,7 @@ TENSORS = "optimizer.safetensors"
 STATE = "state.json"
 METRICS = "metrics.csv"
 EARLIER = "metrics-before.csv"
+_CSV: dict[str, Any] = {"index": False, "lineterminator": "\r\n"}  # as Lightning's
 
 
 # -- files -----------------------------------------------------------------------------
@@ -81,19 +82,13 @@ def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
         tensors[key] = value.detach().cpu().contiguous().clone()
         return {"tensor": key}
     if isinstance(value, Mapping):
-        return {
-            "items": [
-                [_packed(k, tensors), _packed(v, tensors)] for k, v in value.items()
-            ]
-        }
+        return {"items": [_packed(list(pair), tensors) for pair in value.items()]}
     if isinstance(value, tuple):
         return {"tuple": [_packed(v, tensors) for v in value]}
     if isinstance(value, list):
         return [_packed(v, tensors) for v in value]
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | np.generic):
         return _packed(value.tolist(), tensors)
-    if isinstance(value, np.generic):
-        return value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     msg = f"a {type(value).__name__} cannot be stored"
@@ -108,11 +103,10 @@ def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     ((kind, content),) = value.items()
     if kind == "tensor":
         return tensors[content]
-    if kind == "tuple":
-        return tuple(_unpacked(v, tensors) for v in content)
-    if kind == "items":
-        return {_unpacked(k, tensors): _unpacked(v, tensors) for k, v in content}
-    raise ValueError(kind)
+    if kind not in ("tuple", "items"):
+        raise ValueError(kind)
+    parts = _unpacked(content, tensors)
+    return tuple(parts) if kind == "tuple" else dict(parts)
 
 
 class StateStore(CheckpointIO):
@@ -206,27 +200,24 @@ def kept_metrics(folder: Path, step: int | None) -> Iterator[None]:
         earlier.unlink(missing_ok=True)
         yield
         return
-    rows = [r for r in _rows(earlier) + _rows(current) if int(r["step"]) < step]
-    if rows:
-        _write_rows(earlier, rows)
+    rows = _rows(earlier, current)
+    if len(rows):
+        rows = rows[rows["step"].astype(int) < step]
+    if len(rows):
+        rows.to_csv(earlier, **_CSV)
     try:
         yield
     finally:
         if earlier.is_file():
-            _write_rows(current, _rows(earlier) + _rows(current))
+            _rows(earlier, current).to_csv(current, **_CSV)
             earlier.unlink()
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _write_rows(path: Path, rows: list[dict[str, str]]) -> None:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, names, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+def _rows(*paths: Path) -> pd.DataFrame:
+    """Return the rows of those files that exist, one after the other, as texts."""
+    tables = [
+        pd.read_csv(path, dtype=str, keep_default_na=False)
+        for path in paths
+        if path.is_file() and path.stat().st_size
+    ]
+    return pd.concat(tables).fillna("") if tables else pd.DataFrame()

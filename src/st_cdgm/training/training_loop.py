@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 from weakref import WeakSet
 
@@ -27,7 +28,7 @@ from st_cdgm.physics.wind import (
 )
 from st_cdgm.training.config import PhysicalLossConfig
 from st_cdgm.training.loop_epoch import Epoch, Precision, TrainingStepResult
-from st_cdgm.training.loop_options import Chain, StepOptions
+from st_cdgm.training.loop_step import Chain, StepOptions
 from st_cdgm.training.losses import (
     loss_dagma,
     loss_diffusion,
@@ -283,56 +284,26 @@ def train_epoch(
     InputError
         (a ValueError) A target of wrong rank or channel count.
     """
-    options = StepOptions(
-        lambda_gen=lambda_gen,
-        beta_rec=beta_rec,
-        gamma_dag=gamma_dag,
-        lambda_phy=lambda_phy,
-        dag_method=dag_method,
-        dagma_s=dagma_s,
-        dag_l1_regularization=dag_l1_regularization,
-        dag_l1_weight=dag_l1_weight,
-        reconstruction_loss_type=reconstruction_loss_type,
-        extreme_key=extreme_key,
-        members=members,
-        decoder_steps=decoder_steps,
-        context_keys=tuple(context_keys),
-        residual_key=residual_key,
-        batch_index_key=batch_index_key,
-        dx=dx,
-        dy=dy,
-        lat=lat,
-        lon=lon,
-        target_names=target_names,
-        target_scale=target_scale,
-        look=PhysicalLossConfig(
-            use_predicted_output=use_predicted_output,
-            physical_sample_interval=physical_sample_interval,
-            physical_num_steps=physical_num_steps,
-        ),
-        objective=Objective(
-            use_focal_loss=use_focal_loss,
-            focal_alpha=focal_alpha,
-            focal_gamma=focal_gamma,
-            min_snr_gamma=min_snr_gamma,
-            extreme_weight_factor=extreme_weight_factor,
-            extreme_percentiles=extreme_percentiles or None,
-            energy_weight=energy_weight,
-            energy_patch=energy_patch,
-        ),
+    # An option goes where a field has its name.
+    given = locals() | {"extreme_percentiles": extreme_percentiles or None}
+    options = _taken(
+        StepOptions,
+        given,
+        look=_taken(PhysicalLossConfig, given),
+        objective=_taken(Objective, given),
     )
-
-    epoch = Epoch(
+    epoch: Epoch = _taken(
+        Epoch,
+        given,
         chain=Chain(encoder, rcn_runner, diffusion_decoder, conditioning_fn),
-        optimizer=optimizer,
         options=options,
         precision=Precision.choose(use_amp, amp_dtype, torch.device(device)),
-        scaler=scaler,
-        clipping=gradient_clipping,
-        on_invalid=on_invalid,
-        scheduler=scheduler,
-        scheduler_interval=scheduler_interval,
-        log_interval=log_interval,
         level=logging.INFO if verbose else logging.DEBUG,
     )
     return epoch.run(data_loader, validation_loader)
+
+
+def _taken(kind: Any, given: Mapping[str, Any], **more: Any) -> Any:
+    """Make a dataclass of the values that are given under its fields' names."""
+    names = {field.name for field in fields(kind)} & given.keys()
+    return kind(**{name: given[name] for name in names}, **more)
