@@ -121,17 +121,9 @@ class EdgeHeads(nn.Module):
         return mask
 
     def forward(self, state: Tensor, other: Tensor) -> Tensor:
-        """Predict each net's target from states and from those of another year.
+        """Predict each net's target ``(V, N, R)`` from states and their shadows.
 
-        Parameters
-        ----------
-        state, other : Tensor
-            Shape ``(Q, N, H)``.
-
-        Returns
-        -------
-        Tensor
-            Shape ``(V, N, R)``.
+        ``state`` and ``other``, that of another year: ``(Q, N, H)``.
         """
         weight = torch.cat([self.A * self.real, self.A * self.shadow])  # (2Q, V)
         past = rms_normalise(torch.cat([state, other])).flatten(1)  # (2Q, N*H)

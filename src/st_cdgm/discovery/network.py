@@ -103,35 +103,27 @@ class DiscoveryConfig:
 class CausalNetwork(nn.Module):
     """Encoder and recurrent causal network with one node type per variable.
 
-    Parameters
-    ----------
-    series : CausalSeries
-        For names, grid and widths.
-    config : DiscoveryConfig
-        For H and the scope of the states.
+    Names, grid and widths are those of the series; H and the scope of the states those
+    of the settings.
     """
 
     cells: Tensor
 
     def __init__(self, series: CausalSeries, config: DiscoveryConfig) -> None:
         super().__init__()
-        self.names, self.widths = series.names, series.widths
+        names = list(series.names)
+        self.widths = dict(zip(names, series.widths, strict=True))
 
-        self.builder = HeteroGraphBuilder(
-            series.shape, series.shape, levels=list(self.names)
-        )
+        self.builder = HeteroGraphBuilder(series.shape, series.shape, levels=names)
         self.encoder = IntelligibleVariableEncoder(
-            [
-                IntelligibleVariableConfig(name, (name, "spat_adj", name))
-                for name in self.names
-            ],
+            [IntelligibleVariableConfig(n, (n, "spat_adj", n)) for n in names],
             config.hidden_dim,
-            in_channels=dict(zip(self.names, self.widths, strict=True)),
+            in_channels=self.widths,
             activation=nn.SiLU(),
         )
 
         self.cell = RCNCell(
-            len(self.names),
+            len(names),
             config.hidden_dim,
             series.drivers.shape[-1],
             reconstruction_dim=series.targets.shape[-1],
@@ -141,29 +133,17 @@ class CausalNetwork(nn.Module):
         self.register_buffer("cells", series.cells)
 
     def forward(self, drivers: Tensor) -> tuple[Tensor, Tensor]:
-        """Go through windows.
+        """Go through windows of drivers ``(B, T, Q, N, D)``.
 
-        Parameters
-        ----------
-        drivers : Tensor
-            Shape ``(B, T, Q, N, D)``.
-
-        Returns
-        -------
-        state : Tensor
-            After the last day. Shape ``(Q, B * n, H)``.
-        predicted : Tensor
-            Days 2..T from the past alone. Shape ``(T - 1, Q, B * n, R)``.
+        Returns the state after the last day, ``(Q, B * n, H)``, and days 2..T as
+        predicted from the past alone, ``(T - 1, Q, B * n, R)``.
         """
         first = drivers[:, 0]  # (B, Q, N, D)
-        data = self.builder.prepare_batch(
-            {
-                name: first[:, k, :, :width]
-                for k, (name, width) in enumerate(
-                    zip(self.names, self.widths, strict=True)
-                )
-            }
-        )
+        features = {
+            name: first[:, k, :, :width]
+            for k, (name, width) in enumerate(self.widths.items())
+        }
+        data = self.builder.prepare_batch(features)
 
         start = self.encoder.init_state(data)  # (Q, B*N, H)
         start = torch.unflatten(start, 1, (len(drivers), -1))
@@ -226,9 +206,8 @@ def train_network(
         lr = config.lr * min(1.0, (step + 1) / WARM_UP) * cosine(step, config.steps)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        chosen = torch.randint(
-            len(ends), (config.windows_per_step,), generator=generator
-        )
+        count = (config.windows_per_step,)
+        chosen = torch.randint(len(ends), count, generator=generator)
         loss = _loss(network, series, ends[chosen][:, None] + days)
 
         optimizer.zero_grad()
@@ -244,9 +223,8 @@ def _loss(network: CausalNetwork, series: CausalSeries, days: Tensor) -> Tensor:
     _, predicted = network(series.drivers[days])  # (T-1, Q, B*n, R)
     truth = series.targets[days[:, 1:]].permute(1, 2, 0, 3, 4).flatten(2, 3)
     weight = series.mask / series.mask.sum(1, keepdim=True).clamp(min=1.0)
-    error = (predicted - truth).square().mean(dim=(0, 2))  # (Q, R)
-    total: Tensor = (error * weight).sum()
-    return total
+    error: Tensor = (predicted - truth).square().mean(dim=(0, 2))  # (Q, R)
+    return (error * weight).sum()
 
 
 def thinned(series: CausalSeries, most: int) -> CausalSeries:

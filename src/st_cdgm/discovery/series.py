@@ -158,12 +158,11 @@ def prepare_series(
     """
     record.check()
     names = tuple(record.fields)
-    anomalies = [
-        standardise(
-            remove_harmonics(field, record.season, train, harmonics=harmonics), train
-        )
+    seasonless = (
+        remove_harmonics(field, record.season, train, harmonics=harmonics)
         for field in record.fields.values()
-    ]
+    )
+    anomalies = [standardise(field, train) for field in seasonless]
 
     days, _, rows, columns = anomalies[0].shape
     nodes, most = rows * columns, max(field.shape[1] for field in anomalies)

@@ -104,12 +104,8 @@ class EdgeVerdicts:
             }
             for i, k in np.argwhere(self.tested)
         ]
-
-        return {
-            "variables": list(self.names),
-            "error": [float(e) for e in self.error],
-            "pairs": pairs,
-        }
+        names, error = list(self.names), self.error.tolist()
+        return {"variables": names, "error": error, "pairs": pairs}
 
     def verdict(self, i: int, k: int) -> str:
         """Return ``edge``, ``doubtful``, ``not identifiable`` or ``none``."""
@@ -121,14 +117,10 @@ class EdgeVerdicts:
 def year_t_values(gains: Floats) -> Floats:
     """Return mean over standard error along the first axis; 0 for equal zeros.
 
-    Parameters
-    ----------
-    gains : ndarray
-        One value per held-out year. Shape ``(Y, ...)``, ``Y >= 2``.
+    One value per held-out year: ``(Y, ...)``, ``Y >= 2``.
     """
-    years = len(gains)
     mean, spread = gains.mean(axis=0), gains.std(axis=0, ddof=1)
-    steady: Floats = mean / np.maximum(spread / np.sqrt(years), TINY)
+    steady: Floats = mean / np.maximum(spread / np.sqrt(len(gains)), TINY)
     return steady
 
 
@@ -261,10 +253,9 @@ def shadow_days(
 
     Parameters
     ----------
-    year, season : ndarray
-        Year and elapsed fraction of the year of each day. Shape ``(T,)``.
-    allowed : ndarray of bool
-        Days that may be asked for and given. Shape ``(T,)``.
+    year, season, allowed : ndarray
+        Year and elapsed fraction of the year of each day, and whether it may be asked
+        for and given. Shape ``(T,)``.
 
     Returns
     -------

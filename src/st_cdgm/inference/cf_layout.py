@@ -149,7 +149,7 @@ def encode_days(day: NDArray[np.integer], calendar: str) -> NDArray[np.int32]:
     try:
         dates = [
             cftime.datetime(d // 10000, d // 100 % 100, d % 100, calendar=calendar)
-            for d in (int(value) for value in day)
+            for d in day.tolist()
         ]
     except ValueError as error:
         raise InputError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,22 +139,8 @@ def generate(
 class EnsemblePlan:
     """An ensemble before it is drawn: predictors read, options checked.
 
-    Attributes
-    ----------
-    checkpoint : Checkpoint
-        Model and preprocessor.
-    arrays : FieldArrays
-        Predictors, history first.
-    first : int
-        Index of the first day asked for.
-    members : range
-        Member numbers.
-    seed, batch_days : int
-        Seed of the draws; days generated together.
-    sampling : Sampling
-        How to draw.
-    attrs : dict
-        Global attributes that say what it is.
+    The attributes are the arguments of :func:`generate`, and ``attrs``: the global
+    attributes that say what it is.
     """
 
     checkpoint: Checkpoint
@@ -176,16 +162,9 @@ class EnsemblePlan:
         self, on_progress: Callable[[int], None] | None = None
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Yield (days, fields) in time order; see :func:`generate`."""
-        return generate(
-            self.checkpoint,
-            self.arrays,
-            first=self.first,
-            members=self.members,
-            seed=self.seed,
-            batch_days=self.batch_days,
-            sampling=self.sampling,
-            on_progress=on_progress,
-        )
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        del given["attrs"]
+        return generate(**given, on_progress=on_progress)
 
     def part(self, start: int, stop: int) -> EnsemblePlan:
         """Return the plan of the days ``start:stop`` of those asked for.
@@ -372,13 +351,10 @@ def chosen_device(name: str) -> torch.device:
 
 def _steering(sampling: Sampling) -> dict[str, Any]:
     """Return the attributes that tell of guidance and block means, where used."""
-    found: dict[str, Any] = {}
-    if sampling.guidance_scale != 1:
-        found["guidance_scale"] = sampling.guidance_scale
-    if sampling.block_means:
-        pairs = (f"{a} of {b}" for a, b in sampling.block_means.items())
-        found["block_means"] = ", ".join(pairs)
-    return found
+    pairs = (f"{a} of {b}" for a, b in sampling.block_means.items())
+    scale = sampling.guidance_scale if sampling.guidance_scale != 1 else None
+    found = {"guidance_scale": scale, "block_means": ", ".join(pairs) or None}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def check_daily(preprocessor: Preprocessor) -> None:

@@ -12,7 +12,6 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import netCDF4
@@ -54,16 +53,10 @@ def ensemble_dataset(
     fields : ndarray
         Values in the units of ``targets``, NaN where there are none; a dask array stays
         lazy and is not checked. Shape ``(T, M, C, Y, X)``.
-    day : ndarray
-        YYYYMMDD, strictly increasing. Shape ``(T,)``.
-    calendar : str
-        CF calendar of the days.
-    targets : sequence of TargetVariable
-        The C variables.
-    grid : Grid
-        The (Y, X) grid.
-    members : range
-        The M member numbers.
+    day, calendar : ndarray, str
+        YYYYMMDD, strictly increasing, shape ``(T,)``; their CF calendar.
+    targets, grid, members : sequence of TargetVariable, Grid, range
+        The C variables, the (Y, X) grid, the M member numbers.
     attrs : mapping, optional
         Global attributes, e.g. ``title``, ``institution``, ``history``. None values are
         left out.
@@ -245,12 +238,7 @@ class EnsembleWriter:
         self.days_written = rows.stop
         self._last_day = int(day[-1])
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             self._discard()
             return

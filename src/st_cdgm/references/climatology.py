@@ -41,11 +41,7 @@ class ClimatologyReference(Reference):
     ) -> NDArray[np.float32]:
         """Draw M training days without replacement for each day.
 
-        Returns
-        -------
-        ndarray
-            Shape ``(T, M, C, Y, X)``, target units. Members 1-4 of 20 equal members 1-4
-            of 4.
+        Members 1-4 of 20 equal members 1-4 of 4.
         """
         drawn = draw_in_season(
             days, self._season, window=self.window, members=members, seed=seed

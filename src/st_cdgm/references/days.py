@@ -22,12 +22,7 @@ def training_days(
     first guess of that day, less its mean error on the cell; days on which more than
     half of these cells are missing are left out.
 
-    Returns
-    -------
-    days : FieldArrays
-        The days kept.
-    truth : ndarray
-        Finite on ``preprocessor.valid``, NaN elsewhere. Shape ``(T, C, Y, X)``.
+    The truth ``(T, C, Y, X)`` is finite on ``preprocessor.valid``, NaN elsewhere.
 
     Raises
     ------
@@ -87,18 +82,9 @@ def season_distance(
 def season_pool(
     distance: NDArray[np.float64], window: float, members: int
 ) -> NDArray[np.int64]:
-    """Positions of days within ``window`` days of the season.
+    """Positions of days at most ``window`` days away, by a row of `season_distance`.
 
     Where these are fewer than ``members``, the ``members`` days nearest in season.
-
-    Parameters
-    ----------
-    distance : ndarray
-        One row of :func:`season_distance`. Shape ``(T,)``.
-    window : float
-        Half width in days.
-    members : int
-        Smallest size of the pool.
     """
     pool = np.flatnonzero(distance <= window + 0.5)
     if pool.size < members:

@@ -94,11 +94,7 @@ class RidgeReference(Reference):
     ) -> NDArray[np.float32]:
         """Return the regression plus the residuals of M training days for each day.
 
-        Returns
-        -------
-        ndarray
-            Shape ``(T, M, C, Y, X)``, target units. Members 1-4 of 20 equal members 1-4
-            of 4.
+        Members 1-4 of 20 equal members 1-4 of 4.
         """
         drawn = draw_in_season(
             days, self._season, window=self.window, members=members, seed=seed

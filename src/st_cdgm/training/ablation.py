@@ -37,14 +37,11 @@ class AblationResult:
     ----------
     variable : str
         Target variable, or ``drivers`` for the prediction of the drivers.
-    loss, changed_loss : float
-        Mean over days, without and with the ablation.
-    increase : float
-        Relative increase of the loss.
-    low, high : float
-        95 % interval of the increase from a bootstrap over spells of days.
-    days : int
-        Days compared.
+    loss, changed_loss, days : float, float, int
+        Mean over the days compared, without and with the ablation; how many they are.
+    increase, low, high : float
+        Relative increase of the loss, and its 95 % interval from a bootstrap over
+        spells of days.
     """
 
     variable: str

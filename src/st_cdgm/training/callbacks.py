@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, WeightAveraging
 from torch import Tensor, nn
 
@@ -41,7 +41,7 @@ class AveragedWeights(WeightAveraging):
 
         super().__init__(use_buffers=False, avg_fn=average)
 
-    def averaged(self, module: pl.LightningModule) -> STCDGM:
+    def averaged(self, module: LightningModule) -> STCDGM:
         """Return the model with averaged weights."""
         average = self._average_model
         return _model_of(module if average is None else average.module)
@@ -83,9 +83,7 @@ class PlateauSchedule(_Resumed):
         self.settings, self.lr = settings, lr
         self.best, self.waited, self.factor = math.inf, 0, 1.0
 
-    def on_validation_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take note of the validation loss."""
         if trainer.sanity_checking:
             return
@@ -103,9 +101,7 @@ class PlateauSchedule(_Resumed):
             logger.info("learning rate lowered to %.3g", self.factor * self.lr)
         pl_module.lr_factor = self.factor  # type: ignore[assignment]
 
-    def on_train_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Hand a resumed training its factor."""
         pl_module.lr_factor = self.factor  # type: ignore[assignment]
 
@@ -145,44 +141,32 @@ class BestCheckpoint(_Resumed):
         self.best_epoch = -1
         self._started = time.monotonic()
 
-    def on_validation_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the weights if they are the best so far."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        metrics = {
-            key: float(value)
-            for key, value in trainer.callback_metrics.items()
-            if key.startswith("val_")
-        }
+        found = trainer.callback_metrics
+        metrics = {k: float(v) for k, v in found.items() if k.startswith("val_")}
         score = metrics.get("val_loss", math.nan)
         minutes = (time.monotonic() - self._started) / 60
-        logger.info(
-            "epoch %d, %.1f min: %s",
-            trainer.current_epoch,
-            minutes,
-            ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()),
-        )
+        told = ", ".join(f"{k} {v:.4f}" for k, v in metrics.items())
+        logger.info("epoch %d, %.1f min: %s", trainer.current_epoch, minutes, told)
+
         # A NaN is never an improvement.
         if score < self.best:
             self.best, self.best_epoch = score, trainer.current_epoch
             self._save("best", trainer, pl_module, metrics)
 
-    def on_train_epoch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the state of a complete epoch, to go on from if need be."""
-        if (
-            self.store is None
-            or not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        ):
+        complete = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if self.store is None or not complete:
             return
         trainer.save_checkpoint(self.directory / "last")
         if trainer.is_global_zero:
             self._save("last", trainer, pl_module, {})
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the final weights; the best ones too if there was no validation."""
         if not trainer.is_global_zero:
             return
@@ -195,8 +179,8 @@ class BestCheckpoint(_Resumed):
     def _save(
         self,
         name: str,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
+        trainer: Trainer,
+        pl_module: LightningModule,
         metrics: dict[str, float],
     ) -> None:
         state = self.store.state if self.store is not None else None
@@ -214,7 +198,7 @@ class BestCheckpoint(_Resumed):
             more=partial(write_state, state=state) if state is not None else None,
         )
 
-    def _model(self, pl_module: pl.LightningModule) -> STCDGM:
+    def _model(self, pl_module: LightningModule) -> STCDGM:
         """Return the model whose weights are stored."""
         if self.averaging is not None:
             return self.averaging.averaged(pl_module)

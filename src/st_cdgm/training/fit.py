@@ -109,11 +109,8 @@ def _callbacks(
     if schedule.enabled:
         callbacks.append(PlateauSchedule(schedule, training.lr))
     if stopping.enabled:
-        callbacks.append(
-            EarlyStopping(
-                "val_loss", patience=stopping.patience, min_delta=stopping.min_delta
-            )
-        )
+        least, patience = stopping.min_delta, stopping.patience
+        callbacks.append(EarlyStopping("val_loss", least, patience))
     return callbacks, best
 
 
@@ -138,14 +135,11 @@ def train(
         validation period.
     model, loss, training : ModelConfig, LossConfig, TrainingConfig
         Sizes, weights, optimisation.
-    run_dir : Path
-        Run directory.
-    seed : int
-        Of Python, NumPy, torch, shuffling and workers.
-    callbacks : sequence of Callback
-        Further Lightning callbacks, a progress bar for instance.
-    extra : dict
-        Added to the checkpoint's description.
+    run_dir, seed : Path, int
+        Run directory; seed of Python, NumPy, torch, shuffling and workers.
+    callbacks, extra : sequence of Callback, dict
+        Further Lightning callbacks, a progress bar for instance; additions to the
+        checkpoint's description.
     resume : bool
         Go on after the last complete epoch of an interrupted training of the same
         settings in ``run_dir``, if there is one; in one process the result is that of
@@ -218,11 +212,11 @@ def _settings(
     model: ModelConfig, loss: LossConfig, training: TrainingConfig, **more: Any
 ) -> dict[str, Any]:
     """Return what decides about the result, so that only the same is resumed."""
-    parts: dict[str, Any] = {"model": model, "loss": loss, "training": training}
-    settings = {key: asdict(part) for key, part in parts.items()}
+    optimisation = asdict(training)
     for key in ("max_minutes", "num_workers"):
-        del settings["training"][key]
-    return settings | more
+        del optimisation[key]
+    parts = {"model": asdict(model), "loss": asdict(loss), "training": optimisation}
+    return parts | more
 
 
 def _start(run_dir: Path, settings: dict[str, Any]) -> tuple[Path, int] | None:
@@ -232,11 +226,8 @@ def _start(run_dir: Path, settings: dict[str, Any]) -> tuple[Path, int] | None:
         logger.info("nothing to resume in %s: the training begins", last)
         return None
     state = read_state(last)
-    other = [
-        key
-        for key, value in settings.items()
-        if state.get("settings", {}).get(key) != value
-    ]
+    before = state.get("settings", {})
+    other = [key for key in settings if before.get(key) != settings[key]]
     if other:
         raise ConfigError(
             "the training to resume had other settings",

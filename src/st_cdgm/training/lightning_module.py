@@ -41,10 +41,8 @@ class STCDGMModule(pl.LightningModule):
 
     Parameters
     ----------
-    model : STCDGM
-        The model.
-    preprocessor : Preprocessor
-        Codec and scales of the targets.
+    model, preprocessor : STCDGM, Preprocessor
+        The model; codec and scales of the targets.
     loss, training : LossConfig, TrainingConfig
         Weights and optimisation.
     total_steps : int
@@ -74,8 +72,8 @@ class STCDGMModule(pl.LightningModule):
         self.loss_config, self.training_config = loss, training
         self.total_steps = max(total_steps, 1)
         weights = [loss.variable_weights.get(t.name, 1.0) for t in preprocessor.targets]
-        score_std = torch.as_tensor(preprocessor.score_std, dtype=torch.float32)
         self.register_buffer("variable_weight", torch.tensor(weights))
+        score_std = torch.as_tensor(preprocessor.score_std, dtype=torch.float32)
         self.register_buffer("score_std", score_std)
         self._previous_dag: Tensor | None = None
         self.lr_factor = 1.0  # of `PlateauSchedule`
@@ -120,11 +118,7 @@ class STCDGMModule(pl.LightningModule):
         Given ``noise`` (and ``sigma``), or both as ``draws``, it is a deterministic
         function of the weights.
         Focal and extreme weights are left to training: here every cell counts alike.
-
-        Returns
-        -------
-        Tensor
-            Shape ``(C,)``, or ``(B, C)`` with ``per_day``.
+        Shape ``(C,)``, or ``(B, C)`` with ``per_day``.
         """
         decoder, truth = self.model.decoder, self.truth(batch)
         draws = draws or Draws.of(
@@ -200,13 +194,8 @@ class STCDGMModule(pl.LightningModule):
 
     def central_path(self) -> float:
         """Weight mu of score and sparsity against acyclicity, falling in stages."""
-        dag = self.loss_config.graph()
-        return central_path(
-            self.global_step,
-            self.total_steps,
-            factor=dag.mu_factor,
-            stages=dag.mu_stages,
-        )
+        dag, now, last = self.loss_config.graph(), self.global_step, self.total_steps
+        return central_path(now, last, factor=dag.mu_factor, stages=dag.mu_stages)
 
     # -- Lightning hooks ----------------------------------------------------------
 
@@ -304,10 +293,8 @@ class STCDGMModule(pl.LightningModule):
             return cfg.lr_final + (1 - cfg.lr_final) * cosine
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        stepped = {"scheduler": schedule, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": stepped}
 
     def _parameter_groups(self) -> Iterator[dict[str, Any]]:
         """Decay matrices and kernels only; the causal matrix has its own penalty."""

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import astuple, dataclass, field, fields, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -44,18 +44,10 @@ class TrainingStepResult:
 
 @dataclass(frozen=True)
 class Precision:
-    """Automatic mixed precision, or none.
-
-    Attributes
-    ----------
-    device : torch.device
-        Where to compute.
-    dtype : torch.dtype or None
-        bfloat16 or float16; None: no mixed precision.
-    """
+    """Automatic mixed precision, or none."""
 
     device: torch.device
-    dtype: torch.dtype | None = None
+    dtype: torch.dtype | None = None  # bfloat16 or float16; None: no mixed precision
 
     @classmethod
     def choose(
@@ -276,11 +268,7 @@ class Epoch:
             "batch %d: loss %.4g (generator %.4g, reconstruction %.4g, graph %.4g, "
             "physics %.4g); drivers %s, target %s, %.1f %% valid, mean %.3g, std %.3g",
             number,
-            result.loss_total,
-            result.loss_gen,
-            result.loss_rec,
-            result.loss_dag,
-            result.loss_phy,
+            *astuple(result),
             tuple(batch["lr"].shape),
             tuple(target.shape),
             100 * known.numel() / max(target.numel(), 1),

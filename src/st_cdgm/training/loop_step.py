@@ -203,8 +203,7 @@ def _decoder_days(
         steps = range(-len(states), 0)
 
     # The conditioning of each day.
-    index = batch.get(options.batch_index_key)
-    parts = [_conditioning(chain, states[t], index, batch, t, options) for t in steps]
+    parts = [_conditioning(chain, states[t], batch, t, options) for t in steps]
     conditioning = joined(parts)
 
     # Its truth, NaN where there is none.
@@ -254,11 +253,11 @@ def _at(values: Tensor, t: int) -> Tensor:
 def _conditioning(
     chain: Chain,
     state: Tensor,
-    index: Tensor | None,
     batch: Mapping[str, Any],
     t: int,
     options: StepOptions,
 ) -> Any:
+    index = batch.get(options.batch_index_key)
     if chain.conditioning_fn is not None:
         return chain.conditioning_fn(state, index)
     tokens = chain.encoder.project_state_tensor(state, batch_index=index)

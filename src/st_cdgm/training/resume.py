@@ -121,21 +121,11 @@ class StateStore(CheckpointIO):
     def __init__(self) -> None:
         self.state: dict[str, Any] | None = None
 
-    def save_checkpoint(
-        self,
-        checkpoint: dict[str, Any],
-        path: str | Path,
-        storage_options: Any | None = None,
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], *_: Any, **__: Any) -> None:
         """Keep the state; `BestCheckpoint` writes it beside the weights."""
         self.state = checkpoint
 
-    def load_checkpoint(
-        self,
-        path: str | Path,
-        map_location: Any | None = None,
-        weights_only: bool | None = None,
-    ) -> dict[str, Any]:
+    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
         """Read the state from a checkpoint directory."""
         return read_state(Path(path))
 

@@ -220,38 +220,27 @@ def train_epoch(
         channels 0 and 1 are taken for eastward and northward wind, with a warning.
     target_scale : Tensor, optional
         Standard deviation by which each channel of the target was divided, ``(C,)``.
-    use_predicted_output : bool
-        What L_phy compares with the target. False: in every batch, the decoder's
-        estimate of the clean residual at a random noise level. True: in every
-        ``physical_sample_interval``-th batch a sample of ``physical_num_steps`` steps,
-        the last of which carries the gradient; no L_phy in between. A ``one_step``
-        decoder is always judged by its members.
-    use_amp : bool
+    use_predicted_output, physical_sample_interval, physical_num_steps
+        What L_phy compares with the target, see `PhysicalLossConfig`.
+    use_amp, amp_dtype : bool, torch.dtype
         Mixed precision; dropped with a warning without CUDA, unless ``amp_dtype`` is
-        bfloat16. Off by default, as in the configuration.
-    amp_dtype : torch.dtype, optional
-        bfloat16 where the device knows it, else float16.
+        bfloat16. Without a type: bfloat16 where the device knows it, else float16.
     scaler : torch.amp.GradScaler, optional
         For float16; without one, the optimiser's own is kept from epoch to epoch.
-    scheduler : optional
-        Stepped after every epoch, or after every batch with
-        ``scheduler_interval="step"``. ReduceLROnPlateau is stepped after the epoch with
-        ``val_loss``; without ``validation_loader`` with the training loss (a warning).
-    use_focal_loss, focal_alpha, focal_gamma
-        Weights of large errors, of a denoiser.
-    min_snr_gamma : float, optional
-        Bound of the min-SNR weights of a decoder that predicts noise or v; the
-        decoder's own (5) when absent.
-    extreme_weight_factor, extreme_percentiles : float, sequence of float
-        Weight of cells whose |target| exceeds percentiles (95 and 99) of its valid
-        values in the batch.
+    scheduler, scheduler_interval : optional, {"epoch", "step"}
+        Stepped after every epoch or after every batch. ReduceLROnPlateau is stepped
+        after the epoch with ``val_loss``; without ``validation_loader`` with the
+        training loss (a warning).
+    use_focal_loss, focal_alpha, focal_gamma, min_snr_gamma
+        Weights of large errors and of noise levels, see `LossConfig`.
+    extreme_weight_factor, extreme_percentiles
+        Weights of extreme cells, see `LossConfig`.
+    energy_weight, energy_patch, reconstruction_loss_type
+        The energy score of ``one_step``, and the form of L_rec, see `LossConfig`.
     extreme_key : str, optional
-        Entry of the batch whose extremes count instead, such as ``hr``.
-    reconstruction_loss_type : {"mse", "cosine", "mse+cosine"}
-        Form of L_rec.
-    energy_weight, energy_patch, members
-        Of a ``one_step`` decoder: weight of the energy score beside the CRPS, side of
-        its patches (whole fields), members per window.
+        Entry of the batch whose extremes count instead of the target's, such as ``hr``.
+    members : int, optional
+        Of a ``one_step`` decoder, per window.
     decoder_steps : {"last", "all"}
         Days the decoder learns from: the last one of each window (windows that overlap
         by all but a day make every day the last one once), or all that have a state.
@@ -261,8 +250,6 @@ def train_epoch(
     on_invalid : {"raise", "skip"}
         What to do with a batch whose conditioning, prediction or loss is not finite:
         stop and name its days, or leave it out and count it.
-    scheduler_interval : {"epoch", "step"}
-        When to step the scheduler.
     validation_loader : iterable of dict, optional
         Adds ``val_loss``: the generator's unweighted loss, with the same noise at every
         epoch.
