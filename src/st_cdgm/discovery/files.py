@@ -26,19 +26,15 @@ def export_edges(
 ) -> dict[str, Path]:
     """Write ``edges.json`` and ``edges.csv`` into a run directory.
 
+    The files written are returned by suffix: ``json``, ``csv``.
+
     Parameters
     ----------
     run_dir : str or Path
         Run directory.
-    verdicts : mapping
-        ``variables``, ``error`` and ``pairs``, as `EdgeVerdicts.to_dict` returns them.
-    protocol : mapping
-        Period, years and settings of the test.
-
-    Returns
-    -------
-    dict of str to Path
-        Files written, by suffix: ``json``, ``csv``.
+    verdicts, protocol : mapping
+        ``variables``, ``error`` and ``pairs``, as `EdgeVerdicts.to_dict` returns them;
+        period, years and settings of the test.
 
     Raises
     ------

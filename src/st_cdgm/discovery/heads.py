@@ -173,23 +173,18 @@ def edge_errors(
     cell : RCNCell
         Trained. An entry of its matrix that is exactly 0 is an edge it did not want,
         and is not tested.
-    states : Tensor
-        H(t) on n cells, of usable days. Shape ``(T, Q, n, H)``.
-    targets : Tensor
-        Shape ``(T, Q, n, R)``.
-    mask : Tensor
-        1 for channels that count. Shape ``(Q, R)``.
-    usable : ndarray of bool
-        Days that have a state and whose next day is the following one. Shape ``(T,)``.
-    train : ndarray of bool
-        Days to learn from; the others judge. Shape ``(T,)``.
+    states, targets, mask : Tensor
+        H(t) on n cells, of usable days, ``(T, Q, n, H)``; targets ``(T, Q, n, R)``; 1
+        for channels that count, ``(Q, R)``.
+    usable, train : ndarray of bool
+        Days that have a state and whose next day is the following one; days to learn
+        from, while the others judge. Shape ``(T,)``.
     year, season : ndarray
         Calendar. Shape ``(T,)``.
-    config : DiscoveryConfig
-        Settings of the nets. Parents whose plain removal raises the target's training
-        error by less than a quarter of ``min_gain`` are not tested.
-    seed : int
-        Of the batches.
+    config, seed : DiscoveryConfig, int
+        Settings of the nets, and seed of the batches. Parents whose plain removal
+        raises the target's training error by less than a quarter of ``min_gain`` are
+        not tested.
     """
     # A day counts where the day it predicts is on the same side of the split.
     fit = usable & train & np.append(train[1:], False)

@@ -183,16 +183,12 @@ def judge_model(
 
     Parameters
     ----------
-    model : STCDGM
-        Trained.
-    lr : Tensor
-        Standardised predictors. Shape ``(T, C, y, x)``.
-    year, season : ndarray
-        Calendar. Shape ``(T,)``.
+    model, lr : STCDGM, Tensor
+        A trained model; standardised predictors ``(T, C, y, x)``.
+    year, season, ordinal : ndarray
+        Calendar, see `Record`. Shape ``(T,)``.
     train : ndarray of bool
         Days the model was trained on; the others, two years or more, judge.
-    ordinal : ndarray, optional
-        Number of each day; consecutive when absent.
     config : DiscoveryConfig, optional
         ``window``, ``max_cells``, the settings of the heads and the rule are used.
     seed : int

@@ -64,20 +64,20 @@ class Record:
 
         # The calendar, and values that can be learned of.
         ordinal = self.year if self.ordinal is None else self.ordinal
-        if {len(self.year), len(self.season), len(ordinal)} != {days}:
+        years, seasons, numbers = len(self.year), len(self.season), len(ordinal)
+        if {years, seasons, numbers} != {days}:
             raise InputError(
                 "the calendar does not fit the fields",
-                found=f"{len(self.year)} years, {len(self.season)} seasons, "
-                f"{len(ordinal)} numbers",
+                found=f"{years} years, {seasons} seasons, {numbers} numbers",
                 expected=f"{days} each",
             )
 
         for name, field in self.fields.items():
-            if not np.isfinite(field).all():
+            if missing := int((~np.isfinite(field)).sum()):
                 raise InputError(
                     "a field of the record has missing values",
                     variable=name,
-                    found=f"{int((~np.isfinite(field)).sum())} values",
+                    found=f"{missing} values",
                     expected="none",
                     remedy="fill or leave out the cells",
                 )

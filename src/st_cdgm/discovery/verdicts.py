@@ -49,30 +49,29 @@ FEWEST_BLOCKS = 10
 class EdgeVerdicts:
     """What was decided about every ordered pair of variables, ``[i, k]``: i -> k.
 
+    Arrays are of shape ``(Q, Q)`` but for ``error``.
+
     Attributes
     ----------
     names : tuple of str
         The Q variables.
-    gain : ndarray
-        Relative increase of k's held-out error without i. Shape ``(Q, Q)``.
-    t_value : ndarray
-        Of the gain, over held-out years. Shape ``(Q, Q)``.
+    gain, t_value : ndarray
+        Relative increase of k's held-out error without i, and its t-value over
+        held-out years.
     shadow : ndarray
-        Relative gain of the year-shifted shadow of i. Shape ``(Q, Q)``.
-    edge : ndarray of bool
-        Accepted edges. Shape ``(Q, Q)``.
-    unidentifiable : ndarray of bool
-        Gains that are real in size and steadiness but no better than shadows.
-        Shape ``(Q, Q)``.
+        Relative gain of the year-shifted shadow of i.
+    edge, unidentifiable : ndarray of bool
+        Accepted edges, and gains that are real in size and steadiness but no better
+        than shadows.
     tested : ndarray of bool
         Pairs whose model without i was fitted; False: the fit gave i no weight at all,
-        which counts as no edge. Shape ``(Q, Q)``.
+        which counts as no edge.
     error : ndarray
         Held-out mean squared error of each variable in units of its variance.
         Shape ``(Q,)``.
     slow : ndarray
         z-value of the slow variance that the unexplained parts of two variables share,
-        symmetric, 0 where unknown. Shape ``(Q, Q)``.
+        symmetric, 0 where unknown.
     """
 
     names: tuple[str, ...]

@@ -65,10 +65,8 @@ def layout(
 
     Parameters
     ----------
-    fields : ndarray
-        Shape ``(T, M, C, Y, X)``; T may be 0.
-    number : ndarray
-        Days since 1850-01-01 (`encode_days`). Shape ``(T,)``.
+    fields, number : ndarray
+        Values ``(T, M, C, Y, X)``, T may be 0, and days as of `encode_days` ``(T,)``.
     calendar, targets, grid, members, attrs
         As in `st_cdgm.inference.writer.ensemble_dataset`.
 
@@ -123,14 +121,7 @@ def encoding(stored: xr.Dataset, total_days: int | None) -> dict[str, dict[str, 
 
 
 def encode_days(day: NDArray[np.integer], calendar: str) -> NDArray[np.int32]:
-    """Return days YYYYMMDD as days since 1850-01-01 in their calendar.
-
-    Parameters
-    ----------
-    day : ndarray
-        Calendar days as the integers YYYYMMDD. Shape ``(T,)``.
-    calendar : str
-        CF calendar.
+    """Return days YYYYMMDD ``(T,)`` as days since 1850-01-01 in their CF calendar.
 
     Raises
     ------

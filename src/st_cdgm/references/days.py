@@ -19,7 +19,7 @@ def training_days(
     """Return the training days with truth, and that truth without holes.
 
     On a cell that has truth on some training days a missing value is replaced by the
-    first guess of that day, less its mean error on the cell; days on which more than
+    baseline of that day, less its mean error on the cell; days on which more than
     half of these cells are missing are left out.
 
     The truth ``(T, C, Y, X)`` is finite on ``preprocessor.valid``, NaN elsewhere.
@@ -52,7 +52,7 @@ def _mean_error(
 ) -> NDArray[np.float64]:
     """Mean of baseline minus truth over days with truth, else 0. Shape ``(C, Y, X)``.
 
-    A first guess may be far off: a coarse daily mean stands in for a maximum.
+    A baseline may be far off: a coarse daily mean stands in for a maximum.
     """
     known = np.isfinite(truth)
     error = np.where(known, baseline - truth, 0.0).sum(axis=0, dtype=np.float64)

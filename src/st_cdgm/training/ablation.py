@@ -239,10 +239,8 @@ def _summarise(
     draw = rng.integers(0, count, size=(probe.resamples, count))
     results = []
     for k, name in enumerate(names):
-        sums = [
-            np.bincount(group, weights=x[:, k], minlength=count) for x in (own, other)
-        ]
-        ratio = sums[1][draw].sum(axis=1) / sums[0][draw].sum(axis=1) - 1
+        before, after = (np.bincount(group, weights=x[:, k]) for x in (own, other))
+        ratio = after[draw].sum(axis=1) / before[draw].sum(axis=1) - 1
         low, high = np.quantile(ratio, [0.025, 0.975])
         loss, changed = float(own[:, k].mean()), float(other[:, k].mean())
         results.append(

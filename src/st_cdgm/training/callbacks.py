@@ -53,11 +53,11 @@ class _Resumed(Callback):
     KEPT: tuple[str, ...]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return them."""
+        """Return their values."""
         return {name: getattr(self, name) for name in self.KEPT}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them up again."""
+        """Take the values up again."""
         for name in self.KEPT:
             setattr(self, name, state_dict[name])
 
@@ -68,12 +68,7 @@ class PlateauSchedule(_Resumed):
     The rule is that of ``torch.optim.lr_scheduler.ReduceLROnPlateau`` (threshold
     ``1e-4``, relative), applied to a factor so that it works beside the warm-up.
 
-    Parameters
-    ----------
-    settings : LrSchedulerConfig
-        Factor, patience and smallest learning rate.
-    lr : float
-        Peak learning rate.
+    ``lr`` is the peak learning rate.
     """
 
     KEPT = ("best", "waited", "factor")
@@ -113,10 +108,8 @@ class BestCheckpoint(_Resumed):
     ----------
     directory : Path
         The run's ``checkpoints`` folder.
-    averaging : AveragedWeights or None
-        Where the weights to store are.
-    extra : dict
-        Added to the checkpoint's description.
+    averaging, extra : AveragedWeights or None, dict
+        Where the weights to store are; additions to the checkpoint's description.
     restore_best : bool
         Let ``last`` hold the best weights instead of the final ones.
     store : StateStore, optional

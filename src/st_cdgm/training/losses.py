@@ -165,12 +165,10 @@ def loss_diffusion(
 
     Parameters
     ----------
-    decoder : CausalDiffusionDecoder
-        The generator.
+    decoder, conditioning : CausalDiffusionDecoder, Conditioning or Tensor
+        The generator, and what it is given of B days.
     target : Tensor
         Standardised residual, NaN where there is none. Shape ``(B, C, Y, X)``.
-    conditioning : Conditioning or Tensor
-        Of B days.
     use_focal_loss, focal_alpha, focal_gamma
         Weights of large errors.
     **options

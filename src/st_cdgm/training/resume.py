@@ -36,14 +36,9 @@ _CSV: dict[str, Any] = {"index": False, "lineterminator": "\r\n"}  # as Lightnin
 
 
 def write_state(directory: Path, state: Mapping[str, Any]) -> list[str]:
-    """Write a nested state into ``directory``; return the names of the files.
+    """Write a state into an existing directory; return the names of the files.
 
-    Parameters
-    ----------
-    directory : Path
-        An existing directory.
-    state : mapping
-        Of tensors, numbers, texts, None, lists, tuples and mappings of them.
+    It is made of tensors, numbers, texts, None, lists, tuples and mappings of them.
     """
     tensors: dict[str, Tensor] = {}
     plain = _packed(state, tensors)
@@ -110,15 +105,10 @@ def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 class StateStore(CheckpointIO):
-    """Where Lightning leaves its state, and from where it takes it up again.
-
-    Attributes
-    ----------
-    state : dict or None
-        What was last left here, of the process that writes.
-    """
+    """Where Lightning leaves its state, and from where it takes it up again."""
 
     def __init__(self) -> None:
+        # What was last left here, of the process that writes.
         self.state: dict[str, Any] | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], *_: Any, **__: Any) -> None:
@@ -139,10 +129,7 @@ class StateStore(CheckpointIO):
 class RandomState(Callback):
     """Keep the state of all random numbers of this process.
 
-    Parameters
-    ----------
-    shuffling : torch.Generator
-        Of the training loader.
+    ``shuffling`` is the generator of the training loader.
     """
 
     def __init__(self, shuffling: torch.Generator) -> None:
@@ -176,14 +163,8 @@ class RandomState(Callback):
 def kept_metrics(folder: Path, step: int | None) -> Iterator[None]:
     """Join the metrics of a resumed training with those from before.
 
-    Lightning begins a new file.
-
-    Parameters
-    ----------
-    folder : Path
-        Of ``metrics.csv``.
-    step : int or None
-        Update at which the training goes on; None: it begins anew.
+    Lightning begins a new ``metrics.csv`` in ``folder``. ``step`` is the update at
+    which the training goes on; None: it begins anew.
     """
     current, earlier = folder / METRICS, folder / EARLIER
     if step is None:
