@@ -77,6 +77,7 @@ def layout(
     """
     horizontal = grid.coords()
     _check_contents(targets, members, horizontal)
+
     daily = any(_OVER_THE_DAY.search(t.cell_methods or "") for t in targets)
     mapping = str(grid.mapping["variable"]) if grid.mapping else None
     member = ("realization", np.asarray(members, dtype=_INT), _REALIZATION_ATTRS)
@@ -87,10 +88,12 @@ def layout(
         ds = ds.reset_coords(mapping)
     if daily:
         ds["time_bnds"] = (("time", "bnds"), day_bounds(number))
+
     dims = ("time", "realization", grid.y_name, grid.x_name)
     for c, target in enumerate(targets):
         values = fields[:, :, c].astype(np.float32, copy=False)
         ds[target.name] = (dims, values, _target_attrs(target, mapping))
+
     return ds
 
 
@@ -114,6 +117,7 @@ def encoding(stored: xr.Dataset, total_days: int | None) -> dict[str, dict[str, 
             }
         elif variable.dtype.kind in "if":  # coordinates have no missing values
             chosen[str(name)] = {"_FillValue": None}
+
     return chosen
 
 
@@ -137,6 +141,7 @@ def encode_days(day: NDArray[np.integer], calendar: str) -> NDArray[np.int32]:
         )
     if not len(day):
         return np.zeros(0, dtype=_INT)
+
     try:
         dates = [
             cftime.datetime(d // 10000, d // 100 % 100, d % 100, calendar=calendar)
@@ -202,6 +207,7 @@ def check_days(day: NDArray[Any], *, last: int | None = None) -> None:
             variable="time",
             found=f"shape {day.shape}, dtype {day.dtype}",
         )
+
     days = day.astype(np.int64)
     if last is not None:
         days = np.concatenate([[last], days])
@@ -253,6 +259,7 @@ def _check_contents(
             found=names,
             expected=f"different names, none of {sorted(reserved)}",
         )
+
     if not len(members) or len(set(members)) != len(members):
         raise InputError(
             "Member numbers must be different, and at least one.",

@@ -117,6 +117,7 @@ def generate(
     )
     names = sampling.block_means
     means = CoarseMeans.of(preprocessor, names) if names else None
+
     wanted = np.flatnonzero(np.asarray(windows.ends) >= first)
     for start in range(0, len(wanted), batch_days):
         index = wanted[start : start + batch_days]

@@ -89,6 +89,7 @@ def ensemble_dataset(
         members=members,
         attrs=attrs,
     )
+    # As a reader of the file sees it.
     decoded = xr.decode_cf(
         stored,
         decode_coords="all",
@@ -172,6 +173,7 @@ class EnsembleWriter:
         self.total_days = total_days
         self.days_written = 0
         self._shape = (len(members), len(self.targets), *grid.shape)
+
         self._stored = layout(
             np.zeros((0, *self._shape), dtype=np.float32),
             encode_days(np.zeros(0, dtype=np.int64), calendar),
@@ -235,6 +237,7 @@ class EnsembleWriter:
                 values = fields[:, :, c].astype(np.float32)
                 values[np.isnan(values)] = FILL_VALUE
                 self._file[target.name][rows] = values
+
         self.days_written = rows.stop
         self._last_day = int(day[-1])
 

@@ -39,11 +39,12 @@ def training_days(
             "No training day has truth on half of the cells.",
             found=f"{len(train)} days",
         )
+
     days = train.select(keep)
-    guess = days.baseline - _mean_error(train.baseline, train.hr)
+    filling = days.baseline - _mean_error(train.baseline, train.hr)
     rain = list(preprocessor.codec.nonnegative)
-    guess[:, rain] = np.maximum(guess[:, rain], 0.0)
-    truth = np.where(missing[keep], guess, train.hr[keep])
+    filling[:, rain] = np.maximum(filling[:, rain], 0.0)
+    truth = np.where(missing[keep], filling, train.hr[keep])
     return days, np.where(valid, truth, np.nan).astype(np.float32)
 
 

@@ -22,7 +22,6 @@ from st_cdgm.typing import Floats
 
 _LOGGER = logging.getLogger(__name__)
 
-
 # Penalties tried, as a share of the number of training days (features have variance 1).
 PENALTIES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 # The penalty is chosen on at most this many cells.
@@ -72,7 +71,7 @@ class RidgeReference(Reference):
         X = self._features(days)  # (T, K), the intercept first
         valid = preprocessor.valid
         # A temperature is encoded as a step from its colder neighbour: where a cell has
-        # truth in one variable, all are needed, and the first guess fills the others.
+        # truth in one variable, all are needed, and the baseline fills the others.
         self._cells = np.broadcast_to(valid.any(axis=0), valid.shape)
         whole = np.where(valid, truth, days.baseline)
         encoded = preprocessor.codec.encode(torch.from_numpy(whole)).numpy()
@@ -108,6 +107,7 @@ class RidgeReference(Reference):
             encoded = np.zeros(out[part].shape, dtype=np.float32)
             encoded[..., cells] = mean[part, None] + self._residual[drawn[part]]
             out[part] = codec.decode(torch.from_numpy(encoded)).numpy()
+
         return mask_invalid(out, self._preprocessor)
 
 

@@ -108,6 +108,7 @@ class _Probe:
                 error = (rollout.predicted - rollout.drivers[1:]) ** 2
                 error = (error * model.gather_mask[None, :, None, :]).sum(dim=(0, 1, 3))
                 errors.append(error.reshape(len(index), -1).mean(dim=1, keepdim=True))
+
         error = torch.cat(errors) if errors else torch.zeros(0, 1)
         return joined(parts), error
 
@@ -194,11 +195,13 @@ def edge_test(
     with _without_edges(model):
         condition, changed_drivers = probe.states()
         other = probe.losses(condition)
+
     names = probe.names
     if len(drivers):
         own = torch.cat([own, drivers], 1)
         other = torch.cat([other, changed_drivers], 1)
         names = [*names, "drivers"]
+
     return _summarise(probe, names, own.numpy(), other.numpy())
 
 
@@ -237,6 +240,7 @@ def _summarise(
     count = int(group.max()) + 1
     rng = np.random.default_rng(probe.seed)
     draw = rng.integers(0, count, size=(probe.resamples, count))
+
     results = []
     for k, name in enumerate(names):
         before, after = (np.bincount(group, weights=x[:, k]) for x in (own, other))
@@ -254,4 +258,5 @@ def _summarise(
                 days=len(own),
             )
         )
+
     return results

@@ -89,6 +89,7 @@ class PlateauSchedule(_Resumed):
             self.best, self.waited = score, 0
         else:
             self.waited += 1
+
         if self.waited > self.settings.patience:
             least = min(self.settings.min_lr / self.lr, 1.0)
             self.factor = max(self.factor * self.settings.factor, least)

@@ -144,6 +144,7 @@ class LossConfig:
             check_least(key, getattr(self, key), 0, section="loss.")
         if self.energy_patch is not None:
             check_least("energy_patch", self.energy_patch, 1, section="loss.")
+
         alpha, percentiles = self.focal_alpha, self.extreme_percentiles
         _check_range("loss.focal_alpha", alpha, alpha > 0, "> 0")
         fits = bool(percentiles) and all(0 < p < 100 for p in percentiles)

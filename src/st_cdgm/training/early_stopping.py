@@ -87,6 +87,7 @@ class EarlyStopping:
             if self.restore_best:
                 self.best_weights = {"state_dict": _copied(model), "score": value}
             return self.early_stop
+
         self.counter += 1
         if self.verbose:
             _LOGGER.info(

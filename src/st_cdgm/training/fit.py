@@ -106,11 +106,13 @@ def _callbacks(
     callbacks: list[Callback] = [best, LearningRateMonitor("epoch")]
     if averaging is not None:
         callbacks.append(averaging)
+
     if schedule.enabled:
         callbacks.append(PlateauSchedule(schedule, training.lr))
     if stopping.enabled:
         least, patience = stopping.min_delta, stopping.patience
         callbacks.append(EarlyStopping("val_loss", least, patience))
+
     return callbacks, best
 
 
@@ -168,6 +170,7 @@ def train(
         training=training,
         total_steps=total_steps,
     )
+
     parameters = sum(p.numel() for p in network.parameters())
     logger.info(
         "training: %d windows, %d validation windows, %d updates, %.2f M parameters, "
@@ -178,12 +181,15 @@ def train(
         parameters / 1e6,
         ", ".join(network.names),
     )
+
+    # What an interrupted training goes on from.
     store, random_state = StateStore(), RandomState(loader.generator)
     settings = _settings(model, loss, training, seed=seed, updates=total_steps)
     module.settings = settings
     start = _start(run_dir, settings) if resume else None
     own, best = _callbacks(training, run_dir, extra or {}, store)
     trainer = _trainer(training, run_dir, [*own, random_state, *callbacks], store)
+
     started = time.monotonic()
     with warnings.catch_warnings():
         # Windows are in memory: more loader processes would only copy them.
@@ -198,6 +204,7 @@ def train(
                 _loader(validation, training, shuffle=False, seed=seed),
                 ckpt_path=start and str(start[0]),
             )
+
     return TrainingResult(
         checkpoint=run_dir / "checkpoints" / "best",
         best_loss=best.best,
@@ -225,6 +232,7 @@ def _start(run_dir: Path, settings: dict[str, Any]) -> tuple[Path, int] | None:
     if not (last / STATE).is_file():
         logger.info("nothing to resume in %s: the training begins", last)
         return None
+
     state = read_state(last)
     before = state.get("settings", {})
     other = [key for key in settings if before.get(key) != settings[key]]
@@ -246,6 +254,7 @@ def _trainer(
     store: StateStore,
 ) -> pl.Trainer:
     minutes = training.max_minutes
+
     return pl.Trainer(
         accelerator=training.accelerator,
         devices=training.devices,

@@ -71,10 +71,12 @@ class STCDGMModule(pl.LightningModule):
         self.preprocessor = preprocessor
         self.loss_config, self.training_config = loss, training
         self.total_steps = max(total_steps, 1)
+
         weights = [loss.variable_weights.get(t.name, 1.0) for t in preprocessor.targets]
         self.register_buffer("variable_weight", torch.tensor(weights))
         score_std = torch.as_tensor(preprocessor.score_std, dtype=torch.float32)
         self.register_buffer("score_std", score_std)
+
         self._previous_dag: Tensor | None = None
         self.lr_factor = 1.0  # of `PlateauSchedule`
         self.settings: dict[str, Any] = {}  # of the training, stored with its state

@@ -138,6 +138,7 @@ class Epoch:
             self.results.append(result)
             if number % max(self.log_interval, 1) == 0:
                 self._log(moved, number, result)
+
         means = self._means()
         if validation is not None:
             means["val_loss"] = self.validate(validation)
@@ -166,15 +167,18 @@ class Epoch:
         self.optimizer.zero_grad(set_to_none=True)
         with self.precision.context():
             losses = step_losses(self.chain, batch, self.options, number)
+
         self.scaler.scale(losses["loss_total"]).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
         self._clip()
+
         before = self.chain.rcn_runner.cell.effective_dag().detach().clone()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._keep_in_domain(before)
         if self.scheduler_interval == "step" and self.scheduler and not self._plateau:
             self.scheduler.step()
+
         numbers = {key: float(loss.detach()) for key, loss in losses.items()}
         return TrainingStepResult(**({"loss_gen": math.nan} | numbers))
 
@@ -204,12 +208,12 @@ class Epoch:
         """Return the generator's unweighted loss, with the same noise every time."""
         evenly = self.options.objective.evenly()
         plain = replace(self.options, lambda_phy=0.0, objective=evenly)
-        modules = self.chain.modules.values()
         device = self.precision.device
         cuda = [device] if device.type == "cuda" else []
-        losses = []
-        for module in modules:
+        for module in self.chain.modules.values():
             module.eval()
+
+        losses = []
         with torch.random.fork_rng(devices=cuda), torch.no_grad():
             torch.manual_seed(0)
             for number, batch in enumerate(batches):
@@ -221,6 +225,7 @@ class Epoch:
                     raise FloatingPointError(_message(moved, number, error)) from error
                 if "loss_gen" in found:
                     losses.append(float(found["loss_gen"]))
+
         return _mean(losses)
 
     def _invalid(
@@ -263,6 +268,7 @@ class Epoch:
         key = self.options.residual_key
         target = batch[key] if key in batch else batch["hr"]
         known = target[torch.isfinite(target)]
+
         _LOGGER.log(
             self.level,
             "batch %d: loss %.4g (generator %.4g, reconstruction %.4g, graph %.4g, "

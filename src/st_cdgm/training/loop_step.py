@@ -242,6 +242,7 @@ def _checked_target(target: Tensor, key: str, decoder: Any) -> Tensor:
             found=target.shape[-3],
             expected=channels,
         )
+
     return target if target.ndim == 5 else target[None]
 
 
@@ -263,6 +264,7 @@ def _conditioning(
     tokens = chain.encoder.project_state_tensor(state, batch_index=index)
     if not options.context_keys:
         return tokens
+
     maps = []
     for key in options.context_keys:
         value = batch[key]

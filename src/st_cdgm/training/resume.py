@@ -76,6 +76,7 @@ def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
         key = str(len(tensors))
         tensors[key] = value.detach().cpu().contiguous().clone()
         return {"tensor": key}
+
     if isinstance(value, Mapping):
         return {"items": [_packed(list(pair), tensors) for pair in value.items()]}
     if isinstance(value, tuple):
@@ -86,6 +87,7 @@ def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
         return _packed(value.tolist(), tensors)
     if value is None or isinstance(value, bool | int | float | str):
         return value
+
     msg = f"a {type(value).__name__} cannot be stored"
     raise TypeError(msg)
 
@@ -95,6 +97,7 @@ def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         return [_unpacked(v, tensors) for v in value]
     if not isinstance(value, dict):
         return value
+
     ((kind, content),) = value.items()
     if kind == "tensor":
         return tensors[content]
@@ -171,6 +174,7 @@ def kept_metrics(folder: Path, step: int | None) -> Iterator[None]:
         earlier.unlink(missing_ok=True)
         yield
         return
+
     rows = _rows(earlier, current)
     if len(rows):
         rows = rows[rows["step"].astype(int) < step]

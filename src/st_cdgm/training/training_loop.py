@@ -95,6 +95,7 @@ def convert_sample_to_batch(
         _LOGGER.warning(
             "every level of the graph gets all %d channels; pass groups", nodes.shape[2]
         )
+
     chosen = groups or {name: list(range(nodes.shape[2])) for name in levels}
     features = {name: nodes[0][:, list(index)] for name, index in chosen.items()}
     batch |= {"lr": nodes, "hetero": builder.prepare_step_data(features).to(device)}
@@ -279,6 +280,7 @@ def train_epoch(
         look=_taken(PhysicalLossConfig, given),
         objective=_taken(Objective, given),
     )
+
     epoch: Epoch = _taken(
         Epoch,
         given,
