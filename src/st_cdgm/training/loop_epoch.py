@@ -223,6 +223,7 @@ class Epoch:
                         found = step_losses(self.chain, moved, plain, number)
                 except NotFiniteError as error:
                     raise FloatingPointError(_message(moved, number, error)) from error
+                # A batch without truth says nothing.
                 if "loss_gen" in found:
                     losses.append(float(found["loss_gen"]))
 
