@@ -101,25 +101,20 @@ class _Moments:
         other = np.maximum(
             shadow_days(year, season, train), shadow_days(year, season, ~train)
         )
-        self.fit = self._products(past, other, target, np.flatnonzero(train))
-        self.test = [
-            self._products(past, other, target, np.flatnonzero(~train & (year == y)))
-            for y in np.unique(year[~train])
-        ]
 
-    def _products(
-        self,
-        past: Floats,
-        other: NDArray[np.int64],
-        target: Floats,
-        days: NDArray[np.int64],
-    ) -> tuple[Floats, Floats, Floats]:
-        rows = len(days) * target.shape[1]
-        both = np.concatenate([past[:, days], past[:, other[days]]])  # (2Q, T, n, F)
-        x = both.transpose(1, 2, 0, 3).reshape(rows, -1).astype(np.float64)
-        x = np.hstack([np.ones((rows, 1)), x])
-        y = target[days].reshape(rows, self.q).astype(np.float64)
-        return x.T @ x / rows, x.T @ y / rows, (y * y).mean(axis=0)
+        def products(chosen: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
+            days = np.flatnonzero(chosen)
+            rows = len(days) * target.shape[1]
+            # Of the variables, then of their shadows: (2Q, T, n, F).
+            both = np.concatenate([past[:, days], past[:, other[days]]])
+            x = both.transpose(1, 2, 0, 3).reshape(rows, -1).astype(np.float64)
+            x = np.hstack([np.ones((rows, 1)), x])
+            y = target[days].reshape(rows, self.q).astype(np.float64)
+            return x.T @ x / rows, x.T @ y / rows, (y * y).mean(axis=0)
+
+        self.fit = products(train)
+        held = np.unique(year[~train])
+        self.test = [products(~train & (year == y)) for y in held]
 
     def _year_errors(self, blocks: Sequence[int]) -> Floats:
         """Fit all targets on these blocks; held-out error. Shape ``(Y, Q)``."""

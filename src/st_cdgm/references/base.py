@@ -32,7 +32,7 @@ class Reference(ABC):
         Parameters
         ----------
         train : FieldArrays
-            T training days: standardised predictors ``lr`` (T, C_lr, y, x); baseline
+            T training days: standardised predictors ``lr`` (T, C_lr, y, x);
             ``baseline`` and truth ``hr`` (T, C, Y, X), target units, NaN where the
             truth is missing.
         preprocessor : Preprocessor
