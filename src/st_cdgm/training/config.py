@@ -331,7 +331,7 @@ class TrainingConfig:
         for key in ("warmup_steps", "num_workers", "weight_decay", "predictor_noise"):
             check_least(key, getattr(self, key), 0, section="training.")
 
-        _check_range("training.lr", self.lr, not self.lr <= 0, "> 0")
+        _check_range("training.lr", self.lr, self.lr > 0, "> 0")
         fits = 0 <= self.ema_decay < 1
         expected = "0 (off) or more, below 1"
         _check_range("training.ema_decay", self.ema_decay, fits, expected)
