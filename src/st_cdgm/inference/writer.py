@@ -283,7 +283,7 @@ class EnsembleWriter:
 
     @contextlib.contextmanager
     def _guarded(self, what: str, *, discard: bool = True) -> Iterator[None]:
-        """Give the file up on any error; say of the system's that it was left."""
+        """Give the file up on any error, and name the cause of one of the system."""
         try:
             yield
         except BaseException as error:
