@@ -115,9 +115,7 @@ def others(
             climate.season,
             names=climate.names,
             folds=config.folds,
-            min_gain=config.min_gain,
-            min_t=config.min_t,
-            shadow_ratio=config.shadow_ratio,
+            config=config,
         )
 
     found, line["seconds"]["linear patches"] = timed(linear)

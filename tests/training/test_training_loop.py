@@ -26,7 +26,7 @@ from st_cdgm.training.loop_epoch import (
     TrainingStepResult,
     to_device,
 )
-from st_cdgm.training.loop_options import Chain, StepOptions
+from st_cdgm.training.loop_step import Chain, StepOptions
 from st_cdgm.training.losses import loss_dagma
 from st_cdgm.training.training_loop import (
     convert_sample_to_batch,

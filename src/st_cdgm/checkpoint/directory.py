@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,13 @@ REBUILD_ERRORS = (
 )
 
 
+@dataclass(eq=False)
 class Checkpoint:
     """A model ready for inference and what it must know of its training data."""
 
-    def __init__(
-        self, model: STCDGM, preprocessor: Preprocessor, meta: dict[str, Any]
-    ) -> None:
-        self.model, self.preprocessor, self.meta = model, preprocessor, meta
+    model: STCDGM
+    preprocessor: Preprocessor
+    meta: dict[str, Any]
 
 
 def save_checkpoint(
@@ -91,9 +91,8 @@ def save_checkpoint(
         meta["plugins"] = plugins()
 
     # Everything is on disk before the directory gets its name.
-    temporary = Path(
-        tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent)
-    )
+    name = f".{directory.name}-"
+    temporary = Path(tempfile.mkdtemp(prefix=name, dir=directory.parent))
     try:
         save_file(tensors, temporary / WEIGHTS)
         (temporary / META).write_text(json.dumps(meta, indent=2), encoding="utf-8")
@@ -133,14 +132,13 @@ def _read_meta(directory: Path) -> dict[str, Any]:
             remedy="pass RUN/checkpoints/best (or last) of a training",
         )
 
+    problem = "the checkpoint's description is not valid JSON"
     try:
         meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(meta, dict):
-            raise ValueError(type(meta).__name__)  # noqa: TRY004, TRY301 - same message
     except ValueError as error:
-        raise _damaged(
-            "the checkpoint's description is not valid JSON", path, error
-        ) from error
+        raise _damaged(problem, path, error) from error
+    if not isinstance(meta, dict):
+        raise _damaged(problem, path, type(meta).__name__)
 
     # Damage first: a half-written file has no format version either.
     if meta.get("format_version") != FORMAT_VERSION:
@@ -154,12 +152,18 @@ def _read_meta(directory: Path) -> dict[str, Any]:
     return meta
 
 
-def _damaged(problem: str, path: Path, error: BaseException) -> InputError:
+def _damaged(
+    problem: str,
+    path: Path,
+    found: object,
+    *,
+    expected: str = "the file that the training wrote",
+) -> InputError:
     return InputError(
         problem,
         file=path,
-        found=error,
-        expected="the file that the training wrote",
+        found=found,
+        expected=expected,
         remedy="copy the checkpoint again, or use another one",
     )
 
@@ -178,12 +182,12 @@ def load_checkpoint(
     """
     directory = Path(directory)
     meta = _read_meta(directory)
+    weights = directory / WEIGHTS
     try:
-        tensors = load_file(directory / WEIGHTS)
+        tensors = load_file(weights)
     except (SafetensorError, OSError) as error:
-        raise _damaged(
-            "the checkpoint's weights cannot be read", directory / WEIGHTS, error
-        ) from error
+        problem = "the checkpoint's weights cannot be read"
+        raise _damaged(problem, weights, error) from error
 
     try:
         model, preprocessor = _rebuild(meta, tensors)
@@ -191,12 +195,11 @@ def load_checkpoint(
         _check_plugins(meta, directory, error)
         if isinstance(error, InputError):
             raise
-        raise InputError(
+        raise _damaged(
             "the parts of the checkpoint do not fit together",
-            file=directory,
-            found=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            directory,
+            f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
             expected=f"{WEIGHTS} and {META} of one training, unchanged",
-            remedy="copy the checkpoint again, or use another one",
         ) from error
 
     return Checkpoint(model.to(device).eval(), preprocessor, meta)

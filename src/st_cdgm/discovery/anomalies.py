@@ -73,19 +73,9 @@ def remove_harmonics(
 def standardise(
     fields: Floats, train: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float32]:
-    """Divide by the standard deviation over training days and cells.
+    """Divide anomalies ``(T, C, y, x)`` by their standard deviation over days, cells.
 
-    Parameters
-    ----------
-    fields : ndarray
-        Anomalies. Shape ``(T, C, y, x)``.
-    train : ndarray of bool, optional
-        Days the scale is taken from; all when absent.
-
-    Returns
-    -------
-    ndarray
-        Without units; a constant channel stays as it is. Shape ``(T, C, y, x)``.
+    That of the training days, or of all. A constant channel stays as it is.
     """
     chosen = fields if train is None else fields[train]
     scale = chosen.std(axis=(0, 2, 3), keepdims=True, dtype=np.float64)[0]
@@ -100,19 +90,10 @@ def inner_cells(shape: tuple[int, int]) -> NDArray[np.int64]:
 
 
 def patches(fields: Floats) -> NDArray[np.float32]:
-    """Return the 3 x 3 neighbourhood of every cell.
+    """Return the 3 x 3 neighbourhood of every cell of ``(T, C, y, x)``.
 
-    The border is continued outwards by its own values.
-
-    Parameters
-    ----------
-    fields : ndarray
-        Shape ``(T, C, y, x)``.
-
-    Returns
-    -------
-    ndarray
-        Channels of the nine cells, row by row. Shape ``(T, y * x, 9 * C)``.
+    The border is continued outwards by its own values. The channels of the nine cells
+    follow each other row by row: ``(T, y * x, 9 * C)``.
     """
     t, c, y, x = fields.shape
     wide = np.pad(fields, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
@@ -123,20 +104,11 @@ def patches(fields: Floats) -> NDArray[np.float32]:
 
 
 def whitening(patch: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return mean and symmetric map to uncorrelated, unit-variance features.
+    """Return mean ``(F,)`` and symmetric map ``(F, F)`` to white features.
 
-    Parameters
-    ----------
-    patch : ndarray
-        Training patches. Shape ``(..., F)``.
-
-    Returns
-    -------
-    mean : ndarray
-        Shape ``(F,)``.
-    matrix : ndarray
-        ``(patch - mean) @ matrix`` is white, save for directions whose variance is
-        below 1 % of the mean variance, which stay small. Shape ``(F, F)``.
+    ``(patch - mean) @ matrix`` of training patches ``(..., F)`` is uncorrelated and of
+    unit variance, save for directions whose variance is below 1 % of the mean variance,
+    which stay small.
     """
     flat = np.asarray(patch, np.float64).reshape(-1, patch.shape[-1])
     mean = flat.mean(axis=0)

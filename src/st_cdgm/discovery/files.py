@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from st_cdgm.outputs import to_json, write_bytes
 
@@ -18,7 +18,7 @@ VERDICT_NOTE = (
     "link faster than a day, can still make one; 'doubtful' marks pairs whose "
     "unexplained parts share slow variations."
 )
-COLUMNS = ("source", "target", "gain", "t", "shadow", "slow_z", "verdict")
+COLUMNS = ["source", "target", "gain", "t", "shadow", "slow_z", "verdict"]
 
 
 def export_edges(
@@ -26,19 +26,15 @@ def export_edges(
 ) -> dict[str, Path]:
     """Write ``edges.json`` and ``edges.csv`` into a run directory.
 
+    The files written are returned by suffix: ``json``, ``csv``.
+
     Parameters
     ----------
     run_dir : str or Path
         Run directory.
-    verdicts : mapping
-        ``variables``, ``error`` and ``pairs``, as `EdgeVerdicts.to_dict` returns them.
-    protocol : mapping
-        Period, years and settings of the test.
-
-    Returns
-    -------
-    dict of str to Path
-        Files written, by suffix: ``json``, ``csv``.
+    verdicts, protocol : mapping
+        ``variables``, ``error`` and ``pairs``, as `EdgeVerdicts.to_dict` returns them;
+        period, years and settings of the test.
 
     Raises
     ------
@@ -46,12 +42,10 @@ def export_edges(
         If a file cannot be written.
     """
     content = {**verdicts, "protocol": dict(protocol), "note": VERDICT_NOTE}
-    buffer = io.StringIO()
-    table = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows(verdicts["pairs"])
+    pairs = pd.DataFrame(verdicts["pairs"], columns=COLUMNS)
+    table = pairs.to_csv(index=False, lineterminator="\n")
     folder = Path(run_dir)
     return {
         "json": write_bytes(folder / "edges.json", f"{to_json(content)}\n".encode()),
-        "csv": write_bytes(folder / "edges.csv", buffer.getvalue().encode()),
+        "csv": write_bytes(folder / "edges.csv", table.encode()),
     }

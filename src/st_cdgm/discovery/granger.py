@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from st_cdgm.discovery.anomalies import inner_cells, patches
+from st_cdgm.discovery.network import DiscoveryConfig
 from st_cdgm.discovery.verdicts import EdgeVerdicts, judge_edges, shadow_days
 from st_cdgm.errors import InputError
 
@@ -32,9 +33,7 @@ def patch_granger(
     names: Sequence[str],
     folds: int = 2,
     lags: int = 1,
-    min_gain: float = 0.002,
-    min_t: float = 3.0,
-    shadow_ratio: float = 2.0,
+    config: DiscoveryConfig | None = None,
 ) -> EdgeVerdicts:
     """Decide edges by the held-out gain of a linear model of neighbourhoods.
 
@@ -51,7 +50,7 @@ def patch_granger(
         Every year is held out once, in one of so many fits.
     lags : int
         Days of the past that enter.
-    min_gain, min_t, shadow_ratio : float
+    config : DiscoveryConfig, optional
         The rule, see :func:`~st_cdgm.discovery.verdicts.judge_edges`.
 
     Raises
@@ -81,15 +80,7 @@ def patch_granger(
         parts.append(moments.errors())
 
     full, without, shadow = map(np.concatenate, zip(*parts, strict=True))
-    return judge_edges(
-        names,
-        full,
-        without,
-        shadow,
-        min_gain=min_gain,
-        min_t=min_t,
-        shadow_ratio=shadow_ratio,
-    )
+    return judge_edges(names, full, without, shadow, config=config)
 
 
 class _Moments:
@@ -110,25 +101,20 @@ class _Moments:
         other = np.maximum(
             shadow_days(year, season, train), shadow_days(year, season, ~train)
         )
-        self.fit = self._products(past, other, target, np.flatnonzero(train))
-        self.test = [
-            self._products(past, other, target, np.flatnonzero(~train & (year == y)))
-            for y in np.unique(year[~train])
-        ]
 
-    def _products(
-        self,
-        past: Floats,
-        other: NDArray[np.int64],
-        target: Floats,
-        days: NDArray[np.int64],
-    ) -> tuple[Floats, Floats, Floats]:
-        rows = len(days) * target.shape[1]
-        both = np.concatenate([past[:, days], past[:, other[days]]])  # (2Q, T, n, F)
-        x = both.transpose(1, 2, 0, 3).reshape(rows, -1).astype(np.float64)
-        x = np.hstack([np.ones((rows, 1)), x])
-        y = target[days].reshape(rows, self.q).astype(np.float64)
-        return x.T @ x / rows, x.T @ y / rows, (y * y).mean(axis=0)
+        def products(chosen: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
+            days = np.flatnonzero(chosen)
+            rows = len(days) * target.shape[1]
+            # Of the variables, then of their shadows: (2Q, T, n, F).
+            both = np.concatenate([past[:, days], past[:, other[days]]])
+            x = both.transpose(1, 2, 0, 3).reshape(rows, -1).astype(np.float64)
+            x = np.hstack([np.ones((rows, 1)), x])
+            y = target[days].reshape(rows, self.q).astype(np.float64)
+            return x.T @ x / rows, x.T @ y / rows, (y * y).mean(axis=0)
+
+        self.fit = products(train)
+        held = np.unique(year[~train])
+        self.test = [products(~train & (year == y)) for y in held]
 
     def _year_errors(self, blocks: Sequence[int]) -> Floats:
         """Fit all targets on these blocks; held-out error. Shape ``(Y, Q)``."""

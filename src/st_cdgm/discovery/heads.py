@@ -121,17 +121,9 @@ class EdgeHeads(nn.Module):
         return mask
 
     def forward(self, state: Tensor, other: Tensor) -> Tensor:
-        """Predict each net's target from states and from those of another year.
+        """Predict each net's target ``(V, N, R)`` from states and their shadows.
 
-        Parameters
-        ----------
-        state, other : Tensor
-            Shape ``(Q, N, H)``.
-
-        Returns
-        -------
-        Tensor
-            Shape ``(V, N, R)``.
+        ``state`` and ``other``, that of another year: ``(Q, N, H)``.
         """
         weight = torch.cat([self.A * self.real, self.A * self.shadow])  # (2Q, V)
         past = rms_normalise(torch.cat([state, other])).flatten(1)  # (2Q, N*H)
@@ -181,23 +173,18 @@ def edge_errors(
     cell : RCNCell
         Trained. An entry of its matrix that is exactly 0 is an edge it did not want,
         and is not tested.
-    states : Tensor
-        H(t) on n cells, of usable days. Shape ``(T, Q, n, H)``.
-    targets : Tensor
-        Shape ``(T, Q, n, R)``.
-    mask : Tensor
-        1 for channels that count. Shape ``(Q, R)``.
-    usable : ndarray of bool
-        Days that have a state and whose next day is the following one. Shape ``(T,)``.
-    train : ndarray of bool
-        Days to learn from; the others judge. Shape ``(T,)``.
+    states, targets, mask : Tensor
+        H(t) on n cells, of usable days, ``(T, Q, n, H)``; targets ``(T, Q, n, R)``; 1
+        for channels that count, ``(Q, R)``.
+    usable, train : ndarray of bool
+        Days that have a state and whose next day is the following one; days to learn
+        from, while the others judge. Shape ``(T,)``.
     year, season : ndarray
         Calendar. Shape ``(T,)``.
-    config : DiscoveryConfig
-        Settings of the nets. Parents whose plain removal raises the target's training
-        error by less than a quarter of ``min_gain`` are not tested.
-    seed : int
-        Of the batches.
+    config, seed : DiscoveryConfig, int
+        Settings of the nets, and seed of the batches. Parents whose plain removal
+        raises the target's training error by less than a quarter of ``min_gain`` are
+        not tested.
     """
     # A day counts where the day it predicts is on the same side of the split.
     fit = usable & train & np.append(train[1:], False)

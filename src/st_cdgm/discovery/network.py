@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from st_cdgm.discovery.series import CausalSeries
-from st_cdgm.errors import ConfigError, InputError
+from st_cdgm.errors import InputError, check_least
 from st_cdgm.models.causal_rcn import RCNCell, RCNSequenceRunner
 from st_cdgm.models.convolutions import IntelligibleVariableConfig
 from st_cdgm.models.graph_builder import HeteroGraphBuilder
@@ -89,63 +89,41 @@ class DiscoveryConfig:
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
-        least = {
-            "hidden_dim": 1,
-            "window": 2,
-            "steps": 1,
-            "windows_per_step": 1,
-            "head_steps": 1,
-            "head_days": 1,
-            "harmonics": 0,
-            "folds": 2,
-            "sparsity": 0,
-            "min_gain": 0,
-            "min_t": 0,
-            "shadow_ratio": 0,
-            "max_cells": 1,
-        }
-
-        for name, lowest in least.items():
-            if getattr(self, name) < lowest:
-                raise ConfigError(
-                    f"discovery.{name} is too small",
-                    found=getattr(self, name),
-                    expected=f">= {lowest}",
-                )
+        rule = ("min_gain", "min_t", "shadow_ratio")
+        sizes = ("hidden_dim", "steps", "windows_per_step", "head_steps", "head_days")
+        for least, names in (
+            (0, ("harmonics", "sparsity", *rule)),
+            (1, (*sizes, "max_cells")),
+            (2, ("window", "folds")),
+        ):
+            for name in names:
+                check_least(name, getattr(self, name), least, section="discovery.")
 
 
 class CausalNetwork(nn.Module):
     """Encoder and recurrent causal network with one node type per variable.
 
-    Parameters
-    ----------
-    series : CausalSeries
-        For names, grid and widths.
-    config : DiscoveryConfig
-        For H and the scope of the states.
+    Names, grid and widths are those of the series; H and the scope of the states those
+    of the settings.
     """
 
     cells: Tensor
 
     def __init__(self, series: CausalSeries, config: DiscoveryConfig) -> None:
         super().__init__()
-        self.names, self.widths = series.names, series.widths
+        names = list(series.names)
+        self.widths = dict(zip(names, series.widths, strict=True))
 
-        self.builder = HeteroGraphBuilder(
-            series.shape, series.shape, levels=list(self.names)
-        )
+        self.builder = HeteroGraphBuilder(series.shape, series.shape, levels=names)
         self.encoder = IntelligibleVariableEncoder(
-            [
-                IntelligibleVariableConfig(name, (name, "spat_adj", name))
-                for name in self.names
-            ],
+            [IntelligibleVariableConfig(n, (n, "spat_adj", n)) for n in names],
             config.hidden_dim,
-            in_channels=dict(zip(self.names, self.widths, strict=True)),
+            in_channels=self.widths,
             activation=nn.SiLU(),
         )
 
         self.cell = RCNCell(
-            len(self.names),
+            len(names),
             config.hidden_dim,
             series.drivers.shape[-1],
             reconstruction_dim=series.targets.shape[-1],
@@ -155,29 +133,17 @@ class CausalNetwork(nn.Module):
         self.register_buffer("cells", series.cells)
 
     def forward(self, drivers: Tensor) -> tuple[Tensor, Tensor]:
-        """Go through windows.
+        """Go through windows of drivers ``(B, T, Q, N, D)``.
 
-        Parameters
-        ----------
-        drivers : Tensor
-            Shape ``(B, T, Q, N, D)``.
-
-        Returns
-        -------
-        state : Tensor
-            After the last day. Shape ``(Q, B * n, H)``.
-        predicted : Tensor
-            Days 2..T from the past alone. Shape ``(T - 1, Q, B * n, R)``.
+        Returns the state after the last day, ``(Q, B * n, H)``, and days 2..T as
+        predicted from the past alone, ``(T - 1, Q, B * n, R)``.
         """
         first = drivers[:, 0]  # (B, Q, N, D)
-        data = self.builder.prepare_batch(
-            {
-                name: first[:, k, :, :width]
-                for k, (name, width) in enumerate(
-                    zip(self.names, self.widths, strict=True)
-                )
-            }
-        )
+        features = {
+            name: first[:, k, :, :width]
+            for k, (name, width) in enumerate(self.widths.items())
+        }
+        data = self.builder.prepare_batch(features)
 
         start = self.encoder.init_state(data)  # (Q, B*N, H)
         start = torch.unflatten(start, 1, (len(drivers), -1))
@@ -240,9 +206,8 @@ def train_network(
         lr = config.lr * min(1.0, (step + 1) / WARM_UP) * cosine(step, config.steps)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        chosen = torch.randint(
-            len(ends), (config.windows_per_step,), generator=generator
-        )
+        count = (config.windows_per_step,)
+        chosen = torch.randint(len(ends), count, generator=generator)
         loss = _loss(network, series, ends[chosen][:, None] + days)
 
         optimizer.zero_grad()
@@ -258,9 +223,8 @@ def _loss(network: CausalNetwork, series: CausalSeries, days: Tensor) -> Tensor:
     _, predicted = network(series.drivers[days])  # (T-1, Q, B*n, R)
     truth = series.targets[days[:, 1:]].permute(1, 2, 0, 3, 4).flatten(2, 3)
     weight = series.mask / series.mask.sum(1, keepdim=True).clamp(min=1.0)
-    error = (predicted - truth).square().mean(dim=(0, 2))  # (Q, R)
-    total: Tensor = (error * weight).sum()
-    return total
+    error: Tensor = (predicted - truth).square().mean(dim=(0, 2))  # (Q, R)
+    return (error * weight).sum()
 
 
 def thinned(series: CausalSeries, most: int) -> CausalSeries:

@@ -37,12 +37,10 @@ def predictor_record(
         Fields of shape ``(T, C, y, x)`` and their calendar.
     """
     # Days for testing stay unseen here too.
-    index = np.sort(
-        np.concatenate([i for name, i in pipeline.indices.items() if name != "test"])
-    )
-    side = math.ceil(
-        math.sqrt(math.prod(pipeline.preprocessor.lr_grid.shape) / most_nodes)
-    )
+    known = [i for name, i in pipeline.indices.items() if name != "test"]
+    index = np.sort(np.concatenate(known))
+    nodes = math.prod(pipeline.preprocessor.lr_grid.shape)
+    side = math.ceil(math.sqrt(nodes / most_nodes))
 
     parts = [
         _block_mean(pipeline.prepared(start, stop)["lr"], side)

@@ -150,17 +150,17 @@ def _judge(
     config: DiscoveryConfig,
 ) -> EdgeVerdicts:
     """Put the folds together and apply the rule."""
-    residual = np.concatenate([e.residual for e in errors])
-    days = np.concatenate([e.days for e in errors])
+    full, without, shadow, residual, days = (
+        np.concatenate([getattr(e, name) for e in errors])
+        for name in ("full", "without", "shadow", "residual", "days")
+    )
     return judge_edges(
         names,
-        np.concatenate([e.full for e in errors]),
-        np.concatenate([e.without for e in errors]),
-        np.concatenate([e.shadow for e in errors]),
+        full,
+        without,
+        shadow,
         np.any([e.tested for e in errors], axis=0),
-        min_gain=config.min_gain,
-        min_t=config.min_t,
-        shadow_ratio=config.shadow_ratio,
+        config=config,
         slow=slow_common_variance(residual, ordinal[days]),
     )
 
@@ -183,16 +183,12 @@ def judge_model(
 
     Parameters
     ----------
-    model : STCDGM
-        Trained.
-    lr : Tensor
-        Standardised predictors. Shape ``(T, C, y, x)``.
-    year, season : ndarray
-        Calendar. Shape ``(T,)``.
+    model, lr : STCDGM, Tensor
+        A trained model; standardised predictors ``(T, C, y, x)``.
+    year, season, ordinal : ndarray
+        Calendar, see `Record`. Shape ``(T,)``.
     train : ndarray of bool
         Days the model was trained on; the others, two years or more, judge.
-    ordinal : ndarray, optional
-        Number of each day; consecutive when absent.
     config : DiscoveryConfig, optional
         ``window``, ``max_cells``, the settings of the heads and the rule are used.
     seed : int

@@ -64,20 +64,20 @@ class Record:
 
         # The calendar, and values that can be learned of.
         ordinal = self.year if self.ordinal is None else self.ordinal
-        if {len(self.year), len(self.season), len(ordinal)} != {days}:
+        years, seasons, numbers = len(self.year), len(self.season), len(ordinal)
+        if {years, seasons, numbers} != {days}:
             raise InputError(
                 "the calendar does not fit the fields",
-                found=f"{len(self.year)} years, {len(self.season)} seasons, "
-                f"{len(ordinal)} numbers",
+                found=f"{years} years, {seasons} seasons, {numbers} numbers",
                 expected=f"{days} each",
             )
 
         for name, field in self.fields.items():
-            if not np.isfinite(field).all():
+            if missing := int((~np.isfinite(field)).sum()):
                 raise InputError(
                     "a field of the record has missing values",
                     variable=name,
-                    found=f"{int((~np.isfinite(field)).sum())} values",
+                    found=f"{missing} values",
                     expected="none",
                     remedy="fill or leave out the cells",
                 )
@@ -158,12 +158,11 @@ def prepare_series(
     """
     record.check()
     names = tuple(record.fields)
-    anomalies = [
-        standardise(
-            remove_harmonics(field, record.season, train, harmonics=harmonics), train
-        )
+    seasonless = (
+        remove_harmonics(field, record.season, train, harmonics=harmonics)
         for field in record.fields.values()
-    ]
+    )
+    anomalies = [standardise(field, train) for field in seasonless]
 
     days, _, rows, columns = anomalies[0].shape
     nodes, most = rows * columns, max(field.shape[1] for field in anomalies)

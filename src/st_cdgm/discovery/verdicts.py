@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from st_cdgm.discovery.network import DiscoveryConfig
 from st_cdgm.errors import InputError
 from st_cdgm.typing import Floats
 
@@ -48,30 +49,29 @@ FEWEST_BLOCKS = 10
 class EdgeVerdicts:
     """What was decided about every ordered pair of variables, ``[i, k]``: i -> k.
 
+    Arrays are of shape ``(Q, Q)`` but for ``error``.
+
     Attributes
     ----------
     names : tuple of str
         The Q variables.
-    gain : ndarray
-        Relative increase of k's held-out error without i. Shape ``(Q, Q)``.
-    t_value : ndarray
-        Of the gain, over held-out years. Shape ``(Q, Q)``.
+    gain, t_value : ndarray
+        Relative increase of k's held-out error without i, and its t-value over
+        held-out years.
     shadow : ndarray
-        Relative gain of the year-shifted shadow of i. Shape ``(Q, Q)``.
-    edge : ndarray of bool
-        Accepted edges. Shape ``(Q, Q)``.
-    unidentifiable : ndarray of bool
-        Gains that are real in size and steadiness but no better than shadows.
-        Shape ``(Q, Q)``.
+        Relative gain of the year-shifted shadow of i.
+    edge, unidentifiable : ndarray of bool
+        Accepted edges, and gains that are real in size and steadiness but no better
+        than shadows.
     tested : ndarray of bool
         Pairs whose model without i was fitted; False: the fit gave i no weight at all,
-        which counts as no edge. Shape ``(Q, Q)``.
+        which counts as no edge.
     error : ndarray
         Held-out mean squared error of each variable in units of its variance.
         Shape ``(Q,)``.
     slow : ndarray
         z-value of the slow variance that the unexplained parts of two variables share,
-        symmetric, 0 where unknown. Shape ``(Q, Q)``.
+        symmetric, 0 where unknown.
     """
 
     names: tuple[str, ...]
@@ -103,12 +103,8 @@ class EdgeVerdicts:
             }
             for i, k in np.argwhere(self.tested)
         ]
-
-        return {
-            "variables": list(self.names),
-            "error": [float(e) for e in self.error],
-            "pairs": pairs,
-        }
+        names, error = list(self.names), self.error.tolist()
+        return {"variables": names, "error": error, "pairs": pairs}
 
     def verdict(self, i: int, k: int) -> str:
         """Return ``edge``, ``doubtful``, ``not identifiable`` or ``none``."""
@@ -120,14 +116,10 @@ class EdgeVerdicts:
 def year_t_values(gains: Floats) -> Floats:
     """Return mean over standard error along the first axis; 0 for equal zeros.
 
-    Parameters
-    ----------
-    gains : ndarray
-        One value per held-out year. Shape ``(Y, ...)``, ``Y >= 2``.
+    One value per held-out year: ``(Y, ...)``, ``Y >= 2``.
     """
-    years = len(gains)
     mean, spread = gains.mean(axis=0), gains.std(axis=0, ddof=1)
-    steady: Floats = mean / np.maximum(spread / np.sqrt(years), TINY)
+    steady: Floats = mean / np.maximum(spread / np.sqrt(len(gains)), TINY)
     return steady
 
 
@@ -138,9 +130,7 @@ def judge_edges(
     shadow: Floats,
     tested: NDArray[np.bool_] | None = None,
     *,
-    min_gain: float = 0.002,
-    min_t: float = 3.0,
-    shadow_ratio: float = 2.0,
+    config: DiscoveryConfig | None = None,
     slow: Floats | None = None,
 ) -> EdgeVerdicts:
     """Apply the rule to held-out errors per year.
@@ -156,9 +146,8 @@ def judge_edges(
         ``[year, i, k]``.
     tested : ndarray of bool, optional
         Pairs to judge; all but the diagonal when absent. Shape ``(Q, Q)``.
-    min_gain, min_t, shadow_ratio : float
-        Floor of the gain, limit of its t-value, and how many times the best shadow of
-        the target it must exceed.
+    config : DiscoveryConfig, optional
+        ``min_gain``, ``min_t`` and ``shadow_ratio`` are used.
     slow : ndarray, optional
         As :func:`slow_common_variance` returns it. Shape ``(Q, Q)``.
 
@@ -167,7 +156,7 @@ def judge_edges(
     InputError
         Fewer than two years, or shapes that do not fit.
     """
-    q = len(names)
+    rule, q = config or DiscoveryConfig(), len(names)
     shapes = (full.shape, without.shape, shadow.shape)
     years = len(full)
     if shapes != ((years, q), (years, q, q), (years, q, q)) or years < 2:
@@ -189,8 +178,8 @@ def judge_edges(
     best = np.maximum(mean_shadow.max(axis=0), 0.0)  # of each target
 
     # Large and steady; then no better than the best shadow is not identifiable.
-    real = tested & (gain > min_gain) & (t_value > min_t)
-    edge = real & (gain > shadow_ratio * best)
+    real = tested & (gain > rule.min_gain) & (t_value > rule.min_t)
+    edge = real & (gain > rule.shadow_ratio * best)
 
     return EdgeVerdicts(
         names=tuple(names),
@@ -263,10 +252,9 @@ def shadow_days(
 
     Parameters
     ----------
-    year, season : ndarray
-        Year and elapsed fraction of the year of each day. Shape ``(T,)``.
-    allowed : ndarray of bool
-        Days that may be asked for and given. Shape ``(T,)``.
+    year, season, allowed : ndarray
+        Year and elapsed fraction of the year of each day, and whether it may be asked
+        for and given. Shape ``(T,)``.
 
     Returns
     -------
@@ -291,12 +279,6 @@ def shadow_days(
     for here, there in zip(years, np.roll(years, -1), strict=True):
         mine = np.flatnonzero(allowed & (year == here))
         other = np.flatnonzero(allowed & (year == there))
-        order = np.searchsorted(season[other], season[mine])
-
-        left = np.clip(order - 1, 0, len(other) - 1)
-        right = np.clip(order, 0, len(other) - 1)
-        nearer_left = np.abs(season[other[left]] - season[mine]) <= np.abs(
-            season[other[right]] - season[mine]
-        )
-        out[mine] = other[np.where(nearer_left, left, right)]
+        distance = np.abs(season[other] - season[mine][:, None])
+        out[mine] = other[distance.argmin(axis=1)]
     return out

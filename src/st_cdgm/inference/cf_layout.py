@@ -65,10 +65,8 @@ def layout(
 
     Parameters
     ----------
-    fields : ndarray
-        Shape ``(T, M, C, Y, X)``; T may be 0.
-    number : ndarray
-        Days since 1850-01-01 (`encode_days`). Shape ``(T,)``.
+    fields, number : ndarray
+        Values ``(T, M, C, Y, X)``, T may be 0, and days as of `encode_days` ``(T,)``.
     calendar, targets, grid, members, attrs
         As in `st_cdgm.inference.writer.ensemble_dataset`.
 
@@ -78,27 +76,24 @@ def layout(
         Names or members that cannot be stored in one file.
     """
     horizontal = grid.coords()
-    _check_names(targets, horizontal)
-    _check_members(members)
+    _check_contents(targets, members, horizontal)
+
     daily = any(_OVER_THE_DAY.search(t.cell_methods or "") for t in targets)
     mapping = str(grid.mapping["variable"]) if grid.mapping else None
     member = ("realization", np.asarray(members, dtype=_INT), _REALIZATION_ATTRS)
-    ds = xr.Dataset(
-        coords={
-            "time": ("time", number, _time_attrs(calendar, daily=daily)),
-            "realization": member,
-            **horizontal,
-        },
-        attrs=_global_attrs(attrs),
-    )
+    time = ("time", number, _time_attrs(calendar, daily=daily))
+    coords = {"time": time, "realization": member, **horizontal}
+    ds = xr.Dataset(coords=coords, attrs=_global_attrs(attrs))
     if mapping is not None:
         ds = ds.reset_coords(mapping)
     if daily:
         ds["time_bnds"] = (("time", "bnds"), day_bounds(number))
+
     dims = ("time", "realization", grid.y_name, grid.x_name)
     for c, target in enumerate(targets):
         values = fields[:, :, c].astype(np.float32, copy=False)
         ds[target.name] = (dims, values, _target_attrs(target, mapping))
+
     return ds
 
 
@@ -112,20 +107,17 @@ def encoding(stored: xr.Dataset, total_days: int | None) -> dict[str, dict[str, 
         if variable.ndim == 4:
             _, m, y, x = variable.shape
             days = max(1, _CHUNK_BYTES // (4 * m * y * x))
+            members = max(1, min(m, _CHUNK_BYTES // (4 * y * x)))
             chosen[str(name)] = {
                 "dtype": "float32",
                 "_FillValue": FILL_VALUE,
                 "zlib": True,
                 "complevel": 1,
-                "chunksizes": (
-                    min(days, total_days or 64),
-                    max(1, min(m, _CHUNK_BYTES // (4 * y * x))),
-                    y,
-                    x,
-                ),
+                "chunksizes": (min(days, total_days or 64), members, y, x),
             }
         elif variable.dtype.kind in "if":  # coordinates have no missing values
             chosen[str(name)] = {"_FillValue": None}
+
     return chosen
 
 
@@ -133,14 +125,7 @@ def encoding(stored: xr.Dataset, total_days: int | None) -> dict[str, dict[str, 
 
 
 def encode_days(day: NDArray[np.integer], calendar: str) -> NDArray[np.int32]:
-    """Return days YYYYMMDD as days since 1850-01-01 in their calendar.
-
-    Parameters
-    ----------
-    day : ndarray
-        Calendar days as the integers YYYYMMDD. Shape ``(T,)``.
-    calendar : str
-        CF calendar.
+    """Return days YYYYMMDD ``(T,)`` as days since 1850-01-01 in their CF calendar.
 
     Raises
     ------
@@ -156,10 +141,11 @@ def encode_days(day: NDArray[np.integer], calendar: str) -> NDArray[np.int32]:
         )
     if not len(day):
         return np.zeros(0, dtype=_INT)
+
     try:
         dates = [
             cftime.datetime(d // 10000, d // 100 % 100, d % 100, calendar=calendar)
-            for d in (int(value) for value in day)
+            for d in day.tolist()
         ]
     except ValueError as error:
         raise InputError(
@@ -221,6 +207,7 @@ def check_days(day: NDArray[Any], *, last: int | None = None) -> None:
             variable="time",
             found=f"shape {day.shape}, dtype {day.dtype}",
         )
+
     days = day.astype(np.int64)
     if last is not None:
         days = np.concatenate([[last], days])
@@ -256,8 +243,12 @@ def check_fields(
             )
 
 
-def _check_names(targets: Sequence[TargetVariable], taken: Mapping[str, Any]) -> None:
-    """Refuse variable names that are used twice or by a coordinate."""
+def _check_contents(
+    targets: Sequence[TargetVariable],
+    members: Sequence[int] | range,
+    taken: Mapping[str, Any],
+) -> None:
+    """Refuse names used twice or by a coordinate, and members used twice or none."""
     names = [target.name for target in targets]
     reserved = {"time", "time_bnds", "bnds", "realization", *taken}
     bad = sorted({n for n in names if names.count(n) > 1 or n in reserved})
@@ -269,9 +260,6 @@ def _check_names(targets: Sequence[TargetVariable], taken: Mapping[str, Any]) ->
             expected=f"different names, none of {sorted(reserved)}",
         )
 
-
-def _check_members(members: Sequence[int] | range) -> None:
-    """Refuse an empty ensemble and repeated member numbers."""
     if not len(members) or len(set(members)) != len(members):
         raise InputError(
             "Member numbers must be different, and at least one.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from st_cdgm.errors import ConfigError
+from st_cdgm.errors import ConfigError, check_least
 from st_cdgm.models.sampling import Sampling
 
 
@@ -56,13 +56,8 @@ class InferenceConfig:
         """Raise ConfigError for a value out of range."""
         for key in ("members", "batch_days", "steps"):
             value = getattr(self, key)
-            if value is not None and value < 1:
-                raise ConfigError(
-                    f"inference.{key} is too small",
-                    variable=f"inference.{key}",
-                    found=value,
-                    expected=">= 1",
-                )
+            if value is not None:
+                check_least(key, value, 1, section="inference.")
         if not math.isfinite(self.guidance_scale):
             raise ConfigError(
                 "inference.guidance_scale is not a number",

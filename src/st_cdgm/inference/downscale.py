@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,22 +65,17 @@ def generate_batch(
         season=batch.season[:, -1],
         valid=batch.valid[:, -1],
     )
-    noise = member_day_noise(
-        seed,
-        members,
-        batch.time[:, -1].cpu().numpy(),
-        model.decoder.noise_shape,
-    )
+    days = batch.time[:, -1].cpu().numpy()
+    noise = member_day_noise(seed, members, days, model.decoder.noise_shape)
 
     # Block means are held to while sampling where that is possible, and afterwards.
-    coarse = None
     if coarse_means is not None:
         coarse = coarse_means.values(batch.lr[:, -1])
         projection = coarse_means.projection(coarse, baseline)
         sampling = replace(sampling, projection=projection)
     residual = model.decoder.draw_residual(condition, noise, sampling)
     made = preprocessor.decode(residual.float(), baseline[:, None])
-    if coarse_means is not None and coarse is not None:
+    if coarse_means is not None:
         made = coarse_means.match(made, coarse)
 
     fields = np.asarray(made.cpu().numpy(), dtype=np.float32)
@@ -120,6 +116,7 @@ def generate(
     windows = WindowDataset(record, seq_len=preprocessor.seq_len, pad_start=True)
     names = sampling.block_means
     means = CoarseMeans.of(preprocessor, names) if names else None
+
     wanted = np.flatnonzero(np.asarray(windows.ends) >= first)
     for start in range(0, len(wanted), batch_days):
         index = wanted[start : start + batch_days]
@@ -142,22 +139,8 @@ def generate(
 class EnsemblePlan:
     """An ensemble before it is drawn: predictors read, options checked.
 
-    Attributes
-    ----------
-    checkpoint : Checkpoint
-        Model and preprocessor.
-    arrays : FieldArrays
-        Predictors, history first.
-    first : int
-        Index of the first day asked for.
-    members : range
-        Member numbers.
-    seed, batch_days : int
-        Seed of the draws; days generated together.
-    sampling : Sampling
-        How to draw.
-    attrs : dict
-        Global attributes that say what it is.
+    The attributes are the arguments of :func:`generate`, and ``attrs``: the global
+    attributes that say what it is.
     """
 
     checkpoint: Checkpoint
@@ -179,16 +162,9 @@ class EnsemblePlan:
         self, on_progress: Callable[[int], None] | None = None
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Yield (days, fields) in time order; see :func:`generate`."""
-        return generate(
-            self.checkpoint,
-            self.arrays,
-            first=self.first,
-            members=self.members,
-            seed=self.seed,
-            batch_days=self.batch_days,
-            sampling=self.sampling,
-            on_progress=on_progress,
-        )
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        del given["attrs"]
+        return generate(**given, on_progress=on_progress)
 
     def part(self, start: int, stop: int) -> EnsemblePlan:
         """Return the plan of the days ``start:stop`` of those asked for.
@@ -203,17 +179,21 @@ class EnsemblePlan:
             first=self.first + start - begin,
         )
 
+    @property
+    def contents(self) -> dict[str, Any]:
+        """What dataset and file of the ensemble are made of, but for the values."""
+        return {
+            "calendar": self.arrays.calendar,
+            "targets": self.checkpoint.preprocessor.targets,
+            "grid": self.checkpoint.preprocessor.hr_grid,
+            "members": self.members,
+            "attrs": self.attrs,
+        }
+
     def dataset(self, fields: Any) -> xr.Dataset:
         """Return fields ``(T, M, C, Y, X)``, numpy or dask, as the file holds them."""
-        return ensemble_dataset(
-            fields,
-            day=self.arrays.day[self.first :],
-            calendar=self.arrays.calendar,
-            targets=self.checkpoint.preprocessor.targets,
-            grid=self.checkpoint.preprocessor.hr_grid,
-            members=self.members,
-            attrs=self.attrs,
-        )
+        day = self.arrays.day[self.first :]
+        return ensemble_dataset(fields, day=day, **self.contents)
 
 
 def plan_ensemble(
@@ -337,21 +317,14 @@ def downscale(
         sampling=sampling,
         batch_days=batch_days,
     )
+    plan, total = replace(plan, attrs=plan.attrs | (attrs or {})), plan.shape[0]
     if on_total is not None:
-        on_total(plan.shape[0])
+        on_total(total)
 
-    with EnsembleWriter(
-        Path(output),
-        targets=checkpoint.preprocessor.targets,
-        grid=checkpoint.preprocessor.hr_grid,
-        calendar=plan.arrays.calendar,
-        members=plan.members,
-        attrs={**plan.attrs, **(attrs or {})},
-        total_days=plan.shape[0],
-    ) as writer:
+    with EnsembleWriter(output, total_days=total, **plan.contents) as writer:
         for days, fields in plan.batches(on_progress):
             writer.append(days, fields)
-    logger.info("wrote %s: %d days, %d members", output, plan.shape[0], members)
+    logger.info("wrote %s: %d days, %d members", output, total, members)
     return Path(output)
 
 
@@ -364,29 +337,24 @@ def chosen_device(name: str) -> torch.device:
         No such device, or none of this kind here.
     """
     cuda = torch.cuda.is_available()
-    try:
+    with suppress(RuntimeError):
         device = torch.device(("cuda" if cuda else "cpu") if name == "auto" else name)
-    except RuntimeError:
-        device = None
-    if device is None or (device.type == "cuda" and not cuda):
-        raise ConfigError(
-            "this device cannot be used",
-            variable="device",
-            found=name,
-            expected="auto | cpu" + (" | cuda" if cuda else ", for there is no CUDA"),
-        )
-    return device
+        if cuda or device.type != "cuda":
+            return device
+    raise ConfigError(
+        "this device cannot be used",
+        variable="device",
+        found=name,
+        expected="auto | cpu" + (" | cuda" if cuda else ", for there is no CUDA"),
+    )
 
 
 def _steering(sampling: Sampling) -> dict[str, Any]:
     """Return the attributes that tell of guidance and block means, where used."""
-    found: dict[str, Any] = {}
-    if sampling.guidance_scale != 1:
-        found["guidance_scale"] = sampling.guidance_scale
-    if sampling.block_means:
-        pairs = (f"{a} of {b}" for a, b in sampling.block_means.items())
-        found["block_means"] = ", ".join(pairs)
-    return found
+    pairs = (f"{a} of {b}" for a, b in sampling.block_means.items())
+    scale = sampling.guidance_scale if sampling.guidance_scale != 1 else None
+    found = {"guidance_scale": scale, "block_means": ", ".join(pairs) or None}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def check_daily(preprocessor: Preprocessor) -> None:

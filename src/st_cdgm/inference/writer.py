@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import netCDF4
@@ -54,16 +53,10 @@ def ensemble_dataset(
     fields : ndarray
         Values in the units of ``targets``, NaN where there are none; a dask array stays
         lazy and is not checked. Shape ``(T, M, C, Y, X)``.
-    day : ndarray
-        YYYYMMDD, strictly increasing. Shape ``(T,)``.
-    calendar : str
-        CF calendar of the days.
-    targets : sequence of TargetVariable
-        The C variables.
-    grid : Grid
-        The (Y, X) grid.
-    members : range
-        The M member numbers.
+    day, calendar : ndarray, str
+        YYYYMMDD, strictly increasing, shape ``(T,)``; their CF calendar.
+    targets, grid, members : sequence of TargetVariable, Grid, range
+        The C variables, the (Y, X) grid, the M member numbers.
     attrs : mapping, optional
         Global attributes, e.g. ``title``, ``institution``, ``history``. None values are
         left out.
@@ -96,6 +89,7 @@ def ensemble_dataset(
         members=members,
         attrs=attrs,
     )
+    # As a reader of the file sees it.
     decoded = xr.decode_cf(
         stored,
         decode_coords="all",
@@ -133,16 +127,8 @@ class EnsembleWriter:
     ----------
     path : str or Path
         The output file; an existing one is replaced at the end.
-    targets : sequence of TargetVariable
-        The C variables.
-    grid : Grid
-        The (Y, X) grid.
-    calendar : str
-        CF calendar of the days.
-    members : range
-        The M member numbers.
-    attrs : mapping, optional
-        Global attributes as in `ensemble_dataset`.
+    targets, grid, calendar, members, attrs
+        As in `ensemble_dataset`.
     total_days : int, optional
         How many days will come; a file with fewer or more is an error.
 
@@ -187,6 +173,7 @@ class EnsembleWriter:
         self.total_days = total_days
         self.days_written = 0
         self._shape = (len(members), len(self.targets), *grid.shape)
+
         self._stored = layout(
             np.zeros((0, *self._shape), dtype=np.float32),
             encode_days(np.zeros(0, dtype=np.int64), calendar),
@@ -202,7 +189,7 @@ class EnsembleWriter:
         self._broken = False
 
     def __enter__(self) -> EnsembleWriter:
-        try:
+        with self._guarded("created"):
             self._stored.to_netcdf(
                 self._temporary,
                 engine="netcdf4",
@@ -212,11 +199,6 @@ class EnsembleWriter:
             )
             self._file = netCDF4.Dataset(self._temporary, "a")
             self._file.set_auto_maskandscale(False)
-        except BaseException as error:
-            self._discard()
-            if isinstance(error, OSError | RuntimeError):
-                raise self._failure("created", error) from error
-            raise
         return self
 
     def append(self, day: NDArray[np.integer], fields: NDArray[np.floating]) -> None:
@@ -247,7 +229,7 @@ class EnsembleWriter:
             return
 
         rows = slice(self.days_written, self.days_written + len(day))
-        try:
+        with self._guarded("written", discard=False):
             self._file["time"][rows] = number
             if "time_bnds" in self._stored:
                 self._file["time_bnds"][rows] = day_bounds(number)
@@ -255,33 +237,17 @@ class EnsembleWriter:
                 values = fields[:, :, c].astype(np.float32)
                 values[np.isnan(values)] = FILL_VALUE
                 self._file[target.name][rows] = values
-        except BaseException as error:
-            self._broken = True
-            if isinstance(error, OSError | RuntimeError):
-                raise self._failure("written", error) from error
-            raise
+
         self.days_written = rows.stop
         self._last_day = int(day[-1])
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             self._discard()
             return
-        try:
+        with self._guarded("finished"):
             self._check_complete()
             self._publish()
-        except BaseException as failure:
-            self._discard()
-            if isinstance(failure, OSError | RuntimeError) and not isinstance(
-                failure, OutputError
-            ):
-                raise self._failure("finished", failure) from failure
-            raise
         logger.debug("%d days written to %s", self.days_written, self.path)
 
     def _check_complete(self) -> None:
@@ -315,10 +281,20 @@ class EnsembleWriter:
         with contextlib.suppress(OSError):
             self._temporary.unlink(missing_ok=True)
 
-    def _failure(self, what: str, error: Exception) -> OutputError:
-        """Return the error for a file that could not be written."""
-        return OutputError(
-            f"The output could not be {what} ({error}); nothing was left behind.",
-            file=self.path,
-            remedy="check the free space and the rights of its directory",
-        )
+    @contextlib.contextmanager
+    def _guarded(self, what: str, *, discard: bool = True) -> Iterator[None]:
+        """Give the file up on any error, and name the cause of one of the system."""
+        try:
+            yield
+        except BaseException as error:
+            self._broken = True
+            if discard:
+                self._discard()
+            ours = isinstance(error, OutputError)
+            if ours or not isinstance(error, OSError | RuntimeError):
+                raise
+            raise OutputError(
+                f"The output could not be {what} ({error}); nothing was left behind.",
+                file=self.path,
+                remedy="check the free space and the rights of its directory",
+            ) from error

@@ -64,11 +64,6 @@ class AnalogReference(Reference):
         """Return the M nearest training days, the nearest first.
 
         Nothing is drawn: the seed changes nothing.
-
-        Returns
-        -------
-        ndarray
-            Shape ``(T, M, C, Y, X)``, target units.
         """
         del seed
         check_members(members, len(self._truth))

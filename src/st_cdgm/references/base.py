@@ -32,9 +32,9 @@ class Reference(ABC):
         Parameters
         ----------
         train : FieldArrays
-            T training days: predictors ``lr`` (T, C_lr, y, x), standardised; first
-            guess ``baseline`` and truth ``hr`` (T, C, Y, X), target units, NaN where
-            the truth is missing.
+            T training days: standardised predictors ``lr`` (T, C_lr, y, x);
+            ``baseline`` and truth ``hr`` (T, C, Y, X), target units, NaN where the
+            truth is missing.
         preprocessor : Preprocessor
             Targets, grids, codec and the cells ``valid`` (C, Y, X) with training truth.
 

@@ -11,13 +11,7 @@ from numpy.typing import NDArray
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.references.base import Reference
-from st_cdgm.references.days import (
-    check_members,
-    draw_days,
-    season_distance,
-    season_pool,
-    training_days,
-)
+from st_cdgm.references.days import draw_in_season, training_days
 from st_cdgm.registry import register
 
 
@@ -47,18 +41,9 @@ class ClimatologyReference(Reference):
     ) -> NDArray[np.float32]:
         """Draw M training days without replacement for each day.
 
-        Returns
-        -------
-        ndarray
-            Shape ``(T, M, C, Y, X)``, target units. Members 1-4 of 20 equal members 1-4
-            of 4.
+        Members 1-4 of 20 equal members 1-4 of 4.
         """
-        check_members(members, len(self._truth))
-        shape = (len(days), members, *self._truth.shape[1:])
-        out = np.empty(shape, dtype=np.float32)
-        distance = season_distance(days.season, self._season)
-        for t, day in enumerate(days.day):
-            pool = season_pool(distance[t], self.window, members)
-            drawn = draw_days(pool, members=members, seed=seed, day=int(day))
-            out[t] = self._truth[drawn]
-        return out
+        drawn = draw_in_season(
+            days, self._season, window=self.window, members=members, seed=seed
+        )
+        return self._truth[drawn]

@@ -71,14 +71,18 @@ class PrincipalComponents:
         last = len(gram) - 1
         power, vectors = linalg.eigh(gram, subset_by_index=[last - count + 1, last])
         power, vectors = power[::-1].clip(min=0), vectors[:, ::-1]
+
+        # As many as explain the share asked for, and none without variance.
         total = float(np.trace(gram))
         explained = power / total if total > 0 else np.zeros_like(power)
         keep = min(count, int(np.searchsorted(explained.cumsum(), variance) + 1))
         keep = max(1, min(keep, int((explained > 1e-12).sum())))
         axes = vectors[:, :keep]
+
         if wide:
             axes = X.T @ axes
             axes /= np.maximum(np.linalg.norm(axes, axis=0), 1e-300)
+
         return cls(mean=mean, scale=scale, axes=axes, explained=explained[:keep])
 
     def transform(self, lr: NDArray[np.floating]) -> NDArray[np.float64]:

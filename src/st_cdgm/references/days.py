@@ -19,15 +19,10 @@ def training_days(
     """Return the training days with truth, and that truth without holes.
 
     On a cell that has truth on some training days a missing value is replaced by the
-    first guess of that day, less its mean error on the cell; days on which more than
+    baseline of that day, less its mean error on the cell; days on which more than
     half of these cells are missing are left out.
 
-    Returns
-    -------
-    days : FieldArrays
-        The days kept.
-    truth : ndarray
-        Finite on ``preprocessor.valid``, NaN elsewhere. Shape ``(T, C, Y, X)``.
+    The truth ``(T, C, Y, X)`` is finite on ``preprocessor.valid``, NaN elsewhere.
 
     Raises
     ------
@@ -44,11 +39,12 @@ def training_days(
             "No training day has truth on half of the cells.",
             found=f"{len(train)} days",
         )
+
     days = train.select(keep)
-    guess = days.baseline - _mean_error(train.baseline, train.hr)
+    filling = days.baseline - _mean_error(train.baseline, train.hr)
     rain = list(preprocessor.codec.nonnegative)
-    guess[:, rain] = np.maximum(guess[:, rain], 0.0)
-    truth = np.where(missing[keep], guess, train.hr[keep])
+    filling[:, rain] = np.maximum(filling[:, rain], 0.0)
+    truth = np.where(missing[keep], filling, train.hr[keep])
     return days, np.where(valid, truth, np.nan).astype(np.float32)
 
 
@@ -57,7 +53,7 @@ def _mean_error(
 ) -> NDArray[np.float64]:
     """Mean of baseline minus truth over days with truth, else 0. Shape ``(C, Y, X)``.
 
-    A first guess may be far off: a coarse daily mean stands in for a maximum.
+    A baseline may be far off: a coarse daily mean stands in for a maximum.
     """
     known = np.isfinite(truth)
     error = np.where(known, baseline - truth, 0.0).sum(axis=0, dtype=np.float64)
@@ -87,18 +83,9 @@ def season_distance(
 def season_pool(
     distance: NDArray[np.float64], window: float, members: int
 ) -> NDArray[np.int64]:
-    """Positions of days within ``window`` days of the season.
+    """Positions of days at most ``window`` days away, by a row of `season_distance`.
 
     Where these are fewer than ``members``, the ``members`` days nearest in season.
-
-    Parameters
-    ----------
-    distance : ndarray
-        One row of :func:`season_distance`. Shape ``(T,)``.
-    window : float
-        Half width in days.
-    members : int
-        Smallest size of the pool.
     """
     pool = np.flatnonzero(distance <= window + 0.5)
     if pool.size < members:
@@ -111,6 +98,26 @@ def draw_days(
 ) -> NDArray[np.int64]:
     """Draw days from a pool without replacement, the same first ones for any M."""
     return member_day_rng(seed, 0, day).permutation(pool)[:members]
+
+
+def draw_in_season(
+    days: FieldArrays,
+    season: NDArray[np.floating],
+    *,
+    window: float,
+    members: int,
+    seed: int,
+) -> NDArray[np.int64]:
+    """Draw M training days of its season for each day. Shape ``(T, M)``."""
+    check_members(members, len(season))
+    distance = season_distance(days.season, season)
+    rows = [
+        draw_days(
+            season_pool(row, window, members), members=members, seed=seed, day=int(day)
+        )
+        for row, day in zip(distance, days.day, strict=True)
+    ]
+    return np.array(rows, dtype=np.int64).reshape(len(days), members)
 
 
 def mask_invalid(

@@ -8,7 +8,6 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from st_cdgm.data.fit.baseline.contract import Baseline
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.errors import InputError
@@ -33,7 +32,9 @@ class InterpolationReference(Reference):
             Another baseline is in use, for all targets or for some.
         """
         del train
-        strategies = _strategies(preprocessor.baseline)
+        baseline = preprocessor.baseline
+        parts = getattr(baseline, "parts", [(baseline, None)])
+        strategies = {part.strategy for part, _ in parts}
         if strategies != {STRATEGY}:
             raise InputError(
                 "lr_interp needs an interpolated baseline for every target.",
@@ -49,13 +50,5 @@ class InterpolationReference(Reference):
     ) -> NDArray[np.float32]:
         """Return the baseline. Shape ``(T, 1, C, Y, X)`` whatever ``members`` is."""
         del members, seed
-        return mask_invalid(
-            days.baseline[:, None].astype(np.float32), self._preprocessor
-        )
-
-
-def _strategies(baseline: Baseline) -> set[str]:
-    parts = getattr(baseline, "parts", None)
-    if parts is None:
-        return {baseline.strategy}
-    return {part.strategy for part, _ in parts}
+        fields = days.baseline[:, None].astype(np.float32)
+        return mask_invalid(fields, self._preprocessor)

@@ -16,19 +16,11 @@ from st_cdgm.data.fit.ridge import solve_ridge
 from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.references.base import Reference
 from st_cdgm.references.components import PrincipalComponents
-from st_cdgm.references.days import (
-    check_members,
-    draw_days,
-    mask_invalid,
-    season_distance,
-    season_pool,
-    training_days,
-)
+from st_cdgm.references.days import draw_in_season, mask_invalid, training_days
 from st_cdgm.registry import register
 from st_cdgm.typing import Floats
 
 _LOGGER = logging.getLogger(__name__)
-
 
 # Penalties tried, as a share of the number of training days (features have variance 1).
 PENALTIES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -79,7 +71,7 @@ class RidgeReference(Reference):
         X = self._features(days)  # (T, K), the intercept first
         valid = preprocessor.valid
         # A temperature is encoded as a step from its colder neighbour: where a cell has
-        # truth in one variable, all are needed, and the first guess fills the others.
+        # truth in one variable, all are needed, and the baseline fills the others.
         self._cells = np.broadcast_to(valid.any(axis=0), valid.shape)
         whole = np.where(valid, truth, days.baseline)
         encoded = preprocessor.codec.encode(torch.from_numpy(whole)).numpy()
@@ -87,9 +79,7 @@ class RidgeReference(Reference):
         folds = year_folds(days.day)
         self.penalty = choose_penalty(X, Y, folds)
         _LOGGER.info("ridge: penalty %g of the number of days", self.penalty)
-        self._coefficients = solve_ridge(
-            X.T @ X, X.T @ Y, _penalties(X.shape[1], self.penalty, len(X))
-        )
+        self._coefficients = _solve(X.T @ X, X.T @ Y, self.penalty, len(X))
         self._residual = held_out_residuals(X, Y, folds, self.penalty)
         return self
 
@@ -103,16 +93,13 @@ class RidgeReference(Reference):
     ) -> NDArray[np.float32]:
         """Return the regression plus the residuals of M training days for each day.
 
-        Returns
-        -------
-        ndarray
-            Shape ``(T, M, C, Y, X)``, target units. Members 1-4 of 20 equal members 1-4
-            of 4.
+        Members 1-4 of 20 equal members 1-4 of 4.
         """
-        check_members(members, len(self._residual))
+        drawn = draw_in_season(
+            days, self._season, window=self.window, members=members, seed=seed
+        )
         cells, codec = self._cells, self._preprocessor.codec
         mean = (self._features(days) @ self._coefficients).astype(np.float32)  # (T, P)
-        drawn = self._draw(days, members, seed)  # (T, M)
         out = np.empty((len(days), members, *cells.shape), dtype=np.float32)
         step = max(1, BLOCK_BYTES // (4 * members * cells.size))
         for start in range(0, len(days), step):
@@ -120,20 +107,8 @@ class RidgeReference(Reference):
             encoded = np.zeros(out[part].shape, dtype=np.float32)
             encoded[..., cells] = mean[part, None] + self._residual[drawn[part]]
             out[part] = codec.decode(torch.from_numpy(encoded)).numpy()
-        return mask_invalid(out, self._preprocessor)
 
-    def _draw(self, days: FieldArrays, members: int, seed: int) -> NDArray[np.int64]:
-        distance = season_distance(days.season, self._season)
-        rows = [
-            draw_days(
-                season_pool(distance[t], self.window, members),
-                members=members,
-                seed=seed,
-                day=int(day),
-            )
-            for t, day in enumerate(days.day)
-        ]
-        return np.array(rows, dtype=np.int64).reshape(len(days), members)
+        return mask_invalid(out, self._preprocessor)
 
 
 def year_folds(day: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -156,9 +131,10 @@ def year_folds(day: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return [np.flatnonzero(fold == k) for k in range(FOLDS) if (fold == k).any()]
 
 
-def _penalties(features: int, penalty: float, days: int) -> Floats:
-    """Return the penalty of each feature; the first one (1) is free. ``(K,)``."""
-    return np.where(np.arange(features) > 0, penalty * days, 0.0)
+def _solve(gram: Floats, cross: Floats, penalty: float, days: int) -> Floats:
+    """Return the coefficients of a ridge regression; the intercept is free."""
+    free = np.arange(len(gram)) == 0
+    return solve_ridge(gram, cross, np.where(free, 0.0, penalty * days))
 
 
 def choose_penalty(
@@ -193,10 +169,6 @@ def held_out_residuals(
     out = np.empty(Y.shape, dtype=np.float32)
     for fold in folds:
         x, y = X[fold], Y[fold]
-        coefficients = solve_ridge(
-            gram - x.T @ x,
-            cross - x.T @ y,
-            _penalties(X.shape[1], penalty, len(X) - len(fold)),
-        )
-        out[fold] = y - x @ coefficients
+        rest = gram - x.T @ x, cross - x.T @ y
+        out[fold] = y - x @ _solve(*rest, penalty, len(X) - len(fold))
     return out

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from st_cdgm.models.conditioning import Conditioning
 from st_cdgm.models.st_cdgm import STCDGM
 from st_cdgm.training.config import LossConfig, TrainingConfig
 from st_cdgm.training.lightning_module import STCDGMModule, last_day_condition
+from st_cdgm.training.loop_step import joined
 
 # Weather persists: days closer than this are not independent in the bootstrap.
 SPELL_DAYS = 10
@@ -35,14 +37,11 @@ class AblationResult:
     ----------
     variable : str
         Target variable, or ``drivers`` for the prediction of the drivers.
-    loss, changed_loss : float
-        Mean over days, without and with the ablation.
-    increase : float
-        Relative increase of the loss.
-    low, high : float
-        95 % interval of the increase from a bootstrap over spells of days.
-    days : int
-        Days compared.
+    loss, changed_loss, days : float, float, int
+        Mean over the days compared, without and with the ablation; how many they are.
+    increase, low, high : float
+        Relative increase of the loss, and its 95 % interval from a bootstrap over
+        spells of days.
     """
 
     variable: str
@@ -62,35 +61,27 @@ class AblationResult:
 class _Probe:
     """A model, days and random numbers that stay the same across ablations."""
 
-    module: STCDGMModule
+    model: STCDGM
+    preprocessor: Preprocessor
     windows: WindowDataset
     members: int
     batch_size: int
+    resamples: int
     seed: int
 
-    @classmethod
-    def of(
-        cls,
-        model: STCDGM,
-        preprocessor: Preprocessor,
-        windows: WindowDataset,
-        *,
-        members: int,
-        batch_size: int,
-        seed: int,
-    ) -> _Probe:
-        module = STCDGMModule(
-            model.eval(),
-            preprocessor,
+    @cached_property
+    def module(self) -> STCDGMModule:
+        return STCDGMModule(
+            self.model.eval(),
+            self.preprocessor,
             loss=LossConfig(),
             training=TrainingConfig(),
             total_steps=1,
         )
-        return cls(module, windows, members, batch_size, seed)
 
     @property
     def names(self) -> list[str]:
-        return [t.name for t in self.module.preprocessor.targets]
+        return [t.name for t in self.preprocessor.targets]
 
     @property
     def days(self) -> NDArray[np.int64]:
@@ -108,8 +99,7 @@ class _Probe:
 
     def states(self) -> tuple[Conditioning, Tensor]:
         """Return the conditioning of all days and the drivers' error ``(W, 1)``."""
-        model = self.module.model
-        parts, errors = [], []
+        model, parts, errors = self.module.model, [], []
         for index in self._batches():
             batch = self.windows.batch(index)
             rollout = model.rollout(batch.lr)
@@ -118,34 +108,24 @@ class _Probe:
                 error = (rollout.predicted - rollout.drivers[1:]) ** 2
                 error = (error * model.gather_mask[None, :, None, :]).sum(dim=(0, 1, 3))
                 errors.append(error.reshape(len(index), -1).mean(dim=1, keepdim=True))
-        stacked = Conditioning(
-            torch.cat([p.tokens for p in parts]),
-            torch.cat([p.state_maps for p in parts]),
-            torch.cat([p.context for p in parts]),
-        )
-        return stacked, torch.cat(errors) if errors else torch.zeros(0, 1)
+
+        error = torch.cat(errors) if errors else torch.zeros(0, 1)
+        return joined(parts), error
 
     def losses(self, condition: Conditioning) -> Tensor:
         """Return the generator's loss per day and variable ``(W, C)``; same noise."""
-        decoder = self.module.model.decoder
         generator = torch.Generator().manual_seed(self.seed)
-        out = []
-        for index in self._batches():
-            b = len(index)
-            count = b * self.members if decoder.config.one_step else b
-            noise = torch.randn(count, *decoder.noise_shape, generator=generator)
-            levels = decoder.validation_sigma(b)
-            out.append(
-                self.module.generator_loss(
-                    self.windows.batch(index),
-                    condition.take(index),
-                    members=self.members,
-                    noise=noise,
-                    sigma=levels[torch.randperm(b, generator=generator)],
-                    per_day=True,
-                )
+        losses = [
+            self.module.generator_loss(
+                self.windows.batch(index),
+                condition.take(index),
+                members=self.members,
+                draws=self.module.fixed_draws(len(index), self.members, generator),
+                per_day=True,
             )
-        return torch.cat(out)
+            for index in self._batches()
+        ]
+        return torch.cat(losses)
 
 
 @torch.no_grad()
@@ -170,32 +150,21 @@ def shuffle_test(
     ----------
     windows : WindowDataset
         Of the validation period. Days alone in their month are left out.
-    members : int
-        Ensemble size for the CRPS.
-    resamples : int
-        Bootstrap samples.
+    members, resamples : int
+        Ensemble size for the CRPS; bootstrap samples.
 
     Returns
     -------
     list of AblationResult
         One per target variable.
     """
-    probe = _Probe.of(
-        model,
-        preprocessor,
-        windows,
-        members=members,
-        batch_size=batch_size,
-        seed=seed,
-    )
+    probe = _Probe(model, preprocessor, windows, members, batch_size, resamples, seed)
     condition, _ = probe.states()
     order = _shuffle_within_months(probe.days, seed)
     moved = (order != torch.arange(len(order))).numpy()
     own = probe.losses(condition).numpy()
     other = probe.losses(condition.shuffled(order)).numpy()
-    return _summarise(
-        probe.names, own[moved], other[moved], probe.spells[moved], resamples, seed
-    )
+    return _summarise(probe, probe.names, own, other, moved)
 
 
 @torch.no_grad()
@@ -220,27 +189,20 @@ def edge_test(
         One per target variable, and ``drivers``: the squared error of each variable's
         drivers predicted from its own and its parents' past.
     """
-    probe = _Probe.of(
-        model,
-        preprocessor,
-        windows,
-        members=members,
-        batch_size=batch_size,
-        seed=seed,
-    )
+    probe = _Probe(model, preprocessor, windows, members, batch_size, resamples, seed)
     condition, drivers = probe.states()
     own = probe.losses(condition)
     with _without_edges(model):
         condition, changed_drivers = probe.states()
         other = probe.losses(condition)
+
     names = probe.names
     if len(drivers):
-        own, other = (
-            torch.cat([own, drivers], 1),
-            torch.cat([other, changed_drivers], 1),
-        )
+        own = torch.cat([own, drivers], 1)
+        other = torch.cat([other, changed_drivers], 1)
         names = [*names, "drivers"]
-    return _summarise(names, own.numpy(), other.numpy(), probe.spells, resamples, seed)
+
+    return _summarise(probe, names, own.numpy(), other.numpy())
 
 
 @contextmanager
@@ -266,24 +228,23 @@ def _shuffle_within_months(days: NDArray[np.int64], seed: int) -> Tensor:
 
 
 def _summarise(
+    probe: _Probe,
     names: list[str],
     own: NDArray[np.float32],
     other: NDArray[np.float32],
-    spells: NDArray[np.int64],
-    resamples: int,
-    seed: int,
+    kept: NDArray[np.bool_] | slice = slice(None),
 ) -> list[AblationResult]:
-    """Compare losses per day; resample whole spells, paired."""
-    _, group = np.unique(spells, return_inverse=True)
+    """Compare losses ``(W, C)`` of the days kept; resample whole spells, paired."""
+    own, other = own[kept], other[kept]
+    _, group = np.unique(probe.spells[kept], return_inverse=True)
     count = int(group.max()) + 1
-    rng = np.random.default_rng(seed)
-    draw = rng.integers(0, count, size=(resamples, count))
+    rng = np.random.default_rng(probe.seed)
+    draw = rng.integers(0, count, size=(probe.resamples, count))
+
     results = []
     for k, name in enumerate(names):
-        sums = [
-            np.bincount(group, weights=x[:, k], minlength=count) for x in (own, other)
-        ]
-        ratio = sums[1][draw].sum(axis=1) / sums[0][draw].sum(axis=1) - 1
+        before, after = (np.bincount(group, weights=x[:, k]) for x in (own, other))
+        ratio = after[draw].sum(axis=1) / before[draw].sum(axis=1) - 1
         low, high = np.quantile(ratio, [0.025, 0.975])
         loss, changed = float(own[:, k].mean()), float(other[:, k].mean())
         results.append(
@@ -297,4 +258,5 @@ def _summarise(
                 days=len(own),
             )
         )
+
     return results

@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
 
 from st_cdgm.checkpoint.directory import load_weights, save_checkpoint
 from st_cdgm.models.st_cdgm import STCDGM
@@ -40,38 +41,44 @@ class AveragedWeights(WeightAveraging):
 
         super().__init__(use_buffers=False, avg_fn=average)
 
-    def averaged(self, module: pl.LightningModule) -> STCDGM:
+    def averaged(self, module: LightningModule) -> STCDGM:
         """Return the model with averaged weights."""
         average = self._average_model
-        source = module if average is None else average.module
-        model = source.model
-        assert isinstance(model, STCDGM)
-        return model
+        return _model_of(module if average is None else average.module)
 
 
-class PlateauSchedule(Callback):
+class _Resumed(Callback):
+    """A callback some of whose attributes belong to the state of a training."""
+
+    KEPT: tuple[str, ...]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return their values."""
+        return {name: getattr(self, name) for name in self.KEPT}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the values up again."""
+        for name in self.KEPT:
+            setattr(self, name, state_dict[name])
+
+
+class PlateauSchedule(_Resumed):
     """Lower the learning rate where the validation loss no longer falls.
 
     The rule is that of ``torch.optim.lr_scheduler.ReduceLROnPlateau`` (threshold
     ``1e-4``, relative), applied to a factor so that it works beside the warm-up.
 
-    Parameters
-    ----------
-    settings : LrSchedulerConfig
-        Factor, patience and smallest learning rate.
-    lr : float
-        Peak learning rate.
+    ``lr`` is the peak learning rate.
     """
 
+    KEPT = ("best", "waited", "factor")
     THRESHOLD = 1e-4
 
     def __init__(self, settings: LrSchedulerConfig, lr: float) -> None:
         self.settings, self.lr = settings, lr
         self.best, self.waited, self.factor = math.inf, 0, 1.0
 
-    def on_validation_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take note of the validation loss."""
         if trainer.sanity_checking:
             return
@@ -82,6 +89,7 @@ class PlateauSchedule(Callback):
             self.best, self.waited = score, 0
         else:
             self.waited += 1
+
         if self.waited > self.settings.patience:
             least = min(self.settings.min_lr / self.lr, 1.0)
             self.factor = max(self.factor * self.settings.factor, least)
@@ -89,38 +97,27 @@ class PlateauSchedule(Callback):
             logger.info("learning rate lowered to %.3g", self.factor * self.lr)
         pl_module.lr_factor = self.factor  # type: ignore[assignment]
 
-    def on_train_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Hand a resumed training its factor."""
         pl_module.lr_factor = self.factor  # type: ignore[assignment]
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return where the schedule is."""
-        return {"best": self.best, "waited": self.waited, "factor": self.factor}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it up again."""
-        self.best, self.waited = state_dict["best"], state_dict["waited"]
-        self.factor = state_dict["factor"]
-
-
-class BestCheckpoint(Callback):
+class BestCheckpoint(_Resumed):
     """Keep ``checkpoints/best`` (lowest validation loss) and ``checkpoints/last``.
 
     Parameters
     ----------
     directory : Path
         The run's ``checkpoints`` folder.
-    averaging : AveragedWeights or None
-        Where the weights to store are.
-    extra : dict
-        Added to the checkpoint's description.
+    averaging, extra : AveragedWeights or None, dict
+        Where the weights to store are; additions to the checkpoint's description.
     restore_best : bool
         Let ``last`` hold the best weights instead of the final ones.
     store : StateStore, optional
         With it ``last`` is written after every epoch, with all that is needed to go on.
     """
+
+    KEPT = ("best", "best_epoch")
 
     def __init__(
         self,
@@ -138,74 +135,50 @@ class BestCheckpoint(Callback):
         self.best_epoch = -1
         self._started = time.monotonic()
 
-    def on_validation_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the weights if they are the best so far."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        metrics = {
-            key: float(value)
-            for key, value in trainer.callback_metrics.items()
-            if key.startswith("val_")
-        }
+        found = trainer.callback_metrics
+        metrics = {k: float(v) for k, v in found.items() if k.startswith("val_")}
         score = metrics.get("val_loss", math.nan)
         minutes = (time.monotonic() - self._started) / 60
-        logger.info(
-            "epoch %d, %.1f min: %s",
-            trainer.current_epoch,
-            minutes,
-            ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()),
-        )
+        told = ", ".join(f"{k} {v:.4f}" for k, v in metrics.items())
+        logger.info("epoch %d, %.1f min: %s", trainer.current_epoch, minutes, told)
+
         # A NaN is never an improvement.
         if score < self.best:
             self.best, self.best_epoch = score, trainer.current_epoch
             self._save("best", trainer, pl_module, metrics)
 
-    def on_train_epoch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the state of a complete epoch, to go on from if need be."""
-        if (
-            self.store is None
-            or not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        ):
+        complete = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if self.store is None or not complete:
             return
         trainer.save_checkpoint(self.directory / "last")
         if trainer.is_global_zero:
             self._save("last", trainer, pl_module, {})
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what is known of the best weights."""
-        return {"best": self.best, "best_epoch": self.best_epoch}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it up again."""
-        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the final weights; the best ones too if there was no validation."""
-        if trainer.is_global_zero:
-            if self.restore_best and self.best_epoch >= 0:
-                load_weights(self._model(pl_module), self.directory / "best")
-            self._save("last", trainer, pl_module, {})
-            if self.best_epoch < 0:
-                self._save("best", trainer, pl_module, {})
+        if not trainer.is_global_zero:
+            return
+        if self.restore_best and self.best_epoch >= 0:
+            load_weights(self._model(pl_module), self.directory / "best")
+        self._save("last", trainer, pl_module, {})
+        if self.best_epoch < 0:
+            self._save("best", trainer, pl_module, {})
 
     def _save(
         self,
         name: str,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
+        trainer: Trainer,
+        pl_module: LightningModule,
         metrics: dict[str, float],
     ) -> None:
         state = self.store.state if self.store is not None else None
-        more = None
-        if name == "last" and state is not None:
-
-            def more(folder: Path) -> list[str]:
-                return write_state(folder, state)
-
+        state = state if name == "last" else None
         save_checkpoint(
             self.directory / name,
             self._model(pl_module),
@@ -216,13 +189,16 @@ class BestCheckpoint(Callback):
                 "global_step": trainer.global_step,
                 "metrics": metrics,
             },
-            more=more,
+            more=partial(write_state, state=state) if state is not None else None,
         )
 
-    def _model(self, pl_module: pl.LightningModule) -> STCDGM:
+    def _model(self, pl_module: LightningModule) -> STCDGM:
         """Return the model whose weights are stored."""
         if self.averaging is not None:
             return self.averaging.averaged(pl_module)
-        model = pl_module.model
-        assert isinstance(model, STCDGM)
-        return model
+        return _model_of(pl_module)
+
+
+def _model_of(module: nn.Module) -> STCDGM:
+    assert isinstance(module.model, STCDGM)
+    return module.model

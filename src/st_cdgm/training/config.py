@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 
-from st_cdgm.errors import ConfigError, check_choice
+from st_cdgm.errors import ConfigError, check_choice, check_least
 
 CONSTRAINTS = ("dagma", "notears", "none")
 # Every name that the acyclicity goes by -> the package's own.
@@ -44,19 +43,11 @@ class DagConfig:
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
         check_choice("dag.constraint", self.constraint, CONSTRAINTS, section="loss.")
-        _check_least("dag.mu_stages", self.mu_stages, 1, section="loss")
-        _check_least("dag.l1_weight", self.l1_weight, 0, section="loss")
-        for key, value, top in (
-            ("dag.s", self.s, math.inf),
-            ("dag.mu_factor", self.mu_factor, 1.0),
-        ):
-            if not 0 < value <= top:
-                raise ConfigError(
-                    f"loss.{key} is out of range",
-                    variable=f"loss.{key}",
-                    found=value,
-                    expected="> 0" if top == math.inf else "above 0, at most 1",
-                )
+        check_least("dag.mu_stages", self.mu_stages, 1, section="loss.")
+        check_least("dag.l1_weight", self.l1_weight, 0, section="loss.")
+        _check_range("loss.dag.s", self.s, self.s > 0, "> 0")
+        fits = 0 < self.mu_factor <= 1
+        _check_range("loss.dag.mu_factor", self.mu_factor, fits, "above 0, at most 1")
 
 
 @dataclass(kw_only=True)
@@ -147,44 +138,27 @@ class LossConfig:
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
-        for key in (
-            "lambda_gen",
-            "beta_rec",
-            "gamma_dag",
-            "lambda_phy",
-            "lambda_block",
-            "energy_weight",
-            "extreme_weight_factor",
-            "focal_gamma",
-        ):
-            _check_least(key, getattr(self, key), 0, section="loss")
+        terms = ("lambda_gen", "beta_rec", "gamma_dag", "lambda_phy", "lambda_block")
+        others = ("energy_weight", "extreme_weight_factor", "focal_gamma")
+        for key in terms + others:
+            check_least(key, getattr(self, key), 0, section="loss.")
         if self.energy_patch is not None:
-            _check_least("energy_patch", self.energy_patch, 1, section="loss")
-        if not self.focal_alpha > 0:
-            raise ConfigError(
-                "loss.focal_alpha is too small",
-                variable="loss.focal_alpha",
-                found=self.focal_alpha,
-                expected="> 0",
-            )
-        percentiles = self.extreme_percentiles
-        if not percentiles or not all(0 < p < 100 for p in percentiles):
-            raise ConfigError(
-                "loss.extreme_percentiles is out of range",
-                variable="loss.extreme_percentiles",
-                found=percentiles,
-                expected="one or more numbers between 0 and 100",
-            )
+            check_least("energy_patch", self.energy_patch, 1, section="loss.")
+
+        alpha, percentiles = self.focal_alpha, self.extreme_percentiles
+        _check_range("loss.focal_alpha", alpha, alpha > 0, "> 0")
+        fits = bool(percentiles) and all(0 < p < 100 for p in percentiles)
+        expected = "one or more numbers between 0 and 100"
+        _check_range("loss.extreme_percentiles", percentiles, fits, expected)
 
         for key, choices in (
             ("extreme_values", ("target", "field")),
             ("reconstruction_loss_type", RECONSTRUCTION_TYPES),
         ):
             check_choice(key, getattr(self, key), choices, section="loss.")
-        if self.dag_method is not None:
-            check_choice(
-                "dag_method", self.dag_method, tuple(DAG_METHODS), section="loss."
-            )
+        method = self.dag_method
+        if method is not None:
+            check_choice("dag_method", method, tuple(DAG_METHODS), section="loss.")
         self.graph().check()
 
 
@@ -213,8 +187,9 @@ class EarlyStoppingConfig:
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
-        _check_least("early_stopping.patience", self.patience, 1)
-        _check_least("early_stopping.min_delta", self.min_delta, 0)
+        section = "training.early_stopping."
+        check_least("patience", self.patience, 1, section=section)
+        check_least("min_delta", self.min_delta, 0, section=section)
 
 
 @dataclass(kw_only=True)
@@ -244,16 +219,12 @@ class LrSchedulerConfig:
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
-        check_choice("lr_scheduler.mode", self.mode, ("min",), section="training.")
-        _check_least("lr_scheduler.patience", self.patience, 0)
-        _check_least("lr_scheduler.min_lr", self.min_lr, 0)
-        if not 0 < self.factor < 1:
-            raise ConfigError(
-                "training.lr_scheduler.factor is out of range",
-                variable="training.lr_scheduler.factor",
-                found=self.factor,
-                expected="above 0, below 1",
-            )
+        section = "training.lr_scheduler."
+        check_choice("mode", self.mode, ("min",), section=section)
+        check_least("patience", self.patience, 0, section=section)
+        check_least("min_lr", self.min_lr, 0, section=section)
+        fits = 0 < self.factor < 1
+        _check_range(f"{section}factor", self.factor, fits, "above 0, below 1")
 
 
 @dataclass(kw_only=True)
@@ -282,7 +253,7 @@ class PhysicalLossConfig:
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
         for key in ("physical_sample_interval", "physical_num_steps"):
-            _check_least(f"physical_loss.{key}", getattr(self, key), 1)
+            check_least(key, getattr(self, key), 1, section="training.physical_loss.")
 
 
 @dataclass(kw_only=True)
@@ -353,40 +324,22 @@ class TrainingConfig:
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
-        for key in (
-            "epochs",
-            "batch_size",
-            "devices",
-            "validation_every",
-            "validation_members",
-            "validation_stride",
-        ):
-            _check_least(key, getattr(self, key), 1)
+        sizes = ("epochs", "batch_size", "devices")
+        validation = ("validation_every", "validation_members", "validation_stride")
+        for key in sizes + validation:
+            check_least(key, getattr(self, key), 1, section="training.")
         for key in ("warmup_steps", "num_workers", "weight_decay", "predictor_noise"):
-            _check_least(key, getattr(self, key), 0)
-        if self.lr <= 0:
-            raise ConfigError(
-                "training.lr is too small",
-                variable="training.lr",
-                found=self.lr,
-                expected="> 0",
-            )
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(
-                "training.ema_decay is out of range",
-                variable="training.ema_decay",
-                found=self.ema_decay,
-                expected="0 (off) or more, below 1",
-            )
+            check_least(key, getattr(self, key), 0, section="training.")
+
+        _check_range("training.lr", self.lr, self.lr > 0, "> 0")
+        fits = 0 <= self.ema_decay < 1
+        expected = "0 (off) or more, below 1"
+        _check_range("training.ema_decay", self.ema_decay, fits, expected)
 
 
-def _check_least(
-    key: str, value: float, least: int, *, section: str = "training"
-) -> None:
-    if not value >= least:
+def _check_range(key: str, found: object, fits: bool, expected: str) -> None:
+    """Raise ConfigError unless the value fits."""
+    if not fits:
         raise ConfigError(
-            f"{section}.{key} is too small",
-            variable=f"{section}.{key}",
-            found=value,
-            expected=f">= {least}",
+            f"{key} is out of range", variable=key, found=found, expected=expected
         )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
-from st_cdgm.errors import ConfigError, check_choice
+from st_cdgm.errors import check_choice, check_least
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -63,13 +64,7 @@ class EarlyStopping:
 
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, ("min", "max"), section="")
-        if self.patience < 1:
-            raise ConfigError(
-                "early stopping needs patience",
-                variable="patience",
-                found=self.patience,
-                expected=">= 1",
-            )
+        check_least("patience", self.patience, 1)
 
     def __call__(self, score: float | Tensor, model: Modules) -> bool:
         """Take note of a score.
@@ -92,6 +87,7 @@ class EarlyStopping:
             if self.restore_best:
                 self.best_weights = {"state_dict": _copied(model), "score": value}
             return self.early_stop
+
         self.counter += 1
         if self.verbose:
             _LOGGER.info(
@@ -138,9 +134,5 @@ class EarlyStopping:
 def _copied(model: Modules) -> dict[str, Any]:
     """Return copies of the weights: a state_dict holds the live tensors themselves."""
     if isinstance(model, nn.Module):
-        return {k: _copy(v) for k, v in model.state_dict().items()}
+        return deepcopy(model.state_dict())
     return {name: _copied(module) for name, module in model.items()}
-
-
-def _copy(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, Tensor) else value

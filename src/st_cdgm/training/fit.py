@@ -106,14 +106,13 @@ def _callbacks(
     callbacks: list[Callback] = [best, LearningRateMonitor("epoch")]
     if averaging is not None:
         callbacks.append(averaging)
+
     if schedule.enabled:
         callbacks.append(PlateauSchedule(schedule, training.lr))
     if stopping.enabled:
-        callbacks.append(
-            EarlyStopping(
-                "val_loss", patience=stopping.patience, min_delta=stopping.min_delta
-            )
-        )
+        least, patience = stopping.min_delta, stopping.patience
+        callbacks.append(EarlyStopping("val_loss", least, patience))
+
     return callbacks, best
 
 
@@ -138,14 +137,11 @@ def train(
         validation period.
     model, loss, training : ModelConfig, LossConfig, TrainingConfig
         Sizes, weights, optimisation.
-    run_dir : Path
-        Run directory.
-    seed : int
-        Of Python, NumPy, torch, shuffling and workers.
-    callbacks : sequence of Callback
-        Further Lightning callbacks, a progress bar for instance.
-    extra : dict
-        Added to the checkpoint's description.
+    run_dir, seed : Path, int
+        Run directory; seed of Python, NumPy, torch, shuffling and workers.
+    callbacks, extra : sequence of Callback, dict
+        Further Lightning callbacks, a progress bar for instance; additions to the
+        checkpoint's description.
     resume : bool
         Go on after the last complete epoch of an interrupted training of the same
         settings in ``run_dir``, if there is one; in one process the result is that of
@@ -174,6 +170,7 @@ def train(
         training=training,
         total_steps=total_steps,
     )
+
     parameters = sum(p.numel() for p in network.parameters())
     logger.info(
         "training: %d windows, %d validation windows, %d updates, %.2f M parameters, "
@@ -184,12 +181,15 @@ def train(
         parameters / 1e6,
         ", ".join(network.names),
     )
+
+    # What an interrupted training goes on from.
     store, random_state = StateStore(), RandomState(loader.generator)
     settings = _settings(model, loss, training, seed=seed, updates=total_steps)
     module.settings = settings
     start = _start(run_dir, settings) if resume else None
     own, best = _callbacks(training, run_dir, extra or {}, store)
     trainer = _trainer(training, run_dir, [*own, random_state, *callbacks], store)
+
     started = time.monotonic()
     with warnings.catch_warnings():
         # Windows are in memory: more loader processes would only copy them.
@@ -204,6 +204,7 @@ def train(
                 _loader(validation, training, shuffle=False, seed=seed),
                 ckpt_path=start and str(start[0]),
             )
+
     return TrainingResult(
         checkpoint=run_dir / "checkpoints" / "best",
         best_loss=best.best,
@@ -218,11 +219,11 @@ def _settings(
     model: ModelConfig, loss: LossConfig, training: TrainingConfig, **more: Any
 ) -> dict[str, Any]:
     """Return what decides about the result, so that only the same is resumed."""
-    parts: dict[str, Any] = {"model": model, "loss": loss, "training": training}
-    settings = {key: asdict(part) for key, part in parts.items()}
+    optimisation = asdict(training)
     for key in ("max_minutes", "num_workers"):
-        del settings["training"][key]
-    return settings | more
+        del optimisation[key]
+    parts = {"model": asdict(model), "loss": asdict(loss), "training": optimisation}
+    return parts | more
 
 
 def _start(run_dir: Path, settings: dict[str, Any]) -> tuple[Path, int] | None:
@@ -231,12 +232,10 @@ def _start(run_dir: Path, settings: dict[str, Any]) -> tuple[Path, int] | None:
     if not (last / STATE).is_file():
         logger.info("nothing to resume in %s: the training begins", last)
         return None
+
     state = read_state(last)
-    other = [
-        key
-        for key, value in settings.items()
-        if state.get("settings", {}).get(key) != value
-    ]
+    before = state.get("settings", {})
+    other = [key for key in settings if before.get(key) != settings[key]]
     if other:
         raise ConfigError(
             "the training to resume had other settings",
@@ -255,6 +254,7 @@ def _trainer(
     store: StateStore,
 ) -> pl.Trainer:
     minutes = training.max_minutes
+
     return pl.Trainer(
         accelerator=training.accelerator,
         devices=training.devices,

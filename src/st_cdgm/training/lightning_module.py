@@ -41,10 +41,8 @@ class STCDGMModule(pl.LightningModule):
 
     Parameters
     ----------
-    model : STCDGM
-        The model.
-    preprocessor : Preprocessor
-        Codec and scales of the targets.
+    model, preprocessor : STCDGM, Preprocessor
+        The model; codec and scales of the targets.
     loss, training : LossConfig, TrainingConfig
         Weights and optimisation.
     total_steps : int
@@ -73,10 +71,12 @@ class STCDGMModule(pl.LightningModule):
         self.preprocessor = preprocessor
         self.loss_config, self.training_config = loss, training
         self.total_steps = max(total_steps, 1)
+
         weights = [loss.variable_weights.get(t.name, 1.0) for t in preprocessor.targets]
-        score_std = torch.as_tensor(preprocessor.score_std, dtype=torch.float32)
         self.register_buffer("variable_weight", torch.tensor(weights))
+        score_std = torch.as_tensor(preprocessor.score_std, dtype=torch.float32)
         self.register_buffer("score_std", score_std)
+
         self._previous_dag: Tensor | None = None
         self.lr_factor = 1.0  # of `PlateauSchedule`
         self.settings: dict[str, Any] = {}  # of the training, stored with its state
@@ -112,26 +112,34 @@ class STCDGMModule(pl.LightningModule):
         members: int,
         noise: Tensor | None = None,
         sigma: Tensor | None = None,
+        draws: Draws | None = None,
         per_day: bool = False,
     ) -> Tensor:
         """Loss per variable: proper ensemble score (``one_step``) or denoising loss.
 
-        Given ``noise`` (and ``sigma``), it is a deterministic function of the weights.
+        Given ``noise`` (and ``sigma``), or both as ``draws``, it is a deterministic
+        function of the weights.
         Focal and extreme weights are left to training: here every cell counts alike.
-
-        Returns
-        -------
-        Tensor
-            Shape ``(C,)``, or ``(B, C)`` with ``per_day``.
+        Shape ``(C,)``, or ``(B, C)`` with ``per_day``.
         """
         decoder, truth = self.model.decoder, self.truth(batch)
-        draws = Draws.of(
+        draws = draws or Draws.of(
             decoder, truth.residual, members=members, noise=noise, sigma=sigma
         )
-        found = self.objective.evenly().loss(
-            decoder, truth, condition, draws, per_day=per_day
-        )
+        objective = self.objective.evenly()
+        found = objective.loss(decoder, truth, condition, draws, per_day=per_day)
         return found.per_variable
+
+    def fixed_draws(
+        self, windows: int, members: int, generator: torch.Generator
+    ) -> Draws:
+        """Return noise and noise levels that depend on the generator alone."""
+        decoder = self.model.decoder
+        count = windows * members if decoder.config.one_step else windows
+        noise = torch.randn(count, *decoder.noise_shape, generator=generator)
+        order = torch.randperm(windows, generator=generator)
+        sigma = decoder.validation_sigma(windows)[order]
+        return Draws(noise.to(self.device), sigma.to(self.device))
 
     def physical_loss(
         self, batch: Batch, truth: Truth
@@ -188,13 +196,8 @@ class STCDGMModule(pl.LightningModule):
 
     def central_path(self) -> float:
         """Weight mu of score and sparsity against acyclicity, falling in stages."""
-        dag = self.loss_config.graph()
-        return central_path(
-            self.global_step,
-            self.total_steps,
-            factor=dag.mu_factor,
-            stages=dag.mu_stages,
-        )
+        dag, now, last = self.loss_config.graph(), self.global_step, self.total_steps
+        return central_path(now, last, factor=dag.mu_factor, stages=dag.mu_stages)
 
     # -- Lightning hooks ----------------------------------------------------------
 
@@ -257,32 +260,19 @@ class STCDGMModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the generator's loss, with the same noise at every validation."""
         generator = torch.Generator(device="cpu").manual_seed(batch_idx)
-        decoder = self.model.decoder
         members = self.training_config.validation_members
-        b, sigma = batch.batch_size, None
-        count = b * members if decoder.config.one_step else b
-        noise = torch.randn(count, *decoder.noise_shape, generator=generator)
-        if not decoder.config.one_step:
-            order = torch.randperm(b, generator=generator)
-            sigma = decoder.validation_sigma(b)[order].to(batch.lr.device)
+        draws = self.fixed_draws(batch.batch_size, members, generator)
         rollout = self.model.rollout(batch.lr)
         condition = last_day_condition(self.model, batch, rollout)
         per_variable = self.generator_loss(
-            batch,
-            condition,
-            members=members,
-            noise=noise.to(batch.lr.device),
-            sigma=sigma,
+            batch, condition, members=members, draws=draws
         )
 
-        names = [t.name for t in self.preprocessor.targets]
-        logs = {
-            f"val_{name}": value
-            for name, value in zip(names, per_variable, strict=True)
-        }
+        names = [f"val_{t.name}" for t in self.preprocessor.targets]
+        logs = dict(zip(names, per_variable, strict=True))
         logs["val_loss"] = self._weighted(per_variable)
         logs["val_rec"] = self.reconstruction_loss(rollout)
-        self.log_dict(logs, on_epoch=True, batch_size=b)
+        self.log_dict(logs, on_epoch=True, batch_size=batch.batch_size)
 
     def configure_optimizers(self) -> Any:
         """AdamW with linear warm-up and cosine decay, stepped per update.
@@ -305,10 +295,8 @@ class STCDGMModule(pl.LightningModule):
             return cfg.lr_final + (1 - cfg.lr_final) * cosine
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        stepped = {"scheduler": schedule, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": stepped}
 
     def _parameter_groups(self) -> Iterator[dict[str, Any]]:
         """Decay matrices and kernels only; the causal matrix has its own penalty."""

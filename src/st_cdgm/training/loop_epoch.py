@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import astuple, dataclass, field, fields, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,9 +16,9 @@ from torch import Tensor
 
 from st_cdgm.errors import check_choice
 from st_cdgm.models.acyclicity import keep_in_domain
+from st_cdgm.models.objective import NotFiniteError
 from st_cdgm.training.config import DAG_METHODS
-from st_cdgm.training.loop_options import Chain, StepOptions
-from st_cdgm.training.loop_step import InvalidBatchError, StepLosses, step_losses
+from st_cdgm.training.loop_step import Chain, StepOptions, step_losses
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -42,28 +41,13 @@ class TrainingStepResult:
     loss_dag: float
     loss_phy: float = math.nan
 
-    @classmethod
-    def of(cls, losses: StepLosses) -> TrainingStepResult:
-        """Return the losses as numbers."""
-        parts = (losses.total, losses.gen, losses.rec, losses.dag, losses.phy)
-        numbers = (math.nan if x is None else float(x.detach()) for x in parts)
-        return cls(*numbers)
-
 
 @dataclass(frozen=True)
 class Precision:
-    """Automatic mixed precision, or none.
-
-    Attributes
-    ----------
-    device : torch.device
-        Where to compute.
-    dtype : torch.dtype or None
-        bfloat16 or float16; None: no mixed precision.
-    """
+    """Automatic mixed precision, or none."""
 
     device: torch.device
-    dtype: torch.dtype | None = None
+    dtype: torch.dtype | None = None  # bfloat16 or float16; None: no mixed precision
 
     @classmethod
     def choose(
@@ -108,7 +92,7 @@ class Epoch:
     options: StepOptions
     precision: Precision
     scaler: torch.amp.GradScaler | None = None
-    clipping: float | None = None
+    gradient_clipping: float | None = None
     on_invalid: str = "raise"
     scheduler: Any = None
     scheduler_interval: str = "epoch"
@@ -148,12 +132,13 @@ class Epoch:
             moved = to_device(batch, self.precision.device)
             try:
                 result = self.step(moved, number)
-            except InvalidBatchError as error:
+            except NotFiniteError as error:
                 self._invalid(moved, number, error)
                 continue
             self.results.append(result)
             if number % max(self.log_interval, 1) == 0:
                 self._log(moved, number, result)
+
         means = self._means()
         if validation is not None:
             means["val_loss"] = self.validate(validation)
@@ -173,7 +158,7 @@ class Epoch:
 
         Raises
         ------
-        InvalidBatchError
+        NotFiniteError
             Something is not finite; nothing was updated.
         """
         assert self.scaler is not None
@@ -182,26 +167,31 @@ class Epoch:
         self.optimizer.zero_grad(set_to_none=True)
         with self.precision.context():
             losses = step_losses(self.chain, batch, self.options, number)
-        self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
+
+        self.scaler.scale(losses["loss_total"]).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
         self._clip()
+
         before = self.chain.rcn_runner.cell.effective_dag().detach().clone()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._keep_in_domain(before)
         if self.scheduler_interval == "step" and self.scheduler and not self._plateau:
             self.scheduler.step()
-        return TrainingStepResult.of(losses)
+
+        numbers = {key: float(loss.detach()) for key, loss in losses.items()}
+        return TrainingStepResult(**({"loss_gen": math.nan} | numbers))
 
     def _clip(self) -> None:
         """Bound the gradient norm of each module by itself."""
-        if self.clipping is None:
+        if self.gradient_clipping is None:
             return
         for name, module in self.chain.modules.items():
-            norm = torch.nn.utils.clip_grad_norm_(module.parameters(), self.clipping)
+            parameters, most = module.parameters(), self.gradient_clipping
+            norm = torch.nn.utils.clip_grad_norm_(parameters, most)
             # A float16 scaler skips such a step itself and lowers its scale.
             if not bool(torch.isfinite(norm)) and self.precision.dtype != torch.float16:
-                raise InvalidBatchError(f"the gradient norm of the {name} is {norm}")
+                raise NotFiniteError(f"the gradient norm of the {name} is {norm}")
 
     def _keep_in_domain(self, before: Tensor) -> None:
         """Take back as much of the step as leaves DAGMA's domain."""
@@ -218,12 +208,12 @@ class Epoch:
         """Return the generator's unweighted loss, with the same noise every time."""
         evenly = self.options.objective.evenly()
         plain = replace(self.options, lambda_phy=0.0, objective=evenly)
-        modules = self.chain.modules.values()
         device = self.precision.device
         cuda = [device] if device.type == "cuda" else []
-        losses = []
-        for module in modules:
+        for module in self.chain.modules.values():
             module.eval()
+
+        losses = []
         with torch.random.fork_rng(devices=cuda), torch.no_grad():
             torch.manual_seed(0)
             for number, batch in enumerate(batches):
@@ -231,14 +221,16 @@ class Epoch:
                 try:
                     with self.precision.context():
                         found = step_losses(self.chain, moved, plain, number)
-                except InvalidBatchError as error:
+                except NotFiniteError as error:
                     raise FloatingPointError(_message(moved, number, error)) from error
-                if found.gen is not None:
-                    losses.append(float(found.gen))
-        return sum(losses) / len(losses) if losses else math.nan
+                # A batch without truth says nothing.
+                if "loss_gen" in found:
+                    losses.append(float(found["loss_gen"]))
+
+        return _mean(losses)
 
     def _invalid(
-        self, batch: Mapping[str, Any], number: int, error: InvalidBatchError
+        self, batch: Mapping[str, Any], number: int, error: NotFiniteError
     ) -> None:
         message = _message(batch, number, error)
         self.optimizer.zero_grad(set_to_none=True)
@@ -249,21 +241,14 @@ class Epoch:
 
     def _means(self) -> dict[str, float]:
         """Average every loss over the batches that have it."""
-        values: dict[str, list[float]] = defaultdict(list)
-        for result in self.results:
-            for item in fields(result):
-                value = getattr(result, item.name)
-                if not math.isnan(value):
-                    values[item.name].append(value)
-        names = {"loss": "loss_total"}
-        names |= {key: key for key in ("loss_gen", "loss_rec", "loss_dag")}
-        if self.options.lambda_phy > 0:
-            names["loss_phy"] = "loss_phy"
-        means = {
-            key: sum(values[name]) / len(values[name]) if values[name] else math.nan
-            for key, name in names.items()
+        every = {
+            item.name: _mean(getattr(result, item.name) for result in self.results)
+            for item in fields(TrainingStepResult)
         }
-        return {**means, "skipped": float(self.skipped)}
+        if not self.options.lambda_phy > 0:
+            del every["loss_phy"]
+        loss = every.pop("loss_total")
+        return {"loss": loss, **every, "skipped": float(self.skipped)}
 
     def _end_schedule(self, means: Mapping[str, float]) -> None:
         if self.scheduler is None or not self.results:
@@ -284,16 +269,13 @@ class Epoch:
         key = self.options.residual_key
         target = batch[key] if key in batch else batch["hr"]
         known = target[torch.isfinite(target)]
+
         _LOGGER.log(
             self.level,
             "batch %d: loss %.4g (generator %.4g, reconstruction %.4g, graph %.4g, "
             "physics %.4g); drivers %s, target %s, %.1f %% valid, mean %.3g, std %.3g",
             number,
-            result.loss_total,
-            result.loss_gen,
-            result.loss_rec,
-            result.loss_dag,
-            result.loss_phy,
+            *astuple(result),
             tuple(batch["lr"].shape),
             tuple(target.shape),
             100 * known.numel() / max(target.numel(), 1),
@@ -310,7 +292,13 @@ def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     }
 
 
-def _message(batch: Mapping[str, Any], number: int, error: InvalidBatchError) -> str:
+def _mean(values: Iterable[float]) -> float:
+    """Average the values that are numbers; NaN where none is."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _message(batch: Mapping[str, Any], number: int, error: NotFiniteError) -> str:
     days = [str(day) for day in _flat(batch.get("time", []))]
     named = f"days {days[0]} to {days[-1]}" if days else "unknown days"
     return (

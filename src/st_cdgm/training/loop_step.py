@@ -1,55 +1,147 @@
-"""The objective of one batch in the plain training loop."""
+"""What the plain training loop trains, and the objective of one of its batches."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from st_cdgm.errors import InputError
+from st_cdgm.data.variables.fields import Channel, TargetVariable
+from st_cdgm.errors import ConfigError, InputError, check_choice
 from st_cdgm.models.conditioning import Conditioning
-from st_cdgm.models.objective import NotFiniteError, Truth
-from st_cdgm.training.loop_options import Chain, StepOptions
+from st_cdgm.models.objective import NotFiniteError, Objective, Truth
+from st_cdgm.physics.derivatives import WindDerivatives
+from st_cdgm.physics.terms import WindTerm
+from st_cdgm.physics.wind import wind_pairs
+from st_cdgm.training.config import (
+    DAG_METHODS,
+    RECONSTRUCTION_TYPES,
+    PhysicalLossConfig,
+)
 from st_cdgm.training.losses import generator_terms, loss_dag, loss_reconstruction
 
 
-class InvalidBatchError(ArithmeticError):
-    """A batch holds, or leads to, numbers that are not finite."""
+@dataclass(frozen=True, kw_only=True)
+class StepOptions:
+    """What enters the objective; the arguments of ``train_epoch`` of the same names.
+
+    ``objective`` holds the weights of the generator's errors, ``look`` what the
+    physical loss looks at.
+    """
+
+    lambda_gen: float
+    beta_rec: float
+    gamma_dag: float
+    lambda_phy: float = 0.0
+    dag_method: str = "dagma"
+    dagma_s: float = 1.0
+    dag_l1_regularization: bool = False
+    dag_l1_weight: float = 0.01
+    reconstruction_loss_type: str = "mse"
+    objective: Objective = field(default_factory=Objective)
+    extreme_key: str | None = None
+    members: int | None = None
+    decoder_steps: str = "last"
+    context_keys: Sequence[str] = ()
+    residual_key: str = "residual"
+    batch_index_key: str = "batch_index"
+    dx: float = 1.0
+    dy: float = 1.0
+    lat: ArrayLike | None = None
+    lon: ArrayLike | None = None
+    target_names: Sequence[TargetVariable | Channel | str] | None = None
+    target_scale: Tensor | None = None
+    look: PhysicalLossConfig = field(default_factory=PhysicalLossConfig)
+
+    def check(self) -> None:
+        """Raise ConfigError for a value out of range."""
+        for name, choices in (
+            ("dag_method", tuple(DAG_METHODS)),
+            ("reconstruction_loss_type", RECONSTRUCTION_TYPES),
+            ("decoder_steps", ("last", "all")),
+        ):
+            check_choice(name, getattr(self, name), choices, section="")
+
+        self.look.check()
+        if (self.lat is None) != (self.lon is None):
+            raise ConfigError(
+                "half of the coordinates are missing",
+                variable="lat, lon",
+                expected="both, or neither for a plane",
+            )
+
+    @property
+    def l1_weight(self) -> float:
+        """Weight of ``sum |A|``; 0 unless it was asked for."""
+        return self.dag_l1_weight if self.dag_l1_regularization else 0.0
+
+    def wind(self, channels: int, shape: Sequence[int]) -> WindTerm:
+        """Return the physical loss, on the sphere or on a plane without coordinates."""
+        names = self.target_names
+        # The first two channels where they have no names.
+        pairs = [(0, 1)][: channels - 1] if names is None else wind_pairs(names)
+        if not pairs:
+            raise ConfigError(
+                "the physical loss needs wind among the targets",
+                variable="lambda_phy",
+                found=f"{channels} channel" if names is None else list(map(str, names)),
+                expected="eastward and northward wind",
+                remedy="set lambda_phy to 0 for other variables",
+            )
+
+        scale = torch.ones(channels) if self.target_scale is None else self.target_scale
+        scales = [scale.reshape(channels, 1, 1)[[u, v]] for u, v in pairs]
+        if self.lat is not None and self.lon is not None:
+            derivatives = WindDerivatives.spherical(self.lat, self.lon)
+        else:
+            derivatives = WindDerivatives.planar(shape, self.dx, self.dy)
+        return WindTerm(pairs, scales, derivatives)
 
 
 @dataclass(frozen=True)
-class StepLosses:
-    """Terms of one batch, unweighted, and their weighted sum.
+class Chain:
+    """The modules of the loop: encoder, recurrent network, decoder."""
 
-    ``gen`` is None where no cell of the target is valid, ``phy`` where it was not asked
-    for or not due.
-    """
+    encoder: Any
+    rcn_runner: Any
+    decoder: Any
+    conditioning_fn: Callable[[Tensor, Tensor | None], Any] | None = None
 
-    total: Tensor
-    gen: Tensor | None
-    rec: Tensor
-    dag: Tensor
-    phy: Tensor | None
+    @property
+    def modules(self) -> dict[str, torch.nn.Module]:
+        """By the name under which their gradients are clipped and logged."""
+        return {
+            "rcn": self.rcn_runner.cell,
+            "decoder": self.decoder,
+            "encoder": self.encoder,
+        }
 
 
 def step_losses(
     chain: Chain, batch: Mapping[str, Any], options: StepOptions, number: int
-) -> StepLosses:
-    """Return all terms of the objective for batch ``number``.
+) -> dict[str, Tensor]:
+    """Return the objective of batch ``number`` (``loss_total``) and its terms.
+
+    The terms are unweighted. ``loss_gen`` is left out where no cell of the target is
+    valid, ``loss_phy`` where it was not asked for or is not due.
 
     Raises
     ------
-    InvalidBatchError
+    NotFiniteError
         Conditioning, prediction or loss is not finite.
     """
     drivers = batch["lr"]  # (T, N, C_lr)
     # Day 1 is encoded; days 2..T drive, so that none is predicted from itself.
     driven = drivers[1:] if len(drivers) > 1 else drivers
     rollout = chain.rcn_runner.run(chain.encoder.init_state(batch["hetero"]), driven)
-    rec = _reconstruction(rollout, driven, len(drivers) > 1, options)
+    rec, made = driven.new_zeros(()), rollout.reconstructions
+    if len(drivers) > 1 and made[0] is not None:
+        kind = options.reconstruction_loss_type
+        rec = loss_reconstruction(torch.stack(made), driven, kind)
     dag = loss_dag(
         rollout.dag_matrices[0],  # one matrix, used at all steps
         options.dag_method,
@@ -59,7 +151,18 @@ def step_losses(
 
     # The generator, and the physics of what it makes.
     truth, conditioning = _decoder_days(chain, rollout.states, batch, options)
-    gen, phy = _generator(chain.decoder, truth, conditioning, options, number)
+    options.objective.check(chain.decoder)
+    found, phy = generator_terms(
+        chain.decoder,
+        truth,
+        conditioning,
+        options.objective,
+        members=options.members,
+        physical=_physical(truth, options),
+        look=options.look,
+        number=number,
+    )
+    gen = found.check().per_variable.mean()
 
     # All terms together.
     total = options.lambda_gen * gen + options.beta_rec * rec
@@ -70,53 +173,23 @@ def step_losses(
             f"the loss is {total.item()} (generator {gen.item():.4g}, reconstruction "
             f"{rec.item():.4g}, graph {dag.item():.4g})"
         )
-        raise InvalidBatchError(msg)
+        raise NotFiniteError(msg)
     known = bool(truth.valid.any())
-    return StepLosses(total, gen if known else None, rec, dag, phy)
+    terms = {"loss_total": total, "loss_rec": rec, "loss_dag": dag}
+    terms |= {"loss_gen": gen} if known else {}
+    return terms if phy is None else terms | {"loss_phy": phy}
 
 
-def _generator(
-    decoder: Any,
-    truth: Truth,
-    conditioning: Any,
-    options: StepOptions,
-    number: int,
-) -> tuple[Tensor, Tensor | None]:
-    """Return the generator's loss and the physical one, if it is asked for and due."""
-    options.objective.check(decoder)
-    physical = None
-    if options.lambda_phy:
-        wind = options.wind(truth.residual.shape[1], truth.residual.shape[-2:])
+def _physical(truth: Truth, options: StepOptions) -> Callable[[Tensor], Tensor] | None:
+    """Return the physical loss of members, if it is asked for."""
+    if not options.lambda_phy:
+        return None
+    wind = options.wind(truth.residual.shape[1], truth.residual.shape[-2:])
 
-        def physical(members: Tensor) -> Tensor:
-            return wind(members, truth.residual, truth.valid)
+    def loss(members: Tensor) -> Tensor:
+        return wind(members, truth.residual, truth.valid)
 
-    found, phy = generator_terms(
-        decoder,
-        truth,
-        conditioning,
-        options.objective,
-        members=options.members,
-        physical=physical,
-        look=options.look,
-        number=number,
-    )
-    try:
-        return found.check().per_variable.mean(), phy
-    except NotFiniteError as error:
-        raise InvalidBatchError(str(error)) from error
-
-
-def _reconstruction(
-    rollout: Any, driven: Tensor, predicted: bool, options: StepOptions
-) -> Tensor:
-    """Error of the drivers predicted from the past, averaged over the days."""
-    made = rollout.reconstructions
-    if not predicted or made[0] is None:
-        return driven.new_zeros(())
-    return loss_reconstruction(
-        torch.stack(made), driven, options.reconstruction_loss_type
-    )
+    return loss
 
 
 def _decoder_days(
@@ -130,9 +203,8 @@ def _decoder_days(
         steps = range(-len(states), 0)
 
     # The conditioning of each day.
-    index = batch.get(options.batch_index_key)
-    parts = [_conditioning(chain, states[t], index, batch, t, options) for t in steps]
-    conditioning = parts[0] if len(parts) == 1 else _joined(parts)
+    parts = [_conditioning(chain, states[t], batch, t, options) for t in steps]
+    conditioning = joined(parts)
 
     # Its truth, NaN where there is none.
     days = torch.cat([_at(target, t) for t in steps])  # (D, C, Y, X)
@@ -170,6 +242,7 @@ def _checked_target(target: Tensor, key: str, decoder: Any) -> Tensor:
             found=target.shape[-3],
             expected=channels,
         )
+
     return target if target.ndim == 5 else target[None]
 
 
@@ -181,16 +254,17 @@ def _at(values: Tensor, t: int) -> Tensor:
 def _conditioning(
     chain: Chain,
     state: Tensor,
-    index: Tensor | None,
     batch: Mapping[str, Any],
     t: int,
     options: StepOptions,
 ) -> Any:
+    index = batch.get(options.batch_index_key)
     if chain.conditioning_fn is not None:
         return chain.conditioning_fn(state, index)
     tokens = chain.encoder.project_state_tensor(state, batch_index=index)
     if not options.context_keys:
         return tokens
+
     maps = []
     for key in options.context_keys:
         value = batch[key]
@@ -200,7 +274,10 @@ def _conditioning(
     return Conditioning(tokens, context[:, :0], context)
 
 
-def _joined(parts: Sequence[Any]) -> Any:
+def joined(parts: Sequence[Any]) -> Any:
+    """Put the conditioning of several days, or its tokens, into one."""
+    if len(parts) == 1:
+        return parts[0]
     if isinstance(parts[0], Tensor):
         return torch.cat(list(parts))
     names = ("tokens", "state_maps", "context")

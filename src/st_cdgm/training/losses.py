@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from st_cdgm.errors import InputError, check_choice
-from st_cdgm.models.acyclicity import acyclicity, dagma, notears, sparsity
+from st_cdgm.models.acyclicity import acyclicity, notears, sparsity
 from st_cdgm.models.conditioning import Conditioning
 from st_cdgm.models.objective import (
     Draws,
@@ -55,9 +55,8 @@ def loss_reconstruction(
     InputError
         Shapes differ.
     """
-    check_choice(
-        "reconstruction_loss_type", loss_type, RECONSTRUCTION_TYPES, section=""
-    )
+    name = "reconstruction_loss_type"
+    check_choice(name, loss_type, RECONSTRUCTION_TYPES, section="")
     if pred is None or target is None:
         given = pred if target is None else target
         return torch.zeros(()) if given is None else given.new_zeros(())
@@ -69,17 +68,15 @@ def loss_reconstruction(
             expected=tuple(target.shape),
             remedy="set reconstruction_dim to the number of driver channels",
         )
-    pred, target = pred.to(_wide(pred)), target.to(_wide(target))
+    # Losses are not taken in half precision.
+    pred, target = (
+        x.to(torch.promote_types(x.dtype, torch.float32)) for x in (pred, target)
+    )
     if loss_type == "mse":
         return _mse(pred, target, mask)
     if loss_type == "cosine":
         return _cosine(pred, target, mask)
     return 0.5 * _mse(pred, target, mask) + 0.5 * _cosine(pred, target, mask)
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    """Losses are not taken in half precision."""
-    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _mse(pred: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
@@ -132,10 +129,8 @@ def loss_dagma(
     InputError
         The matrix is outside the domain, where the formula is another function.
     """
-    penalty = dagma(A_masked, s)
-    if add_l1_regularization:
-        penalty = penalty + l1_weight * sparsity(A_masked)
-    return penalty
+    weight = l1_weight if add_l1_regularization else 0.0
+    return loss_dag(A_masked, "dagma", s=s, l1_weight=weight)
 
 
 def loss_dag(
@@ -170,12 +165,10 @@ def loss_diffusion(
 
     Parameters
     ----------
-    decoder : CausalDiffusionDecoder
-        The generator.
+    decoder, conditioning : CausalDiffusionDecoder, Conditioning or Tensor
+        The generator, and what it is given of B days.
     target : Tensor
         Standardised residual, NaN where there is none. Shape ``(B, C, Y, X)``.
-    conditioning : Conditioning or Tensor
-        Of B days.
     use_focal_loss, focal_alpha, focal_gamma
         Weights of large errors.
     **options
@@ -200,27 +193,17 @@ def generator_terms(
 ) -> tuple[GeneratorLoss, Tensor | None]:
     """Return the generator's loss and the physical loss of what it makes.
 
+    The second is None without ``physical`` and where it is not due.
+
     Parameters
     ----------
-    decoder : CausalDiffusionDecoder
-        The generator.
-    truth, conditioning : Truth, Conditioning or Tensor
-        Of B days.
-    objective : Objective
-        Weights of errors.
-    members : int, optional
-        Ensemble of ``one_step``; default ``train_members``.
+    decoder, truth, conditioning, objective, members
+        As for `Objective.loss` and `Draws.of`.
     physical : callable, optional
         Loss of residuals ``(B, M, C, Y, X)``.
-    look : PhysicalLossConfig
-        What it looks at, of a diffusion model.
-    number : int
-        Of the batch; a sample is due in every so many of them.
-
-    Returns
-    -------
-    tuple
-        The second is None without ``physical`` and where it is not due.
+    look, number : PhysicalLossConfig, int
+        What it looks at, of a diffusion model, and the number of the batch: a sample is
+        due in every so many of them.
     """
     draws = Draws.of(decoder, truth.residual, members=members)
     found = objective.loss(decoder, truth, conditioning, draws)

@@ -7,7 +7,6 @@ into ``state.json``. It is written at the end of every epoch.
 
 from __future__ import annotations
 
-import csv
 import json
 import random
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins.io import CheckpointIO
@@ -29,20 +29,16 @@ TENSORS = "optimizer.safetensors"
 STATE = "state.json"
 METRICS = "metrics.csv"
 EARLIER = "metrics-before.csv"
+_CSV: dict[str, Any] = {"index": False, "lineterminator": "\r\n"}  # as Lightning's
 
 
 # -- files -----------------------------------------------------------------------------
 
 
 def write_state(directory: Path, state: Mapping[str, Any]) -> list[str]:
-    """Write a nested state into ``directory``; return the names of the files.
+    """Write a state into an existing directory; return the names of the files.
 
-    Parameters
-    ----------
-    directory : Path
-        An existing directory.
-    state : mapping
-        Of tensors, numbers, texts, None, lists, tuples and mappings of them.
+    It is made of tensors, numbers, texts, None, lists, tuples and mappings of them.
     """
     tensors: dict[str, Tensor] = {}
     plain = _packed(state, tensors)
@@ -80,22 +76,18 @@ def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
         key = str(len(tensors))
         tensors[key] = value.detach().cpu().contiguous().clone()
         return {"tensor": key}
+
     if isinstance(value, Mapping):
-        return {
-            "items": [
-                [_packed(k, tensors), _packed(v, tensors)] for k, v in value.items()
-            ]
-        }
+        return {"items": [_packed(list(pair), tensors) for pair in value.items()]}
     if isinstance(value, tuple):
         return {"tuple": [_packed(v, tensors) for v in value]}
     if isinstance(value, list):
         return [_packed(v, tensors) for v in value]
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | np.generic):
         return _packed(value.tolist(), tensors)
-    if isinstance(value, np.generic):
-        return value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
+
     msg = f"a {type(value).__name__} cannot be stored"
     raise TypeError(msg)
 
@@ -105,43 +97,28 @@ def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         return [_unpacked(v, tensors) for v in value]
     if not isinstance(value, dict):
         return value
+
     ((kind, content),) = value.items()
     if kind == "tensor":
         return tensors[content]
-    if kind == "tuple":
-        return tuple(_unpacked(v, tensors) for v in content)
-    if kind == "items":
-        return {_unpacked(k, tensors): _unpacked(v, tensors) for k, v in content}
-    raise ValueError(kind)
+    if kind not in ("tuple", "items"):
+        raise ValueError(kind)
+    parts = _unpacked(content, tensors)
+    return tuple(parts) if kind == "tuple" else dict(parts)
 
 
 class StateStore(CheckpointIO):
-    """Where Lightning leaves its state, and from where it takes it up again.
-
-    Attributes
-    ----------
-    state : dict or None
-        What was last left here, of the process that writes.
-    """
+    """Where Lightning leaves its state, and from where it takes it up again."""
 
     def __init__(self) -> None:
+        # What was last left here, of the process that writes.
         self.state: dict[str, Any] | None = None
 
-    def save_checkpoint(
-        self,
-        checkpoint: dict[str, Any],
-        path: str | Path,
-        storage_options: Any | None = None,
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], *_: Any, **__: Any) -> None:
         """Keep the state; `BestCheckpoint` writes it beside the weights."""
         self.state = checkpoint
 
-    def load_checkpoint(
-        self,
-        path: str | Path,
-        map_location: Any | None = None,
-        weights_only: bool | None = None,
-    ) -> dict[str, Any]:
+    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
         """Read the state from a checkpoint directory."""
         return read_state(Path(path))
 
@@ -155,10 +132,7 @@ class StateStore(CheckpointIO):
 class RandomState(Callback):
     """Keep the state of all random numbers of this process.
 
-    Parameters
-    ----------
-    shuffling : torch.Generator
-        Of the training loader.
+    ``shuffling`` is the generator of the training loader.
     """
 
     def __init__(self, shuffling: torch.Generator) -> None:
@@ -192,41 +166,33 @@ class RandomState(Callback):
 def kept_metrics(folder: Path, step: int | None) -> Iterator[None]:
     """Join the metrics of a resumed training with those from before.
 
-    Lightning begins a new file.
-
-    Parameters
-    ----------
-    folder : Path
-        Of ``metrics.csv``.
-    step : int or None
-        Update at which the training goes on; None: it begins anew.
+    Lightning begins a new ``metrics.csv`` in ``folder``. ``step`` is the update at
+    which the training goes on; None: it begins anew.
     """
     current, earlier = folder / METRICS, folder / EARLIER
     if step is None:
         earlier.unlink(missing_ok=True)
         yield
         return
-    rows = [r for r in _rows(earlier) + _rows(current) if int(r["step"]) < step]
-    if rows:
-        _write_rows(earlier, rows)
+
+    rows = _rows(earlier, current)
+    if len(rows):
+        rows = rows[rows["step"].astype(int) < step]
+    if len(rows):
+        rows.to_csv(earlier, **_CSV)
     try:
         yield
     finally:
         if earlier.is_file():
-            _write_rows(current, _rows(earlier) + _rows(current))
+            _rows(earlier, current).to_csv(current, **_CSV)
             earlier.unlink()
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _write_rows(path: Path, rows: list[dict[str, str]]) -> None:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, names, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+def _rows(*paths: Path) -> pd.DataFrame:
+    """Return the rows of those files that exist, one after the other, as texts."""
+    tables = [
+        pd.read_csv(path, dtype=str, keep_default_na=False)
+        for path in paths
+        if path.is_file() and path.stat().st_size
+    ]
+    return pd.concat(tables).fillna("") if tables else pd.DataFrame()

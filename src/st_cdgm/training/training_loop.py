@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 from weakref import WeakSet
 
@@ -27,7 +28,7 @@ from st_cdgm.physics.wind import (
 )
 from st_cdgm.training.config import PhysicalLossConfig
 from st_cdgm.training.loop_epoch import Epoch, Precision, TrainingStepResult
-from st_cdgm.training.loop_options import Chain, StepOptions
+from st_cdgm.training.loop_step import Chain, StepOptions
 from st_cdgm.training.losses import (
     loss_dagma,
     loss_diffusion,
@@ -94,6 +95,7 @@ def convert_sample_to_batch(
         _LOGGER.warning(
             "every level of the graph gets all %d channels; pass groups", nodes.shape[2]
         )
+
     chosen = groups or {name: list(range(nodes.shape[2])) for name in levels}
     features = {name: nodes[0][:, list(index)] for name, index in chosen.items()}
     batch |= {"lr": nodes, "hetero": builder.prepare_step_data(features).to(device)}
@@ -219,38 +221,27 @@ def train_epoch(
         channels 0 and 1 are taken for eastward and northward wind, with a warning.
     target_scale : Tensor, optional
         Standard deviation by which each channel of the target was divided, ``(C,)``.
-    use_predicted_output : bool
-        What L_phy compares with the target. False: in every batch, the decoder's
-        estimate of the clean residual at a random noise level. True: in every
-        ``physical_sample_interval``-th batch a sample of ``physical_num_steps`` steps,
-        the last of which carries the gradient; no L_phy in between. A ``one_step``
-        decoder is always judged by its members.
-    use_amp : bool
+    use_predicted_output, physical_sample_interval, physical_num_steps
+        What L_phy compares with the target, see `PhysicalLossConfig`.
+    use_amp, amp_dtype : bool, torch.dtype
         Mixed precision; dropped with a warning without CUDA, unless ``amp_dtype`` is
-        bfloat16. Off by default, as in the configuration.
-    amp_dtype : torch.dtype, optional
-        bfloat16 where the device knows it, else float16.
+        bfloat16. Without a type: bfloat16 where the device knows it, else float16.
     scaler : torch.amp.GradScaler, optional
         For float16; without one, the optimiser's own is kept from epoch to epoch.
-    scheduler : optional
-        Stepped after every epoch, or after every batch with
-        ``scheduler_interval="step"``. ReduceLROnPlateau is stepped after the epoch with
-        ``val_loss``; without ``validation_loader`` with the training loss (a warning).
-    use_focal_loss, focal_alpha, focal_gamma
-        Weights of large errors, of a denoiser.
-    min_snr_gamma : float, optional
-        Bound of the min-SNR weights of a decoder that predicts noise or v; the
-        decoder's own (5) when absent.
-    extreme_weight_factor, extreme_percentiles : float, sequence of float
-        Weight of cells whose |target| exceeds percentiles (95 and 99) of its valid
-        values in the batch.
+    scheduler, scheduler_interval : optional, {"epoch", "step"}
+        Stepped after every epoch or after every batch. ReduceLROnPlateau is stepped
+        after the epoch with ``val_loss``; without ``validation_loader`` with the
+        training loss (a warning).
+    use_focal_loss, focal_alpha, focal_gamma, min_snr_gamma
+        Weights of large errors and of noise levels, see `LossConfig`.
+    extreme_weight_factor, extreme_percentiles
+        Weights of extreme cells, see `LossConfig`.
+    energy_weight, energy_patch, reconstruction_loss_type
+        The energy score of ``one_step``, and the form of L_rec, see `LossConfig`.
     extreme_key : str, optional
-        Entry of the batch whose extremes count instead, such as ``hr``.
-    reconstruction_loss_type : {"mse", "cosine", "mse+cosine"}
-        Form of L_rec.
-    energy_weight, energy_patch, members
-        Of a ``one_step`` decoder: weight of the energy score beside the CRPS, side of
-        its patches (whole fields), members per window.
+        Entry of the batch whose extremes count instead of the target's, such as ``hr``.
+    members : int, optional
+        Of a ``one_step`` decoder, per window.
     decoder_steps : {"last", "all"}
         Days the decoder learns from: the last one of each window (windows that overlap
         by all but a day make every day the last one once), or all that have a state.
@@ -260,8 +251,6 @@ def train_epoch(
     on_invalid : {"raise", "skip"}
         What to do with a batch whose conditioning, prediction or loss is not finite:
         stop and name its days, or leave it out and count it.
-    scheduler_interval : {"epoch", "step"}
-        When to step the scheduler.
     validation_loader : iterable of dict, optional
         Adds ``val_loss``: the generator's unweighted loss, with the same noise at every
         epoch.
@@ -283,56 +272,27 @@ def train_epoch(
     InputError
         (a ValueError) A target of wrong rank or channel count.
     """
-    options = StepOptions(
-        lambda_gen=lambda_gen,
-        beta_rec=beta_rec,
-        gamma_dag=gamma_dag,
-        lambda_phy=lambda_phy,
-        dag_method=dag_method,
-        dagma_s=dagma_s,
-        dag_l1_regularization=dag_l1_regularization,
-        dag_l1_weight=dag_l1_weight,
-        reconstruction_loss_type=reconstruction_loss_type,
-        extreme_key=extreme_key,
-        members=members,
-        decoder_steps=decoder_steps,
-        context_keys=tuple(context_keys),
-        residual_key=residual_key,
-        batch_index_key=batch_index_key,
-        dx=dx,
-        dy=dy,
-        lat=lat,
-        lon=lon,
-        target_names=target_names,
-        target_scale=target_scale,
-        look=PhysicalLossConfig(
-            use_predicted_output=use_predicted_output,
-            physical_sample_interval=physical_sample_interval,
-            physical_num_steps=physical_num_steps,
-        ),
-        objective=Objective(
-            use_focal_loss=use_focal_loss,
-            focal_alpha=focal_alpha,
-            focal_gamma=focal_gamma,
-            min_snr_gamma=min_snr_gamma,
-            extreme_weight_factor=extreme_weight_factor,
-            extreme_percentiles=extreme_percentiles or None,
-            energy_weight=energy_weight,
-            energy_patch=energy_patch,
-        ),
+    # An option goes where a field has its name.
+    given = locals() | {"extreme_percentiles": extreme_percentiles or None}
+    options = _taken(
+        StepOptions,
+        given,
+        look=_taken(PhysicalLossConfig, given),
+        objective=_taken(Objective, given),
     )
 
-    epoch = Epoch(
+    epoch: Epoch = _taken(
+        Epoch,
+        given,
         chain=Chain(encoder, rcn_runner, diffusion_decoder, conditioning_fn),
-        optimizer=optimizer,
         options=options,
         precision=Precision.choose(use_amp, amp_dtype, torch.device(device)),
-        scaler=scaler,
-        clipping=gradient_clipping,
-        on_invalid=on_invalid,
-        scheduler=scheduler,
-        scheduler_interval=scheduler_interval,
-        log_interval=log_interval,
         level=logging.INFO if verbose else logging.DEBUG,
     )
     return epoch.run(data_loader, validation_loader)
+
+
+def _taken(kind: Any, given: Mapping[str, Any], **more: Any) -> Any:
+    """Make a dataclass of the values that are given under its fields' names."""
+    names = {field.name for field in fields(kind)} & given.keys()
+    return kind(**{name: given[name] for name in names}, **more)
