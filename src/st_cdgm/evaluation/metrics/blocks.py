@@ -7,20 +7,19 @@ forecast
 reference
     ``(T, Y, X)``; NaN marks cells that are not counted. A single field ``(Y, X)`` goes
     with a forecast ``(M, Y, X)`` or ``(Y, X)``.
-weights
-    Non-negative cell weights ``(Y, X)``, for example ``Grid.area_weights()``. Uniform
-    when None.
-mask
-    Bool, broadcastable to ``(T, Y, X)``; only True cells are counted.
+weights, mask
+    See `Cells`.
 
 A forecast that is not finite where the reference counts is an error, never a gap.
+Axes, days, grids, weights or a mask that do not fit raise GridMismatchError; a hole in
+the forecast, no member or a weight that is negative or not finite, InputError.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypedDict, TypeVar, Unpack, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,6 +30,22 @@ from st_cdgm.errors import GridMismatchError, InputError
 BLOCK_BYTES = 64 * 2**20
 
 Reader = Callable[[slice], NDArray[np.floating]]
+
+
+class Cells(TypedDict, total=False):
+    """Which cells are counted, and how much.
+
+    Attributes
+    ----------
+    weights : array_like
+        Non-negative cell weights ``(Y, X)``, for example ``Grid.area_weights()``.
+        Uniform when None.
+    mask : array_like
+        Bool, broadcastable to ``(T, Y, X)``; only True cells are counted.
+    """
+
+    weights: ArrayLike | None
+    mask: ArrayLike | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,18 +157,9 @@ def pair_of(
     mask: ArrayLike | None = None,
     name: str | None = None,
 ) -> Pair:
-    """Check two arrays (see the module docstring) and put them side by side.
-
-    Raises
-    ------
-    GridMismatchError
-        Days, grids, weights or mask do not fit together.
-    InputError
-        No member, or a negative or non-finite weight.
-    """
+    """Check two arrays (see the module docstring) and put them side by side."""
     reference, forecast = np.asarray(reference), np.asarray(forecast)
-    single = reference.ndim == 2
-    if single:
+    if reference.ndim == 2:
         reference, forecast = reference[None], forecast[None]
     if forecast.ndim == reference.ndim:
         forecast = forecast[:, None]
@@ -216,6 +222,17 @@ def _check_mask(
             found=np.shape(mask),
             expected=f"broadcastable to {shape}",
         ) from error
+
+
+S = TypeVar("S", bound=Score | PairScore)
+
+
+def scored(
+    score: S, forecast: ArrayLike, reference: ArrayLike, **cells: Unpack[Cells]
+) -> S:
+    """Show two arrays to a score; return it."""
+    accumulate(pair_of(forecast, reference, **cells), score)
+    return score
 
 
 def accumulate(pair: Pair, *scores: Score | PairScore) -> None:

@@ -6,13 +6,14 @@ Call shape and array shapes: see :mod:`st_cdgm.evaluation.metrics.blocks`.
 from __future__ import annotations
 
 import math
+from typing import Unpack
 
 import numpy as np
 import scoringrules
 from numpy.typing import ArrayLike, NDArray
 
 from st_cdgm.evaluation.metrics.base import Metric
-from st_cdgm.evaluation.metrics.blocks import Block, accumulate, pair_of, ratio
+from st_cdgm.evaluation.metrics.blocks import Block, Cells, ratio, scored
 from st_cdgm.registry import register
 
 
@@ -71,41 +72,27 @@ def crps(
     forecast: ArrayLike,
     reference: ArrayLike,
     *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
     fair: bool = True,
+    **cells: Unpack[Cells],
 ) -> float:
     """Continuous ranked probability score, mean over days and cells.
 
     ``mean_i |X_i - y| - sum_ij |X_i - X_j| / (2 M (M - 1))`` (fair, unbiased in the
     number of members M) or with ``2 M^2`` (``fair=False``, the ensemble as it is). One
-    member gives the mean absolute error.
+    member gives the mean absolute error. In the units of the variable; NaN when
+    nothing is counted.
 
     Parameters
     ----------
-    forecast, reference, weights, mask : array_like
-        See :mod:`st_cdgm.evaluation.metrics.blocks`.
     fair : bool
         The estimator.
-
-    Returns
-    -------
-    float
-        In the units of the variable; NaN when nothing is counted.
-
-    Raises
-    ------
-    GridMismatchError, InputError
-        Shapes do not fit; a forecast hole on a counted cell.
 
     References
     ----------
     Ferro (2014), doi:10.1002/qj.2270. The sorted form (probability weighted moments) is
     Zamo and Naveau (2018), doi:10.1007/s11004-017-9709-7.
     """
-    score = CrpsScore(fair=fair)
-    accumulate(pair_of(forecast, reference, weights=weights, mask=mask), score)
-    return score.value
+    return scored(CrpsScore(fair=fair), forecast, reference, **cells).value
 
 
 class EnergyScore:
@@ -145,9 +132,8 @@ def energy_score(
     forecast: ArrayLike,
     reference: ArrayLike,
     *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
     fair: bool = True,
+    **cells: Unpack[Cells],
 ) -> float:
     """Energy score of the fields of a day, mean over days.
 
@@ -157,8 +143,6 @@ def energy_score(
 
     Parameters
     ----------
-    forecast, reference, weights, mask : array_like
-        See :mod:`st_cdgm.evaluation.metrics.blocks`.
     fair : bool
         ``2 M (M - 1)`` as above, or ``2 M^2``.
 
@@ -166,9 +150,7 @@ def energy_score(
     ----------
     Gneiting and Raftery (2007), doi:10.1198/016214506000001437.
     """
-    score = EnergyScore(fair=fair)
-    accumulate(pair_of(forecast, reference, weights=weights, mask=mask), score)
-    return score.value
+    return scored(EnergyScore(fair=fair), forecast, reference, **cells).value
 
 
 class SpreadSkillScore:
@@ -203,29 +185,18 @@ class SpreadSkillScore:
 
 
 def spread_skill_ratio(
-    forecast: ArrayLike,
-    reference: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
+    forecast: ArrayLike, reference: ArrayLike, **cells: Unpack[Cells]
 ) -> float:
     """Ratio of spread to error: 1 for a reliable ensemble, below 1 over-confident.
 
     ``sqrt((M + 1) / M * mean variance) / RMSE of the ensemble mean``, the variance with
     M - 1 in the denominator. NaN for one member or an error of exactly 0.
 
-    Parameters
-    ----------
-    forecast, reference, weights, mask : array_like
-        See :mod:`st_cdgm.evaluation.metrics.blocks`.
-
     References
     ----------
     Fortin et al. (2014), doi:10.1175/JHM-D-14-0008.1.
     """
-    score = SpreadSkillScore()
-    accumulate(pair_of(forecast, reference, weights=weights, mask=mask), score)
-    return score.value
+    return scored(SpreadSkillScore(), forecast, reference, **cells).value
 
 
 class RankHistogram:
@@ -258,21 +229,12 @@ class RankHistogram:
 
 
 def rank_histogram(
-    forecast: ArrayLike,
-    reference: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
+    forecast: ArrayLike, reference: ArrayLike, **cells: Unpack[Cells]
 ) -> NDArray[np.float64]:
     """Relative frequency of the rank of the truth among the members.
 
     A truth that equals some members (dry days) is shared evenly among the ranks it
     could take, which is the expectation of breaking ties at random without its noise.
-
-    Parameters
-    ----------
-    forecast, reference, weights, mask : array_like
-        See :mod:`st_cdgm.evaluation.metrics.blocks`.
 
     Returns
     -------
@@ -284,9 +246,7 @@ def rank_histogram(
     ----------
     Hamill (2001), doi:10.1175/1520-0493(2001)129<0550:IORHFV>2.0.CO;2.
     """
-    score = RankHistogram()
-    accumulate(pair_of(forecast, reference, weights=weights, mask=mask), score)
-    return score.value
+    return scored(RankHistogram(), forecast, reference, **cells).value
 
 
 def reliability_index(histogram: ArrayLike) -> float:
@@ -311,10 +271,6 @@ class CrpsMetric(Metric):
     ideal, place = 0.0, 10
     headline = 1
 
-    def value(self, score: CrpsScore) -> float:
-        """Return the mean over days and cells."""
-        return score.value
-
 
 @register("metric", "energy_score")
 class EnergyMetric(Metric):
@@ -323,10 +279,6 @@ class EnergyMetric(Metric):
     score = EnergyScore
     title = "fair energy score of the day's field"
     ideal, place = 0.0, 20
-
-    def value(self, score: EnergyScore) -> float:
-        """Return the mean over days."""
-        return score.value
 
 
 @register("metric", "spread_skill")
@@ -337,10 +289,6 @@ class SpreadSkillMetric(Metric):
     title, head = "spread-skill ratio", "spread / skill"
     ideal, place = 1.0, 70
     units = "1"
-
-    def value(self, score: SpreadSkillScore) -> float:
-        """Return spread over error, NaN for one member."""
-        return score.value
 
 
 @register("metric", "rank_histogram_distance")

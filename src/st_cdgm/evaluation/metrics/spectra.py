@@ -6,13 +6,14 @@ Call shape and array shapes: see :mod:`st_cdgm.evaluation.metrics.blocks`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import fft
 
 from st_cdgm.evaluation.metrics.base import Metric
-from st_cdgm.evaluation.metrics.blocks import Block, accumulate, pair_of
+from st_cdgm.evaluation.metrics.blocks import Block, Cells, scored
 from st_cdgm.registry import register
 
 # Power below this share of the largest reference power counts as this share.
@@ -121,11 +122,7 @@ def _radial(power: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.fl
 
 
 def spectra(
-    forecast: ArrayLike,
-    reference: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
+    forecast: ArrayLike, reference: ArrayLike, **cells: Unpack[Cells]
 ) -> Spectrum:
     """Radially averaged power spectra, one per member, mean over days.
 
@@ -133,37 +130,26 @@ def spectra(
     not counted are set to 0, the same cells in forecast and reference: the coast then
     leaves the same trace in both. Power is ``|FFT2|^2 / (Y X)^2``, averaged over the
     modes at the same distance from the origin (in cycles per cell), then over days.
-
-    Parameters
-    ----------
-    forecast, reference, weights, mask : array_like
-        See :mod:`st_cdgm.evaluation.metrics.blocks`.
     """
-    score = SpectrumScore()
-    accumulate(pair_of(forecast, reference, weights=weights, mask=mask), score)
-    return score.value
+    return scored(SpectrumScore(), forecast, reference, **cells).value
 
 
 def spectrum_distance(
-    forecast: ArrayLike,
-    reference: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
+    forecast: ArrayLike, reference: ArrayLike, **cells: Unpack[Cells]
 ) -> float:
     """Distance of the log spectra in dB, RMS over wavenumbers, mean over members.
 
     Arguments as :func:`spectra`. A member with twice the power at every scale is
     3.01 dB away.
     """
-    return spectra(forecast, reference, weights=weights, mask=mask).distance
+    return spectra(forecast, reference, **cells).distance
 
 
 def power_spectrum(
-    field: ArrayLike, *, weights: ArrayLike | None = None, mask: ArrayLike | None = None
+    field: ArrayLike, **cells: Unpack[Cells]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return wavenumber and mean power of fields ``(Y, X)`` or ``(T, Y, X)``."""
-    spectrum = spectra(field, field, weights=weights, mask=mask)
+    spectrum = spectra(field, field, **cells)
     return spectrum.wavenumber, spectrum.reference
 
 
@@ -175,7 +161,4 @@ class SpectrumMetric(Metric):
     title, head = "distance of the log spectra", "spectrum distance"
     ideal, place = 0.0, 140
     units = "dB"
-
-    def value(self, score: SpectrumScore) -> float:
-        """Return the RMS over wavenumbers, mean over members."""
-        return score.value.distance
+    number = "value.distance"
