@@ -84,3 +84,14 @@ def check_choice(
             found=found,
             expected=", ".join(expected),
         )
+
+
+def check_least(name: str, found: float, least: float, *, section: str = "") -> None:
+    """Raise ConfigError unless ``found`` is ``least`` or more; NaN is not."""
+    if not found >= least:
+        raise ConfigError(
+            f"{section}{name} is too small",
+            variable=f"{section}{name}",
+            found=found,
+            expected=f">= {least}",
+        )

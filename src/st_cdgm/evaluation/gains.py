@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -102,17 +102,11 @@ class Gain:
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Gain:
         """Read what :meth:`to_dict` gave; null numbers are NaN."""
-        numbers = {
-            name: math.nan if stored[name] is None else float(stored[name])
-            for name in ("gain", "low", "high")
+        found: dict[str, Any] = {
+            item.name: math.nan if stored[item.name] is None else stored[item.name]
+            for item in fields(cls)
         }
-        return cls(
-            variable=str(stored["variable"]),
-            reference=str(stored["reference"]),
-            days=int(stored["days"]),
-            block=int(stored["block"]),
-            **numbers,
-        )
+        return cls(**found)
 
 
 def percent(gain: float) -> str:

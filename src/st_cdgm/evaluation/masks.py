@@ -12,8 +12,8 @@ A rule says what happens where forecasts and truth do not have the same values:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -22,13 +22,11 @@ from numpy.typing import NDArray
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.time.calendar import key_text
 from st_cdgm.errors import ConfigError, InputError
-from st_cdgm.evaluation.metrics.blocks import BLOCK_BYTES
+from st_cdgm.evaluation.metrics.blocks import day_slices
 from st_cdgm.evaluation.source import Source
 
 MaskRule = Literal["common", "truth", "strict"]
 RULES: tuple[str, ...] = get_args(MaskRule)
-
-Bools = NDArray[np.bool_]
 
 
 def check_rule(rule: str) -> None:
@@ -176,16 +174,16 @@ class CellsLeftOut:
         return "; ".join(parts)
 
 
-@dataclass(eq=False)
 class _Tally:
-    """What is counted while the days pass by."""
+    """What is counted while the days pass by, arrays of shape ``(Y, X)``."""
 
-    known: Bools  # (Y, X): truth on some day
-    scored: Bools  # (Y, X): truth and all sources on some day
-    predicted: Bools  # (Y, X): some source on some day
-    values_lost: NDArray[np.int64]  # (Y, X)
-    missing: dict[str, int] = field(default_factory=dict)  # source -> member values
-    first: tuple[Source, int, int, int] | None = None  # source, day, row, column
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.known = np.zeros(shape, bool)  # truth on some day
+        self.scored = np.zeros(shape, bool)  # truth and all sources on some day
+        self.predicted = np.zeros(shape, bool)  # some source on some day
+        self.values_lost = np.zeros(shape, np.int64)
+        self.missing: dict[str, int] = {}  # source -> member values
+        self.first: tuple[Source, int, int, int] | None = None  # day, row, column
 
 
 def hide_unshared(
@@ -207,35 +205,37 @@ def hide_unshared(
     """
     shape = truth.grid.shape
     having = [source for source in sources if variable in source.fields]
-    tally = _Tally(
-        known=np.zeros(shape, bool),
-        scored=np.zeros(shape, bool),
-        predicted=np.zeros(shape, bool),
-        values_lost=np.zeros(shape, np.int64),
-    )
+    tally = _Tally(shape)
+    most = max(source.members for source in (truth, *having))
     packed = [
         _look(truth, having, variable, days, tally, strict=rule == "strict")
-        for days in _blocks(truth, having)
+        for days in day_slices((len(truth.index), most, *shape))
     ]
 
     if not tally.known.any():
-        raise _no_truth(truth, variable)
+        raise InputError(
+            "The truth has no values on the scored days.",
+            file=truth.file,
+            variable=variable,
+            found="missing everywhere",
+            expected="finite values on some cells",
+            remedy="check fill value, mask and period of the truth file",
+        )
     if tally.first is not None and rule != "common":
         raise _gap(tally, truth, variable)
     if not tally.scored.any():
-        raise _nothing_shared(truth, having, variable)
+        raise InputError(
+            "Forecast and truth have no value in common on the scored days.",
+            file=having[0].file,
+            variable=variable,
+            found=f"nothing where {truth.file} has values",
+            expected="values on some cells of the truth",
+            remedy="check the masks of both files",
+        )
     lost = bool(tally.values_lost.any())
     return np.concatenate(packed) if lost else None, _left_out(
         tally, variable, truth.grid
     )
-
-
-def _blocks(truth: Source, sources: Sequence[Source]) -> Iterator[slice]:
-    """Yield slices of the scored days that keep memory small."""
-    most = max(source.members for source in (truth, *sources))
-    step = max(1, BLOCK_BYTES // (8 * most * int(np.prod(truth.grid.shape))))
-    for start in range(0, len(truth.index), step):
-        yield slice(start, min(start + step, len(truth.index)))
 
 
 def _look(
@@ -295,30 +295,6 @@ def _left_out(tally: _Tally, variable: str, grid: Grid) -> CellsLeftOut:
 # -- What is refused -------------------------------------------------------------------
 
 
-def _no_truth(truth: Source, variable: str) -> InputError:
-    return InputError(
-        "The truth has no values on the scored days.",
-        file=truth.file,
-        variable=variable,
-        found="missing everywhere",
-        expected="finite values on some cells",
-        remedy="check fill value, mask and period of the truth file",
-    )
-
-
-def _nothing_shared(
-    truth: Source, sources: Sequence[Source], variable: str
-) -> InputError:
-    return InputError(
-        "Forecast and truth have no value in common on the scored days.",
-        file=sources[0].file,
-        variable=variable,
-        found=f"nothing where {truth.file} has values",
-        expected="values on some cells of the truth",
-        remedy="check the masks of both files",
-    )
-
-
 def _gap(tally: _Tally, truth: Source, variable: str) -> InputError:
     """Return the error about the first cell that the rule does not allow."""
     assert tally.first is not None
@@ -329,13 +305,11 @@ def _gap(tally: _Tally, truth: Source, variable: str) -> InputError:
         f"{grid.lat2d[row, column]:.6g} N, {grid.lon2d[row, column]:.6g} E"
     )
 
+    problem, found = "The forecast has values where the truth has none.", place
     missing = tally.missing.get(source.name, 0)
     if missing:
         problem = "The forecast is not finite where the truth has values."
         found = f"{missing} values missing (all members and days), {place}"
-    else:
-        problem = "The forecast has values where the truth has none."
-        found = place
 
     return InputError(
         problem,
@@ -361,19 +335,15 @@ def summary(
     parts = [f"{days} days"]
     if left:
         parts[0] += f", left out {', '.join(map(str, left))}"
-    for text, names in _alike(cells).items():
-        parts.append(f"{', '.join(names)}: {text}")
+
+    # What is the same of several variables is said once.
+    alike: dict[str, list[str]] = {}
+    for one in cells:
+        alike.setdefault(str(one), []).append(one.variable)
+    parts += [f"{', '.join(names)}: {text}" for text, names in alike.items()]
     return {
         "rule": rule,
         "text": f"scored (mask {rule}): " + " | ".join(parts),
         "days_left_out": [asdict(one) for one in left],
         "cells_left_out": [asdict(one) for one in cells],
     }
-
-
-def _alike(cells: Sequence[CellsLeftOut]) -> Mapping[str, list[str]]:
-    """Return the variables of which the same is to be said, by what that is."""
-    found: dict[str, list[str]] = {}
-    for one in cells:
-        found.setdefault(str(one), []).append(one.variable)
-    return found

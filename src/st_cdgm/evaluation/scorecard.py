@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -28,8 +28,8 @@ from st_cdgm.evaluation.metrics.blocks import Pair, accumulate
 from st_cdgm.evaluation.metrics.distribution import WET_DAY
 from st_cdgm.evaluation.metrics.probabilistic import CrpsScore, RankHistogram
 from st_cdgm.evaluation.metrics.spectra import Spectrum, SpectrumScore
-from st_cdgm.evaluation.source import Source, open_source
-from st_cdgm.outputs import check_output_directory, write_atomically
+from st_cdgm.evaluation.source import open_source
+from st_cdgm.outputs import check_output_directory, native, write_atomically
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -63,11 +63,11 @@ class Scorecard:
         ]
         content = {
             "format": 1,
-            "protocol": _plain(self.protocol),
-            "gains": _plain([gain.to_dict() for gain in self.gains]),
+            "protocol": self.protocol,
+            "gains": [gain.to_dict() for gain in self.gains],
             "rows": rows,
         }
-        text = json.dumps(content, indent=1, allow_nan=False)
+        text = json.dumps(native(content), indent=1, allow_nan=False)
         return write_atomically(path, lambda p: p.write_text(text + "\n", "utf-8"))
 
     def to_csv(self, path: Path) -> Path:
@@ -151,21 +151,6 @@ class Scorecard:
         return 1 - table / table.loc[reference]
 
 
-def _plain(value: Any) -> Any:
-    """Return ``value`` in the types JSON knows."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | range):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)
-
-
 @dataclass(frozen=True, kw_only=True)
 class PairScores:
     """All that one source's variable gives.
@@ -208,13 +193,6 @@ def score_pair(
         histogram=scores[RankHistogram].value,
         daily=DailyScore(value=crps.daily, weight=crps.daily_weight),
     )
-
-
-def _rows(
-    source: str, target: TargetVariable, scores: PairScores
-) -> Iterator[tuple[str, str, str, float, str]]:
-    for name, value in scores.values.items():
-        yield source, target.name, name, value, scores.units[name]
 
 
 def evaluate_files(
@@ -321,7 +299,7 @@ def evaluate_ensembles(
         cell and day with truth must be predicted; ``strict`` refuses, besides,
         predictions without truth.
     baseline : Dataset, optional
-        The model's first guess, shown in the diagnostics but not scored.
+        The model's baseline, shown in the diagnostics but not scored.
     land : ndarray, optional
         Land area fraction, kept in the diagnostics for maps. Shape ``(Y, X)``.
 
@@ -353,8 +331,13 @@ def evaluate_ensembles(
         if output is None:
             return card
 
+        shown = None
+        if baseline is not None:
+            names = [target.name for target in aligned.targets]
+            shown = open_source("baseline", baseline, names)
+            shown = shown.on_grid(aligned.truth.grid, role="baseline")
+
         # What a report draws needs the fields once more.
-        shown = None if baseline is None else _baseline(aligned, baseline)
         diagnostics = build_diagnostics(
             aligned,
             spectra={key: value.spectrum for key, value in scores.items()},
@@ -402,29 +385,21 @@ def _card(
     scores: Mapping[tuple[str, str], PairScores],
     protocol: Mapping[str, Any],
 ) -> Scorecard:
-    targets = {target.name: target for target in aligned.targets}
     rows = [
-        row
-        for (source, variable), found in scores.items()
-        for row in _rows(source, targets[variable], found)
+        (*key, name, value, found.units[name])
+        for key, found in scores.items()
+        for name, value in found.values.items()
     ]
-
     return Scorecard(
         rows=pd.DataFrame(rows, columns=COLUMNS),
         protocol={**protocol, "scored": _scored(aligned)},
         gains=gains_of(
             {key: value.daily for key, value in scores.items()},
             [source.name for source in aligned.sources],
-            list(targets),
+            [target.name for target in aligned.targets],
             block=block_length(aligned.days.ordinal),
         ),
     )
-
-
-def _baseline(aligned: Aligned, baseline: xr.Dataset) -> Source:
-    names = [target.name for target in aligned.targets]
-    source = open_source("baseline", baseline, names)
-    return source.on_grid(aligned.truth.grid, role="baseline")
 
 
 def _scored(aligned: Aligned) -> dict[str, Any]:

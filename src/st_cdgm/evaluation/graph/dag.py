@@ -5,13 +5,12 @@ Everywhere ``A[i, j]`` is the weight of the edge i -> j; the diagonal is no edge
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from st_cdgm.errors import InputError
@@ -70,12 +69,8 @@ def export_dag_to_csv(
         If the file cannot be written.
     """
     names = check_names(A_matrix, var_names)
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["", *names])
-    for name, row in zip(names, threshold_graph(A_matrix, threshold), strict=True):
-        writer.writerow([name, *(repr(float(weight)) for weight in row)])
-    return write_bytes(output_path, buffer.getvalue().encode())
+    table = pd.DataFrame(threshold_graph(A_matrix, threshold), names, names)
+    return write_bytes(output_path, table.to_csv(lineterminator="\n").encode())
 
 
 def export_dag_to_json(

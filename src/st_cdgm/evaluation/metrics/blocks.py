@@ -82,6 +82,14 @@ class PairScore(Protocol):
         """Read forecast and reference, in pieces that fit into memory."""
 
 
+def day_slices(shape: tuple[int, int, int, int]) -> Iterator[slice]:
+    """Yield slices of the days of an array (T, M, Y, X), of bounded size in float64."""
+    days, members, ny, nx = shape
+    step = max(1, BLOCK_BYTES // max(1, 8 * members * ny * nx))
+    for start in range(0, days, step):
+        yield slice(start, min(start + step, days))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pair:
     """A forecast and its reference behind two readers of day slices.
@@ -109,10 +117,7 @@ class Pair:
 
     def slices(self) -> Iterator[slice]:
         """Yield day slices of bounded size."""
-        days, members, ny, nx = self.shape
-        step = max(1, BLOCK_BYTES // max(1, 8 * members * ny * nx))
-        for start in range(0, days, step):
-            yield slice(start, min(start + step, days))
+        return day_slices(self.shape)
 
     def counted(
         self, days: slice, reference: NDArray[np.floating]

@@ -122,34 +122,28 @@ def _notes(run: RunFiles) -> dict[str, str]:
 
 def _score_context(run: RunFiles) -> dict[str, Any]:
     """Return headline and tables."""
-    warnings = list(_warnings(run))
+    empty = ("comparisons", "interval_note", "facts", "tables", "full_tables")
+    context: dict[str, Any] = {**dict.fromkeys(empty), "warnings": list(_warnings(run))}
     if run.scorecard is None:
-        return {
+        return context | {
             "verdict": "No verdict: " + run.missing["scorecard.json"],
             "subtitle": "Climate downscaling ensemble",
-            "comparisons": [],
-            "interval_note": "",
-            "facts": [],
-            "warnings": warnings,
-            "tables": [],
-            "full_tables": [],
         }
 
     # The full tables are shown where they have more columns than the short ones.
-    scores = Scores.from_scorecard(run.scorecard)
+    scores = Scores(run.scorecard)
     tables = score_tables(scores)
     full = score_tables(scores, full=True)
     longer = sum(len(t.columns) for t in full) > sum(len(t.columns) for t in tables)
     facts = list(_facts(scores, run.scorecard.protocol))
     period = dict(facts).get("Scored period", "")
 
-    return {
+    return context | {
         "verdict": verdict(scores),
         "subtitle": ", ".join(scores.variables) + (f"; {period}" if period else ""),
         "comparisons": compare(scores),
         "interval_note": interval_note(scores),
         "facts": facts,
-        "warnings": warnings,
         "tables": tables,
         "full_tables": full if longer else [],
     }

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
-from math import isfinite, nan
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 import yaml
 from numpy.typing import NDArray
@@ -240,27 +240,19 @@ def _edge(entry: Mapping[str, Any]) -> Edge:
 
 
 def _read_training(path: Path) -> TrainingLog:
-    """Read the log; blank cells are NaN, several rows of an epoch are averaged."""
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    rows = [row for row in rows if row.get("epoch")]
-    if not rows:
+    """Read the log; each value is averaged over the rows of an epoch that have it."""
+    rows = pd.read_csv(path)
+    if rows.get("epoch", pd.Series()).isna().all():
         raise InputError("The training log has no epoch", file=path)
 
-    # Rows of the same epoch are averaged, each value over the rows that have it.
-    epochs, place = np.unique([float(r["epoch"]) for r in rows], return_inverse=True)
-    curves = {}
-
-    for name in rows[0]:
-        if name in ("epoch", "step", "seconds") or not name:
-            continue
-        values = np.array([float(row[name]) if row.get(name) else nan for row in rows])
-        known = np.isfinite(values)
-        total = np.bincount(place[known], values[known], len(epochs))
-        count = np.bincount(place[known], minlength=len(epochs))
-        if count.any():
-            curves[name] = np.where(count > 0, total / np.maximum(count, 1), nan)
-    return TrainingLog(epoch=epochs, curves=curves)
+    known = rows.replace([np.inf, -np.inf], np.nan).astype(float)
+    means = (
+        known.groupby("epoch").mean().drop(columns=["step", "seconds"], errors="ignore")
+    )
+    return TrainingLog(
+        epoch=means.index.to_numpy(float),
+        curves={str(n): c.to_numpy() for n, c in means.items() if c.notna().any()},
+    )
 
 
 def _read_diagnostics(path: Path) -> Diagnostics:

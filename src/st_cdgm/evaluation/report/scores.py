@@ -5,18 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from st_cdgm.evaluation.gains import BLOCK_DAYS, RESAMPLES, Gain, percent
 from st_cdgm.evaluation.metrics.base import metric_of
 from st_cdgm.evaluation.report.plots import pretty_units
-from st_cdgm.evaluation.scorecard import Scorecard
+from st_cdgm.evaluation.scorecard import COLUMNS, Scorecard
 
+# How the verdict goes on after the wins, in this order.
+_SAID = {
+    "ties": "it equals it in",
+    "unclear": "no clear difference in",
+    "loses": "it loses in",
+    "unknown": "scores are missing for",
+}
 # Differences smaller than this share are called equal, they round away anyway.
 _TIE = 5e-4
 
 
-@dataclass(frozen=True, kw_only=True)
 class Scores:
     """All rows of a scorecard, looked up by source, variable and metric.
 
@@ -34,33 +39,17 @@ class Scores:
         Variable to the gain in CRPS with its interval; empty where none was stored.
     """
 
-    sources: list[str]
-    variables: list[str]
-    metrics: list[str]
-    values: dict[tuple[str, str, str], float]
-    units: dict[tuple[str, str], str]
-    gains: dict[str, Gain] = field(default_factory=dict)
-
-    @classmethod
-    def from_scorecard(cls, card: Scorecard) -> Scores:
-        """Index the rows of a scorecard."""
-        rows: list[dict[str, Any]] = [
-            {str(key): value for key, value in row.items()}
-            for row in card.rows.to_dict(orient="records")
-        ]
-        return cls(
-            sources=list(dict.fromkeys(row["source"] for row in rows)),
-            variables=list(dict.fromkeys(row["variable"] for row in rows)),
-            metrics=list(dict.fromkeys(row["metric"] for row in rows)),
-            values={
-                (row["source"], row["variable"], row["metric"]): float(row["value"])
-                for row in rows
-            },
-            units={
-                (row["variable"], row["metric"]): row["units"] or "" for row in rows
-            },
-            gains={gain.variable: gain for gain in card.gains},
+    def __init__(self, card: Scorecard) -> None:
+        self.sources, self.variables, self.metrics = (
+            list(dict.fromkeys(card.rows[name]))
+            for name in ("source", "variable", "metric")
         )
+        self.values: dict[tuple[str, str, str], float] = {}
+        self.units: dict[tuple[str, str], str] = {}
+        for source, variable, metric, value, units in card.rows[COLUMNS].to_numpy():
+            self.values[source, variable, metric] = float(value)
+            self.units[variable, metric] = units or ""
+        self.gains = {gain.variable: gain for gain in card.gains}
 
     def get(self, source: str, variable: str, metric: str) -> float:
         """Return a value, NaN where the scorecard has none."""
@@ -200,32 +189,29 @@ def verdict(scores: Scores) -> str:
         )
     groups = {
         outcome: [pair for pair in pairs if pair.outcome == outcome]
-        for outcome in ("wins", "ties", "unclear", "loses", "unknown")
+        for outcome in ("wins", *_SAID)
     }
     metrics = " / ".join(dict.fromkeys(metric_of(pair.metric).title for pair in pairs))
-    share = _count(len(groups["wins"]), len(pairs))
+    won = groups.pop("wins")
+    share = _count(len(won), len(pairs))
     parts = [f"Judged by {metrics}, {model} beats the best reference in {share}"]
-    if groups["wins"]:
-        parts[0] += f": {_listing(groups['wins'])}"
-    if groups["ties"]:
-        parts.append(f"it equals it in {_counted(groups['ties'])}")
-    if groups["unclear"]:
-        parts.append(f"no clear difference in {_counted(groups['unclear'])}")
-    if groups["loses"]:
-        losses = groups["loses"]
-        parts.append(f"it loses in {len(losses)}: {_listing(losses)}")
-    if groups["unknown"]:
-        parts.append(f"scores are missing for {_counted(groups['unknown'])}")
+    if won:
+        parts[0] += f": {_listing(won)}"
+
+    for outcome, group in groups.items():
+        names = ", ".join(pair.variable for pair in group)
+        which = _listing(group) if outcome == "loses" else names
+        if group:
+            parts.append(f"{_SAID[outcome]} {len(group)}: {which}")
     return "; ".join(parts) + "."
 
 
 def _count(part: int, total: int) -> str:
-    noun = "variable" if total == 1 else "variables"
     if total == 1:
         return "the only variable" if part else "no variable"
     if part == total:
-        return f"all {total} {noun}"
-    return f"{part} of {total} {noun}" if part else f"none of the {total} {noun}"
+        return f"all {total} variables"
+    return f"{part} of {total} variables" if part else f"none of the {total} variables"
 
 
 def _listing(pairs: Sequence[Comparison]) -> str:
@@ -234,10 +220,6 @@ def _listing(pairs: Sequence[Comparison]) -> str:
         + (f"; {pair.measured.interval})" if pair.measured else ")")
         for pair in pairs
     )
-
-
-def _counted(pairs: Sequence[Comparison]) -> str:
-    return f"{len(pairs)}: " + ", ".join(pair.variable for pair in pairs)
 
 
 def interval_note(scores: Scores) -> str:
