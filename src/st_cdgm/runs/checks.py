@@ -122,7 +122,7 @@ def _check_references(config: Config) -> None:
         INTERPOLATION,
     ):
         raise ConfigError(
-            "a reference needs another first guess than the configured one",
+            "a reference needs another baseline than the configured one",
             variable="evaluation.references",
             found=f"{INTERPOLATION}, with data.baseline_strategy {strategy}",
             expected=f"data.baseline_strategy {INTERPOLATION}, whose error it measures",

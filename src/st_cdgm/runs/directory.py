@@ -13,10 +13,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import yaml
 
 from st_cdgm.config.load import config_to_yaml, load_config, save_config
 from st_cdgm.errors import ConfigError, InputError, OutputError
+from st_cdgm.outputs import check_output_directory, flat
 from st_cdgm.runs.console import Session, start_logging
 from st_cdgm.runs.provenance import provenance
 
@@ -84,8 +87,6 @@ def check_run_directory(
 
 
 def _check_writable(run_dir: Path) -> None:
-    from st_cdgm.outputs import check_output_directory
-
     try:
         check_output_directory(run_dir)
     except OutputError as error:
@@ -130,30 +131,14 @@ def _check_same_run(run_dir: Path, config: Config) -> None:
 
 def _differences(stored: Config, asked: Config) -> list[str]:
     """Return the keys whose values decide about the results and differ."""
-    ours, theirs = _flat(asked), _flat(stored)
+    ours, theirs = (
+        dict(flat(yaml.safe_load(config_to_yaml(one)))) for one in (asked, stored)
+    )
     return [
         f"{key}: {theirs.get(key)} there, {ours.get(key)} here"
         for key in sorted({*ours, *theirs} - _FREE)
         if ours.get(key) != theirs.get(key)
     ]
-
-
-def _flat(config: Config) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    found: dict[str, Any] = {}
-
-    def walk(node: dict[Any, Any], prefix: str) -> None:
-        for key, value in node.items():
-            if isinstance(value, dict) and value:
-                walk(value, f"{prefix}{key}.")
-            else:
-                found[f"{prefix}{key}"] = value
-
-    tree = OmegaConf.to_container(OmegaConf.create(config_to_yaml(config)))
-    assert isinstance(tree, dict)
-    walk(tree, "")
-    return found
 
 
 # -- Beginning -------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from st_cdgm.evaluation.report.scores import (
     score_tables,
     verdict,
 )
-from st_cdgm.outputs import check_output_path, write_bytes
+from st_cdgm.outputs import check_output_path, flat, write_bytes
 from st_cdgm.registry import names, naming
 
 _LOGGER = logging.getLogger(__name__)
@@ -345,17 +345,18 @@ def _records(run: RunFiles) -> Iterator[tuple[str, list[tuple[str, str]], str]]:
     """Yield protocol and provenance as name, value lists, with a note if absent."""
     protocol = run.scorecard.protocol if run.scorecard is not None else {}
     reason = run.missing.get("scorecard.json", "The scorecard states no protocol.")
-    yield "Protocol of the evaluation", list(_flat(protocol)), reason
+    yield "Protocol of the evaluation", _stated(protocol), reason
     absent = run.missing.get("provenance.json", "provenance.json is empty.")
-    yield "Provenance", list(_flat(run.provenance or {})), absent
+    yield "Provenance", _stated(run.provenance or {}), absent
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in content.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{name}.")
-        elif isinstance(value, list):
-            yield name, ", ".join(map(str, value))
-        else:
-            yield name, "not stated" if value is None else str(value)
+def _stated(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return dotted names and values as text."""
+    found = []
+    for name, value in flat(content):
+        text = "not stated" if value is None else str(value)
+        if isinstance(value, list):
+            text = ", ".join(map(str, value))
+        if value != {}:
+            found.append((name, text))
+    return found
