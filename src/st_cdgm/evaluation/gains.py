@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from st_cdgm.typing import Floats, Indices
 
 # Weather remembers some days; drawing single days would give too narrow an interval.
 BLOCK_DAYS = 10
@@ -30,8 +31,8 @@ class DailyScore:
         Sum of the counted cell weights, 0 on days without truth. Shape ``(T,)``.
     """
 
-    value: NDArray[np.float64]
-    weight: NDArray[np.float64]
+    value: Floats
+    weight: Floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,7 @@ def _side(gain: float) -> str:
     return percent(gain) + (" better" if gain > 0 else " worse" if gain < 0 else "")
 
 
-def block_length(ordinal: NDArray[np.int64]) -> int:
+def block_length(ordinal: Indices) -> int:
     """Return how many scored days make about ten days, at least 1.
 
     Parameters
@@ -178,7 +179,7 @@ def relative_gain(
     return gain, float(low), float(high)
 
 
-def _resampled_sums(values: NDArray[np.float64], block: int) -> NDArray[np.float64]:
+def _resampled_sums(values: Floats, block: int) -> Floats:
     """Sum series over resampled days, the same for all. ``(K, T)`` to ``(K, R)``."""
     T = values.shape[-1]
     count, rest = divmod(T, block)
@@ -186,7 +187,7 @@ def _resampled_sums(values: NDArray[np.float64], block: int) -> NDArray[np.float
         0, T - block + 1, size=(RESAMPLES, count + (rest > 0))
     )
 
-    def sums(length: int) -> NDArray[np.float64]:
+    def sums(length: int) -> Floats:
         """Sum of the ``length`` days from each start on."""
         windows = np.lib.stride_tricks.sliding_window_view(values, length, axis=-1)
         return np.asarray(windows.sum(axis=-1))

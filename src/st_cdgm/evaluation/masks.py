@@ -24,6 +24,7 @@ from st_cdgm.data.time.calendar import key_text
 from st_cdgm.errors import ConfigError, InputError
 from st_cdgm.evaluation.metrics.blocks import day_slices
 from st_cdgm.evaluation.source import Source
+from st_cdgm.typing import Indices
 
 MaskRule = Literal["common", "truth", "strict"]
 RULES: tuple[str, ...] = get_args(MaskRule)
@@ -68,7 +69,7 @@ class DaysLeftOut:
 
 def shared_days(
     truth: Source, sources: Sequence[Source], rule: str
-) -> tuple[NDArray[np.int64], list[DaysLeftOut]]:
+) -> tuple[Indices, list[DaysLeftOut]]:
     """Return the scored days as YYYYMMDD, and those left out.
 
     Raises
@@ -95,7 +96,7 @@ def shared_days(
     return keys, left
 
 
-def _days_left(source: Source, keys: NDArray[np.int64]) -> DaysLeftOut | None:
+def _days_left(source: Source, keys: Indices) -> DaysLeftOut | None:
     lost = np.setdiff1d(source.days.day, keys)
     if not lost.size:
         return None

@@ -11,10 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import xarray as xr
-from numpy.typing import NDArray
 
 from st_cdgm._version import __version__
 from st_cdgm.data.files.open import Paths, file_label, open_dataset
@@ -30,6 +28,7 @@ from st_cdgm.evaluation.metrics.probabilistic import CrpsScore, RankHistogram
 from st_cdgm.evaluation.metrics.spectra import Spectrum, SpectrumScore
 from st_cdgm.evaluation.source import open_source
 from st_cdgm.outputs import check_output_directory, native, write_atomically
+from st_cdgm.typing import FloatArray, Floats
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -170,7 +169,7 @@ class PairScores:
     values: dict[str, float]
     units: dict[str, str]
     spectrum: Spectrum
-    histogram: NDArray[np.float64]
+    histogram: Floats
     daily: DailyScore
 
 
@@ -268,7 +267,7 @@ def evaluate_ensembles(
     metrics: Sequence[str] = (),
     mask: str = "common",
     baseline: xr.Dataset | None = None,
-    land: NDArray[np.float32] | None = None,
+    land: FloatArray | None = None,
 ) -> Scorecard:
     """Score ensembles against the truth and write the results.
 

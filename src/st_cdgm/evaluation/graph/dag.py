@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from st_cdgm.errors import InputError
 from st_cdgm.evaluation.graph.matrix import (
@@ -24,6 +23,7 @@ from st_cdgm.evaluation.graph.matrix import (
     threshold_graph,
 )
 from st_cdgm.outputs import to_json, write_bytes
+from st_cdgm.typing import Floats
 
 # An edge, a mapping with source and target, or a pair of names or of indices.
 CutEdge = Edge | Mapping[str, Any] | tuple[Any, Any]
@@ -181,7 +181,7 @@ def export_dag(
 
 
 def _cut_pairs(
-    weights: NDArray[np.float64],
+    weights: Floats,
     names: Sequence[str],
     threshold: float,
     cut: Sequence[CutEdge] | None,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from st_cdgm.errors import InputError
+from st_cdgm.typing import Floats
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class AcyclicityReport:
         return {**asdict(self), "cycle": list(self.cycle)}
 
 
-def threshold_graph(matrix: Any, threshold: float = 0.0) -> NDArray[np.float64]:
+def threshold_graph(matrix: Any, threshold: float = 0.0) -> Floats:
     """Return the weights with ``|w| <= threshold`` and the diagonal set to zero.
 
     Parameters
@@ -164,7 +165,7 @@ def graph_edges(
     return sorted(found, key=lambda edge: -abs(edge.weight))
 
 
-def check_matrix(matrix: Any) -> NDArray[np.float64]:
+def check_matrix(matrix: Any) -> Floats:
     """Return a finite square matrix with a zero diagonal, as a float64 copy."""
     if hasattr(matrix, "detach"):  # a torch tensor, without importing torch
         matrix = matrix.detach().cpu().numpy()

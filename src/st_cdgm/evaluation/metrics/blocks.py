@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from st_cdgm.errors import GridMismatchError, InputError
+from st_cdgm.typing import Floats
 
 # A block's forecast in float64; the scores need about four temporaries of that size.
 BLOCK_BYTES = 64 * 2**20
@@ -62,9 +63,9 @@ class Block:
         Shape ``(t, Y, X)``, float64, 0 on cells that are not counted.
     """
 
-    forecast: NDArray[np.float64]
-    reference: NDArray[np.float64]
-    weight: NDArray[np.float64]
+    forecast: Floats
+    reference: Floats
+    weight: Floats
 
 
 class Score(Protocol):
@@ -111,7 +112,7 @@ class Pair:
     forecast: Reader
     reference: Reader
     shape: tuple[int, int, int, int]
-    weights: NDArray[np.float64]
+    weights: Floats
     mask: NDArray[np.bool_] | None = None
     name: str | None = None
 
@@ -196,7 +197,7 @@ def pair_of(
 
 def check_weights(
     weights: ArrayLike | None, shape: tuple[int, ...], *, name: str | None = None
-) -> NDArray[np.float64]:
+) -> Floats:
     """Return cell weights ``(Y, X)`` as float64; ones when None."""
     if weights is None:
         return np.ones(shape)

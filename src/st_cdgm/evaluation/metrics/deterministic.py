@@ -11,12 +11,13 @@ from __future__ import annotations
 from typing import Literal, Unpack
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from st_cdgm.errors import InputError
 from st_cdgm.evaluation.metrics.base import Metric
 from st_cdgm.evaluation.metrics.blocks import Block, Cells, ratio, scored
 from st_cdgm.registry import register
+from st_cdgm.typing import Floats
 
 
 class MeanErrorScore:
@@ -78,7 +79,7 @@ class CorrelationScore:
     """Sums for the correlation of ensemble mean and reference, cell by cell."""
 
     def __init__(self) -> None:
-        self._origin: NDArray[np.float64] | None = None
+        self._origin: Floats | None = None
         self._sums = np.zeros(())
         self._weight = np.zeros(())
 
@@ -125,7 +126,7 @@ class CorrelationScore:
         return float(_pearson(np.stack([(w * term).sum() for term in absolute])))
 
 
-def _pearson(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+def _pearson(sums: Floats) -> Floats:
     """Correlation from ``(n, f, r, ff, rr, fr)``; NaN where it is not defined."""
     n, f, r, ff, rr, fr = sums
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -17,6 +17,7 @@ from st_cdgm.errors import InputError
 from st_cdgm.evaluation.metrics.base import Metric, PrecipitationMetric
 from st_cdgm.evaluation.metrics.blocks import Block, Cells, Pair, ratio, scored
 from st_cdgm.registry import register
+from st_cdgm.typing import Floats
 
 # mm day-1; what the scorecard calls a wet day.
 WET_DAY = 1.0
@@ -121,7 +122,7 @@ class QuantileScore:
         self.value = Compared(ratio(sums[0], sums[2]), ratio(sums[1], sums[2]))
 
 
-def _quantile_rows(pair: Pair, rows: slice, q: float) -> NDArray[np.float64]:
+def _quantile_rows(pair: Pair, rows: slice, q: float) -> Floats:
     """Weighted sums of forecast and reference quantile, and of the weight."""
     parts: list[tuple[NDArray[np.floating], NDArray[np.floating]]] = []
     for days in pair.slices():

@@ -16,6 +16,7 @@ from st_cdgm.errors import InputError
 from st_cdgm.evaluation.metrics.base import Metric, PrecipitationMetric
 from st_cdgm.evaluation.metrics.blocks import Block, Cells, Pair, ratio, scored
 from st_cdgm.registry import register
+from st_cdgm.typing import Floats
 
 
 def fss(
@@ -77,12 +78,7 @@ class FssScore:
             self._difference += float((block.weight * (share_f - share_o) ** 2).sum())
             self._power += float((block.weight * (share_f**2 + share_o**2)).sum())
 
-    def _share(
-        self,
-        field: NDArray[np.float64],
-        counted: NDArray[np.bool_],
-        area: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
+    def _share(self, field: Floats, counted: NDArray[np.bool_], area: Floats) -> Floats:
         events = (field >= self.threshold) & counted
         return _window_sum(events, self.window) / np.maximum(area, 1)
 
@@ -92,7 +88,7 @@ class FssScore:
         return 1 - ratio(self._difference, self._power)
 
 
-def _window_sum(flags: NDArray[np.bool_], window: int) -> NDArray[np.float64]:
+def _window_sum(flags: NDArray[np.bool_], window: int) -> Floats:
     size = (1, window, window)
     mean = ndimage.uniform_filter(flags.astype(np.float64), size, mode="constant")
     # Counts are whole numbers: rounding takes away what the running sums leave behind.

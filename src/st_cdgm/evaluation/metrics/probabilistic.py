@@ -10,11 +10,12 @@ from typing import Unpack
 
 import numpy as np
 import scoringrules
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from st_cdgm.evaluation.metrics.base import Metric
 from st_cdgm.evaluation.metrics.blocks import Block, Cells, ratio, scored
 from st_cdgm.registry import register
+from st_cdgm.typing import Floats
 
 
 class CrpsScore:
@@ -22,8 +23,8 @@ class CrpsScore:
 
     def __init__(self, *, fair: bool = True) -> None:
         self.fair = fair
-        self._sums: list[NDArray[np.float64]] = []
-        self._weights: list[NDArray[np.float64]] = []
+        self._sums: list[Floats] = []
+        self._weights: list[Floats] = []
 
     def update(self, block: Block) -> None:
         """Take in a block of days."""
@@ -51,7 +52,7 @@ class CrpsScore:
         )
 
     @property
-    def daily(self) -> NDArray[np.float64]:
+    def daily(self) -> Floats:
         """Area mean per day, NaN where nothing is counted. Shape ``(T,)``."""
         total, weight = _joined(self._sums), _joined(self._weights)
         counted = weight > 0
@@ -59,12 +60,12 @@ class CrpsScore:
         return np.where(counted, mean, np.nan)
 
     @property
-    def daily_weight(self) -> NDArray[np.float64]:
+    def daily_weight(self) -> Floats:
         """Sum of the counted cell weights per day. Shape ``(T,)``."""
         return _joined(self._weights)
 
 
-def _joined(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+def _joined(parts: list[Floats]) -> Floats:
     return np.concatenate([np.empty(0), *parts])
 
 
@@ -203,7 +204,7 @@ class RankHistogram:
     """Weighted counts of the rank of the truth; see :func:`rank_histogram`."""
 
     def __init__(self) -> None:
-        self._steps: NDArray[np.float64] | None = None
+        self._steps: Floats | None = None
 
     def update(self, block: Block) -> None:
         """Take in a block of days."""
@@ -219,7 +220,7 @@ class RankHistogram:
         self._steps = np.asarray(before + up - down, dtype=np.float64)
 
     @property
-    def value(self) -> NDArray[np.float64]:
+    def value(self) -> Floats:
         """Relative frequencies. Shape ``(M + 1,)``."""
         if self._steps is None:
             return np.full(1, np.nan)
@@ -230,7 +231,7 @@ class RankHistogram:
 
 def rank_histogram(
     forecast: ArrayLike, reference: ArrayLike, **cells: Unpack[Cells]
-) -> NDArray[np.float64]:
+) -> Floats:
     """Relative frequency of the rank of the truth among the members.
 
     A truth that equals some members (dry days) is shared evenly among the ranks it

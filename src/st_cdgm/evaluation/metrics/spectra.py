@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Unpack
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import fft
 
 from st_cdgm.evaluation.metrics.base import Metric
 from st_cdgm.evaluation.metrics.blocks import Block, Cells, scored
 from st_cdgm.registry import register
+from st_cdgm.typing import Floats, Indices
 
 # Power below this share of the largest reference power counts as this share.
 FLOOR = 1e-12
@@ -35,9 +36,9 @@ class Spectrum:
         The same of the reference. Shape ``(K,)``.
     """
 
-    wavenumber: NDArray[np.float64]
-    forecast: NDArray[np.float64]
-    reference: NDArray[np.float64]
+    wavenumber: Floats
+    forecast: Floats
+    reference: Floats
 
     @property
     def distance(self) -> float:
@@ -84,9 +85,7 @@ class SpectrumScore:
         )
 
 
-def _power(
-    fields: NDArray[np.float64], weight: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _power(fields: Floats, weight: Floats) -> Floats:
     """``|FFT2|^2 / (Y X)^2`` of anomalies, 0 off the mask. ``(t, Y, X // 2 + 1)``."""
     total = weight.sum(axis=(1, 2), keepdims=True)
     mean = (weight * fields).sum(axis=(1, 2), keepdims=True) / total
@@ -95,9 +94,7 @@ def _power(
     return np.asarray(np.abs(coefficient) ** 2, dtype=np.float64)
 
 
-def _rings(
-    shape: tuple[int, int],
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+def _rings(shape: tuple[int, int]) -> tuple[Floats, Indices, Floats]:
     """Wavenumbers ``(K,)``, ring of each half-plane mode and how often it counts."""
     ny, nx = shape
     short = min(ny, nx)
@@ -111,7 +108,7 @@ def _rings(
     return np.arange(1, short // 2 + 1) / short, ring, times
 
 
-def _radial(power: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:
+def _radial(power: Floats, shape: tuple[int, int]) -> Floats:
     """Mean power of the modes on each ring. Shape ``(K,)``."""
     wavenumber, ring, times = _rings(shape)
     length = int(ring.max(initial=0)) + 1
@@ -145,9 +142,7 @@ def spectrum_distance(
     return spectra(forecast, reference, **cells).distance
 
 
-def power_spectrum(
-    field: ArrayLike, **cells: Unpack[Cells]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def power_spectrum(field: ArrayLike, **cells: Unpack[Cells]) -> tuple[Floats, Floats]:
     """Return wavenumber and mean power of fields ``(Y, X)`` or ``(T, Y, X)``."""
     spectrum = spectra(field, field, **cells)
     return spectrum.wavenumber, spectrum.reference

@@ -9,7 +9,6 @@ from html import escape
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from st_cdgm.evaluation.graph.matrix import Edge
 from st_cdgm.evaluation.graph.plots import plot_dag_graph, plot_dag_heatmap
@@ -33,6 +32,7 @@ from st_cdgm.evaluation.report.plots import (
     plot_training_curves,
     pretty_units,
 )
+from st_cdgm.typing import Floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ def _describe_maps(fields: DayMaps) -> str:
     """Say in numbers what the maps show."""
     shown = fields.members[:SHOWN_MEMBERS]
     parts = [f"Maps of {fields.variable} on {fields.day} in {fields.units}."]
-    named: list[tuple[str, NDArray[np.float64] | None]] = [
+    named: list[tuple[str, Floats | None]] = [
         ("Truth", fields.truth),
         ("Baseline", fields.baseline),
         ("Ensemble mean", fields.mean),

@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 import yaml
-from numpy.typing import NDArray
 
 from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.evaluation.graph.matrix import Edge, check_matrix, check_names
 from st_cdgm.evaluation.report.maps import DayMaps, MapGrid
 from st_cdgm.evaluation.scorecard import Scorecard
+from st_cdgm.typing import Floats
 
 _LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -61,10 +61,10 @@ class Diagnostics:
     grid: MapGrid
     cases: list[ShownDay]
     units: dict[str, str]
-    wavenumber: NDArray[np.float64]
-    truth_spectrum: dict[str, NDArray[np.float64]]
-    spectra: dict[str, dict[str, NDArray[np.float64]]]
-    ranks: dict[str, dict[str, NDArray[np.float64]]]
+    wavenumber: Floats
+    truth_spectrum: dict[str, Floats]
+    spectra: dict[str, dict[str, Floats]]
+    ranks: dict[str, dict[str, Floats]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,7 +75,7 @@ class LearnedGraph:
     """
 
     variables: list[str]
-    matrix: NDArray[np.float64]
+    matrix: Floats
     threshold: float
     edges: list[Edge]
     cut: list[Edge]
@@ -83,7 +83,7 @@ class LearnedGraph:
     note: str
     possible: int | None = None
 
-    def kept(self) -> NDArray[np.float64]:
+    def kept(self) -> Floats:
         """Return the weights of the kept edges, 0 elsewhere. Shape ``(Q, Q)``."""
         kept = np.zeros_like(self.matrix)
         for edge in self.edges:
@@ -96,8 +96,8 @@ class LearnedGraph:
 class TrainingLog:
     """``logs/metrics.csv`` with one value per epoch, the mean over its steps."""
 
-    epoch: NDArray[np.float64]
-    curves: dict[str, NDArray[np.float64]]
+    epoch: Floats
+    curves: dict[str, Floats]
 
 
 @dataclass(kw_only=True)
@@ -264,8 +264,8 @@ def _read_diagnostics(path: Path) -> Diagnostics:
     sizes = data["ensemble_size"].values
 
     # Only sources that have one: a single member has no ranks.
-    spectra: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in names}
-    ranks: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in names}
+    spectra: dict[str, dict[str, Floats]] = {name: {} for name in names}
+    ranks: dict[str, dict[str, Floats]] = {name: {} for name in names}
     for (v, name), (s, source) in product(enumerate(names), enumerate(sources)):
         power = data["spectra"].values[s, v]
         if np.isfinite(power).any():
@@ -322,9 +322,7 @@ def _case(data: xr.Dataset, case: int, units: Mapping[str, str]) -> ShownDay:
     )
 
 
-def _plane(
-    data: xr.Dataset, name: str, index: tuple[int, ...]
-) -> NDArray[np.float64] | None:
+def _plane(data: xr.Dataset, name: str, index: tuple[int, ...]) -> Floats | None:
     """Return one map of the first source, None where it was not stored."""
     if name not in data:
         return None
@@ -332,6 +330,6 @@ def _plane(
     return plane if np.isfinite(plane).any() else None
 
 
-def _members(data: xr.Dataset, case: int, variable: int) -> NDArray[np.float64]:
+def _members(data: xr.Dataset, case: int, variable: int) -> Floats:
     members = data["members"].values[0, :, case, variable].astype(np.float64)
     return np.asarray(members[np.isfinite(members).any(axis=(1, 2))])
