@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from importlib import import_module
 from typing import Annotated, Any, Literal
@@ -13,7 +14,7 @@ from st_cdgm._version import __version__
 from st_cdgm.cli._options import session
 from st_cdgm.errors import InputError
 from st_cdgm.registry import load_plugins
-from st_cdgm.runs.console import Session, prepare_threads, show, show_failure
+from st_cdgm.runs.console import Session, show, show_failure
 
 EXIT_FAILED = 1
 EXIT_INPUT = 2
@@ -151,7 +152,9 @@ def global_options(
     ] = False,
 ) -> None:
     """Climate downscaling ensembles with a learned causal graph."""
-    prepare_threads()
+    # Idle OpenMP threads are to sleep: spinning ones slow a small model by an order of
+    # magnitude when cores are shared. Effective only before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     ctx.obj = Session(
         log_level=log_level,
         command=shlex.join(["st-cdgm", *ctx.meta[WORDS]]),

@@ -92,7 +92,14 @@ def align(
         raise InputError("There is no forecast to evaluate.")
     names = _scored_variables(next(iter(forecasts.values())), truth)
     reference = open_source("truth", truth, names)
-    _check_one_member(reference)
+    if reference.members != 1:
+        raise InputError(
+            "The truth is an ensemble.",
+            file=reference.file,
+            found=f"{reference.members} members",
+            expected="one value per day and cell",
+            remedy="select one member, or exchange prediction and truth",
+        )
 
     opened = []
     for name, dataset in forecasts.items():
@@ -136,17 +143,6 @@ def _scored_variables(model: xr.Dataset, truth: xr.Dataset) -> list[str]:
             else "give a file that st-cdgm downscale wrote",
         )
     return names
-
-
-def _check_one_member(truth: Source) -> None:
-    if truth.members != 1:
-        raise InputError(
-            "The truth is an ensemble.",
-            file=truth.file,
-            found=f"{truth.members} members",
-            expected="one value per day and cell",
-            remedy="select one member, or exchange prediction and truth",
-        )
 
 
 def _check_like(source: Source, truth: Source) -> None:

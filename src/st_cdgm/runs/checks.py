@@ -19,12 +19,7 @@ INTERPOLATION = "lr_interp"
 def check_before_training(config: Config, *, to_the_end: bool) -> None:
     """Check what can be checked without reading the data.
 
-    Parameters
-    ----------
-    config : Config
-        Settings of the run.
-    to_the_end : bool
-        Whether the test period is to be downscaled and evaluated as well.
+    With ``to_the_end`` the test period is to be downscaled and evaluated as well.
 
     Raises
     ------

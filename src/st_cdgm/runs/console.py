@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import sys
 import threading
 import time
@@ -61,14 +60,6 @@ class Session:
     def tells(self) -> bool:
         """Whether progress is wanted at all."""
         return self.log_level in (None, "DEBUG", "INFO")
-
-
-def prepare_threads() -> None:
-    """Let idle OpenMP threads sleep. Effective only before torch is loaded.
-
-    Spinning threads slow a small model by an order of magnitude when cores are shared.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def console(*, wide: bool = False) -> Console:

@@ -43,11 +43,6 @@ _FREE = {"run.dir", "run.log_level", "training.max_minutes", "training.num_worke
 _ASIDE = ".replaced"
 
 
-def held_results(run_dir: Path) -> list[str]:
-    """Return which results of a run lie in a directory."""
-    return [name for name in RESULTS if (run_dir / name).exists()]
-
-
 def check_run_directory(
     config: Config, *, resume: bool = True, overwrite: bool = False
 ) -> Path:
@@ -70,7 +65,7 @@ def check_run_directory(
         )
     _check_writable(run_dir)
 
-    held = held_results(run_dir)
+    held = [name for name in RESULTS if (run_dir / name).exists()]
     if held and not (resume or overwrite):
         raise ConfigError(
             "the run directory holds a run already",

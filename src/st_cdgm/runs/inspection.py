@@ -26,16 +26,9 @@ ROLES = {"lr": "LR", "hr": "HR", "static": "static"}
 def inspect_files(
     files: Sequence[str], session: Session, *, shown: bool = True
 ) -> tuple[dict[str, Any], int]:
-    """Inspect files one after the other; a bad one does not hide the others.
+    """Inspect files, patterns or URLs; a bad one does not hide the others.
 
-    Parameters
-    ----------
-    files : sequence of str
-        Paths, patterns or URLs.
-    session : Session
-        Where errors are told.
-    shown : bool
-        Whether each is printed as soon as it was read.
+    With ``shown`` each is printed as soon as it was read.
 
     Returns
     -------
@@ -97,13 +90,15 @@ def show_file(report: FileReport) -> None:
 
 
 def _time_lines(report: FileReport) -> list[str]:
+    from st_cdgm.data.time.calendar import duration
+
     time = report.time
     if time is None:
         return []
     stamps = " to ".join(dict.fromkeys([_date(time.first), _date(time.last)]))
     steps = "1 step" if time.steps == 1 else f"{time.steps} steps"
     if time.step_hours is not None:
-        steps += f" of {_duration(time.step_hours)}"
+        steps += f" of {duration(round(3600.0 * time.step_hours))}"
     lines = [f"  time: {stamps}", f"    {steps}, calendar {time.calendar}"]
 
     if time.gaps:
@@ -160,12 +155,6 @@ def _table(words: Sequence[str], numbers: Sequence[str]) -> Table:
 
 def _number(value: float | None, form: str = ".4g") -> str:
     return "-" if value is None else f"{value:{form}}"
-
-
-def _duration(hours: float) -> str:
-    from st_cdgm.data.time.calendar import duration
-
-    return duration(round(3600.0 * hours))
 
 
 def _date(stamp: str) -> str:

@@ -6,6 +6,7 @@ Everywhere ``A[i, j]`` is the weight of the edge i -> j; the diagonal is no edge
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,10 @@ def export_dag_to_json(
     names = check_names(A_matrix, var_names)
     edges = graph_edges(A_matrix, names, threshold=threshold)
     content = {
-        "edges": [edge.to_dict() for edge in edges],
+        "edges": [asdict(edge) for edge in edges],
         "variables": names,
         "threshold": float(threshold),
-        "acyclicity": acyclicity_report(A_matrix, names, threshold=threshold).to_dict(),
+        "acyclicity": asdict(acyclicity_report(A_matrix, names, threshold=threshold)),
     }
     return write_bytes(output_path, f"{to_json(content)}\n".encode())
 
@@ -160,16 +161,16 @@ def export_dag(
         "matrix": check_matrix(matrix).tolist(),
         "threshold": float(threshold),
         "possible": len(labels) * (len(labels) - 1) if possible is None else possible,
-        "edges": [edge.to_dict() for edge in graph_edges(graph, labels)],
+        "edges": [asdict(edge) for edge in graph_edges(graph, labels)],
         "cut": [
-            Edge(labels[i], labels[j], float(weights[i, j])).to_dict()
+            {"source": labels[i], "target": labels[j], "weight": float(weights[i, j])}
             for i, j in removed
         ],
         "constraint": constraint,
         "note": note,
         # The smallest threshold above which the learned matrix has no cycle.
         "acyclic_above": float(acyclic_threshold(weights, threshold)),
-        "acyclicity": acyclicity_report(graph, labels).to_dict(),
+        "acyclicity": asdict(acyclicity_report(graph, labels)),
     }
 
     picture = figure_png(plot_dag_heatmap(graph, labels, show=False))

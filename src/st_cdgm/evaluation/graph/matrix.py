@@ -6,7 +6,7 @@ Everywhere ``A[i, j]`` is the weight of the edge i -> j; the diagonal is no edge
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,6 @@ class Edge:
     source: str
     target: str
     weight: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the edge as it stands in ``dag.json``."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -52,10 +48,6 @@ class AcyclicityReport:
     n_edges: int
     cycle: tuple[str, ...]
     acyclic_above: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as it stands in ``dag.json``."""
-        return {**asdict(self), "cycle": list(self.cycle)}
 
 
 def threshold_graph(matrix: Any, threshold: float = 0.0) -> Floats:

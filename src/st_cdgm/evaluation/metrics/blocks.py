@@ -161,7 +161,6 @@ def pair_of(
     *,
     weights: ArrayLike | None = None,
     mask: ArrayLike | None = None,
-    name: str | None = None,
 ) -> Pair:
     """Check two arrays (see the module docstring) and put them side by side."""
     reference, forecast = np.asarray(reference), np.asarray(forecast)
@@ -172,50 +171,44 @@ def pair_of(
     if reference.ndim != 3 or forecast.ndim != 4:
         raise GridMismatchError(
             "Forecast and reference do not have the right number of axes.",
-            variable=name,
             found=f"forecast {forecast.shape}, reference {reference.shape}",
             expected="(T, M, Y, X) and (T, Y, X)",
         )
+
+    # Of the same days and cells, with some member.
     if (forecast.shape[0], *forecast.shape[2:]) != reference.shape:
         raise GridMismatchError(
             "Forecast and reference differ in days or grid.",
-            variable=name,
             found=f"forecast (T, M, Y, X) = {forecast.shape}",
             expected=f"(T, Y, X) = {reference.shape}",
         )
     if forecast.shape[1] == 0:
-        raise InputError("The forecast has no member.", variable=name)
+        raise InputError("The forecast has no member.")
     return Pair(
         forecast=forecast.__getitem__,
         reference=reference.__getitem__,
         shape=forecast.shape,
-        weights=check_weights(weights, reference.shape[1:], name=name),
-        mask=_check_mask(mask, reference.shape, name=name),
-        name=name,
+        weights=_check_weights(weights, reference.shape[1:]),
+        mask=_check_mask(mask, reference.shape),
     )
 
 
-def check_weights(
-    weights: ArrayLike | None, shape: tuple[int, ...], *, name: str | None = None
-) -> Floats:
+def _check_weights(weights: ArrayLike | None, shape: tuple[int, ...]) -> Floats:
     """Return cell weights ``(Y, X)`` as float64; ones when None."""
     if weights is None:
         return np.ones(shape)
     weights = np.asarray(weights, dtype=np.float64)
     if weights.shape != shape:
         raise GridMismatchError(
-            "The weights do not fit the grid.",
-            variable=name,
-            found=weights.shape,
-            expected=shape,
+            "The weights do not fit the grid.", found=weights.shape, expected=shape
         )
     if not np.isfinite(weights).all() or (weights < 0).any():
-        raise InputError("Weights must be finite and not negative.", variable=name)
+        raise InputError("Weights must be finite and not negative.")
     return weights
 
 
 def _check_mask(
-    mask: ArrayLike | None, shape: tuple[int, ...], *, name: str | None
+    mask: ArrayLike | None, shape: tuple[int, ...]
 ) -> NDArray[np.bool_] | None:
     if mask is None:
         return None
@@ -224,7 +217,6 @@ def _check_mask(
     except ValueError as error:
         raise GridMismatchError(
             "The mask does not fit the reference.",
-            variable=name,
             found=np.shape(mask),
             expected=f"broadcastable to {shape}",
         ) from error

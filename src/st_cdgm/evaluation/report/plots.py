@@ -100,8 +100,6 @@ def plot_spectra(
         Shape ``(K,)`` per source; drawn with the styles of `SOURCE_STYLES` in order.
     truth : ndarray
         Shape ``(K,)``.
-    title, x_label, y_label : str
-        Texts.
     """
     use = np.isfinite(wavelength) & (wavelength > 0)
     waves, true = wavelength[use], _positive(truth[use])
@@ -153,8 +151,6 @@ def plot_rank_histograms(histograms: Mapping[str, Floats], *, title: str) -> Fig
     ----------
     histograms : mapping of str to ndarray
         Counts or shares per panel name. Shape ``(M + 1,)`` each.
-    title : str
-        Title of the figure.
     """
     columns = min(3, max(len(histograms), 1))
     rows = -(-len(histograms) // columns) or 1
