@@ -52,21 +52,11 @@ Key = tuple[str, str]  # source, variable
 
 @dataclass(frozen=True)
 class Case:
-    """A day to show.
+    """A day to show."""
 
-    Attributes
-    ----------
-    index : int
-        Position among the scored days.
-    label : str
-        ``wettest``, ``coldest``, ``warmest``, ``lowest``, ``highest`` or ``median``.
-    why : str
-        The rule and the value it found.
-    """
-
-    index: int
-    label: str
-    why: str
+    index: int  # among the scored days
+    label: str  # wettest, coldest, warmest, lowest, highest or median
+    why: str  # the rule and the value it found
 
 
 def choose_cases(
@@ -208,14 +198,8 @@ def _summaries(
         truth[at[1]] = spectrum.reference
         ranked[at][: histograms[key].size] = histograms[key]
 
-    of_power = {
-        "long_name": "mean power per mode",
-        "units": "squared units of the variable",
-    }
-    of_rank = {
-        "long_name": "relative frequency of the rank of the truth",
-        "units": "1",
-    }
+    of_power = _attrs("mean power per mode", "squared units of the variable")
+    of_rank = _attrs("relative frequency of the rank of the truth", "1")
     return {
         "spectra": (("source", "variable", "wavenumber"), power, of_power),
         "truth_spectrum": (("variable", "wavenumber"), truth, of_power),
@@ -228,11 +212,12 @@ def _daily(aligned: Aligned, daily: Mapping[Key, Floats]) -> tuple[object, ...]:
     out = np.full(shape, np.nan)
     for key, series in daily.items():
         out[_place(aligned, key)] = series
-    note = {
-        "long_name": "area mean of the fair CRPS per day",
-        "units": "units of the variable",
-    }
-    return ("source", "variable", "time"), out, note
+    about = _attrs("area mean of the fair CRPS per day", "units of the variable")
+    return ("source", "variable", "time"), out, about
+
+
+def _attrs(long_name: str, units: str) -> dict[str, str]:
+    return {"long_name": long_name, "units": units}
 
 
 def _place(aligned: Aligned, key: Key) -> tuple[int, int]:

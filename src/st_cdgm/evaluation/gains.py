@@ -21,46 +21,23 @@ MIN_BLOCKS = 5
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DailyScore:
-    """A score day by day.
+    """A score day by day, arrays of shape ``(T,)``."""
 
-    Attributes
-    ----------
-    value : ndarray
-        Area mean, NaN on days without truth. Shape ``(T,)``.
-    weight : ndarray
-        Sum of the counted cell weights, 0 on days without truth. Shape ``(T,)``.
-    """
-
-    value: Floats
-    weight: Floats
+    value: Floats  # area mean, NaN on days without truth
+    weight: Floats  # sum of the counted cell weights, 0 on days without truth
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """The model's fair CRPS against that of the best reference, in one variable.
-
-    Attributes
-    ----------
-    variable, reference : str
-        The variable and the reference with the smallest CRPS in it.
-    gain : float
-        ``1 - model / reference``: positive where the model is better.
-    low, high : float
-        95 % interval of the gain (see :func:`relative_gain`); NaN where there are too
-        few days for one.
-    days : int
-        Scored days with truth.
-    block : int
-        Block length in scored days.
-    """
+    """The model's fair CRPS against that of the best reference, in one variable."""
 
     variable: str
-    reference: str
-    gain: float
-    low: float
+    reference: str  # with the smallest CRPS in the variable
+    gain: float  # 1 - model / reference: positive where the model is better
+    low: float  # of its 95 % interval, see relative_gain; NaN with too few days
     high: float
-    days: int
-    block: int
+    days: int  # scored days with truth
+    block: int  # block length in scored days
 
     @property
     def has_interval(self) -> bool:

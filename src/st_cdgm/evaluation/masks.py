@@ -46,22 +46,12 @@ def check_rule(rule: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DaysLeftOut:
-    """Days of one data set that are not scored.
+    """Days of one data set that are not scored."""
 
-    Attributes
-    ----------
-    source : str
-        ``truth``, or the forecast that has the days.
-    days, of : int
-        How many of its days.
-    period : str
-        From the first of them to the last.
-    """
-
-    source: str
-    days: int
-    of: int
-    period: str
+    source: str  # truth, or the forecast that has the days
+    days: int  # how many are left out
+    of: int  # how many it has
+    period: str  # from the first left out to the last
 
     def __str__(self) -> str:
         return f"{self.days} of {self.of} days of {self.source} ({self.period})"
@@ -131,31 +121,15 @@ def _refuse_days(truth: Source, sources: Sequence[Source], *, strict: bool) -> N
 
 @dataclass(frozen=True, kw_only=True)
 class CellsLeftOut:
-    """What of a variable's truth is not scored on the scored days.
-
-    Attributes
-    ----------
-    variable : str
-        Its name.
-    cells, cells_lost : int
-        Cells with truth, and those of them that are never scored.
-    region : list of float or None
-        South, north, west and east of the cells never scored, degrees.
-    values_lost : int
-        Single values (a cell on a day) of other cells that are not scored.
-    missing_in : list of str
-        Sources that lack something.
-    without_truth : int
-        Cells that a source predicts and that never have a truth.
-    """
+    """What of a variable's truth is not scored on the scored days."""
 
     variable: str
-    cells: int
-    cells_lost: int
-    region: list[float] | None
-    values_lost: int
-    missing_in: list[str]
-    without_truth: int
+    cells: int  # cells with truth
+    cells_lost: int  # those of them that are never scored
+    region: list[float] | None  # their south, north, west and east, degrees
+    values_lost: int  # single values (a cell on a day) of other cells
+    missing_in: list[str]  # sources that lack something
+    without_truth: int  # cells that a source predicts and that never have a truth
 
     def __str__(self) -> str:
         parts = [f"{self.cells - self.cells_lost} of {self.cells} cells with truth"]
@@ -327,10 +301,7 @@ def _gap(tally: _Tally, truth: Source, variable: str) -> InputError:
 
 
 def summary(
-    rule: str,
-    days: int,
-    left: Sequence[DaysLeftOut],
-    cells: Sequence[CellsLeftOut],
+    rule: str, days: int, left: Sequence[DaysLeftOut], cells: Sequence[CellsLeftOut]
 ) -> dict[str, Any]:
     """Return rule, text and numbers of what is scored, as the scorecard keeps them."""
     parts = [f"{days} days"]

@@ -152,25 +152,13 @@ class Scorecard:
 
 @dataclass(frozen=True, kw_only=True)
 class PairScores:
-    """All that one source's variable gives.
+    """All that one source's variable gives."""
 
-    Attributes
-    ----------
-    values, units : dict
-        Metric name to value, and to its units.
-    spectrum : Spectrum
-        Spectra of the members and the truth.
-    histogram : ndarray
-        Rank histogram. Shape ``(M + 1,)``.
-    daily : DailyScore
-        Fair CRPS per day.
-    """
-
-    values: dict[str, float]
-    units: dict[str, str]
-    spectrum: Spectrum
-    histogram: Floats
-    daily: DailyScore
+    values: dict[str, float]  # by metric
+    units: dict[str, str]  # by metric
+    spectrum: Spectrum  # of the members and the truth
+    histogram: Floats  # of ranks, shape (M + 1,)
+    daily: DailyScore  # fair CRPS
 
 
 def score_pair(

@@ -19,11 +19,7 @@ _USE = {
 
 
 def write_prepared(
-    settings: Config,
-    target: Path,
-    kind: str,
-    options: dict[str, Any],
-    session: Session,
+    settings: Config, target: Path, kind: str, options: dict[str, Any], session: Session
 ) -> Path:
     """Prepare the data and write them as ``zarr`` or ``webdataset``; return where.
 

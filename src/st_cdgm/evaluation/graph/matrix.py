@@ -27,27 +27,13 @@ class Edge:
 
 @dataclass(frozen=True)
 class AcyclicityReport:
-    """Whether a thresholded graph is a DAG, and what would make it one.
+    """Whether a thresholded graph is a DAG, and what would make it one."""
 
-    Attributes
-    ----------
-    acyclic : bool
-        True where the graph of all ``|w| > threshold`` has no directed cycle.
-    threshold : float
-        The threshold the statement is about.
-    n_edges : int
-        Number of edges above it.
-    cycle : tuple of str
-        One directed cycle, first name repeated at the end; empty when acyclic.
-    acyclic_above : float
-        Smallest threshold, not below ``threshold``, that leaves an acyclic graph.
-    """
-
-    acyclic: bool
+    acyclic: bool  # the graph of all |w| > threshold has no directed cycle
     threshold: float
-    n_edges: int
-    cycle: tuple[str, ...]
-    acyclic_above: float
+    n_edges: int  # above the threshold
+    cycle: tuple[str, ...]  # one, first name repeated at the end; empty when acyclic
+    acyclic_above: float  # smallest threshold, not below this one, that leaves a DAG
 
 
 def threshold_graph(matrix: Any, threshold: float = 0.0) -> Floats:

@@ -51,21 +51,11 @@ class Cells(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Some days of a forecast and its reference, finite everywhere.
+    """Some days of a forecast and its reference, 0 on cells that are not counted."""
 
-    Attributes
-    ----------
-    forecast : ndarray
-        Shape ``(t, M, Y, X)``, float64, 0 on cells that are not counted.
-    reference : ndarray
-        Shape ``(t, Y, X)``, float64, 0 on cells that are not counted.
-    weight : ndarray
-        Shape ``(t, Y, X)``, float64, 0 on cells that are not counted.
-    """
-
-    forecast: Floats
-    reference: Floats
-    weight: Floats
+    forecast: Floats  # (t, M, Y, X)
+    reference: Floats  # (t, Y, X)
+    weight: Floats  # (t, Y, X)
 
 
 class Score(Protocol):
@@ -93,28 +83,14 @@ def day_slices(shape: tuple[int, int, int, int]) -> Iterator[slice]:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A forecast and its reference behind two readers of day slices.
+    """A forecast and its reference behind two readers of day slices."""
 
-    Attributes
-    ----------
-    forecast, reference : callable
-        Give ``(t, M, Y, X)`` and ``(t, Y, X)`` for a slice of days.
-    shape : tuple of int
-        ``(T, M, Y, X)``.
-    weights : ndarray
-        Shape ``(Y, X)``.
-    mask : ndarray or None
-        Bool, shape ``(T, Y, X)``.
-    name : str or None
-        Variable (and source) named in errors.
-    """
-
-    forecast: Reader
-    reference: Reader
-    shape: tuple[int, int, int, int]
-    weights: Floats
-    mask: NDArray[np.bool_] | None = None
-    name: str | None = None
+    forecast: Reader  # a slice of days -> (t, M, Y, X)
+    reference: Reader  # a slice of days -> (t, Y, X)
+    shape: tuple[int, int, int, int]  # T, M, Y, X
+    weights: Floats  # (Y, X)
+    mask: NDArray[np.bool_] | None = None  # (T, Y, X)
+    name: str | None = None  # variable (and source) named in errors
 
     def slices(self) -> Iterator[slice]:
         """Yield day slices of bounded size."""

@@ -37,22 +37,12 @@ from st_cdgm.typing import Floats
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure ready for the page.
+    """A figure ready for the page."""
 
-    Attributes
-    ----------
-    uri : str
-        The image itself, as a ``data:`` URI.
-    alt, caption : str
-        Text alternative and caption.
-    min_width, max_width : int
-        Widths in CSS pixels between which it is shown; a narrower screen scrolls.
-    """
-
-    uri: str
-    alt: str
+    uri: str  # the image itself, as a data: URI
+    alt: str  # text alternative
     caption: str
-    min_width: int
+    min_width: int  # CSS pixels; a narrower screen scrolls
     max_width: int
 
     def _repr_html_(self) -> str:

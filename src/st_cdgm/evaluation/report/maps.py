@@ -144,15 +144,9 @@ def plot_day_maps(
 
 @dataclass(frozen=True)
 class _Frame:
-    """Places of maps and colour bars in inches; all maps are of one size.
+    """Places of maps and colour bars in inches; all maps are of one size."""
 
-    Attributes
-    ----------
-    ratio : float
-        Height over width of a map.
-    """
-
-    ratio: float
+    ratio: float  # height over width of a map
 
     width = 12.0
     left, right, top, bottom = 0.5, 0.95, 0.56, 0.55

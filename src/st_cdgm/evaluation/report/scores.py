@@ -68,15 +68,7 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The model against the best reference in one variable.
-
-    Attributes
-    ----------
-    gain : float
-        ``1 - model / reference``: positive where the model is better. NaN without one.
-    measured : Gain, optional
-        The same gain with its interval over days.
-    """
+    """The model against the best reference in one variable."""
 
     variable: str
     metric: str
@@ -84,8 +76,8 @@ class Comparison:
     model: float
     reference: float
     reference_name: str
-    gain: float
-    measured: Gain | None = None
+    gain: float  # 1 - model / reference; NaN without a reference
+    measured: Gain | None = None  # the same with its interval over days
 
     @property
     def outcome(self) -> str:
@@ -244,18 +236,12 @@ def interval_note(scores: Scores) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreTable:
-    """One variable's scores, ready to print.
-
-    Attributes
-    ----------
-    columns : list of tuple
-        ``(label, note)`` per score; the note gives units and which side is better.
-    rows : list of tuple
-        ``(source, is_model, cells)``; a cell is ``(text, is_best)``.
-    """
+    """One variable's scores, ready to print."""
 
     variable: str
+    # (label, note) per score; the note gives units and which side is better.
     columns: list[tuple[str, str]]
+    # (source, is_model, cells); a cell is (text, is_best).
     rows: list[tuple[str, bool, list[tuple[str, bool]]]] = field(default_factory=list)
 
 
