@@ -64,6 +64,8 @@ def downscale(
     from st_cdgm.runs.steps import downscale_files, ensemble_results
 
     current = logged(ctx)
+
+    # What is not an option here stays as the checkpoint has it.
     form = "TARGET=PREDICTOR, such as pr=pr"
     options = InferenceConfig(
         sampler=sampler,
@@ -73,6 +75,7 @@ def downscale(
             split(text, option="--block-means", form=form) for text in block_means or []
         ),
     )
+
     written = downscale_files(
         checkpoint,
         lr,

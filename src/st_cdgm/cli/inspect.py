@@ -56,6 +56,7 @@ def inspect(
     current = logged(ctx)
     shown = not as_json
     content, code = inspect_files(files or [], current, shown=shown)
+
     if pair is not None:
         from st_cdgm.data.inspect.pairs import inspect_pair
 
@@ -65,6 +66,7 @@ def inspect(
         if shown:
             show_pair(paired)
 
+    # Only of files that could be read.
     if checkpoint is not None and files and not code:
         fit = predictor_report(checkpoint, files)
         content["checkpoint"] = fit.to_dict()

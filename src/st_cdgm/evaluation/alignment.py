@@ -129,6 +129,7 @@ def align(
 def _scored_variables(model: xr.Dataset, truth: xr.Dataset) -> list[str]:
     names, known = data_variables(model), data_variables(truth)
     absent = [name for name in names if name not in known]
+
     if absent or not names:
         raise MissingVariableError(
             "The truth lacks a variable of the forecast."

@@ -187,6 +187,7 @@ def hide_unshared(
         for days in day_slices((len(truth.index), most, *shape))
     ]
 
+    # What makes any score impossible, or is against the rule.
     if not tally.known.any():
         raise InputError(
             "The truth has no values on the scored days.",
@@ -207,10 +208,9 @@ def hide_unshared(
             expected="values on some cells of the truth",
             remedy="check the masks of both files",
         )
-    lost = bool(tally.values_lost.any())
-    return np.concatenate(packed) if lost else None, _left_out(
-        tally, variable, truth.grid
-    )
+
+    hidden = np.concatenate(packed) if tally.values_lost.any() else None
+    return hidden, _left_out(tally, variable, truth.grid)
 
 
 def _look(

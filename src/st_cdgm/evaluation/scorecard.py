@@ -377,6 +377,7 @@ def _card(
         for key, found in scores.items()
         for name, value in found.values.items()
     ]
+
     return Scorecard(
         rows=pd.DataFrame(rows, columns=COLUMNS),
         protocol={**protocol, "scored": _scored(aligned)},

@@ -226,6 +226,7 @@ def _counterparts(report: PairReport) -> Table:
     for one in report.counterparts:
         middle = len(one.lag_correlations) // 2
         near = one.lag_correlations[middle - 1 : middle + 2]
+
         means = f"{_number(one.target_mean)} / {_number(one.channel_mean)}"
         target = f"  {one.target} ({one.target_units})"
         cells = [target, one.channel, means if one.same_quantity else "-"]

@@ -130,6 +130,8 @@ def _quantile_rows(pair: Pair, rows: slice, q: float) -> Floats:
         counted = pair.counted(days, reference)
         truth = np.where(counted, reference, np.nan)[:, rows]
         parts.append((pair.forecast(days)[:, :, rows], truth))
+
+    # Cells that count on every day are computed together, the others one by one.
     forecast = np.concatenate([f for f, _ in parts])  # (T, M, y, X)
     truth = np.concatenate([r for _, r in parts])  # (T, y, X)
     counted = np.isfinite(truth)
@@ -137,11 +139,13 @@ def _quantile_rows(pair: Pair, rows: slice, q: float) -> Floats:
     weight = pair.weights[rows] * share
     full = (share == 1) & (weight > 0)
     out = np.zeros(3)
+
     if full.any():
         w = weight[full]
         pooled = forecast[:, :, full].reshape(-1, w.size)
         out[0] = (w * np.quantile(pooled, q, axis=0)).sum()
         out[1] = (w * np.quantile(truth[:, full], q, axis=0)).sum()
+
     for j, i in zip(*np.nonzero((weight > 0) & ~full), strict=True):
         days_counted = counted[:, j, i]
         out[0] += weight[j, i] * np.quantile(forecast[days_counted, :, j, i], q)
@@ -203,6 +207,7 @@ class HistogramScore:
         if not low <= high:
             self.value = float("nan")
             return
+
         edges = low + np.array([-1, 1])
         if high > low:
             edges = np.linspace(low, high, self.bins + 1)

@@ -192,6 +192,7 @@ def _warnings(run: RunFiles) -> Iterator[str]:
         )
     if str((run.provenance or {}).get("git_commit", "")).endswith("-dirty"):
         yield "The code had uncommitted changes when this run was made."
+
     card = run.scorecard
     written = [] if card is None else card.rows["metric"].unique().tolist()
     if unknown := [metric for metric in written if metric not in names("metric")]:

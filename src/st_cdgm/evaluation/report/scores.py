@@ -106,6 +106,7 @@ class Comparison:
         )
         if self.measured is not None:
             return f"{self.measured.words}: {against}"
+
         words = {
             "wins": f"{percent(self.gain)} better",
             "loses": f"{percent(self.gain)} worse",
@@ -124,6 +125,7 @@ def compare(scores: Scores) -> list[Comparison]:
         return []
     model, *references = scores.sources
     found = []
+
     for variable in scores.variables:
         metric = headline_metric(scores, variable)
         if metric is None:
@@ -134,11 +136,14 @@ def compare(scores: Scores) -> list[Comparison]:
             if math.isfinite(scores.get(name, variable, metric))
         }
         best = min(values, key=lambda name: values[name], default="")
+
+        # An interval counts only if it is of this metric and this reference.
         own = scores.get(model, variable, metric)
         reference = values.get(best, math.nan)
         measured = scores.gains.get(variable) if metric == "crps" else None
         if measured is not None and measured.reference != best:
             measured = None
+
         found.append(
             Comparison(
                 variable=variable,
@@ -179,6 +184,8 @@ def verdict(scores: Scores) -> str:
             f"No reference method was scored beside {model}, so nothing can be said "
             "about its skill."
         )
+
+    # The wins first, then the other outcomes that there are.
     groups = {
         outcome: [pair for pair in pairs if pair.outcome == outcome]
         for outcome in ("wins", *_SAID)
@@ -222,6 +229,7 @@ def interval_note(scores: Scores) -> str:
             "This scorecard was written without intervals: a small difference, or one "
             "from few days, may be chance. Evaluate again to get them."
         )
+
     gain = measured[0]
     size = f"{gain.block} scored day{'s' if gain.block > 1 else ''}"
     return (
@@ -252,6 +260,7 @@ def score_tables(scores: Scores, *, full: bool = False) -> list[ScoreTable]:
         metrics = _columns_of(scores, variable, full=full)
         if not metrics:
             continue
+
         best = {metric: scores.best(variable, metric) for metric in metrics}
         rows = []
         for number, source in enumerate(scores.sources):
@@ -260,6 +269,7 @@ def score_tables(scores: Scores, *, full: bool = False) -> list[ScoreTable]:
                 continue
             cells = [(_number(value), source in best[m]) for m, value in values]
             rows.append((source, number == 0, cells))
+
         columns = [
             (
                 metric_of(m).title if full else metric_of(m).head or metric_of(m).title,
