@@ -39,29 +39,4 @@ if TYPE_CHECKING:
     )
     from st_cdgm.training.training_loop import train_epoch as train_epoch
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    {
-        "Downscaler": "st_cdgm.api",
-        "Run": "st_cdgm.api",
-        "evaluate": "st_cdgm.api",
-        "inspect": "st_cdgm.api",
-        "load": "st_cdgm.api",
-        "open_run": "st_cdgm.api",
-        "run": "st_cdgm.api",
-        "CausalDiffusionDecoder": "st_cdgm.models.diffusion_decoder",
-        "DiffusionOutput": "st_cdgm.models.diffusion_output",
-        "HeteroGraphBuilder": "st_cdgm.models.graph_builder",
-        "IntelligibleVariableConfig": "st_cdgm.models.intelligible_encoder",
-        "IntelligibleVariableEncoder": "st_cdgm.models.intelligible_encoder",
-        "NetCDFDataPipeline": "st_cdgm.data.pipeline",
-        "NetCDFToDataFrame": "st_cdgm.data.netcdf_utils",
-        "RCNCell": "st_cdgm.models.causal_rcn",
-        "RCNSequenceRunner": "st_cdgm.models.causal_rcn",
-        "ResDiffIterableDataset": "st_cdgm.data.task.datasets",
-        "ZarrDataPipeline": "st_cdgm.data.store.zarr_pipeline",
-        "train_epoch": "st_cdgm.training.training_loop",
-    },
-    globals(),
-    "__version__",
-)
+__getattr__, __dir__, __all__ = attach(__name__)

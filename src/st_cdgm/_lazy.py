@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import ast
+import sys
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 Face = tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]
 
 
-def attach(
-    package: str, homes: Mapping[str, str], known: dict[str, Any], *more: str
-) -> Face:
+def attach(package: str) -> Face:
     """Return ``__getattr__``, ``__dir__`` and ``__all__`` of a package.
 
-    Parameters
-    ----------
-    package : str
-        Its ``__name__``.
-    homes : mapping of str to str
-        Name to the module that defines it.
-    known : dict
-        Its ``globals()``, where a name is kept once it is imported.
-    *more : str
-        Public names that the package defines itself.
+    Its names are written once, in its ``__init__.py``, below ``if TYPE_CHECKING`` as
+    ``from HOME import NAME as NAME``: there type checkers and editors find them, and
+    this function, which reads the source.
     """
+    module: Any = sys.modules[package]
+    homes = {
+        alias.asname: node.module
+        for node in ast.walk(ast.parse(module.__loader__.get_source(package)))
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+        if alias.asname == alias.name
+    }
 
     def get(name: str) -> Any:
         if name not in homes:
             msg = f"module {package!r} has no attribute {name!r}"
             raise AttributeError(msg)
-        known[name] = getattr(import_module(homes[name]), name)
-        return known[name]
+        found = getattr(import_module(homes[name]), name)
+        setattr(module, name, found)
+        return found
 
-    public = sorted({*homes, *more})
-    return get, lambda: sorted({*known, *public}), public
+    return get, lambda: sorted({*vars(module), *homes}), sorted(homes)

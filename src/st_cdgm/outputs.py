@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -224,6 +224,15 @@ def move_directory(new: Path, target: Path, *, aside: Path | None = None) -> Non
 def to_json(content: Any) -> str:
     """Strict JSON (RFC 8259: no NaN), indented by 2, other alphabets kept."""
     return json.dumps(native(content), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value of nested mappings with its dotted key; ``{}`` is a value."""
+    for key, value in content.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def native(value: Any) -> Any:

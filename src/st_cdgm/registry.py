@@ -35,22 +35,12 @@ KINDS = tuple(_HOMES)
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered part.
-
-    Attributes
-    ----------
-    kind, name : str
-        What it is and what it is called in configurations.
-    part : object
-        The class or function.
-    origin : str
-        Package that brings it.
-    """
+    """One registered part."""
 
     kind: str
-    name: str
-    part: Any
-    origin: str
+    name: str  # what it is called in configurations
+    part: Any  # the class or function
+    origin: str  # package that brings it
 
 
 _ENTRIES: dict[tuple[str, str], Entry] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scoringrules
@@ -122,7 +124,7 @@ def test_forecast_hole_on_a_counted_cell_is_an_error():
     forecast[0, :, 0, 0] = np.nan  # not counted
     forecast[1, 2, 1, 1] = np.nan
     forecast[3, :, 0, 0] = np.inf
-    pair = blocks.pair_of(forecast, truth, name="pr of model")
+    pair = replace(blocks.pair_of(forecast, truth), name="pr of model")
     with pytest.raises(InputError, match="not finite") as caught:
         list(pair.blocks())
     assert caught.value.facts["variable"] == "pr of model"

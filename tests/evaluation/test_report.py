@@ -287,7 +287,7 @@ def card(values: dict[tuple[str, str], float], metric: str = "crps") -> Scores:
         (source, variable, metric, value, "degC")
         for (source, variable), value in values.items()
     ]
-    return Scores.from_scorecard(Scorecard(rows=pd.DataFrame(rows, columns=COLUMNS)))
+    return Scores(Scorecard(rows=pd.DataFrame(rows, columns=COLUMNS)))
 
 
 @pytest.mark.parametrize(
@@ -388,7 +388,7 @@ def test_a_gain_over_another_reference_or_score_is_not_used():
     rows = [("m", "pr", "crps", 1.0, "mm"), ("b", "pr", "crps", 2.0, "mm")]
     gains = [measured("pr", 0.1, 0.05, 0.15)]
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    (pair,) = compare(Scores.from_scorecard(Scorecard(rows=frame, gains=gains)))
+    (pair,) = compare(Scores(Scorecard(rows=frame, gains=gains)))
     assert (pair.gain, pair.measured, pair.outcome) == (0.5, None, "wins")
 
 
@@ -403,12 +403,12 @@ def test_possible_edges_are_those_the_model_allows(run_dir: Path, tmp_path: Path
 
 def test_tables_show_the_tail_ratio_and_the_wet_days_of_precipitation(run_dir: Path):
     card = Scorecard.from_json(run_dir / "scorecard.json")
-    tasmax, pr = score_tables(Scores.from_scorecard(card))
+    tasmax, pr = score_tables(Scores(card))
     assert ("99th percentile ratio", "ideal 1") in pr.columns
     assert ("wet-day frequency difference", "ideal 0") in pr.columns
     assert "99th percentile bias" not in dict(pr.columns)
     assert "99th percentile bias" in dict(tasmax.columns)
-    full = score_tables(Scores.from_scorecard(card), full=True)[1]
+    full = score_tables(Scores(card), full=True)[1]
     assert "bias of the 99th percentile" in dict(full.columns)
 
 
@@ -483,7 +483,7 @@ def test_missing_scores_are_dashes_and_sources_without_any_are_left_out():
         ("b", "tas", "crps", nothing, "degC"),
         ("b", "tas", "spread_skill", 0.9, "1"),
     ]
-    scores = Scores.from_scorecard(Scorecard(rows=pd.DataFrame(rows, columns=COLUMNS)))
+    scores = Scores(Scorecard(rows=pd.DataFrame(rows, columns=COLUMNS)))
     (table,) = score_tables(scores)
     assert table.rows == [
         ("m", True, [("1.000", True), ("–", False)]),

@@ -493,7 +493,7 @@ def test_a_metric_of_one_class_is_seen_in_scorecard_and_report(
     inside = np.isfinite(truth["pr"].values[0])
     expected = values["pr"][..., inside].max() / np.nanmax(truth["pr"].values)
     assert value(card, "model", "pr", "largest") == pytest.approx(expected)
-    scores = Scores.from_scorecard(Scorecard.from_json(tmp_path / "scorecard.json"))
+    scores = Scores(Scorecard.from_json(tmp_path / "scorecard.json"))
     for table in score_tables(scores):
         assert table.columns[-1] == ("largest value", "ideal 1")
     full = score_tables(scores, full=True)[0]

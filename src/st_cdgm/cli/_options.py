@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from st_cdgm.runs.console import Session
+from st_cdgm.runs.console import Session, start_logging
 
 if TYPE_CHECKING:
     from st_cdgm.config.schema import Config
@@ -43,6 +43,21 @@ def session(ctx: typer.Context) -> Session:
     """Return the session of this invocation."""
     found = ctx.find_object(Session)
     return Session() if found is None else found
+
+
+def logged(ctx: typer.Context, *, level: str = "INFO") -> Session:
+    """Return the session of this invocation, with its log begun."""
+    current = session(ctx)
+    start_logging(current, level=level)
+    return current
+
+
+def split(text: str, *, option: str, form: str) -> tuple[str, str]:
+    """Split what was given to an option in the form ``NAME=VALUE``."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise typer.BadParameter(f"expected {form}, found {text}", param_hint=option)
+    return name, value
 
 
 def load(name: str, overrides: list[str] | None, *, dry_run: bool = False) -> Config:

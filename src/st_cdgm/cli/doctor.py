@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from st_cdgm.cli._options import session
-from st_cdgm.runs.console import console, start_logging
+from st_cdgm.cli._options import logged
+from st_cdgm.runs.console import console
 from st_cdgm.runs.environment import Status, run_checks
 
 
@@ -16,7 +16,7 @@ def doctor(ctx: typer.Context) -> None:
     """
     from rich.text import Text
 
-    start_logging(session(ctx), level="WARNING")
+    logged(ctx, level="WARNING")
     out = console()
     styles = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "bold red"}
     failed = False

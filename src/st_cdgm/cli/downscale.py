@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from st_cdgm.cli._options import session
-from st_cdgm.runs.console import start_logging
+from st_cdgm.cli._options import logged, split
 
 
 def downscale(
@@ -64,14 +63,19 @@ def downscale(
     from st_cdgm.runs.console import show_results
     from st_cdgm.runs.steps import downscale_files, ensemble_results
 
-    current = session(ctx)
-    start_logging(current)
+    current = logged(ctx)
+
+    # What is not an option here stays as the checkpoint has it.
+    form = "TARGET=PREDICTOR, such as pr=pr"
     options = InferenceConfig(
         sampler=sampler,
         steps=steps,
         guidance_scale=guidance_scale,
-        block_means=_pairs(block_means or []),
+        block_means=dict(
+            split(text, option="--block-means", form=form) for text in block_means or []
+        ),
     )
+
     written = downscale_files(
         checkpoint,
         lr,
@@ -86,21 +90,3 @@ def downscale(
         device=device,
     )
     show_results(ensemble_results(written))
-
-
-def _pairs(texts: list[str]) -> dict[str, str]:
-    """Return TARGET=PREDICTOR as a mapping."""
-    from st_cdgm.errors import ConfigError
-
-    found = {}
-    for text in texts:
-        target, equals, predictor = text.partition("=")
-        if not (target and equals and predictor):
-            raise ConfigError(
-                "block means need a target and a predictor",
-                variable="--block-means",
-                found=text,
-                expected="TARGET=PREDICTOR, such as pr=pr",
-            )
-        found[target] = predictor
-    return found

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from st_cdgm.cli._options import session
-from st_cdgm.runs.console import start_logging
+from st_cdgm.cli._options import logged, split
 
 
 def evaluate(
@@ -45,8 +44,7 @@ def evaluate(
     from st_cdgm.runs.score_table import show_scorecard
     from st_cdgm.runs.scoring import score_files
 
-    current = session(ctx)
-    start_logging(current)
+    current = logged(ctx)
     check_output_directory(output)
     scorecard = score_files(
         prediction, truth, output, references=references, mask=mask, session=current
@@ -59,21 +57,12 @@ def evaluate(
 def _references(texts: list[str], prediction: str) -> dict[str, Path]:
     """Read the references; each needs a name of its own, as ``prediction`` has."""
     references: dict[str, Path] = {}
-    for name, file in map(_named_file, texts):
+    for text in texts:
+        name, file = split(text, option="--reference", form="NAME=FILE")
         if name == prediction or name in references:
             raise typer.BadParameter(
                 f"the name {name} is taken; choose another: OTHER_NAME={file}",
                 param_hint="--reference",
             )
-        references[name] = file
+        references[name] = Path(file)
     return references
-
-
-def _named_file(text: str) -> tuple[str, Path]:
-    """Split ``NAME=FILE``."""
-    name, equals, file = text.partition("=")
-    if not (name and equals and file):
-        raise typer.BadParameter(
-            f"expected NAME=FILE, found {text}", param_hint="--reference"
-        )
-    return name, Path(file)

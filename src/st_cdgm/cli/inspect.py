@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from st_cdgm.cli._options import session
-from st_cdgm.runs.console import start_logging
+from st_cdgm.cli._options import logged
 from st_cdgm.runs.inspection import inspect_files, predictor_report, show_fit, show_pair
 
 EXIT_UNUSABLE = 2
@@ -54,10 +53,10 @@ def inspect(
         raise typer.BadParameter("name at least one file, or --pair LR HR")
     from st_cdgm.outputs import to_json, write_text
 
-    current = session(ctx)
-    start_logging(current)
+    current = logged(ctx)
     shown = not as_json
     content, code = inspect_files(files or [], current, shown=shown)
+
     if pair is not None:
         from st_cdgm.data.inspect.pairs import inspect_pair
 
@@ -67,6 +66,7 @@ def inspect(
         if shown:
             show_pair(paired)
 
+    # Only of files that could be read.
     if checkpoint is not None and files and not code:
         fit = predictor_report(checkpoint, files)
         content["checkpoint"] = fit.to_dict()

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from st_cdgm.cli._options import session
+from st_cdgm.cli._options import logged
 from st_cdgm.registry import KINDS, entries
-from st_cdgm.runs.console import console, start_logging
+from st_cdgm.runs.console import console
 
 
 def plugins(
@@ -21,8 +21,7 @@ def plugins(
 
     Example: st-cdgm --plugin my_package.my_module plugins --kind metric
     """
-    current = session(ctx)
-    start_logging(current, level="WARNING")
+    current = logged(ctx, level="WARNING")
     rows = [
         (entry.kind, entry.name, _origin(entry.origin))
         for one in (KINDS if kind is None else (kind,))

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from st_cdgm.cli._options import DryRunOption, Overrides, load, session
+from st_cdgm.cli._options import DryRunOption, Overrides, load, logged
 from st_cdgm.errors import ConfigError
-from st_cdgm.runs.console import start_logging
-
-
-class Format(StrEnum):
-    """What ``--format`` offers."""
-
-    ZARR = "zarr"
-    WEBDATASET = "webdataset"
 
 
 def preprocess(
@@ -30,9 +21,9 @@ def preprocess(
         ),
     ] = None,
     format: Annotated[  # noqa: A002 - the option's name
-        Format,
+        Literal["zarr", "webdataset"],
         typer.Option(help="Zarr stores, or WebDataset shards of ready windows."),
-    ] = Format.ZARR,
+    ] = "zarr",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Directory to make.")
     ] = None,
@@ -56,7 +47,7 @@ def preprocess(
     ] = None,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Write standardised predictors, first guess, residual and targets once.
+    """Write standardised predictors, baseline, residual and targets once.
 
     A killed run goes on where it stopped: run the same command again.
 
@@ -65,9 +56,8 @@ def preprocess(
     """
     from st_cdgm.runs.preparation import verified_line, write_prepared, written_lines
 
-    current = session(ctx)
     if verify is not None:
-        start_logging(current)
+        logged(ctx)
         typer.echo(verified_line(verify))
         return
 
@@ -80,11 +70,11 @@ def preprocess(
         "scheduler": scheduler,
         "overwrite": overwrite,
     }
-    if format is Format.WEBDATASET:
+    if format == "webdataset":
         options["shard_size"] = shard_size
 
-    start_logging(current, level=settings.run.log_level)
-    made = write_prepared(settings, target, format.value, options, current)
+    session = logged(ctx, level=settings.run.log_level)
+    made = write_prepared(settings, target, format, options, session)
     typer.echo("\n".join(written_lines(made)))
 
 

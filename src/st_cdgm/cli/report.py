@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from st_cdgm.cli._options import session
-from st_cdgm.runs.console import start_logging
+from st_cdgm.cli._options import logged
 
 
 def report(
@@ -24,5 +23,5 @@ def report(
     """
     from st_cdgm.runs.scoring import write_report
 
-    start_logging(session(ctx))
+    logged(ctx)
     typer.echo(f"Report: {write_report(run_dir, title=title)}")

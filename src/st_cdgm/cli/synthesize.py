@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from st_cdgm.cli._options import Overrides, load, session
-from st_cdgm.runs.console import start_logging
+from st_cdgm.cli._options import Overrides, load, logged
 
 
 def synthesize(
@@ -25,7 +24,7 @@ def synthesize(
     from st_cdgm.runs.steps import make_climate
 
     settings = load("demo", overrides)
-    start_logging(session(ctx), level=settings.run.log_level)
-    written = make_climate(settings, output, session(ctx))
+    session = logged(ctx, level=settings.run.log_level)
+    written = make_climate(settings, output, session)
     for path in (written.lr, written.hr, written.static, written.truth_json):
         typer.echo(str(path))

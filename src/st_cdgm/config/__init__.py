@@ -15,16 +15,4 @@ if TYPE_CHECKING:
     from st_cdgm.config.schema import RunConfig as RunConfig
     from st_cdgm.inference.config import InferenceConfig as InferenceConfig
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    {
-        "Config": "st_cdgm.config.schema",
-        "InferenceConfig": "st_cdgm.inference.config",
-        "RunConfig": "st_cdgm.config.schema",
-        "config_to_yaml": "st_cdgm.config.load",
-        "load_config": "st_cdgm.config.load",
-        "preset_names": "st_cdgm.config.load",
-        "save_config": "st_cdgm.config.load",
-    },
-    globals(),
-)
+__getattr__, __dir__, __all__ = attach(__name__)

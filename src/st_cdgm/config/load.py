@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ logger = logging.getLogger(__name__)
 PRESETS = "st_cdgm.config.presets"
 SCHEMA = "base"
 USER = "user_configuration"
+ConfigStore.instance().store(name=SCHEMA, node=Config)
 LIST = "`st-cdgm train --config NAME --dry-run` lists every key and its value"
 
 # Hydra's errors are several unrelated families; none of them may reach the user.
@@ -74,7 +74,6 @@ def load_config(
     MissingFileError
         Neither a preset nor a readable file.
     """
-    _register_schema()
     with _named_source(name_or_path) as (name, search):
         probe = OmegaConf.structured(Config) if overrides else None
         changes = [_checked_override(text, probe) for text in overrides]
@@ -98,11 +97,6 @@ def _load_plugins(config: Config, *, trusted: bool, source: str) -> None:
         )
     load_plugins(config.plugins)
     config.plugins = list(dict.fromkeys([*config.plugins, *plugins(named=True)]))
-
-
-@cache
-def _register_schema() -> None:
-    ConfigStore.instance().store(name=SCHEMA, node=Config)
 
 
 def config_to_yaml(config: Config) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
 
 from st_cdgm.data.synthetic.config import SyntheticConfig
 from st_cdgm.data.task.config import DataConfig
 from st_cdgm.discovery.network import DiscoveryConfig
-from st_cdgm.errors import ConfigError
+from st_cdgm.errors import check_choice, check_least
 from st_cdgm.evaluation.config import EvaluationConfig
 from st_cdgm.inference.config import InferenceConfig
 from st_cdgm.models.config import (
@@ -45,16 +47,8 @@ class RunConfig:
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
-        if self.log_level not in LOG_LEVELS:
-            raise ConfigError(
-                "run.log_level has an unknown value",
-                found=self.log_level,
-                expected=" | ".join(LOG_LEVELS),
-            )
-        if self.seed < 0:
-            raise ConfigError(
-                "run.seed is negative", found=self.seed, expected="0 or more"
-            )
+        check_choice("log_level", self.log_level, LOG_LEVELS, section="run.")
+        check_least("seed", self.seed, 0, section="run.")
 
 
 @dataclass(kw_only=True)
@@ -88,7 +82,9 @@ class Config:
 
     def check(self) -> None:
         """Let every section that can check itself do so; raise ConfigError."""
-        _check_sections(self)
+        for section in _sections(self):
+            if check := getattr(section, "check", None):
+                check()
 
     def model(self) -> ModelConfig:
         """Return the sections that a checkpoint needs to rebuild the model."""
@@ -100,11 +96,10 @@ class Config:
         )
 
 
-def _check_sections(section: object) -> None:
-    for item in fields(section):  # type: ignore[arg-type]
-        part = getattr(section, item.name)
+def _sections(root: Any) -> Iterator[Any]:
+    """Yield the dataclasses in a dataclass, and those inside."""
+    for item in fields(root):
+        part = getattr(root, item.name)
         if is_dataclass(part):
-            check = getattr(part, "check", None)
-            if check is not None:
-                check()
-            _check_sections(part)
+            yield part
+            yield from _sections(part)

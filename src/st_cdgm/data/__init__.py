@@ -33,28 +33,4 @@ if TYPE_CHECKING:
     from st_cdgm.data.task.predictors import load_predictors as load_predictors
     from st_cdgm.data.time.splits import SplitConfig as SplitConfig
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    {
-        "Batch": "st_cdgm.data.task.batch",
-        "DataConfig": "st_cdgm.data.pipeline",
-        "Grid": "st_cdgm.data.space.grid",
-        "GridMetadata": "st_cdgm.data.pipeline",
-        "NetCDFDataPipeline": "st_cdgm.data.pipeline",
-        "NetCDFToDataFrame": "st_cdgm.data.netcdf_utils",
-        "Preprocessor": "st_cdgm.data.fit.preprocessor",
-        "ResDiffIterableDataset": "st_cdgm.data.task.datasets",
-        "SplitConfig": "st_cdgm.data.time.splits",
-        "WebDatasetIterableDataset": "st_cdgm.data.store.shard_dataset",
-        "WindowDataset": "st_cdgm.data.task.datasets",
-        "ZarrDataPipeline": "st_cdgm.data.store.zarr_pipeline",
-        "convert_netcdf_to_zarr": "st_cdgm.data.store.preprocess",
-        "create_shards": "st_cdgm.data.store.preprocess",
-        "inspect_file": "st_cdgm.data.inspect.files",
-        "inspect_pair": "st_cdgm.data.inspect.pairs",
-        "load_predictors": "st_cdgm.data.task.predictors",
-        "process_netcdf_file": "st_cdgm.data.netcdf_utils",
-        "write_zarr": "st_cdgm.data.store.preprocess",
-    },
-    globals(),
-)
+__getattr__, __dir__, __all__ = attach(__name__)

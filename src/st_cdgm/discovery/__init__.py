@@ -11,12 +11,4 @@ if TYPE_CHECKING:
     from st_cdgm.discovery.search import discover_edges as discover_edges
     from st_cdgm.discovery.search import judge_model as judge_model
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    {
-        "DiscoveryConfig": "st_cdgm.discovery.network",
-        "discover_edges": "st_cdgm.discovery.search",
-        "judge_model": "st_cdgm.discovery.search",
-    },
-    globals(),
-)
+__getattr__, __dir__, __all__ = attach(__name__)

@@ -19,18 +19,4 @@ if TYPE_CHECKING:
     from st_cdgm.evaluation.scorecard import evaluate_ensembles as evaluate_ensembles
     from st_cdgm.evaluation.scorecard import evaluate_files as evaluate_files
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    {
-        "Scorecard": "st_cdgm.evaluation.scorecard",
-        "build_report": "st_cdgm.evaluation.report.build",
-        "compute_structural_hamming_distance": "st_cdgm.evaluation.graph.dag",
-        "evaluate_ensembles": "st_cdgm.evaluation.scorecard",
-        "evaluate_files": "st_cdgm.evaluation.scorecard",
-        "export_dag": "st_cdgm.evaluation.graph.dag",
-        "export_dag_to_csv": "st_cdgm.evaluation.graph.dag",
-        "export_dag_to_json": "st_cdgm.evaluation.graph.dag",
-        "plot_dag_heatmap": "st_cdgm.evaluation.graph.plots",
-    },
-    globals(),
-)
+__getattr__, __dir__, __all__ = attach(__name__)

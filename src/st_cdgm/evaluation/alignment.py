@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from st_cdgm.data.files.open import data_variables
 from st_cdgm.data.time.calendar import CalendarDays
@@ -93,18 +92,27 @@ def align(
         raise InputError("There is no forecast to evaluate.")
     names = _scored_variables(next(iter(forecasts.values())), truth)
     reference = open_source("truth", truth, names)
-    _check_one_member(reference)
+    if reference.members != 1:
+        raise InputError(
+            "The truth is an ensemble.",
+            file=reference.file,
+            found=f"{reference.members} members",
+            expected="one value per day and cell",
+            remedy="select one member, or exchange prediction and truth",
+        )
 
     opened = []
     for name, dataset in forecasts.items():
         source = open_source(name, dataset, names).on_grid(reference.grid)
-        _check_calendar(source, reference)
-        _check_units(source, reference)
+        _check_like(source, reference)
         opened.append(source)
 
     # Days first: cells are compared on the scored days only.
     keys, days_left = shared_days(reference, opened, mask)
-    reference, *sources = (_restrict(one, keys) for one in (reference, *opened))
+    reference, *sources = (
+        replace(one, index=np.flatnonzero(np.isin(one.days.day, keys)))
+        for one in (reference, *opened)
+    )
     looked = {name: hide_unshared(reference, sources, name, mask) for name in names}
     hidden = {name: bits for name, (bits, _) in looked.items() if bits is not None}
     scored = summary(mask, len(keys), days_left, [left for _, left in looked.values()])
@@ -121,6 +129,7 @@ def align(
 def _scored_variables(model: xr.Dataset, truth: xr.Dataset) -> list[str]:
     names, known = data_variables(model), data_variables(truth)
     absent = [name for name in names if name not in known]
+
     if absent or not names:
         raise MissingVariableError(
             "The truth lacks a variable of the forecast."
@@ -137,23 +146,8 @@ def _scored_variables(model: xr.Dataset, truth: xr.Dataset) -> list[str]:
     return names
 
 
-def _restrict(source: Source, keys: NDArray[np.int64]) -> Source:
-    index = np.flatnonzero(np.isin(source.days.day, keys))
-    return replace(source, index=index)
-
-
-def _check_one_member(truth: Source) -> None:
-    if truth.members != 1:
-        raise InputError(
-            "The truth is an ensemble.",
-            file=truth.file,
-            found=f"{truth.members} members",
-            expected="one value per day and cell",
-            remedy="select one member, or exchange prediction and truth",
-        )
-
-
-def _check_calendar(source: Source, truth: Source) -> None:
+def _check_like(source: Source, truth: Source) -> None:
+    """Raise InputError for another calendar or other units than the truth's."""
     if source.days.calendar != truth.days.calendar:
         raise InputError(
             "A forecast has another calendar than the truth.",
@@ -163,8 +157,6 @@ def _check_calendar(source: Source, truth: Source) -> None:
             remedy="bring both to one calendar (xarray: ds.convert_calendar) first",
         )
 
-
-def _check_units(source: Source, truth: Source) -> None:
     for name, values in source.fields.items():
         found = values.attrs.get("units")
         expected = truth.fields[name].attrs.get("units")

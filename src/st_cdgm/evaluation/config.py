@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from st_cdgm.errors import ConfigError
+from st_cdgm.errors import check_least
 from st_cdgm.registry import get
 
 
@@ -38,7 +38,4 @@ class EvaluationConfig:
             get("reference", name)
         for name in self.metrics:
             get("metric", name)
-        if self.stride < 1:
-            raise ConfigError(
-                "evaluation.stride is too small", found=self.stride, expected=">= 1"
-            )
+        check_least("stride", self.stride, 1, section="evaluation.")

@@ -35,7 +35,6 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from st_cdgm.data.time.calendar import ORIGIN
 from st_cdgm.data.variables.fields import TargetVariable
@@ -44,6 +43,7 @@ from st_cdgm.evaluation.alignment import Aligned
 from st_cdgm.evaluation.metrics.spectra import Spectrum
 from st_cdgm.evaluation.source import Source
 from st_cdgm.outputs import write_atomically
+from st_cdgm.typing import FloatArray, Floats
 
 SHOWN_MEMBERS = 3
 
@@ -52,25 +52,15 @@ Key = tuple[str, str]  # source, variable
 
 @dataclass(frozen=True)
 class Case:
-    """A day to show.
+    """A day to show."""
 
-    Attributes
-    ----------
-    index : int
-        Position among the scored days.
-    label : str
-        ``wettest``, ``coldest``, ``warmest``, ``lowest``, ``highest`` or ``median``.
-    why : str
-        The rule and the value it found.
-    """
-
-    index: int
-    label: str
-    why: str
+    index: int  # among the scored days
+    label: str  # wettest, coldest, warmest, lowest, highest or median
+    why: str  # the rule and the value it found
 
 
 def choose_cases(
-    means: Mapping[str, NDArray[np.float64]], targets: Sequence[TargetVariable]
+    means: Mapping[str, Floats], targets: Sequence[TargetVariable]
 ) -> list[Case]:
     """Choose days by the truth alone, before any forecast is looked at.
 
@@ -112,7 +102,7 @@ def choose_cases(
     return list(cases.values())
 
 
-def _day_of_quantile(values: NDArray[np.float64], q: float) -> int | None:
+def _day_of_quantile(values: Floats, q: float) -> int | None:
     known = np.flatnonzero(np.isfinite(values))
     if known.size == 0:
         return None
@@ -124,10 +114,10 @@ def build_diagnostics(
     aligned: Aligned,
     *,
     spectra: Mapping[Key, Spectrum],
-    histograms: Mapping[Key, NDArray[np.float64]],
-    daily: Mapping[Key, NDArray[np.float64]],
+    histograms: Mapping[Key, Floats],
+    daily: Mapping[Key, Floats],
     baseline: Source | None = None,
-    land: NDArray[np.float32] | None = None,
+    land: FloatArray | None = None,
 ) -> xr.Dataset:
     """Assemble the data set described at the top of this module."""
     means = {t.name: _area_mean(aligned, t.name) for t in aligned.targets}
@@ -152,7 +142,7 @@ def build_diagnostics(
     )
 
 
-def _area_mean(aligned: Aligned, variable: str) -> NDArray[np.float64]:
+def _area_mean(aligned: Aligned, variable: str) -> Floats:
     pair = aligned.pair(aligned.truth, variable)
     out = np.full(len(aligned.days), np.nan)
     for days in pair.slices():
@@ -193,9 +183,7 @@ def _coordinates(
 
 
 def _summaries(
-    aligned: Aligned,
-    spectra: Mapping[Key, Spectrum],
-    histograms: Mapping[Key, NDArray[np.float64]],
+    aligned: Aligned, spectra: Mapping[Key, Spectrum], histograms: Mapping[Key, Floats]
 ) -> dict[str, tuple[object, ...]]:
     shape = (len(aligned.sources), len(aligned.targets))
     waves = next(iter(spectra.values())).wavenumber.size
@@ -210,14 +198,8 @@ def _summaries(
         truth[at[1]] = spectrum.reference
         ranked[at][: histograms[key].size] = histograms[key]
 
-    of_power = {
-        "long_name": "mean power per mode",
-        "units": "squared units of the variable",
-    }
-    of_rank = {
-        "long_name": "relative frequency of the rank of the truth",
-        "units": "1",
-    }
+    of_power = _attrs("mean power per mode", "squared units of the variable")
+    of_rank = _attrs("relative frequency of the rank of the truth", "1")
     return {
         "spectra": (("source", "variable", "wavenumber"), power, of_power),
         "truth_spectrum": (("variable", "wavenumber"), truth, of_power),
@@ -225,18 +207,17 @@ def _summaries(
     }
 
 
-def _daily(
-    aligned: Aligned, daily: Mapping[Key, NDArray[np.float64]]
-) -> tuple[object, ...]:
+def _daily(aligned: Aligned, daily: Mapping[Key, Floats]) -> tuple[object, ...]:
     shape = (len(aligned.sources), len(aligned.targets), len(aligned.days))
     out = np.full(shape, np.nan)
     for key, series in daily.items():
         out[_place(aligned, key)] = series
-    note = {
-        "long_name": "area mean of the fair CRPS per day",
-        "units": "units of the variable",
-    }
-    return ("source", "variable", "time"), out, note
+    about = _attrs("area mean of the fair CRPS per day", "units of the variable")
+    return ("source", "variable", "time"), out, about
+
+
+def _attrs(long_name: str, units: str) -> dict[str, str]:
+    return {"long_name": long_name, "units": units}
 
 
 def _place(aligned: Aligned, key: Key) -> tuple[int, int]:
@@ -284,7 +265,7 @@ def _fields(
 
 def _baseline_fields(
     aligned: Aligned, cases: Sequence[Case], baseline: Source, shape: tuple[int, ...]
-) -> NDArray[np.float32]:
+) -> FloatArray:
     out = np.full(shape, np.nan, np.float32)
     for c, case in enumerate(cases):
         at = np.flatnonzero(baseline.days.day == aligned.days.day[case.index])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from st_cdgm.typing import Floats, Indices
 
 # Weather remembers some days; drawing single days would give too narrow an interval.
 BLOCK_DAYS = 10
@@ -20,46 +21,23 @@ MIN_BLOCKS = 5
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DailyScore:
-    """A score day by day.
+    """A score day by day, arrays of shape ``(T,)``."""
 
-    Attributes
-    ----------
-    value : ndarray
-        Area mean, NaN on days without truth. Shape ``(T,)``.
-    weight : ndarray
-        Sum of the counted cell weights, 0 on days without truth. Shape ``(T,)``.
-    """
-
-    value: NDArray[np.float64]
-    weight: NDArray[np.float64]
+    value: Floats  # area mean, NaN on days without truth
+    weight: Floats  # sum of the counted cell weights, 0 on days without truth
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """The model's fair CRPS against that of the best reference, in one variable.
-
-    Attributes
-    ----------
-    variable, reference : str
-        The variable and the reference with the smallest CRPS in it.
-    gain : float
-        ``1 - model / reference``: positive where the model is better.
-    low, high : float
-        95 % interval of the gain (see :func:`relative_gain`); NaN where there are too
-        few days for one.
-    days : int
-        Scored days with truth.
-    block : int
-        Block length in scored days.
-    """
+    """The model's fair CRPS against that of the best reference, in one variable."""
 
     variable: str
-    reference: str
-    gain: float
-    low: float
+    reference: str  # with the smallest CRPS in the variable
+    gain: float  # 1 - model / reference: positive where the model is better
+    low: float  # of its 95 % interval, see relative_gain; NaN with too few days
     high: float
-    days: int
-    block: int
+    days: int  # scored days with truth
+    block: int  # block length in scored days
 
     @property
     def has_interval(self) -> bool:
@@ -102,17 +80,11 @@ class Gain:
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Gain:
         """Read what :meth:`to_dict` gave; null numbers are NaN."""
-        numbers = {
-            name: math.nan if stored[name] is None else float(stored[name])
-            for name in ("gain", "low", "high")
+        found: dict[str, Any] = {
+            item.name: math.nan if stored[item.name] is None else stored[item.name]
+            for item in fields(cls)
         }
-        return cls(
-            variable=str(stored["variable"]),
-            reference=str(stored["reference"]),
-            days=int(stored["days"]),
-            block=int(stored["block"]),
-            **numbers,
-        )
+        return cls(**found)
 
 
 def percent(gain: float) -> str:
@@ -126,7 +98,7 @@ def _side(gain: float) -> str:
     return percent(gain) + (" better" if gain > 0 else " worse" if gain < 0 else "")
 
 
-def block_length(ordinal: NDArray[np.int64]) -> int:
+def block_length(ordinal: Indices) -> int:
     """Return how many scored days make about ten days, at least 1.
 
     Parameters
@@ -184,7 +156,7 @@ def relative_gain(
     return gain, float(low), float(high)
 
 
-def _resampled_sums(values: NDArray[np.float64], block: int) -> NDArray[np.float64]:
+def _resampled_sums(values: Floats, block: int) -> Floats:
     """Sum series over resampled days, the same for all. ``(K, T)`` to ``(K, R)``."""
     T = values.shape[-1]
     count, rest = divmod(T, block)
@@ -192,7 +164,7 @@ def _resampled_sums(values: NDArray[np.float64], block: int) -> NDArray[np.float
         0, T - block + 1, size=(RESAMPLES, count + (rest > 0))
     )
 
-    def sums(length: int) -> NDArray[np.float64]:
+    def sums(length: int) -> Floats:
         """Sum of the ``length`` days from each start on."""
         windows = np.lib.stride_tricks.sliding_window_view(values, length, axis=-1)
         return np.asarray(windows.sum(axis=-1))

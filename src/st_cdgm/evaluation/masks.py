@@ -12,8 +12,8 @@ A rule says what happens where forecasts and truth do not have the same values:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.time.calendar import key_text
 from st_cdgm.errors import ConfigError, InputError
-from st_cdgm.evaluation.metrics.blocks import BLOCK_BYTES
+from st_cdgm.evaluation.metrics.blocks import day_slices
 from st_cdgm.evaluation.source import Source
+from st_cdgm.typing import Indices
 
 MaskRule = Literal["common", "truth", "strict"]
 RULES: tuple[str, ...] = get_args(MaskRule)
-
-Bools = NDArray[np.bool_]
 
 
 def check_rule(rule: str) -> None:
@@ -47,22 +46,12 @@ def check_rule(rule: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DaysLeftOut:
-    """Days of one data set that are not scored.
+    """Days of one data set that are not scored."""
 
-    Attributes
-    ----------
-    source : str
-        ``truth``, or the forecast that has the days.
-    days, of : int
-        How many of its days.
-    period : str
-        From the first of them to the last.
-    """
-
-    source: str
-    days: int
-    of: int
-    period: str
+    source: str  # truth, or the forecast that has the days
+    days: int  # how many are left out
+    of: int  # how many it has
+    period: str  # from the first left out to the last
 
     def __str__(self) -> str:
         return f"{self.days} of {self.of} days of {self.source} ({self.period})"
@@ -70,7 +59,7 @@ class DaysLeftOut:
 
 def shared_days(
     truth: Source, sources: Sequence[Source], rule: str
-) -> tuple[NDArray[np.int64], list[DaysLeftOut]]:
+) -> tuple[Indices, list[DaysLeftOut]]:
     """Return the scored days as YYYYMMDD, and those left out.
 
     Raises
@@ -97,7 +86,7 @@ def shared_days(
     return keys, left
 
 
-def _days_left(source: Source, keys: NDArray[np.int64]) -> DaysLeftOut | None:
+def _days_left(source: Source, keys: Indices) -> DaysLeftOut | None:
     lost = np.setdiff1d(source.days.day, keys)
     if not lost.size:
         return None
@@ -132,31 +121,15 @@ def _refuse_days(truth: Source, sources: Sequence[Source], *, strict: bool) -> N
 
 @dataclass(frozen=True, kw_only=True)
 class CellsLeftOut:
-    """What of a variable's truth is not scored on the scored days.
-
-    Attributes
-    ----------
-    variable : str
-        Its name.
-    cells, cells_lost : int
-        Cells with truth, and those of them that are never scored.
-    region : list of float or None
-        South, north, west and east of the cells never scored, degrees.
-    values_lost : int
-        Single values (a cell on a day) of other cells that are not scored.
-    missing_in : list of str
-        Sources that lack something.
-    without_truth : int
-        Cells that a source predicts and that never have a truth.
-    """
+    """What of a variable's truth is not scored on the scored days."""
 
     variable: str
-    cells: int
-    cells_lost: int
-    region: list[float] | None
-    values_lost: int
-    missing_in: list[str]
-    without_truth: int
+    cells: int  # cells with truth
+    cells_lost: int  # those of them that are never scored
+    region: list[float] | None  # their south, north, west and east, degrees
+    values_lost: int  # single values (a cell on a day) of other cells
+    missing_in: list[str]  # sources that lack something
+    without_truth: int  # cells that a source predicts and that never have a truth
 
     def __str__(self) -> str:
         parts = [f"{self.cells - self.cells_lost} of {self.cells} cells with truth"]
@@ -176,16 +149,16 @@ class CellsLeftOut:
         return "; ".join(parts)
 
 
-@dataclass(eq=False)
 class _Tally:
-    """What is counted while the days pass by."""
+    """What is counted while the days pass by, arrays of shape ``(Y, X)``."""
 
-    known: Bools  # (Y, X): truth on some day
-    scored: Bools  # (Y, X): truth and all sources on some day
-    predicted: Bools  # (Y, X): some source on some day
-    values_lost: NDArray[np.int64]  # (Y, X)
-    missing: dict[str, int] = field(default_factory=dict)  # source -> member values
-    first: tuple[Source, int, int, int] | None = None  # source, day, row, column
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.known = np.zeros(shape, bool)  # truth on some day
+        self.scored = np.zeros(shape, bool)  # truth and all sources on some day
+        self.predicted = np.zeros(shape, bool)  # some source on some day
+        self.values_lost = np.zeros(shape, np.int64)
+        self.missing: dict[str, int] = {}  # source -> member values
+        self.first: tuple[Source, int, int, int] | None = None  # day, row, column
 
 
 def hide_unshared(
@@ -207,35 +180,37 @@ def hide_unshared(
     """
     shape = truth.grid.shape
     having = [source for source in sources if variable in source.fields]
-    tally = _Tally(
-        known=np.zeros(shape, bool),
-        scored=np.zeros(shape, bool),
-        predicted=np.zeros(shape, bool),
-        values_lost=np.zeros(shape, np.int64),
-    )
+    tally = _Tally(shape)
+    most = max(source.members for source in (truth, *having))
     packed = [
         _look(truth, having, variable, days, tally, strict=rule == "strict")
-        for days in _blocks(truth, having)
+        for days in day_slices((len(truth.index), most, *shape))
     ]
 
+    # What makes any score impossible, or is against the rule.
     if not tally.known.any():
-        raise _no_truth(truth, variable)
+        raise InputError(
+            "The truth has no values on the scored days.",
+            file=truth.file,
+            variable=variable,
+            found="missing everywhere",
+            expected="finite values on some cells",
+            remedy="check fill value, mask and period of the truth file",
+        )
     if tally.first is not None and rule != "common":
         raise _gap(tally, truth, variable)
     if not tally.scored.any():
-        raise _nothing_shared(truth, having, variable)
-    lost = bool(tally.values_lost.any())
-    return np.concatenate(packed) if lost else None, _left_out(
-        tally, variable, truth.grid
-    )
+        raise InputError(
+            "Forecast and truth have no value in common on the scored days.",
+            file=having[0].file,
+            variable=variable,
+            found=f"nothing where {truth.file} has values",
+            expected="values on some cells of the truth",
+            remedy="check the masks of both files",
+        )
 
-
-def _blocks(truth: Source, sources: Sequence[Source]) -> Iterator[slice]:
-    """Yield slices of the scored days that keep memory small."""
-    most = max(source.members for source in (truth, *sources))
-    step = max(1, BLOCK_BYTES // (8 * most * int(np.prod(truth.grid.shape))))
-    for start in range(0, len(truth.index), step):
-        yield slice(start, min(start + step, len(truth.index)))
+    hidden = np.concatenate(packed) if tally.values_lost.any() else None
+    return hidden, _left_out(tally, variable, truth.grid)
 
 
 def _look(
@@ -295,30 +270,6 @@ def _left_out(tally: _Tally, variable: str, grid: Grid) -> CellsLeftOut:
 # -- What is refused -------------------------------------------------------------------
 
 
-def _no_truth(truth: Source, variable: str) -> InputError:
-    return InputError(
-        "The truth has no values on the scored days.",
-        file=truth.file,
-        variable=variable,
-        found="missing everywhere",
-        expected="finite values on some cells",
-        remedy="check fill value, mask and period of the truth file",
-    )
-
-
-def _nothing_shared(
-    truth: Source, sources: Sequence[Source], variable: str
-) -> InputError:
-    return InputError(
-        "Forecast and truth have no value in common on the scored days.",
-        file=sources[0].file,
-        variable=variable,
-        found=f"nothing where {truth.file} has values",
-        expected="values on some cells of the truth",
-        remedy="check the masks of both files",
-    )
-
-
 def _gap(tally: _Tally, truth: Source, variable: str) -> InputError:
     """Return the error about the first cell that the rule does not allow."""
     assert tally.first is not None
@@ -329,13 +280,11 @@ def _gap(tally: _Tally, truth: Source, variable: str) -> InputError:
         f"{grid.lat2d[row, column]:.6g} N, {grid.lon2d[row, column]:.6g} E"
     )
 
+    problem, found = "The forecast has values where the truth has none.", place
     missing = tally.missing.get(source.name, 0)
     if missing:
         problem = "The forecast is not finite where the truth has values."
         found = f"{missing} values missing (all members and days), {place}"
-    else:
-        problem = "The forecast has values where the truth has none."
-        found = place
 
     return InputError(
         problem,
@@ -352,28 +301,21 @@ def _gap(tally: _Tally, truth: Source, variable: str) -> InputError:
 
 
 def summary(
-    rule: str,
-    days: int,
-    left: Sequence[DaysLeftOut],
-    cells: Sequence[CellsLeftOut],
+    rule: str, days: int, left: Sequence[DaysLeftOut], cells: Sequence[CellsLeftOut]
 ) -> dict[str, Any]:
     """Return rule, text and numbers of what is scored, as the scorecard keeps them."""
     parts = [f"{days} days"]
     if left:
         parts[0] += f", left out {', '.join(map(str, left))}"
-    for text, names in _alike(cells).items():
-        parts.append(f"{', '.join(names)}: {text}")
+
+    # What is the same of several variables is said once.
+    alike: dict[str, list[str]] = {}
+    for one in cells:
+        alike.setdefault(str(one), []).append(one.variable)
+    parts += [f"{', '.join(names)}: {text}" for text, names in alike.items()]
     return {
         "rule": rule,
         "text": f"scored (mask {rule}): " + " | ".join(parts),
         "days_left_out": [asdict(one) for one in left],
         "cells_left_out": [asdict(one) for one in cells],
     }
-
-
-def _alike(cells: Sequence[CellsLeftOut]) -> Mapping[str, list[str]]:
-    """Return the variables of which the same is to be said, by what that is."""
-    found: dict[str, list[str]] = {}
-    for one in cells:
-        found.setdefault(str(one), []).append(one.variable)
-    return found

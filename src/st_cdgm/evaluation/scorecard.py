@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import xarray as xr
-from numpy.typing import NDArray
 
 from st_cdgm._version import __version__
 from st_cdgm.data.files.open import Paths, file_label, open_dataset
@@ -28,8 +26,9 @@ from st_cdgm.evaluation.metrics.blocks import Pair, accumulate
 from st_cdgm.evaluation.metrics.distribution import WET_DAY
 from st_cdgm.evaluation.metrics.probabilistic import CrpsScore, RankHistogram
 from st_cdgm.evaluation.metrics.spectra import Spectrum, SpectrumScore
-from st_cdgm.evaluation.source import Source, open_source
-from st_cdgm.outputs import check_output_directory, write_atomically
+from st_cdgm.evaluation.source import open_source
+from st_cdgm.outputs import check_output_directory, native, write_atomically
+from st_cdgm.typing import FloatArray, Floats
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -63,11 +62,11 @@ class Scorecard:
         ]
         content = {
             "format": 1,
-            "protocol": _plain(self.protocol),
-            "gains": _plain([gain.to_dict() for gain in self.gains]),
+            "protocol": self.protocol,
+            "gains": [gain.to_dict() for gain in self.gains],
             "rows": rows,
         }
-        text = json.dumps(content, indent=1, allow_nan=False)
+        text = json.dumps(native(content), indent=1, allow_nan=False)
         return write_atomically(path, lambda p: p.write_text(text + "\n", "utf-8"))
 
     def to_csv(self, path: Path) -> Path:
@@ -151,42 +150,15 @@ class Scorecard:
         return 1 - table / table.loc[reference]
 
 
-def _plain(value: Any) -> Any:
-    """Return ``value`` in the types JSON knows."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | range):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)
-
-
 @dataclass(frozen=True, kw_only=True)
 class PairScores:
-    """All that one source's variable gives.
+    """All that one source's variable gives."""
 
-    Attributes
-    ----------
-    values, units : dict
-        Metric name to value, and to its units.
-    spectrum : Spectrum
-        Spectra of the members and the truth.
-    histogram : ndarray
-        Rank histogram. Shape ``(M + 1,)``.
-    daily : DailyScore
-        Fair CRPS per day.
-    """
-
-    values: dict[str, float]
-    units: dict[str, str]
-    spectrum: Spectrum
-    histogram: NDArray[np.float64]
-    daily: DailyScore
+    values: dict[str, float]  # by metric
+    units: dict[str, str]  # by metric
+    spectrum: Spectrum  # of the members and the truth
+    histogram: Floats  # of ranks, shape (M + 1,)
+    daily: DailyScore  # fair CRPS
 
 
 def score_pair(
@@ -208,13 +180,6 @@ def score_pair(
         histogram=scores[RankHistogram].value,
         daily=DailyScore(value=crps.daily, weight=crps.daily_weight),
     )
-
-
-def _rows(
-    source: str, target: TargetVariable, scores: PairScores
-) -> Iterator[tuple[str, str, str, float, str]]:
-    for name, value in scores.values.items():
-        yield source, target.name, name, value, scores.units[name]
 
 
 def evaluate_files(
@@ -290,7 +255,7 @@ def evaluate_ensembles(
     metrics: Sequence[str] = (),
     mask: str = "common",
     baseline: xr.Dataset | None = None,
-    land: NDArray[np.float32] | None = None,
+    land: FloatArray | None = None,
 ) -> Scorecard:
     """Score ensembles against the truth and write the results.
 
@@ -321,7 +286,7 @@ def evaluate_ensembles(
         cell and day with truth must be predicted; ``strict`` refuses, besides,
         predictions without truth.
     baseline : Dataset, optional
-        The model's first guess, shown in the diagnostics but not scored.
+        The model's baseline, shown in the diagnostics but not scored.
     land : ndarray, optional
         Land area fraction, kept in the diagnostics for maps. Shape ``(Y, X)``.
 
@@ -353,8 +318,13 @@ def evaluate_ensembles(
         if output is None:
             return card
 
+        shown = None
+        if baseline is not None:
+            names = [target.name for target in aligned.targets]
+            shown = open_source("baseline", baseline, names)
+            shown = shown.on_grid(aligned.truth.grid, role="baseline")
+
         # What a report draws needs the fields once more.
-        shown = None if baseline is None else _baseline(aligned, baseline)
         diagnostics = build_diagnostics(
             aligned,
             spectra={key: value.spectrum for key, value in scores.items()},
@@ -402,11 +372,10 @@ def _card(
     scores: Mapping[tuple[str, str], PairScores],
     protocol: Mapping[str, Any],
 ) -> Scorecard:
-    targets = {target.name: target for target in aligned.targets}
     rows = [
-        row
-        for (source, variable), found in scores.items()
-        for row in _rows(source, targets[variable], found)
+        (*key, name, value, found.units[name])
+        for key, found in scores.items()
+        for name, value in found.values.items()
     ]
 
     return Scorecard(
@@ -415,16 +384,10 @@ def _card(
         gains=gains_of(
             {key: value.daily for key, value in scores.items()},
             [source.name for source in aligned.sources],
-            list(targets),
+            [target.name for target in aligned.targets],
             block=block_length(aligned.days.ordinal),
         ),
     )
-
-
-def _baseline(aligned: Aligned, baseline: xr.Dataset) -> Source:
-    names = [target.name for target in aligned.targets]
-    source = open_source("baseline", baseline, names)
-    return source.on_grid(aligned.truth.grid, role="baseline")
 
 
 def _scored(aligned: Aligned) -> dict[str, Any]:

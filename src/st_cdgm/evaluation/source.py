@@ -18,6 +18,7 @@ from st_cdgm.data.time.axis import day_keys
 from st_cdgm.data.time.calendar import CalendarDays
 from st_cdgm.data.variables.units import to_canonical
 from st_cdgm.errors import InputError, MissingVariableError
+from st_cdgm.typing import FloatArray, Indices
 
 MEMBER = "realization"
 # What others call it; a dimension whose standard name is "realization" counts, too.
@@ -54,7 +55,7 @@ class Source:
     fields: dict[str, xr.DataArray]
     days: CalendarDays
     grid: Grid
-    index: NDArray[np.int64]
+    index: Indices
     hidden: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
 
     @property
@@ -62,13 +63,11 @@ class Source:
         """Ensemble size M."""
         return int(next(iter(self.fields.values())).sizes[MEMBER])
 
-    def read(
-        self, variable: str, days: slice | NDArray[np.int64]
-    ) -> NDArray[np.float32]:
+    def read(self, variable: str, days: slice | Indices) -> FloatArray:
         """Return scored days of a variable. Shape ``(t, M, Y, X)``."""
         picked = _as_slice(self.index[days])
         block = self.fields[variable].isel({self.fields[variable].dims[0]: picked})
-        values: NDArray[np.float32] = block.to_numpy().astype(np.float32, copy=False)
+        values: FloatArray = block.to_numpy().astype(np.float32, copy=False)
         if variable not in self.hidden:
             return values
 
@@ -97,7 +96,7 @@ class Source:
         return replace(self, fields=turned, grid=grid)
 
 
-def _as_slice(index: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+def _as_slice(index: Indices) -> slice | Indices:
     """Evenly spaced positions as a slice, which files read much faster."""
     steps = np.diff(index)
     if index.size < 2 or (steps != steps[0]).any():

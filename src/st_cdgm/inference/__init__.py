@@ -11,12 +11,4 @@ if TYPE_CHECKING:
     from st_cdgm.inference.writer import EnsembleWriter as EnsembleWriter
     from st_cdgm.inference.writer import ensemble_dataset as ensemble_dataset
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    {
-        "EnsembleWriter": "st_cdgm.inference.writer",
-        "ensemble_dataset": "st_cdgm.inference.writer",
-        "generate": "st_cdgm.inference.downscale",
-    },
-    globals(),
-)
+__getattr__, __dir__, __all__ = attach(__name__)

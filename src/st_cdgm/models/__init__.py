@@ -22,17 +22,4 @@ if TYPE_CHECKING:
     )
     from st_cdgm.models.st_cdgm import STCDGM as STCDGM
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    {
-        "CausalDiffusionDecoder": "st_cdgm.models.diffusion_decoder",
-        "DiffusionOutput": "st_cdgm.models.diffusion_output",
-        "HeteroGraphBuilder": "st_cdgm.models.graph_builder",
-        "IntelligibleVariableConfig": "st_cdgm.models.intelligible_encoder",
-        "IntelligibleVariableEncoder": "st_cdgm.models.intelligible_encoder",
-        "RCNCell": "st_cdgm.models.causal_rcn",
-        "RCNSequenceRunner": "st_cdgm.models.causal_rcn",
-        "STCDGM": "st_cdgm.models.st_cdgm",
-    },
-    globals(),
-)
+__getattr__, __dir__, __all__ = attach(__name__)

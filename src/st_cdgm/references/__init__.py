@@ -10,11 +10,4 @@ if TYPE_CHECKING:
     from st_cdgm.references.base import Reference as Reference
     from st_cdgm.references.base import build_reference as build_reference
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    {
-        "Reference": "st_cdgm.references.base",
-        "build_reference": "st_cdgm.references.base",
-    },
-    globals(),
-)
+__getattr__, __dir__, __all__ = attach(__name__)

@@ -19,12 +19,7 @@ INTERPOLATION = "lr_interp"
 def check_before_training(config: Config, *, to_the_end: bool) -> None:
     """Check what can be checked without reading the data.
 
-    Parameters
-    ----------
-    config : Config
-        Settings of the run.
-    to_the_end : bool
-        Whether the test period is to be downscaled and evaluated as well.
+    With ``to_the_end`` the test period is to be downscaled and evaluated as well.
 
     Raises
     ------
@@ -122,7 +117,7 @@ def _check_references(config: Config) -> None:
         INTERPOLATION,
     ):
         raise ConfigError(
-            "a reference needs another first guess than the configured one",
+            "a reference needs another baseline than the configured one",
             variable="evaluation.references",
             found=f"{INTERPOLATION}, with data.baseline_strategy {strategy}",
             expected=f"data.baseline_strategy {INTERPOLATION}, whose error it measures",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import sys
 import threading
 import time
@@ -63,14 +62,6 @@ class Session:
         return self.log_level in (None, "DEBUG", "INFO")
 
 
-def prepare_threads() -> None:
-    """Let idle OpenMP threads sleep. Effective only before torch is loaded.
-
-    Spinning threads slow a small model by an order of magnitude when cores are shared.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
 def console(*, wide: bool = False) -> Console:
     """Return a console on standard output (NO_COLOR is honoured by Rich).
 
@@ -115,7 +106,9 @@ def show_failure(session: Session, error: BaseException) -> None:
     show("Failed", f"{kind}: {first[0]}" if first else kind)
     if session.log_level == "DEBUG":
         error_console().print("".join(traceback.format_exception(error)), markup=False)
-    record_traceback(session, error)
+    if session.log_file is not None:
+        with session.log_file.open("a", encoding="utf-8") as log:
+            log.writelines(traceback.format_exception(error))
     more = session.log_file or "run again with --log-level DEBUG"
     show("Traceback", str(more))
 
@@ -187,13 +180,6 @@ def _replace_handlers(logger: logging.Logger, handlers: list[logging.Handler]) -
         logger.addHandler(handler)
     logger.setLevel(min(handler.level for handler in handlers))
     logger.propagate = False
-
-
-def record_traceback(session: Session, error: BaseException) -> None:
-    """Append the traceback to the run's log, if there is one."""
-    if session.log_file is not None:
-        with session.log_file.open("a", encoding="utf-8") as log:
-            log.writelines(traceback.format_exception(error))
 
 
 # -- Progress --------------------------------------------------------------------------
@@ -279,22 +265,18 @@ def byte_size(size: float) -> str:
     return f"{size:.3g} TB"
 
 
-class TrainingWatch:
-    """Advance a bar by every update; say early how long a training will take.
-
-    Parameters
-    ----------
-    session : Session
-        Where the estimate is told.
-    advance : callable
-        Of `progress`.
-    """
-
-    SKIPPED, MEASURED = 2, 8  # the first updates are slower
+class _Watch:
+    """Advances a bar of `progress`, and tells a session early how long it will take."""
 
     def __init__(self, session: Session, advance: Advance) -> None:
         self.session, self.advance = session, advance
         self.done, self.told = 0, False
+
+
+class TrainingWatch(_Watch):
+    """Advance a bar by every update; say early how long a training will take."""
+
+    SKIPPED, MEASURED = 2, 8  # the first updates are slower
 
     def started(self, trainer: Any) -> None:
         """Take note of the updates that are left."""
@@ -324,20 +306,8 @@ class TrainingWatch:
         note(self.session, f"training: about {lasting(seconds)} for {epochs}{remark}")
 
 
-class DownscalingWatch:
-    """Advance a bar by every day; say early how large and how long it will be.
-
-    Parameters
-    ----------
-    session : Session
-        Where it is told.
-    advance : callable
-        Of `progress`.
-    """
-
-    def __init__(self, session: Session, advance: Advance) -> None:
-        self.session, self.advance = session, advance
-        self.done = 0
+class DownscalingWatch(_Watch):
+    """Advance a bar by every day; say early how large and how long it will be."""
 
     def started(self, days: int, members: int, shape: tuple[int, int, int]) -> None:
         """Tell the size of ``members`` fields of ``shape`` (C, Y, X) for every day."""

@@ -13,10 +13,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import yaml
 
 from st_cdgm.config.load import config_to_yaml, load_config, save_config
 from st_cdgm.errors import ConfigError, InputError, OutputError
+from st_cdgm.outputs import check_output_directory, flat
 from st_cdgm.runs.console import Session, start_logging
 from st_cdgm.runs.provenance import provenance
 
@@ -38,11 +41,6 @@ _WRITTEN = (
 # Keys that may change when a run is resumed: they do not decide about its results.
 _FREE = {"run.dir", "run.log_level", "training.max_minutes", "training.num_workers"}
 _ASIDE = ".replaced"
-
-
-def held_results(run_dir: Path) -> list[str]:
-    """Return which results of a run lie in a directory."""
-    return [name for name in RESULTS if (run_dir / name).exists()]
 
 
 def check_run_directory(
@@ -67,7 +65,7 @@ def check_run_directory(
         )
     _check_writable(run_dir)
 
-    held = held_results(run_dir)
+    held = [name for name in RESULTS if (run_dir / name).exists()]
     if held and not (resume or overwrite):
         raise ConfigError(
             "the run directory holds a run already",
@@ -84,8 +82,6 @@ def check_run_directory(
 
 
 def _check_writable(run_dir: Path) -> None:
-    from st_cdgm.outputs import check_output_directory
-
     try:
         check_output_directory(run_dir)
     except OutputError as error:
@@ -130,30 +126,14 @@ def _check_same_run(run_dir: Path, config: Config) -> None:
 
 def _differences(stored: Config, asked: Config) -> list[str]:
     """Return the keys whose values decide about the results and differ."""
-    ours, theirs = _flat(asked), _flat(stored)
+    ours, theirs = (
+        dict(flat(yaml.safe_load(config_to_yaml(one)))) for one in (asked, stored)
+    )
     return [
         f"{key}: {theirs.get(key)} there, {ours.get(key)} here"
         for key in sorted({*ours, *theirs} - _FREE)
         if ours.get(key) != theirs.get(key)
     ]
-
-
-def _flat(config: Config) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    found: dict[str, Any] = {}
-
-    def walk(node: dict[Any, Any], prefix: str) -> None:
-        for key, value in node.items():
-            if isinstance(value, dict) and value:
-                walk(value, f"{prefix}{key}.")
-            else:
-                found[f"{prefix}{key}"] = value
-
-    tree = OmegaConf.to_container(OmegaConf.create(config_to_yaml(config)))
-    assert isinstance(tree, dict)
-    walk(tree, "")
-    return found
 
 
 # -- Beginning -------------------------------------------------------------------------

@@ -73,14 +73,15 @@ def discover_links(
 
 def _table(pairs: Sequence[Mapping[str, Any]]) -> Table:
     """Return the tested pairs, the largest gain first."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(title="Links, tested on held-out years", box=table_lines())
-    table.add_column("source")
-    table.add_column("target")
-    for name in ("gain %", "t over years", "shadow %"):
-        table.add_column(name, justify="right")
-    table.add_column("verdict")
+    numbers = (
+        Column(n, justify="right") for n in ("gain %", "t over years", "shadow %")
+    )
+    title = "Links, tested on held-out years"
+    table = Table(
+        "source", "target", *numbers, "verdict", title=title, box=table_lines()
+    )
     for pair in sorted(pairs, key=lambda pair: -float(pair["gain"])):
         table.add_row(
             str(pair["source"]),

@@ -8,7 +8,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -44,7 +44,7 @@ class Status(StrEnum):
     FAIL = "fail"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Check:
     """One line of the diagnosis."""
 
@@ -64,51 +64,49 @@ def run_checks() -> Iterator[Check]:
     yield from check_threads()
     yield check_memory()
     yield check_disk(Path.cwd())
-    yield _guarded("GPU", check_gpu)
+    yield check_gpu()
+
+
+def _judged(
+    name: str, found: str, remedy: str, *, good: bool, else_: Status = Status.WARN
+) -> Check:
+    """Return a check that is well, or of status ``else_`` with a remedy."""
+    return Check(name, found) if good else Check(name, found, else_, remedy)
 
 
 def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Check:
     """Python 3.11 or newer."""
-    found = ".".join(map(str, version))
-    if tuple(version) >= (3, 11):
-        return Check(name="Python", found=found)
-    return Check(
-        name="Python",
-        found=found,
-        status=Status.FAIL,
-        remedy="install Python 3.11 or newer and make a new environment with it",
+    return _judged(
+        "Python",
+        ".".join(map(str, version)),
+        "install Python 3.11 or newer and make a new environment with it",
+        good=tuple(version) >= (3, 11),
+        else_=Status.FAIL,
     )
 
 
 def check_library(distribution: str, module: str) -> Check:
     """Report whether the library is there, new enough, and can be imported."""
+    from packaging.specifiers import SpecifierSet
+
     try:
         version = importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        return Check(
-            name=distribution, found="missing", status=Status.FAIL, remedy=INSTALL
-        )
+        return Check(distribution, "missing", Status.FAIL, INSTALL)
 
     # The version that this package declares.
     wanted = _wanted(distribution)
-    if wanted and not _satisfies(version, wanted):
-        return Check(
-            name=distribution,
-            found=f"{version}, needed {wanted}",
-            status=Status.FAIL,
-            remedy=f'pip install "{distribution}{wanted}"',
-        )
+    if not SpecifierSet(wanted).contains(version, prereleases=True):
+        remedy = f'pip install "{distribution}{wanted}"'
+        found = f"{version}, needed {wanted}"
+        return Check(distribution, found, Status.FAIL, remedy)
 
     try:
         importlib.import_module(module)
     except Exception as error:  # noqa: BLE001 - any failure is the finding
-        return Check(
-            name=distribution,
-            found=f"{version} cannot be imported: {type(error).__name__}: {error}",
-            status=Status.FAIL,
-            remedy=INSTALL,
-        )
-    return Check(name=distribution, found=version)
+        found = f"{version} cannot be imported: {type(error).__name__}: {error}"
+        return Check(distribution, found, Status.FAIL, INSTALL)
+    return Check(distribution, version)
 
 
 def _wanted(distribution: str) -> str:
@@ -125,28 +123,17 @@ def _wanted(distribution: str) -> str:
     return ""
 
 
-def _satisfies(version: str, wanted: str) -> bool:
-    from packaging.specifiers import SpecifierSet
-
-    return SpecifierSet(wanted).contains(version, prereleases=True)
-
-
 def check_unwanted(distribution: str, reason: str) -> Check:
     """Report a library that is known to break others."""
+    name, remedy = f"no {distribution}", f"pip uninstall {distribution}"
     if importlib.util.find_spec(distribution) is None:
-        return Check(name=f"no {distribution}", found="not installed")
+        return Check(name, "not installed")
     try:
         importlib.import_module(distribution)
     except Exception as error:  # noqa: BLE001 - any failure is the finding
-        found, status = f"installed and broken: {error}", Status.FAIL
-    else:
-        found, status = "installed", Status.WARN
-    return Check(
-        name=f"no {distribution}",
-        found=f"{found} ({reason})",
-        status=status,
-        remedy=f"pip uninstall {distribution}",
-    )
+        found = f"installed and broken: {error} ({reason})"
+        return Check(name, found, Status.FAIL, remedy)
+    return Check(name, f"installed ({reason})", Status.WARN, remedy)
 
 
 def check_threads() -> Iterator[Check]:
@@ -154,24 +141,14 @@ def check_threads() -> Iterator[Check]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     cores = cores or os.cpu_count() or 1
     text = os.environ.get("OMP_NUM_THREADS", "")
-    if text.isdigit() and int(text) > cores:
-        yield Check(
-            name="OMP_NUM_THREADS",
-            found=f"{text} threads on {cores} cores",
-            status=Status.WARN,
-            remedy=f"export OMP_NUM_THREADS={cores}",
-        )
-    else:
-        yield Check(name="OMP_NUM_THREADS", found=f"{text or 'unset'}, {cores} cores")
+    many = text.isdigit() and int(text) > cores
+    found = f"{text} threads on" if many else f"{text or 'unset'},"
+    remedy = f"export OMP_NUM_THREADS={cores}"
+    yield _judged("OMP_NUM_THREADS", f"{found} {cores} cores", remedy, good=not many)
 
     policy = os.environ.get("OMP_WAIT_POLICY", "unset")
-    passive = policy.upper() == "PASSIVE"
-    yield Check(
-        name="OMP_WAIT_POLICY",
-        found=policy,
-        status=Status.OK if passive else Status.WARN,
-        remedy="" if passive else "export OMP_WAIT_POLICY=PASSIVE",
-    )
+    passive, remedy = policy.upper() == "PASSIVE", "export OMP_WAIT_POLICY=PASSIVE"
+    yield _judged("OMP_WAIT_POLICY", policy, remedy, good=passive)
 
 
 def check_memory(needed_gib: float = 2.0) -> Check:
@@ -179,51 +156,29 @@ def check_memory(needed_gib: float = 2.0) -> Check:
     import psutil
 
     free = psutil.virtual_memory().available / GIB
-    enough = free >= needed_gib
-    return Check(
-        name="memory",
-        found=f"{free:.1f} GiB free",
-        status=Status.OK if enough else Status.WARN,
-        remedy=""
-        if enough
-        else "close other programs, or lower training.batch_size and members",
-    )
+    remedy = "close other programs, or lower training.batch_size and members"
+    return _judged("memory", f"{free:.1f} GiB free", remedy, good=free >= needed_gib)
 
 
 def check_disk(directory: Path, needed_gib: float = 2.0) -> Check:
     """Report the free disk space where runs are written."""
     free = shutil.disk_usage(directory).free / GIB
-    enough = free >= needed_gib
-    return Check(
-        name="disk",
-        found=f"{free:.1f} GiB free in {directory}",
-        status=Status.OK if enough else Status.WARN,
-        remedy="" if enough else "free some space, or set run.dir to another disk",
-    )
+    found = f"{free:.1f} GiB free in {directory}"
+    remedy = "free some space, or set run.dir to another disk"
+    return _judged("disk", found, remedy, good=free >= needed_gib)
 
 
 def check_gpu() -> Check:
     """Report the accelerator that torch sees; none is fine."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return Check(name="GPU", found="none: the CPU is used")
-    name = torch.cuda.get_device_name(0)
-    memory = torch.cuda.get_device_properties(0).total_memory / GIB
-    return Check(
-        name="GPU",
-        found=f"{name}, {memory:.0f} GiB; use it with training.accelerator=gpu",
-    )
-
-
-def _guarded(name: str, check: Callable[[], Check]) -> Check:
-    """Turn an exception inside a check into a finding."""
     try:
-        return check()
+        import torch
+
+        if not torch.cuda.is_available():
+            return Check("GPU", "none: the CPU is used")
+        name = torch.cuda.get_device_name(0)
+        memory = torch.cuda.get_device_properties(0).total_memory / GIB
     except Exception as error:  # noqa: BLE001 - any failure is the finding
-        return Check(
-            name=name,
-            found=f"cannot be checked: {error}",
-            status=Status.WARN,
-            remedy="see the failed lines above",
-        )
+        found, remedy = f"cannot be checked: {error}", "see the failed lines above"
+        return Check("GPU", found, Status.WARN, remedy)
+    found = f"{name}, {memory:.0f} GiB; use it with training.accelerator=gpu"
+    return Check("GPU", found)

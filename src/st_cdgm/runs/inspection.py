@@ -26,16 +26,9 @@ ROLES = {"lr": "LR", "hr": "HR", "static": "static"}
 def inspect_files(
     files: Sequence[str], session: Session, *, shown: bool = True
 ) -> tuple[dict[str, Any], int]:
-    """Inspect files one after the other; a bad one does not hide the others.
+    """Inspect files, patterns or URLs; a bad one does not hide the others.
 
-    Parameters
-    ----------
-    files : sequence of str
-        Paths, patterns or URLs.
-    session : Session
-        Where errors are told.
-    shown : bool
-        Whether each is printed as soon as it was read.
+    With ``shown`` each is printed as soon as it was read.
 
     Returns
     -------
@@ -97,13 +90,15 @@ def show_file(report: FileReport) -> None:
 
 
 def _time_lines(report: FileReport) -> list[str]:
+    from st_cdgm.data.time.calendar import duration
+
     time = report.time
     if time is None:
         return []
     stamps = " to ".join(dict.fromkeys([_date(time.first), _date(time.last)]))
     steps = "1 step" if time.steps == 1 else f"{time.steps} steps"
     if time.step_hours is not None:
-        steps += f" of {_duration(time.step_hours)}"
+        steps += f" of {duration(round(3600.0 * time.step_hours))}"
     lines = [f"  time: {stamps}", f"    {steps}, calendar {time.calendar}"]
 
     if time.gaps:
@@ -127,15 +122,11 @@ def _verdict_lines(report: FileReport) -> list[str]:
 
 
 def _variables(variables: tuple[VariableReport, ...]) -> Table:
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("  variable", "levels", "units"):
-        table.add_column(title, overflow="fold")
-    for title in ("min", "max", "missing", "rough"):
-        table.add_column(title, justify="right", no_wrap=True)
-
+    table = _table(
+        ("  variable", "levels", "units"), ("min", "max", "missing", "rough")
+    )
     for one in variables:
         levels = [f"{level:g}" for level in one.levels[:SHOWN_LEVELS]]
         more = [f"({len(one.levels)})"] if len(one.levels) > SHOWN_LEVELS else []
@@ -153,14 +144,17 @@ def _variables(variables: tuple[VariableReport, ...]) -> Table:
     return table
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+def _table(words: Sequence[str], numbers: Sequence[str]) -> Table:
+    """Return a table without lines; columns of words fold, those of numbers do not."""
+    from rich.table import Column, Table
+
+    columns = [Column(title, overflow="fold") for title in words]
+    columns += [Column(title, justify="right", no_wrap=True) for title in numbers]
+    return Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
 
 
-def _duration(hours: float) -> str:
-    from st_cdgm.data.time.calendar import duration
-
-    return duration(round(3600.0 * hours))
+def _number(value: float | None, form: str = ".4g") -> str:
+    return "-" if value is None else f"{value:{form}}"
 
 
 def _date(stamp: str) -> str:
@@ -225,28 +219,20 @@ def _region(report: PairReport) -> str:
 
 
 def _counterparts(report: PairReport) -> Table:
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("  target", "predictor"):
-        table.add_column(title, overflow="fold")
-    for title in ("means", "day -1", "same day", "day +1", "patterns"):
-        table.add_column(title, justify="right", no_wrap=True)
-
+    numbers = ("means", "day -1", "same day", "day +1", "patterns")
+    table = _table(("  target", "predictor"), numbers)
     for one in report.counterparts:
         middle = len(one.lag_correlations) // 2
         near = one.lag_correlations[middle - 1 : middle + 2]
+
         means = f"{_number(one.target_mean)} / {_number(one.channel_mean)}"
         target = f"  {one.target} ({one.target_units})"
         cells = [target, one.channel, means if one.same_quantity else "-"]
-        cells += [_correlation(r) for r in (*near, one.pattern)]
+        cells += [_number(r, ".2f") for r in (*near, one.pattern)]
         table.add_row(*(Text(cell) for cell in cells))
     return table
-
-
-def _correlation(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 # -- Files and a model -----------------------------------------------------------------

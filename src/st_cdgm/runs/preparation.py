@@ -19,26 +19,12 @@ _USE = {
 
 
 def write_prepared(
-    settings: Config,
-    target: Path,
-    kind: str,
-    options: dict[str, Any],
-    session: Session,
+    settings: Config, target: Path, kind: str, options: dict[str, Any], session: Session
 ) -> Path:
-    """Prepare the data and write them; return the directory.
+    """Prepare the data and write them as ``zarr`` or ``webdataset``; return where.
 
-    Parameters
-    ----------
-    settings : Config
-        What to prepare.
-    target : Path
-        Directory to make.
-    kind : str
-        ``zarr`` or ``webdataset``.
-    options : dict
-        Of `st_cdgm.data.store.preprocess.write_zarr` or ``create_shards``.
-    session : Session
-        Where progress is shown.
+    ``options`` are those of `st_cdgm.data.store.preprocess.write_zarr` or
+    ``create_shards``.
     """
     from st_cdgm.data.store.preprocess import create_shards, pipeline_memory, write_zarr
     from st_cdgm.data.store.resumable import check_target

@@ -28,14 +28,7 @@ LIBRARIES = (
 
 
 def provenance(files: Sequence[str], *, seed: int) -> dict[str, Any]:
-    """Return what ``provenance.json`` holds.
-
-    Parameters
-    ----------
-    files : sequence of str
-        Input files; a pattern stands for the files it matches.
-    seed : int
-        Seed of the run.
+    """Return what ``provenance.json`` holds of a run on files or patterns of files.
 
     Raises
     ------
@@ -133,8 +126,7 @@ def _sha256(paths: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as handle:
-            while block := handle.read(1 << 20):
-                digest.update(block)
+            hashlib.file_digest(handle, lambda: digest)
     return digest.hexdigest()
 
 

@@ -66,17 +66,17 @@ def scorecard_table(scorecard: Scorecard, metric: str = "crps") -> Group:
 
 def _gain_table(scorecard: Scorecard) -> Table:
     """Return the gain over the best reference with its interval, a line a variable."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     model = scorecard.rows["source"].iloc[0]
     table = Table(
+        *("variable", "reference"),
+        *(Column(name, justify="right") for name in ("gain", "95 % interval")),
+        "verdict",
         title=f"{model} against the best reference",
         box=table_lines(),
         title_justify="left",
     )
-    for name in ("variable", "reference", "gain", "95 % interval", "verdict"):
-        right = name in ("gain", "95 % interval")
-        table.add_column(name, justify="right" if right else "left")
     for gain in scorecard.gains:
         bounds = f"{_signed(gain.low)} to {_signed(gain.high)}"
         table.add_row(

@@ -30,6 +30,7 @@ def run_references(
     config: Config, pipeline: PipelineViews, run_dir: Path, session: Session
 ) -> dict[str, Path]:
     """Fit the reference methods on the training days; write their test ensembles."""
+    from st_cdgm.inference.writer import EnsembleWriter
     from st_cdgm.references.base import build_reference
 
     training = pipeline.arrays("train")
@@ -45,9 +46,18 @@ def run_references(
                 test, members=config.inference.members, seed=config.run.seed
             )
 
-            path = run_dir / "references" / f"{name}.nc"
-            _write_fields(path, fields, test, pipeline, title=f"Reference {name}")
-            written[name] = path
+            written[name] = run_dir / "references" / f"{name}.nc"
+            written[name].parent.mkdir(parents=True, exist_ok=True)
+            source = f"st-cdgm {__version__}"
+            with EnsembleWriter(
+                written[name],
+                targets=pipeline.preprocessor.targets,
+                grid=pipeline.preprocessor.hr_grid,
+                calendar=test.calendar,
+                members=range(fields.shape[1]),
+                attrs={"title": f"Reference {name}", "source": source},
+            ) as writer:
+                writer.append(test.day, fields)
             logger.info("reference %s: %d members", name, fields.shape[1])
             advance(1, None)
     return written
@@ -56,28 +66,6 @@ def run_references(
 def scored_days(config: Config, pipeline: PipelineViews) -> FieldArrays:
     """Return every ``evaluation.stride``-th test day, with its truth."""
     return pipeline.arrays("test").select(slice(None, None, config.evaluation.stride))
-
-
-def _write_fields(
-    path: Path,
-    fields: Any,
-    days: FieldArrays,
-    pipeline: PipelineViews,
-    *,
-    title: str,
-) -> None:
-    from st_cdgm.inference.writer import EnsembleWriter
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with EnsembleWriter(
-        path,
-        targets=pipeline.preprocessor.targets,
-        grid=pipeline.preprocessor.hr_grid,
-        calendar=days.calendar,
-        members=range(fields.shape[1]),
-        attrs={"title": title, "source": f"st-cdgm {__version__}"},
-    ) as writer:
-        writer.append(days.day, fields)
 
 
 def score_test(

@@ -175,15 +175,11 @@ def ensemble_results(path: Path) -> dict[str, str]:
     import netCDF4
 
     with netCDF4.Dataset(path) as file:
-        days, members = (
-            len(file.dimensions["time"]),
-            len(file.dimensions["realization"]),
-        )
-        names = [
-            name for name, variable in file.variables.items() if variable.ndim == 4
-        ]
+        size = {name: len(dimension) for name, dimension in file.dimensions.items()}
+        fields = ", ".join(n for n, v in file.variables.items() if v.ndim == 4)
+    content = f"{size['time']} days, {size['realization']} members of {fields}"
     return {
         "Ensemble": str(path),
-        "Content": f"{days} days, {members} members of {', '.join(names)}",
+        "Content": content,
         "Size": byte_size(path.stat().st_size),
     }

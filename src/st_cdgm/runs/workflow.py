@@ -106,12 +106,7 @@ def train_workflow(
 
 @contextmanager
 def _begun(
-    config: Config,
-    session: Session,
-    *,
-    to_the_end: bool,
-    resume: bool,
-    overwrite: bool,
+    config: Config, session: Session, *, to_the_end: bool, resume: bool, overwrite: bool
 ) -> Iterator[tuple[Path, PipelineViews]]:
     """Check what can be checked, begin the run directory, read the data."""
     check_before_training(config, to_the_end=to_the_end)

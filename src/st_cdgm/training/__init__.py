@@ -15,16 +15,4 @@ if TYPE_CHECKING:
     from st_cdgm.training.fit import train as train
     from st_cdgm.training.training_loop import train_epoch as train_epoch
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    {
-        "Checkpoint": "st_cdgm.checkpoint.directory",
-        "EarlyStopping": "st_cdgm.training.early_stopping",
-        "TrainingResult": "st_cdgm.training.fit",
-        "load_checkpoint": "st_cdgm.checkpoint.directory",
-        "save_checkpoint": "st_cdgm.checkpoint.directory",
-        "train": "st_cdgm.training.fit",
-        "train_epoch": "st_cdgm.training.training_loop",
-    },
-    globals(),
-)
+__getattr__, __dir__, __all__ = attach(__name__)

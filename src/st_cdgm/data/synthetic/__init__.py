@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from st_cdgm.data.synthetic.climate import SyntheticClimate, simulate
-from st_cdgm.data.synthetic.config import (
-    GROUPS,
-    VARIABLES,
-    CausalGraph,
-    Edge,
-    Intervention,
-    SyntheticConfig,
-)
-from st_cdgm.data.synthetic.writer import (
-    SyntheticPaths,
-    truth_document,
-    write_climate,
-    write_synthetic,
-)
-
-__all__ = [
-    "GROUPS",
-    "VARIABLES",
-    "CausalGraph",
-    "Edge",
-    "Intervention",
-    "SyntheticClimate",
-    "SyntheticConfig",
-    "SyntheticPaths",
-    "simulate",
-    "truth_document",
-    "write_climate",
-    "write_synthetic",
-]
+from st_cdgm.data.synthetic.climate import SyntheticClimate as SyntheticClimate
+from st_cdgm.data.synthetic.climate import simulate as simulate
+from st_cdgm.data.synthetic.config import GROUPS as GROUPS
+from st_cdgm.data.synthetic.config import VARIABLES as VARIABLES
+from st_cdgm.data.synthetic.config import CausalGraph as CausalGraph
+from st_cdgm.data.synthetic.config import Edge as Edge
+from st_cdgm.data.synthetic.config import Intervention as Intervention
+from st_cdgm.data.synthetic.config import SyntheticConfig as SyntheticConfig
+from st_cdgm.data.synthetic.writer import SyntheticPaths as SyntheticPaths
+from st_cdgm.data.synthetic.writer import truth_document as truth_document
+from st_cdgm.data.synthetic.writer import write_climate as write_climate
+from st_cdgm.data.synthetic.writer import write_synthetic as write_synthetic

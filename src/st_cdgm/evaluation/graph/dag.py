@@ -5,14 +5,13 @@ Everywhere ``A[i, j]`` is the weight of the edge i -> j; the diagonal is no edge
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
 
 from st_cdgm.errors import InputError
 from st_cdgm.evaluation.graph.matrix import (
@@ -25,6 +24,7 @@ from st_cdgm.evaluation.graph.matrix import (
     threshold_graph,
 )
 from st_cdgm.outputs import to_json, write_bytes
+from st_cdgm.typing import Floats
 
 # An edge, a mapping with source and target, or a pair of names or of indices.
 CutEdge = Edge | Mapping[str, Any] | tuple[Any, Any]
@@ -70,12 +70,8 @@ def export_dag_to_csv(
         If the file cannot be written.
     """
     names = check_names(A_matrix, var_names)
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["", *names])
-    for name, row in zip(names, threshold_graph(A_matrix, threshold), strict=True):
-        writer.writerow([name, *(repr(float(weight)) for weight in row)])
-    return write_bytes(output_path, buffer.getvalue().encode())
+    table = pd.DataFrame(threshold_graph(A_matrix, threshold), names, names)
+    return write_bytes(output_path, table.to_csv(lineterminator="\n").encode())
 
 
 def export_dag_to_json(
@@ -94,10 +90,10 @@ def export_dag_to_json(
     names = check_names(A_matrix, var_names)
     edges = graph_edges(A_matrix, names, threshold=threshold)
     content = {
-        "edges": [edge.to_dict() for edge in edges],
+        "edges": [asdict(edge) for edge in edges],
         "variables": names,
         "threshold": float(threshold),
-        "acyclicity": acyclicity_report(A_matrix, names, threshold=threshold).to_dict(),
+        "acyclicity": asdict(acyclicity_report(A_matrix, names, threshold=threshold)),
     }
     return write_bytes(output_path, f"{to_json(content)}\n".encode())
 
@@ -165,16 +161,16 @@ def export_dag(
         "matrix": check_matrix(matrix).tolist(),
         "threshold": float(threshold),
         "possible": len(labels) * (len(labels) - 1) if possible is None else possible,
-        "edges": [edge.to_dict() for edge in graph_edges(graph, labels)],
+        "edges": [asdict(edge) for edge in graph_edges(graph, labels)],
         "cut": [
-            Edge(labels[i], labels[j], float(weights[i, j])).to_dict()
+            {"source": labels[i], "target": labels[j], "weight": float(weights[i, j])}
             for i, j in removed
         ],
         "constraint": constraint,
         "note": note,
         # The smallest threshold above which the learned matrix has no cycle.
         "acyclic_above": float(acyclic_threshold(weights, threshold)),
-        "acyclicity": acyclicity_report(graph, labels).to_dict(),
+        "acyclicity": asdict(acyclicity_report(graph, labels)),
     }
 
     picture = figure_png(plot_dag_heatmap(graph, labels, show=False))
@@ -186,7 +182,7 @@ def export_dag(
 
 
 def _cut_pairs(
-    weights: NDArray[np.float64],
+    weights: Floats,
     names: Sequence[str],
     threshold: float,
     cut: Sequence[CutEdge] | None,

@@ -6,13 +6,14 @@ Everywhere ``A[i, j]`` is the weight of the edge i -> j; the diagonal is no edge
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from st_cdgm.errors import InputError
+from st_cdgm.typing import Floats
 
 
 @dataclass(frozen=True)
@@ -23,41 +24,19 @@ class Edge:
     target: str
     weight: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the edge as it stands in ``dag.json``."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class AcyclicityReport:
-    """Whether a thresholded graph is a DAG, and what would make it one.
+    """Whether a thresholded graph is a DAG, and what would make it one."""
 
-    Attributes
-    ----------
-    acyclic : bool
-        True where the graph of all ``|w| > threshold`` has no directed cycle.
-    threshold : float
-        The threshold the statement is about.
-    n_edges : int
-        Number of edges above it.
-    cycle : tuple of str
-        One directed cycle, first name repeated at the end; empty when acyclic.
-    acyclic_above : float
-        Smallest threshold, not below ``threshold``, that leaves an acyclic graph.
-    """
-
-    acyclic: bool
+    acyclic: bool  # the graph of all |w| > threshold has no directed cycle
     threshold: float
-    n_edges: int
-    cycle: tuple[str, ...]
-    acyclic_above: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as it stands in ``dag.json``."""
-        return {**asdict(self), "cycle": list(self.cycle)}
+    n_edges: int  # above the threshold
+    cycle: tuple[str, ...]  # one, first name repeated at the end; empty when acyclic
+    acyclic_above: float  # smallest threshold, not below this one, that leaves a DAG
 
 
-def threshold_graph(matrix: Any, threshold: float = 0.0) -> NDArray[np.float64]:
+def threshold_graph(matrix: Any, threshold: float = 0.0) -> Floats:
     """Return the weights with ``|w| <= threshold`` and the diagonal set to zero.
 
     Parameters
@@ -164,7 +143,7 @@ def graph_edges(
     return sorted(found, key=lambda edge: -abs(edge.weight))
 
 
-def check_matrix(matrix: Any) -> NDArray[np.float64]:
+def check_matrix(matrix: Any) -> Floats:
     """Return a finite square matrix with a zero diagonal, as a float64 copy."""
     if hasattr(matrix, "detach"):  # a torch tensor, without importing torch
         matrix = matrix.detach().cpu().numpy()

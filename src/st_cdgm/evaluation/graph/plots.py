@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
-from numpy.typing import NDArray
 
 from st_cdgm.evaluation.graph.matrix import Edge, check_names, threshold_graph
 from st_cdgm.evaluation.report.plots import FIGURE_STYLE, new_figure
 from st_cdgm.outputs import write_bytes
+from st_cdgm.typing import Floats
 
 
 def plot_dag_heatmap(
@@ -73,9 +73,7 @@ def plot_dag_heatmap(
     return figure
 
 
-def _draw_heatmap(
-    figure: Figure, weights: NDArray[np.float64], names: Sequence[str]
-) -> None:
+def _draw_heatmap(figure: Figure, weights: Floats, names: Sequence[str]) -> None:
     axes = figure.add_subplot()
     limit = float(np.abs(weights).max()) or 1.0
 
@@ -169,12 +167,7 @@ def plot_dag_graph(
 
 
 def _draw_arrow(
-    axes: Axes,
-    places: Mapping[str, NDArray[np.float64]],
-    edge: Edge,
-    strongest: float,
-    *,
-    cut: bool,
+    axes: Axes, places: Mapping[str, Floats], edge: Edge, strongest: float, *, cut: bool
 ) -> None:
     start, end = places[edge.source], places[edge.target]
     strength = abs(edge.weight) / (strongest or 1.0)

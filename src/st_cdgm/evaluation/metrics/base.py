@@ -24,9 +24,9 @@ plugin. Scorecard, terminal and report take columns, labels and goals from it::
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, cast
+from operator import attrgetter
+from typing import Any
 
 from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.data.variables.table import is_precipitation
@@ -34,7 +34,7 @@ from st_cdgm.evaluation.metrics.blocks import PairScore, Score
 from st_cdgm.registry import get, names
 
 
-class Metric(ABC):
+class Metric:
     """One column of the scorecard: what it needs, what it is called, what is good.
 
     Attributes
@@ -45,6 +45,9 @@ class Metric(ABC):
         time order, with ``read(pair)`` forecast and truth at once, for what needs all
         days together (see :mod:`st_cdgm.evaluation.metrics.blocks`). Metrics of the
         same class share one object.
+    number : str
+        Attribute of a complete score that is the value, dots included; or override
+        :meth:`value`.
     title : str
         Name in words: ``fair CRPS``.
     head : str
@@ -70,6 +73,7 @@ class Metric(ABC):
     score: type[Score] | type[PairScore]
     title: str
     ideal: float
+    number = "value"
     head = ""
     signed = False
     units = ""
@@ -83,9 +87,9 @@ class Metric(ABC):
         del target
         return True
 
-    @abstractmethod
     def value(self, score: Any) -> float:
         """Return the number, NaN where it is not defined, from a complete `score`."""
+        return float(attrgetter(self.number)(score))
 
 
 class PrecipitationMetric(Metric):
@@ -104,16 +108,13 @@ class _Unknown(Metric):
     def __init__(self, name: str) -> None:
         self.title = name.replace("_", " ")
 
-    def value(self, score: Any) -> float:
-        """Never asked for."""
-        raise NotImplementedError
-
 
 def metric_of(name: str) -> Metric:
     """Return a metric by name; one that is not registered has no goal."""
     if name not in names("metric"):
         return _Unknown(name)
-    return cast("Metric", get("metric", name)())
+    metric: Metric = get("metric", name)()
+    return metric
 
 
 def metrics_of(more: Sequence[str] = ()) -> dict[str, Metric]:
@@ -124,7 +125,8 @@ def metrics_of(more: Sequence[str] = ()) -> dict[str, Metric]:
     ConfigError
         There is no metric of a name.
     """
-    known: list[str] = [*names("metric"), *more]
-    found = {name: cast("Metric", get("metric", name)()) for name in known}
+    found: dict[str, Metric] = {
+        name: get("metric", name)() for name in (*names("metric"), *more)
+    }
     chosen = {n: m for n, m in found.items() if m.standard or n in more}
     return dict(sorted(chosen.items(), key=lambda item: (item[1].place, item[0])))

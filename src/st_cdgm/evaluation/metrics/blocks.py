@@ -7,25 +7,25 @@ forecast
 reference
     ``(T, Y, X)``; NaN marks cells that are not counted. A single field ``(Y, X)`` goes
     with a forecast ``(M, Y, X)`` or ``(Y, X)``.
-weights
-    Non-negative cell weights ``(Y, X)``, for example ``Grid.area_weights()``. Uniform
-    when None.
-mask
-    Bool, broadcastable to ``(T, Y, X)``; only True cells are counted.
+weights, mask
+    See `Cells`.
 
 A forecast that is not finite where the reference counts is an error, never a gap.
+Axes, days, grids, weights or a mask that do not fit raise GridMismatchError; a hole in
+the forecast, no member or a weight that is negative or not finite, InputError.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypedDict, TypeVar, Unpack, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from st_cdgm.errors import GridMismatchError, InputError
+from st_cdgm.typing import Floats
 
 # A block's forecast in float64; the scores need about four temporaries of that size.
 BLOCK_BYTES = 64 * 2**20
@@ -33,23 +33,29 @@ BLOCK_BYTES = 64 * 2**20
 Reader = Callable[[slice], NDArray[np.floating]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """Some days of a forecast and its reference, finite everywhere.
+class Cells(TypedDict, total=False):
+    """Which cells are counted, and how much.
 
     Attributes
     ----------
-    forecast : ndarray
-        Shape ``(t, M, Y, X)``, float64, 0 on cells that are not counted.
-    reference : ndarray
-        Shape ``(t, Y, X)``, float64, 0 on cells that are not counted.
-    weight : ndarray
-        Shape ``(t, Y, X)``, float64, 0 on cells that are not counted.
+    weights : array_like
+        Non-negative cell weights ``(Y, X)``, for example ``Grid.area_weights()``.
+        Uniform when None.
+    mask : array_like
+        Bool, broadcastable to ``(T, Y, X)``; only True cells are counted.
     """
 
-    forecast: NDArray[np.float64]
-    reference: NDArray[np.float64]
-    weight: NDArray[np.float64]
+    weights: ArrayLike | None
+    mask: ArrayLike | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Some days of a forecast and its reference, 0 on cells that are not counted."""
+
+    forecast: Floats  # (t, M, Y, X)
+    reference: Floats  # (t, Y, X)
+    weight: Floats  # (t, Y, X)
 
 
 class Score(Protocol):
@@ -67,37 +73,28 @@ class PairScore(Protocol):
         """Read forecast and reference, in pieces that fit into memory."""
 
 
+def day_slices(shape: tuple[int, int, int, int]) -> Iterator[slice]:
+    """Yield slices of the days of an array (T, M, Y, X), of bounded size in float64."""
+    days, members, ny, nx = shape
+    step = max(1, BLOCK_BYTES // max(1, 8 * members * ny * nx))
+    for start in range(0, days, step):
+        yield slice(start, min(start + step, days))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A forecast and its reference behind two readers of day slices.
+    """A forecast and its reference behind two readers of day slices."""
 
-    Attributes
-    ----------
-    forecast, reference : callable
-        Give ``(t, M, Y, X)`` and ``(t, Y, X)`` for a slice of days.
-    shape : tuple of int
-        ``(T, M, Y, X)``.
-    weights : ndarray
-        Shape ``(Y, X)``.
-    mask : ndarray or None
-        Bool, shape ``(T, Y, X)``.
-    name : str or None
-        Variable (and source) named in errors.
-    """
-
-    forecast: Reader
-    reference: Reader
-    shape: tuple[int, int, int, int]
-    weights: NDArray[np.float64]
-    mask: NDArray[np.bool_] | None = None
-    name: str | None = None
+    forecast: Reader  # a slice of days -> (t, M, Y, X)
+    reference: Reader  # a slice of days -> (t, Y, X)
+    shape: tuple[int, int, int, int]  # T, M, Y, X
+    weights: Floats  # (Y, X)
+    mask: NDArray[np.bool_] | None = None  # (T, Y, X)
+    name: str | None = None  # variable (and source) named in errors
 
     def slices(self) -> Iterator[slice]:
         """Yield day slices of bounded size."""
-        days, members, ny, nx = self.shape
-        step = max(1, BLOCK_BYTES // max(1, 8 * members * ny * nx))
-        for start in range(0, days, step):
-            yield slice(start, min(start + step, days))
+        return day_slices(self.shape)
 
     def counted(
         self, days: slice, reference: NDArray[np.floating]
@@ -140,70 +137,54 @@ def pair_of(
     *,
     weights: ArrayLike | None = None,
     mask: ArrayLike | None = None,
-    name: str | None = None,
 ) -> Pair:
-    """Check two arrays (see the module docstring) and put them side by side.
-
-    Raises
-    ------
-    GridMismatchError
-        Days, grids, weights or mask do not fit together.
-    InputError
-        No member, or a negative or non-finite weight.
-    """
+    """Check two arrays (see the module docstring) and put them side by side."""
     reference, forecast = np.asarray(reference), np.asarray(forecast)
-    single = reference.ndim == 2
-    if single:
+    if reference.ndim == 2:
         reference, forecast = reference[None], forecast[None]
     if forecast.ndim == reference.ndim:
         forecast = forecast[:, None]
     if reference.ndim != 3 or forecast.ndim != 4:
         raise GridMismatchError(
             "Forecast and reference do not have the right number of axes.",
-            variable=name,
             found=f"forecast {forecast.shape}, reference {reference.shape}",
             expected="(T, M, Y, X) and (T, Y, X)",
         )
+
+    # Of the same days and cells, with some member.
     if (forecast.shape[0], *forecast.shape[2:]) != reference.shape:
         raise GridMismatchError(
             "Forecast and reference differ in days or grid.",
-            variable=name,
             found=f"forecast (T, M, Y, X) = {forecast.shape}",
             expected=f"(T, Y, X) = {reference.shape}",
         )
     if forecast.shape[1] == 0:
-        raise InputError("The forecast has no member.", variable=name)
+        raise InputError("The forecast has no member.")
     return Pair(
         forecast=forecast.__getitem__,
         reference=reference.__getitem__,
         shape=forecast.shape,
-        weights=check_weights(weights, reference.shape[1:], name=name),
-        mask=_check_mask(mask, reference.shape, name=name),
-        name=name,
+        weights=_check_weights(weights, reference.shape[1:]),
+        mask=_check_mask(mask, reference.shape),
     )
 
 
-def check_weights(
-    weights: ArrayLike | None, shape: tuple[int, ...], *, name: str | None = None
-) -> NDArray[np.float64]:
+def _check_weights(weights: ArrayLike | None, shape: tuple[int, ...]) -> Floats:
     """Return cell weights ``(Y, X)`` as float64; ones when None."""
     if weights is None:
         return np.ones(shape)
     weights = np.asarray(weights, dtype=np.float64)
     if weights.shape != shape:
         raise GridMismatchError(
-            "The weights do not fit the grid.",
-            variable=name,
-            found=weights.shape,
-            expected=shape,
+            "The weights do not fit the grid.", found=weights.shape, expected=shape
         )
     if not np.isfinite(weights).all() or (weights < 0).any():
-        raise InputError("Weights must be finite and not negative.", variable=name)
+        raise InputError("Weights must be finite and not negative.")
     return weights
 
 
 def _check_mask(
-    mask: ArrayLike | None, shape: tuple[int, ...], *, name: str | None
+    mask: ArrayLike | None, shape: tuple[int, ...]
 ) -> NDArray[np.bool_] | None:
     if mask is None:
         return None
@@ -212,10 +193,20 @@ def _check_mask(
     except ValueError as error:
         raise GridMismatchError(
             "The mask does not fit the reference.",
-            variable=name,
             found=np.shape(mask),
             expected=f"broadcastable to {shape}",
         ) from error
+
+
+S = TypeVar("S", bound=Score | PairScore)
+
+
+def scored(
+    score: S, forecast: ArrayLike, reference: ArrayLike, **cells: Unpack[Cells]
+) -> S:
+    """Show two arrays to a score; return it."""
+    accumulate(pair_of(forecast, reference, **cells), score)
+    return score
 
 
 def accumulate(pair: Pair, *scores: Score | PairScore) -> None:

@@ -1,21 +1,23 @@
 """Errors of the ensemble mean: RMSE, bias, mean absolute error, correlation.
 
-Call shape and array shapes: see :mod:`st_cdgm.evaluation.metrics.blocks`. The ensemble
-mean is the right forecast for these scores and for no other: it is smoother than any
-member, so spectra, quantiles and events are computed member by member elsewhere.
+Call shape, array shapes and errors: see :mod:`st_cdgm.evaluation.metrics.blocks`. All
+are NaN when nothing is counted. The ensemble mean is the right forecast for these
+scores and for no other: it is smoother than any member, so spectra, quantiles and
+events are computed member by member elsewhere.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Unpack
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from st_cdgm.errors import InputError
 from st_cdgm.evaluation.metrics.base import Metric
-from st_cdgm.evaluation.metrics.blocks import Block, accumulate, pair_of, ratio
+from st_cdgm.evaluation.metrics.blocks import Block, Cells, ratio, scored
 from st_cdgm.registry import register
+from st_cdgm.typing import Floats
 
 
 class MeanErrorScore:
@@ -53,82 +55,31 @@ class MeanErrorScore:
         return float(np.sqrt(self.mse))
 
 
-def _mean_error(
-    forecast: ArrayLike,
-    reference: ArrayLike,
-    weights: ArrayLike | None,
-    mask: ArrayLike | None,
-) -> MeanErrorScore:
-    score = MeanErrorScore()
-    accumulate(pair_of(forecast, reference, weights=weights, mask=mask), score)
-    return score
+def rmse(forecast: ArrayLike, reference: ArrayLike, **cells: Unpack[Cells]) -> float:
+    """Root mean squared error of the ensemble mean, in the units of the variable."""
+    return scored(MeanErrorScore(), forecast, reference, **cells).rmse
 
 
-def rmse(
-    forecast: ArrayLike,
-    reference: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-) -> float:
-    """Root mean squared error of the ensemble mean over days and cells.
-
-    Parameters
-    ----------
-    forecast, reference, weights, mask : array_like
-        See :mod:`st_cdgm.evaluation.metrics.blocks`.
-
-    Returns
-    -------
-    float
-        In the units of the variable; NaN when nothing is counted.
-
-    Raises
-    ------
-    GridMismatchError, InputError
-        Shapes do not fit; a forecast hole on a counted cell.
-    """
-    return _mean_error(forecast, reference, weights, mask).rmse
+def mse(forecast: ArrayLike, reference: ArrayLike, **cells: Unpack[Cells]) -> float:
+    """Mean squared error of the ensemble mean, in squared units."""
+    return scored(MeanErrorScore(), forecast, reference, **cells).mse
 
 
-def mse(
-    forecast: ArrayLike,
-    reference: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-) -> float:
-    """Mean squared error of the ensemble mean; arguments as :func:`rmse`."""
-    return _mean_error(forecast, reference, weights, mask).mse
+def mae(forecast: ArrayLike, reference: ArrayLike, **cells: Unpack[Cells]) -> float:
+    """Mean absolute error of the ensemble mean, in the units of the variable."""
+    return scored(MeanErrorScore(), forecast, reference, **cells).mae
 
 
-def mae(
-    forecast: ArrayLike,
-    reference: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-) -> float:
-    """Mean absolute error of the ensemble mean; arguments as :func:`rmse`."""
-    return _mean_error(forecast, reference, weights, mask).mae
-
-
-def bias(
-    forecast: ArrayLike,
-    reference: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-) -> float:
-    """Mean of forecast minus reference; arguments as :func:`rmse`."""
-    return _mean_error(forecast, reference, weights, mask).bias
+def bias(forecast: ArrayLike, reference: ArrayLike, **cells: Unpack[Cells]) -> float:
+    """Mean of forecast minus reference, in the units of the variable."""
+    return scored(MeanErrorScore(), forecast, reference, **cells).bias
 
 
 class CorrelationScore:
     """Sums for the correlation of ensemble mean and reference, cell by cell."""
 
     def __init__(self) -> None:
-        self._origin: NDArray[np.float64] | None = None
+        self._origin: Floats | None = None
         self._sums = np.zeros(())
         self._weight = np.zeros(())
 
@@ -175,7 +126,7 @@ class CorrelationScore:
         return float(_pearson(np.stack([(w * term).sum() for term in absolute])))
 
 
-def _pearson(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+def _pearson(sums: Floats) -> Floats:
     """Correlation from ``(n, f, r, ff, rr, fr)``; NaN where it is not defined."""
     n, f, r, ff, rr, fr = sums
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -190,16 +141,13 @@ def correlation(
     forecast: ArrayLike,
     reference: ArrayLike,
     *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
     over: Literal["time", "all"] = "time",
+    **cells: Unpack[Cells],
 ) -> float:
     """Pearson correlation of ensemble mean and reference.
 
     Parameters
     ----------
-    forecast, reference, weights, mask : array_like
-        See :mod:`st_cdgm.evaluation.metrics.blocks`.
     over : {"time", "all"}
         In time at every cell, then the weighted mean over cells with some variation; or
         over all days and cells together.
@@ -211,8 +159,7 @@ def correlation(
     """
     if over not in ("time", "all"):
         raise InputError("Unknown `over`.", found=over, expected="time or all")
-    score = CorrelationScore()
-    accumulate(pair_of(forecast, reference, weights=weights, mask=mask), score)
+    score = scored(CorrelationScore(), forecast, reference, **cells)
     return score.temporal if over == "time" else score.pooled
 
 
@@ -224,10 +171,7 @@ class RmseMetric(Metric):
     title, head = "RMSE of the ensemble mean", "RMSE"
     ideal, place = 0.0, 30
     headline = 3
-
-    def value(self, score: MeanErrorScore) -> float:
-        """Return the root mean squared error."""
-        return score.rmse
+    number = "rmse"
 
 
 @register("metric", "mae")
@@ -238,10 +182,7 @@ class MaeMetric(Metric):
     title = "mean absolute error of the ensemble mean"
     ideal, place = 0.0, 40
     headline = 2
-
-    def value(self, score: MeanErrorScore) -> float:
-        """Return the mean absolute error."""
-        return score.mae
+    number = "mae"
 
 
 @register("metric", "bias")
@@ -252,10 +193,7 @@ class BiasMetric(Metric):
     title, head = "bias of the ensemble mean", "bias"
     ideal, place = 0.0, 50
     signed = True
-
-    def value(self, score: MeanErrorScore) -> float:
-        """Return the mean error."""
-        return score.bias
+    number = "bias"
 
 
 @register("metric", "correlation")
@@ -269,7 +207,4 @@ class CorrelationMetric(Metric):
     )
     ideal, place = 1.0, 60
     units = "1"
-
-    def value(self, score: CorrelationScore) -> float:
-        """Return the area mean of the correlation in time."""
-        return score.temporal
+    number = "temporal"

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from st_cdgm.errors import InputError
 from st_cdgm.evaluation.metrics.base import Metric, PrecipitationMetric
-from st_cdgm.evaluation.metrics.blocks import Block, Pair, accumulate, pair_of, ratio
+from st_cdgm.evaluation.metrics.blocks import Block, Cells, Pair, ratio, scored
 from st_cdgm.registry import register
+from st_cdgm.typing import Floats
 
 # mm day-1; what the scorecard calls a wet day.
 WET_DAY = 1.0
@@ -24,11 +26,16 @@ QUANTILE_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
-class WetDays:
-    """Share of wet days among all counted days and cells, each in [0, 1]."""
+class Compared:
+    """A number of the forecast beside that of the reference."""
 
     forecast: float
     reference: float
+
+    @property
+    def ratio(self) -> float:
+        """Forecast over reference; NaN where the reference is not positive."""
+        return ratio(self.forecast, self.reference)
 
     @property
     def difference(self) -> float:
@@ -52,9 +59,9 @@ class WetDayScore:
         self._weight += float(block.weight.sum())
 
     @property
-    def value(self) -> WetDays:
+    def value(self) -> Compared:
         """The two frequencies."""
-        return WetDays(
+        return Compared(
             ratio(self._forecast, self._weight), ratio(self._reference, self._weight)
         )
 
@@ -63,50 +70,26 @@ def wet_day_frequency(
     forecast: ArrayLike,
     reference: ArrayLike,
     *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
     threshold: float = WET_DAY,
-) -> WetDays:
-    """Share of days with at least ``threshold``, of all members and of the reference.
+    **cells: Unpack[Cells],
+) -> Compared:
+    """Share of days and cells with at least ``threshold``, of members and reference.
 
     Parameters
     ----------
-    forecast, reference, weights, mask : array_like
-        See :mod:`st_cdgm.evaluation.metrics.blocks`.
     threshold : float
         Smallest amount of a wet day, in the units of the variable (1 mm/day).
     """
-    score = WetDayScore(threshold=threshold)
-    accumulate(pair_of(forecast, reference, weights=weights, mask=mask), score)
-    return score.value
-
-
-@dataclass(frozen=True)
-class QuantileChange:
-    """Area means of a quantile in time, in the units of the variable."""
-
-    forecast: float
-    reference: float
-
-    @property
-    def ratio(self) -> float:
-        """Forecast over reference; NaN where the reference is not positive."""
-        return ratio(self.forecast, self.reference)
-
-    @property
-    def difference(self) -> float:
-        """Forecast minus reference."""
-        return self.forecast - self.reference
+    return scored(WetDayScore(threshold=threshold), forecast, reference, **cells).value
 
 
 def quantile_change(
     forecast: ArrayLike,
     reference: ArrayLike,
     *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
     q: float = 0.99,
-) -> QuantileChange:
+    **cells: Unpack[Cells],
+) -> Compared:
     """Area means of the cell-wise quantile of forecast and reference.
 
     At every cell the quantile is taken over the counted days, dry days included; the
@@ -115,28 +98,31 @@ def quantile_change(
 
     Parameters
     ----------
-    forecast, reference, weights, mask : array_like
-        See :mod:`st_cdgm.evaluation.metrics.blocks`.
     q : float
         In (0, 1).
     """
-    pair = pair_of(forecast, reference, weights=weights, mask=mask)
-    return quantile_change_of(pair, q=q)
+    return scored(QuantileScore(q=q), forecast, reference, **cells).value
 
 
-def quantile_change_of(pair: Pair, *, q: float = 0.99) -> QuantileChange:
-    """Compute :func:`quantile_change` for a pair of readers, in blocks of rows."""
-    if not 0 < q < 1:
-        raise InputError("The quantile must lie within 0 and 1.", found=q)
-    T, M, Y, X = pair.shape
-    rows = max(1, QUANTILE_BYTES // max(1, 4 * T * M * X))
-    sums = np.zeros(3)
-    for start in range(0, Y, rows):
-        sums += _quantile_rows(pair, slice(start, start + rows), q)
-    return QuantileChange(ratio(sums[0], sums[2]), ratio(sums[1], sums[2]))
+class QuantileScore:
+    """A quantile in time of forecast and reference; see :func:`quantile_change`."""
+
+    def __init__(self, *, q: float = 0.99) -> None:
+        if not 0 < q < 1:
+            raise InputError("The quantile must lie within 0 and 1.", found=q)
+        self.q = q
+
+    def read(self, pair: Pair) -> None:
+        """Compute it in blocks of rows."""
+        T, M, Y, X = pair.shape
+        rows = max(1, QUANTILE_BYTES // max(1, 4 * T * M * X))
+        sums = np.zeros(3)
+        for start in range(0, Y, rows):
+            sums += _quantile_rows(pair, slice(start, start + rows), self.q)
+        self.value = Compared(ratio(sums[0], sums[2]), ratio(sums[1], sums[2]))
 
 
-def _quantile_rows(pair: Pair, rows: slice, q: float) -> NDArray[np.float64]:
+def _quantile_rows(pair: Pair, rows: slice, q: float) -> Floats:
     """Weighted sums of forecast and reference quantile, and of the weight."""
     parts: list[tuple[NDArray[np.floating], NDArray[np.floating]]] = []
     for days in pair.slices():
@@ -144,6 +130,8 @@ def _quantile_rows(pair: Pair, rows: slice, q: float) -> NDArray[np.float64]:
         counted = pair.counted(days, reference)
         truth = np.where(counted, reference, np.nan)[:, rows]
         parts.append((pair.forecast(days)[:, :, rows], truth))
+
+    # Cells that count on every day are computed together, the others one by one.
     forecast = np.concatenate([f for f, _ in parts])  # (T, M, y, X)
     truth = np.concatenate([r for _, r in parts])  # (T, y, X)
     counted = np.isfinite(truth)
@@ -151,11 +139,13 @@ def _quantile_rows(pair: Pair, rows: slice, q: float) -> NDArray[np.float64]:
     weight = pair.weights[rows] * share
     full = (share == 1) & (weight > 0)
     out = np.zeros(3)
+
     if full.any():
         w = weight[full]
         pooled = forecast[:, :, full].reshape(-1, w.size)
         out[0] = (w * np.quantile(pooled, q, axis=0)).sum()
         out[1] = (w * np.quantile(truth[:, full], q, axis=0)).sum()
+
     for j, i in zip(*np.nonzero((weight > 0) & ~full), strict=True):
         days_counted = counted[:, j, i]
         out[0] += weight[j, i] * np.quantile(forecast[days_counted, :, j, i], q)
@@ -164,37 +154,23 @@ def _quantile_rows(pair: Pair, rows: slice, q: float) -> NDArray[np.float64]:
     return out
 
 
-class QuantileScore:
-    """The 99th percentile of forecast and reference; see :func:`quantile_change`."""
-
-    def read(self, pair: Pair) -> None:
-        """Compute it in blocks of rows."""
-        self.value = quantile_change_of(pair, q=0.99)
-
-
 def quantile_ratio(
     forecast: ArrayLike,
     reference: ArrayLike,
     *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
     q: float = 0.99,
+    **cells: Unpack[Cells],
 ) -> float:
     """Ratio of area-mean quantiles; 1 for the right tail. See :func:`quantile_change`.
 
     Only for quantities with a natural zero, such as precipitation; NaN where the area
     mean of the reference's quantile is not positive.
     """
-    return quantile_change(forecast, reference, weights=weights, mask=mask, q=q).ratio
+    return quantile_change(forecast, reference, **cells, q=q).ratio
 
 
 def histogram_distance(
-    forecast: ArrayLike,
-    reference: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-    bins: int = 50,
+    forecast: ArrayLike, reference: ArrayLike, *, bins: int = 50, **cells: Unpack[Cells]
 ) -> float:
     """Distance of the histograms of all values, ``sum |p - q| * width``.
 
@@ -203,55 +179,45 @@ def histogram_distance(
 
     Parameters
     ----------
-    forecast, reference, weights, mask : array_like
-        See :mod:`st_cdgm.evaluation.metrics.blocks`.
     bins : int
         Number of bins of equal width.
     """
-    pair = pair_of(forecast, reference, weights=weights, mask=mask)
-    return histogram_distance_of(pair, bins=bins)
-
-
-def histogram_distance_of(pair: Pair, *, bins: int = 50) -> float:
-    """Compute :func:`histogram_distance` for a pair of readers, reading it twice."""
-    if bins < 1:
-        raise InputError("A histogram needs a bin.", found=bins, expected=">= 1")
-    low, high = np.inf, -np.inf
-    for block in pair.blocks():
-        counted = block.weight > 0
-        members = block.forecast[
-            np.broadcast_to(counted[:, None], block.forecast.shape)
-        ]
-        values = np.concatenate([members, block.reference[counted]])
-        low = min(low, values.min(initial=np.inf))
-        high = max(high, values.max(initial=-np.inf))
-    if not low <= high:
-        return float("nan")
-    edges = np.linspace(low, high, bins + 1) if high > low else low + np.array([-1, 1])
-    counts = np.zeros((2, edges.size - 1))
-    for block in pair.blocks():
-        weight = np.broadcast_to(block.weight[:, None], block.forecast.shape)
-        counts[0] += _counts(block.forecast, edges, weight)
-        counts[1] += _counts(block.reference, edges, block.weight)
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    return float(np.abs(shares[0] - shares[1]).sum())
-
-
-def _counts(
-    values: NDArray[np.float64],
-    edges: NDArray[np.float64],
-    weight: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    counts, _ = np.histogram(values.ravel(), edges, weights=weight.ravel())
-    return np.asarray(counts, dtype=np.float64)
+    return scored(HistogramScore(bins=bins), forecast, reference, **cells).value
 
 
 class HistogramScore:
     """The distance of the histograms; see :func:`histogram_distance`."""
 
+    def __init__(self, *, bins: int = 50) -> None:
+        if bins < 1:
+            raise InputError("A histogram needs a bin.", found=bins, expected=">= 1")
+        self.bins = bins
+
     def read(self, pair: Pair) -> None:
         """Find the range, then count."""
-        self.value = histogram_distance_of(pair)
+        low, high = np.inf, -np.inf
+        for block in pair.blocks():
+            counted = block.weight > 0
+            members = block.forecast[
+                np.broadcast_to(counted[:, None], block.forecast.shape)
+            ]
+            values = np.concatenate([members, block.reference[counted]])
+            low = min(low, values.min(initial=np.inf))
+            high = max(high, values.max(initial=-np.inf))
+        if not low <= high:
+            self.value = float("nan")
+            return
+
+        edges = low + np.array([-1, 1])
+        if high > low:
+            edges = np.linspace(low, high, self.bins + 1)
+        counts = np.zeros((2, edges.size - 1))
+        for block in pair.blocks():
+            weight = np.broadcast_to(block.weight[:, None], block.forecast.shape)
+            counts[0] += np.histogram(block.forecast, edges, weights=weight)[0]
+            counts[1] += np.histogram(block.reference, edges, weights=block.weight)[0]
+        shares = counts / counts.sum(axis=1, keepdims=True)
+        self.value = float(np.abs(shares[0] - shares[1]).sum())
 
 
 @register("metric", "p99_bias")
@@ -262,10 +228,7 @@ class P99BiasMetric(Metric):
     title, head = "bias of the 99th percentile", "99th percentile bias"
     ideal, place = 0.0, 90
     signed = True
-
-    def value(self, score: QuantileScore) -> float:
-        """Return the difference of the area means."""
-        return score.value.difference
+    number = "value.difference"
 
 
 @register("metric", "p99_ratio")
@@ -277,10 +240,7 @@ class P99RatioMetric(PrecipitationMetric):
     ideal, place = 1.0, 100
     units = "1"
     replaces = "p99_bias"
-
-    def value(self, score: QuantileScore) -> float:
-        """Return forecast over truth."""
-        return score.value.ratio
+    number = "value.ratio"
 
 
 @register("metric", "wet_day_frequency")
@@ -291,39 +251,25 @@ class WetDayMetric(PrecipitationMetric):
     title = "share of wet days"
     ideal, place = math.nan, 110
     units = "1"
-
-    def value(self, score: WetDayScore) -> float:
-        """Return the share of the members."""
-        return score.value.forecast
+    number = "value.forecast"
 
 
 @register("metric", "wet_day_frequency_truth")
-class WetDayTruthMetric(PrecipitationMetric):
+class WetDayTruthMetric(WetDayMetric):
     """The same of the truth."""
 
-    score = WetDayScore
-    title = "share of wet days, truth"
-    ideal, place = math.nan, 120
-    units = "1"
-
-    def value(self, score: WetDayScore) -> float:
-        """Return the share of the truth."""
-        return score.value.reference
+    title, place = "share of wet days, truth", 120
+    number = "value.reference"
 
 
 @register("metric", "wet_day_frequency_bias")
-class WetDayBiasMetric(PrecipitationMetric):
+class WetDayBiasMetric(WetDayMetric):
     """Difference of the shares of wet days."""
 
-    score = WetDayScore
     title, head = "bias of the share of wet days", "wet-day frequency difference"
     ideal, place = 0.0, 130
-    units = "1"
     signed = True
-
-    def value(self, score: WetDayScore) -> float:
-        """Return forecast minus truth."""
-        return score.value.difference
+    number = "value.difference"
 
 
 @register("metric", "histogram_distance")
@@ -335,7 +281,3 @@ class HistogramMetric(Metric):
     ideal, place = 0.0, 200
     units = "1"
     standard = False
-
-    def value(self, score: HistogramScore) -> float:
-        """Return the distance, 0 to 2."""
-        return score.value

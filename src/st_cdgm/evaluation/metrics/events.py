@@ -6,6 +6,7 @@ Call shape and array shapes: see :mod:`st_cdgm.evaluation.metrics.blocks`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,14 +14,9 @@ from scipy import ndimage
 
 from st_cdgm.errors import InputError
 from st_cdgm.evaluation.metrics.base import Metric, PrecipitationMetric
-from st_cdgm.evaluation.metrics.blocks import (
-    Block,
-    Pair,
-    accumulate,
-    pair_of,
-    ratio,
-)
+from st_cdgm.evaluation.metrics.blocks import Block, Cells, Pair, ratio, scored
 from st_cdgm.registry import register
+from st_cdgm.typing import Floats
 
 
 def fss(
@@ -29,8 +25,7 @@ def fss(
     *,
     threshold: float,
     window: int = 9,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
+    **cells: Unpack[Cells],
 ) -> float:
     """Fractions skill score of the event "at least ``threshold``".
 
@@ -40,8 +35,6 @@ def fss(
 
     Parameters
     ----------
-    forecast, reference, weights, mask : array_like
-        See :mod:`st_cdgm.evaluation.metrics.blocks`.
     threshold : float
         In the units of the variable.
     window : int
@@ -61,9 +54,9 @@ def fss(
     ----------
     Roberts and Lean (2008), doi:10.1175/2007MWR2123.1.
     """
-    score = FssScore(threshold=threshold, window=window)
-    accumulate(pair_of(forecast, reference, weights=weights, mask=mask), score)
-    return score.value
+    return scored(
+        FssScore(threshold=threshold, window=window), forecast, reference, **cells
+    ).value
 
 
 class FssScore:
@@ -85,12 +78,7 @@ class FssScore:
             self._difference += float((block.weight * (share_f - share_o) ** 2).sum())
             self._power += float((block.weight * (share_f**2 + share_o**2)).sum())
 
-    def _share(
-        self,
-        field: NDArray[np.float64],
-        counted: NDArray[np.bool_],
-        area: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
+    def _share(self, field: Floats, counted: NDArray[np.bool_], area: Floats) -> Floats:
         events = (field >= self.threshold) & counted
         return _window_sum(events, self.window) / np.maximum(area, 1)
 
@@ -100,7 +88,7 @@ class FssScore:
         return 1 - ratio(self._difference, self._power)
 
 
-def _window_sum(flags: NDArray[np.bool_], window: int) -> NDArray[np.float64]:
+def _window_sum(flags: NDArray[np.bool_], window: int) -> Floats:
     size = (1, window, window)
     mean = ndimage.uniform_filter(flags.astype(np.float64), size, mode="constant")
     # Counts are whole numbers: rounding takes away what the running sums leave behind.
@@ -112,8 +100,7 @@ def f1_extremes(
     reference: ArrayLike,
     *,
     percentiles: Sequence[float] = (95.0, 99.0),
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
+    **cells: Unpack[Cells],
 ) -> dict[str, float]:
     """F1 score of exceeding a percentile of the reference, hits counted on all members.
 
@@ -123,8 +110,6 @@ def f1_extremes(
 
     Parameters
     ----------
-    forecast, reference, weights, mask : array_like
-        See :mod:`st_cdgm.evaluation.metrics.blocks`.
     percentiles : sequence of float
         In (0, 100).
 
@@ -133,58 +118,50 @@ def f1_extremes(
     dict
         ``{"p95": ..., "p99.9": ...}``; NaN where neither side has an event.
     """
-    pair = pair_of(forecast, reference, weights=weights, mask=mask)
-    return f1_extremes_of(pair, percentiles)
-
-
-def f1_extremes_of(
-    pair: Pair, percentiles: Sequence[float] = (95.0, 99.0)
-) -> dict[str, float]:
-    """Compute :func:`f1_extremes` for a pair of readers.
-
-    The counted values of the reference are held at once, the forecast never.
-    """
-    values = np.concatenate(
-        [b.reference[b.weight > 0] for b in pair.blocks()] or [np.empty(0)]
-    )
-    if values.size == 0:
-        return {f"p{p:.12g}": float("nan") for p in percentiles}
-
-    thresholds = np.percentile(values, percentiles)
-    counts = np.zeros((len(percentiles), 2))  # hits; all events on either side
-    for block in pair.blocks():
-        for n, threshold in enumerate(thresholds):
-            f, o = block.forecast > threshold, block.reference[:, None] > threshold
-            weight = block.weight[:, None]
-            counts[n, 0] += 2 * (weight * (f & o)).sum()
-            counts[n, 1] += (weight * f).sum() + (weight * o).sum() * f.shape[1]
-    return {
-        f"p{p:.12g}": ratio(hits, events)
-        for p, (hits, events) in zip(percentiles, counts, strict=True)
-    }
+    return scored(ExtremesScore(percentiles), forecast, reference, **cells).value
 
 
 class ExtremesScore:
-    """F1 of the 95th and 99th percentile; see :func:`f1_extremes`."""
+    """Hits and events above percentiles; see :func:`f1_extremes`.
+
+    The counted values of the reference are held at once, the forecast never.
+    """
+
+    def __init__(self, percentiles: Sequence[float] = (95.0, 99.0)) -> None:
+        self.percentiles = percentiles
 
     def read(self, pair: Pair) -> None:
         """Find the thresholds, then count hits."""
-        self.value = f1_extremes_of(pair)
+        values = np.concatenate(
+            [b.reference[b.weight > 0] for b in pair.blocks()] or [np.empty(0)]
+        )
+        if values.size == 0:
+            self.value = {f"p{p:.12g}": float("nan") for p in self.percentiles}
+            return
+
+        thresholds = np.percentile(values, self.percentiles)
+        counts = np.zeros((len(self.percentiles), 2))  # hits; all events on either side
+        for block in pair.blocks():
+            for n, threshold in enumerate(thresholds):
+                f, o = block.forecast > threshold, block.reference[:, None] > threshold
+                weight = block.weight[:, None]
+                counts[n, 0] += 2 * (weight * (f & o)).sum()
+                counts[n, 1] += (weight * f).sum() + (weight * o).sum() * f.shape[1]
+        self.value = {
+            f"p{p:.12g}": ratio(hits, events)
+            for p, (hits, events) in zip(self.percentiles, counts, strict=True)
+        }
 
 
 @register("metric", "fss")
 class FssMetric(PrecipitationMetric):
     """Where it rains: at least 1 mm/day, within 9 cells."""
 
-    score = FssScore
+    score: type[FssScore] = FssScore
     title, head = "fractions skill score of wet days, 9 x 9 cells", "FSS, wet days"
     ideal, place = 1.0, 220
     units = "1"
     standard = False
-
-    def value(self, score: FssScore) -> float:
-        """Return the score, 0 to 1."""
-        return score.value
 
 
 class HeavyFssScore(FssScore):
@@ -195,25 +172,18 @@ class HeavyFssScore(FssScore):
 
 
 @register("metric", "fss_10mm")
-class HeavyFssMetric(PrecipitationMetric):
+class HeavyFssMetric(FssMetric):
     """Where it pours: at least 10 mm/day, within 9 cells."""
 
-    score = HeavyFssScore
+    score, place = HeavyFssScore, 230
     title, head = "fractions skill score of 10 mm/day, 9 x 9 cells", "FSS, 10 mm/day"
-    ideal, place = 1.0, 230
-    units = "1"
-    standard = False
-
-    def value(self, score: FssScore) -> float:
-        """Return the score, 0 to 1."""
-        return score.value
 
 
 @register("metric", "f1_p95")
 class F1P95Metric(Metric):
     """Hits of high values, cell by cell and member by member."""
 
-    score = ExtremesScore
+    score, percentile = ExtremesScore, "p95"
     title, head = "F1 of days above the truth's 95th percentile", "F1 above p95"
     ideal, place = 1.0, 240
     units = "1"
@@ -221,19 +191,12 @@ class F1P95Metric(Metric):
 
     def value(self, score: ExtremesScore) -> float:
         """Return the score, 0 to 1."""
-        return score.value["p95"]
+        return score.value[self.percentile]
 
 
 @register("metric", "f1_p99")
-class F1P99Metric(Metric):
-    """Hits of extreme values, cell by cell and member by member."""
+class F1P99Metric(F1P95Metric):
+    """Hits of extreme values."""
 
-    score = ExtremesScore
+    percentile, place = "p99", 250
     title, head = "F1 of days above the truth's 99th percentile", "F1 above p99"
-    ideal, place = 1.0, 250
-    units = "1"
-    standard = False
-
-    def value(self, score: ExtremesScore) -> float:
-        """Return the score, 0 to 1."""
-        return score.value["p99"]

@@ -6,14 +6,16 @@ Call shape and array shapes: see :mod:`st_cdgm.evaluation.metrics.blocks`.
 from __future__ import annotations
 
 import math
+from typing import Unpack
 
 import numpy as np
 import scoringrules
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from st_cdgm.evaluation.metrics.base import Metric
-from st_cdgm.evaluation.metrics.blocks import Block, accumulate, pair_of, ratio
+from st_cdgm.evaluation.metrics.blocks import Block, Cells, ratio, scored
 from st_cdgm.registry import register
+from st_cdgm.typing import Floats
 
 
 class CrpsScore:
@@ -21,8 +23,8 @@ class CrpsScore:
 
     def __init__(self, *, fair: bool = True) -> None:
         self.fair = fair
-        self._sums: list[NDArray[np.float64]] = []
-        self._weights: list[NDArray[np.float64]] = []
+        self._sums: list[Floats] = []
+        self._weights: list[Floats] = []
 
     def update(self, block: Block) -> None:
         """Take in a block of days."""
@@ -50,7 +52,7 @@ class CrpsScore:
         )
 
     @property
-    def daily(self) -> NDArray[np.float64]:
+    def daily(self) -> Floats:
         """Area mean per day, NaN where nothing is counted. Shape ``(T,)``."""
         total, weight = _joined(self._sums), _joined(self._weights)
         counted = weight > 0
@@ -58,12 +60,12 @@ class CrpsScore:
         return np.where(counted, mean, np.nan)
 
     @property
-    def daily_weight(self) -> NDArray[np.float64]:
+    def daily_weight(self) -> Floats:
         """Sum of the counted cell weights per day. Shape ``(T,)``."""
         return _joined(self._weights)
 
 
-def _joined(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+def _joined(parts: list[Floats]) -> Floats:
     return np.concatenate([np.empty(0), *parts])
 
 
@@ -71,41 +73,27 @@ def crps(
     forecast: ArrayLike,
     reference: ArrayLike,
     *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
     fair: bool = True,
+    **cells: Unpack[Cells],
 ) -> float:
     """Continuous ranked probability score, mean over days and cells.
 
     ``mean_i |X_i - y| - sum_ij |X_i - X_j| / (2 M (M - 1))`` (fair, unbiased in the
     number of members M) or with ``2 M^2`` (``fair=False``, the ensemble as it is). One
-    member gives the mean absolute error.
+    member gives the mean absolute error. In the units of the variable; NaN when
+    nothing is counted.
 
     Parameters
     ----------
-    forecast, reference, weights, mask : array_like
-        See :mod:`st_cdgm.evaluation.metrics.blocks`.
     fair : bool
         The estimator.
-
-    Returns
-    -------
-    float
-        In the units of the variable; NaN when nothing is counted.
-
-    Raises
-    ------
-    GridMismatchError, InputError
-        Shapes do not fit; a forecast hole on a counted cell.
 
     References
     ----------
     Ferro (2014), doi:10.1002/qj.2270. The sorted form (probability weighted moments) is
     Zamo and Naveau (2018), doi:10.1007/s11004-017-9709-7.
     """
-    score = CrpsScore(fair=fair)
-    accumulate(pair_of(forecast, reference, weights=weights, mask=mask), score)
-    return score.value
+    return scored(CrpsScore(fair=fair), forecast, reference, **cells).value
 
 
 class EnergyScore:
@@ -145,9 +133,8 @@ def energy_score(
     forecast: ArrayLike,
     reference: ArrayLike,
     *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
     fair: bool = True,
+    **cells: Unpack[Cells],
 ) -> float:
     """Energy score of the fields of a day, mean over days.
 
@@ -157,8 +144,6 @@ def energy_score(
 
     Parameters
     ----------
-    forecast, reference, weights, mask : array_like
-        See :mod:`st_cdgm.evaluation.metrics.blocks`.
     fair : bool
         ``2 M (M - 1)`` as above, or ``2 M^2``.
 
@@ -166,9 +151,7 @@ def energy_score(
     ----------
     Gneiting and Raftery (2007), doi:10.1198/016214506000001437.
     """
-    score = EnergyScore(fair=fair)
-    accumulate(pair_of(forecast, reference, weights=weights, mask=mask), score)
-    return score.value
+    return scored(EnergyScore(fair=fair), forecast, reference, **cells).value
 
 
 class SpreadSkillScore:
@@ -203,36 +186,25 @@ class SpreadSkillScore:
 
 
 def spread_skill_ratio(
-    forecast: ArrayLike,
-    reference: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
+    forecast: ArrayLike, reference: ArrayLike, **cells: Unpack[Cells]
 ) -> float:
     """Ratio of spread to error: 1 for a reliable ensemble, below 1 over-confident.
 
     ``sqrt((M + 1) / M * mean variance) / RMSE of the ensemble mean``, the variance with
     M - 1 in the denominator. NaN for one member or an error of exactly 0.
 
-    Parameters
-    ----------
-    forecast, reference, weights, mask : array_like
-        See :mod:`st_cdgm.evaluation.metrics.blocks`.
-
     References
     ----------
     Fortin et al. (2014), doi:10.1175/JHM-D-14-0008.1.
     """
-    score = SpreadSkillScore()
-    accumulate(pair_of(forecast, reference, weights=weights, mask=mask), score)
-    return score.value
+    return scored(SpreadSkillScore(), forecast, reference, **cells).value
 
 
 class RankHistogram:
     """Weighted counts of the rank of the truth; see :func:`rank_histogram`."""
 
     def __init__(self) -> None:
-        self._steps: NDArray[np.float64] | None = None
+        self._steps: Floats | None = None
 
     def update(self, block: Block) -> None:
         """Take in a block of days."""
@@ -248,7 +220,7 @@ class RankHistogram:
         self._steps = np.asarray(before + up - down, dtype=np.float64)
 
     @property
-    def value(self) -> NDArray[np.float64]:
+    def value(self) -> Floats:
         """Relative frequencies. Shape ``(M + 1,)``."""
         if self._steps is None:
             return np.full(1, np.nan)
@@ -258,21 +230,12 @@ class RankHistogram:
 
 
 def rank_histogram(
-    forecast: ArrayLike,
-    reference: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-) -> NDArray[np.float64]:
+    forecast: ArrayLike, reference: ArrayLike, **cells: Unpack[Cells]
+) -> Floats:
     """Relative frequency of the rank of the truth among the members.
 
     A truth that equals some members (dry days) is shared evenly among the ranks it
     could take, which is the expectation of breaking ties at random without its noise.
-
-    Parameters
-    ----------
-    forecast, reference, weights, mask : array_like
-        See :mod:`st_cdgm.evaluation.metrics.blocks`.
 
     Returns
     -------
@@ -284,9 +247,7 @@ def rank_histogram(
     ----------
     Hamill (2001), doi:10.1175/1520-0493(2001)129<0550:IORHFV>2.0.CO;2.
     """
-    score = RankHistogram()
-    accumulate(pair_of(forecast, reference, weights=weights, mask=mask), score)
-    return score.value
+    return scored(RankHistogram(), forecast, reference, **cells).value
 
 
 def reliability_index(histogram: ArrayLike) -> float:
@@ -311,10 +272,6 @@ class CrpsMetric(Metric):
     ideal, place = 0.0, 10
     headline = 1
 
-    def value(self, score: CrpsScore) -> float:
-        """Return the mean over days and cells."""
-        return score.value
-
 
 @register("metric", "energy_score")
 class EnergyMetric(Metric):
@@ -323,10 +280,6 @@ class EnergyMetric(Metric):
     score = EnergyScore
     title = "fair energy score of the day's field"
     ideal, place = 0.0, 20
-
-    def value(self, score: EnergyScore) -> float:
-        """Return the mean over days."""
-        return score.value
 
 
 @register("metric", "spread_skill")
@@ -337,10 +290,6 @@ class SpreadSkillMetric(Metric):
     title, head = "spread-skill ratio", "spread / skill"
     ideal, place = 1.0, 70
     units = "1"
-
-    def value(self, score: SpreadSkillScore) -> float:
-        """Return spread over error, NaN for one member."""
-        return score.value
 
 
 @register("metric", "rank_histogram_distance")

@@ -6,14 +6,16 @@ Call shape and array shapes: see :mod:`st_cdgm.evaluation.metrics.blocks`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Unpack
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import fft
 
 from st_cdgm.evaluation.metrics.base import Metric
-from st_cdgm.evaluation.metrics.blocks import Block, accumulate, pair_of
+from st_cdgm.evaluation.metrics.blocks import Block, Cells, scored
 from st_cdgm.registry import register
+from st_cdgm.typing import Floats, Indices
 
 # Power below this share of the largest reference power counts as this share.
 FLOOR = 1e-12
@@ -34,9 +36,9 @@ class Spectrum:
         The same of the reference. Shape ``(K,)``.
     """
 
-    wavenumber: NDArray[np.float64]
-    forecast: NDArray[np.float64]
-    reference: NDArray[np.float64]
+    wavenumber: Floats
+    forecast: Floats
+    reference: Floats
 
     @property
     def distance(self) -> float:
@@ -83,9 +85,7 @@ class SpectrumScore:
         )
 
 
-def _power(
-    fields: NDArray[np.float64], weight: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _power(fields: Floats, weight: Floats) -> Floats:
     """``|FFT2|^2 / (Y X)^2`` of anomalies, 0 off the mask. ``(t, Y, X // 2 + 1)``."""
     total = weight.sum(axis=(1, 2), keepdims=True)
     mean = (weight * fields).sum(axis=(1, 2), keepdims=True) / total
@@ -94,9 +94,7 @@ def _power(
     return np.asarray(np.abs(coefficient) ** 2, dtype=np.float64)
 
 
-def _rings(
-    shape: tuple[int, int],
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+def _rings(shape: tuple[int, int]) -> tuple[Floats, Indices, Floats]:
     """Wavenumbers ``(K,)``, ring of each half-plane mode and how often it counts."""
     ny, nx = shape
     short = min(ny, nx)
@@ -110,7 +108,7 @@ def _rings(
     return np.arange(1, short // 2 + 1) / short, ring, times
 
 
-def _radial(power: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:
+def _radial(power: Floats, shape: tuple[int, int]) -> Floats:
     """Mean power of the modes on each ring. Shape ``(K,)``."""
     wavenumber, ring, times = _rings(shape)
     length = int(ring.max(initial=0)) + 1
@@ -121,11 +119,7 @@ def _radial(power: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.fl
 
 
 def spectra(
-    forecast: ArrayLike,
-    reference: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
+    forecast: ArrayLike, reference: ArrayLike, **cells: Unpack[Cells]
 ) -> Spectrum:
     """Radially averaged power spectra, one per member, mean over days.
 
@@ -133,37 +127,24 @@ def spectra(
     not counted are set to 0, the same cells in forecast and reference: the coast then
     leaves the same trace in both. Power is ``|FFT2|^2 / (Y X)^2``, averaged over the
     modes at the same distance from the origin (in cycles per cell), then over days.
-
-    Parameters
-    ----------
-    forecast, reference, weights, mask : array_like
-        See :mod:`st_cdgm.evaluation.metrics.blocks`.
     """
-    score = SpectrumScore()
-    accumulate(pair_of(forecast, reference, weights=weights, mask=mask), score)
-    return score.value
+    return scored(SpectrumScore(), forecast, reference, **cells).value
 
 
 def spectrum_distance(
-    forecast: ArrayLike,
-    reference: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
+    forecast: ArrayLike, reference: ArrayLike, **cells: Unpack[Cells]
 ) -> float:
     """Distance of the log spectra in dB, RMS over wavenumbers, mean over members.
 
     Arguments as :func:`spectra`. A member with twice the power at every scale is
     3.01 dB away.
     """
-    return spectra(forecast, reference, weights=weights, mask=mask).distance
+    return spectra(forecast, reference, **cells).distance
 
 
-def power_spectrum(
-    field: ArrayLike, *, weights: ArrayLike | None = None, mask: ArrayLike | None = None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def power_spectrum(field: ArrayLike, **cells: Unpack[Cells]) -> tuple[Floats, Floats]:
     """Return wavenumber and mean power of fields ``(Y, X)`` or ``(T, Y, X)``."""
-    spectrum = spectra(field, field, weights=weights, mask=mask)
+    spectrum = spectra(field, field, **cells)
     return spectrum.wavenumber, spectrum.reference
 
 
@@ -175,7 +156,4 @@ class SpectrumMetric(Metric):
     title, head = "distance of the log spectra", "spectrum distance"
     ideal, place = 0.0, 140
     units = "dB"
-
-    def value(self, score: SpectrumScore) -> float:
-        """Return the RMS over wavenumbers, mean over members."""
-        return score.value.distance
+    number = "value.distance"

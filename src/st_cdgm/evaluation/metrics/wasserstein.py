@@ -15,6 +15,7 @@ from st_cdgm.errors import InputError
 from st_cdgm.evaluation.metrics.base import Metric
 from st_cdgm.evaluation.metrics.blocks import Pair, pair_of
 from st_cdgm.registry import register
+from st_cdgm.typing import Floats
 
 # Values of patches (3 x 3 cells) that the scorecard's Wasserstein distance looks at.
 WASSERSTEIN_VALUES = 2**24
@@ -66,8 +67,8 @@ def sliced_wasserstein(
     theta /= np.linalg.norm(theta, axis=0)
 
     # All patches as points of a space of patch * patch axes.
-    p: list[NDArray[np.float64]] = []
-    q: list[NDArray[np.float64]] = []
+    p: list[Floats] = []
+    q: list[Floats] = []
     for block in pair.blocks():
         inside = _windows(block.weight > 0, patch).all(axis=(-2, -1))  # (t, y, x)
         members = np.moveaxis(block.forecast, 1, 0)

@@ -29,7 +29,7 @@ from st_cdgm.evaluation.report.scores import (
     score_tables,
     verdict,
 )
-from st_cdgm.outputs import check_output_path, write_bytes
+from st_cdgm.outputs import check_output_path, flat, write_bytes
 from st_cdgm.registry import names, naming
 
 _LOGGER = logging.getLogger(__name__)
@@ -122,34 +122,28 @@ def _notes(run: RunFiles) -> dict[str, str]:
 
 def _score_context(run: RunFiles) -> dict[str, Any]:
     """Return headline and tables."""
-    warnings = list(_warnings(run))
+    empty = ("comparisons", "interval_note", "facts", "tables", "full_tables")
+    context: dict[str, Any] = {**dict.fromkeys(empty), "warnings": list(_warnings(run))}
     if run.scorecard is None:
-        return {
+        return context | {
             "verdict": "No verdict: " + run.missing["scorecard.json"],
             "subtitle": "Climate downscaling ensemble",
-            "comparisons": [],
-            "interval_note": "",
-            "facts": [],
-            "warnings": warnings,
-            "tables": [],
-            "full_tables": [],
         }
 
     # The full tables are shown where they have more columns than the short ones.
-    scores = Scores.from_scorecard(run.scorecard)
+    scores = Scores(run.scorecard)
     tables = score_tables(scores)
     full = score_tables(scores, full=True)
     longer = sum(len(t.columns) for t in full) > sum(len(t.columns) for t in tables)
     facts = list(_facts(scores, run.scorecard.protocol))
     period = dict(facts).get("Scored period", "")
 
-    return {
+    return context | {
         "verdict": verdict(scores),
         "subtitle": ", ".join(scores.variables) + (f"; {period}" if period else ""),
         "comparisons": compare(scores),
         "interval_note": interval_note(scores),
         "facts": facts,
-        "warnings": warnings,
         "tables": tables,
         "full_tables": full if longer else [],
     }
@@ -198,6 +192,7 @@ def _warnings(run: RunFiles) -> Iterator[str]:
         )
     if str((run.provenance or {}).get("git_commit", "")).endswith("-dirty"):
         yield "The code had uncommitted changes when this run was made."
+
     card = run.scorecard
     written = [] if card is None else card.rows["metric"].unique().tolist()
     if unknown := [metric for metric in written if metric not in names("metric")]:
@@ -351,17 +346,18 @@ def _records(run: RunFiles) -> Iterator[tuple[str, list[tuple[str, str]], str]]:
     """Yield protocol and provenance as name, value lists, with a note if absent."""
     protocol = run.scorecard.protocol if run.scorecard is not None else {}
     reason = run.missing.get("scorecard.json", "The scorecard states no protocol.")
-    yield "Protocol of the evaluation", list(_flat(protocol)), reason
+    yield "Protocol of the evaluation", _stated(protocol), reason
     absent = run.missing.get("provenance.json", "provenance.json is empty.")
-    yield "Provenance", list(_flat(run.provenance or {})), absent
+    yield "Provenance", _stated(run.provenance or {}), absent
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in content.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{name}.")
-        elif isinstance(value, list):
-            yield name, ", ".join(map(str, value))
-        else:
-            yield name, "not stated" if value is None else str(value)
+def _stated(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return dotted names and values as text."""
+    found = []
+    for name, value in flat(content):
+        text = "not stated" if value is None else str(value)
+        if isinstance(value, list):
+            text = ", ".join(map(str, value))
+        if value != {}:
+            found.append((name, text))
+    return found

@@ -9,7 +9,6 @@ from html import escape
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from st_cdgm.evaluation.graph.matrix import Edge
 from st_cdgm.evaluation.graph.plots import plot_dag_graph, plot_dag_heatmap
@@ -33,26 +32,17 @@ from st_cdgm.evaluation.report.plots import (
     plot_training_curves,
     pretty_units,
 )
+from st_cdgm.typing import Floats
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure ready for the page.
+    """A figure ready for the page."""
 
-    Attributes
-    ----------
-    uri : str
-        The image itself, as a ``data:`` URI.
-    alt, caption : str
-        Text alternative and caption.
-    min_width, max_width : int
-        Widths in CSS pixels between which it is shown; a narrower screen scrolls.
-    """
-
-    uri: str
-    alt: str
+    uri: str  # the image itself, as a data: URI
+    alt: str  # text alternative
     caption: str
-    min_width: int
+    min_width: int  # CSS pixels; a narrower screen scrolls
     max_width: int
 
     def _repr_html_(self) -> str:
@@ -106,7 +96,7 @@ def _describe_maps(fields: DayMaps) -> str:
     """Say in numbers what the maps show."""
     shown = fields.members[:SHOWN_MEMBERS]
     parts = [f"Maps of {fields.variable} on {fields.day} in {fields.units}."]
-    named: list[tuple[str, NDArray[np.float64] | None]] = [
+    named: list[tuple[str, Floats | None]] = [
         ("Truth", fields.truth),
         ("Baseline", fields.baseline),
         ("Ensemble mean", fields.mean),

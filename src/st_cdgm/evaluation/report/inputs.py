@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
-from math import isfinite, nan
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 import yaml
-from numpy.typing import NDArray
 
 from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.evaluation.graph.matrix import Edge, check_matrix, check_names
 from st_cdgm.evaluation.report.maps import DayMaps, MapGrid
 from st_cdgm.evaluation.scorecard import Scorecard
+from st_cdgm.typing import Floats
 
 _LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -61,10 +61,10 @@ class Diagnostics:
     grid: MapGrid
     cases: list[ShownDay]
     units: dict[str, str]
-    wavenumber: NDArray[np.float64]
-    truth_spectrum: dict[str, NDArray[np.float64]]
-    spectra: dict[str, dict[str, NDArray[np.float64]]]
-    ranks: dict[str, dict[str, NDArray[np.float64]]]
+    wavenumber: Floats
+    truth_spectrum: dict[str, Floats]
+    spectra: dict[str, dict[str, Floats]]
+    ranks: dict[str, dict[str, Floats]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,7 +75,7 @@ class LearnedGraph:
     """
 
     variables: list[str]
-    matrix: NDArray[np.float64]
+    matrix: Floats
     threshold: float
     edges: list[Edge]
     cut: list[Edge]
@@ -83,7 +83,7 @@ class LearnedGraph:
     note: str
     possible: int | None = None
 
-    def kept(self) -> NDArray[np.float64]:
+    def kept(self) -> Floats:
         """Return the weights of the kept edges, 0 elsewhere. Shape ``(Q, Q)``."""
         kept = np.zeros_like(self.matrix)
         for edge in self.edges:
@@ -96,8 +96,8 @@ class LearnedGraph:
 class TrainingLog:
     """``logs/metrics.csv`` with one value per epoch, the mean over its steps."""
 
-    epoch: NDArray[np.float64]
-    curves: dict[str, NDArray[np.float64]]
+    epoch: Floats
+    curves: dict[str, Floats]
 
 
 @dataclass(kw_only=True)
@@ -240,27 +240,19 @@ def _edge(entry: Mapping[str, Any]) -> Edge:
 
 
 def _read_training(path: Path) -> TrainingLog:
-    """Read the log; blank cells are NaN, several rows of an epoch are averaged."""
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    rows = [row for row in rows if row.get("epoch")]
-    if not rows:
+    """Read the log; each value is averaged over the rows of an epoch that have it."""
+    rows = pd.read_csv(path)
+    if rows.get("epoch", pd.Series()).isna().all():
         raise InputError("The training log has no epoch", file=path)
 
-    # Rows of the same epoch are averaged, each value over the rows that have it.
-    epochs, place = np.unique([float(r["epoch"]) for r in rows], return_inverse=True)
-    curves = {}
-
-    for name in rows[0]:
-        if name in ("epoch", "step", "seconds") or not name:
-            continue
-        values = np.array([float(row[name]) if row.get(name) else nan for row in rows])
-        known = np.isfinite(values)
-        total = np.bincount(place[known], values[known], len(epochs))
-        count = np.bincount(place[known], minlength=len(epochs))
-        if count.any():
-            curves[name] = np.where(count > 0, total / np.maximum(count, 1), nan)
-    return TrainingLog(epoch=epochs, curves=curves)
+    known = rows.replace([np.inf, -np.inf], np.nan).astype(float)
+    means = (
+        known.groupby("epoch").mean().drop(columns=["step", "seconds"], errors="ignore")
+    )
+    return TrainingLog(
+        epoch=means.index.to_numpy(float),
+        curves={str(n): c.to_numpy() for n, c in means.items() if c.notna().any()},
+    )
 
 
 def _read_diagnostics(path: Path) -> Diagnostics:
@@ -272,8 +264,8 @@ def _read_diagnostics(path: Path) -> Diagnostics:
     sizes = data["ensemble_size"].values
 
     # Only sources that have one: a single member has no ranks.
-    spectra: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in names}
-    ranks: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in names}
+    spectra: dict[str, dict[str, Floats]] = {name: {} for name in names}
+    ranks: dict[str, dict[str, Floats]] = {name: {} for name in names}
     for (v, name), (s, source) in product(enumerate(names), enumerate(sources)):
         power = data["spectra"].values[s, v]
         if np.isfinite(power).any():
@@ -330,9 +322,7 @@ def _case(data: xr.Dataset, case: int, units: Mapping[str, str]) -> ShownDay:
     )
 
 
-def _plane(
-    data: xr.Dataset, name: str, index: tuple[int, ...]
-) -> NDArray[np.float64] | None:
+def _plane(data: xr.Dataset, name: str, index: tuple[int, ...]) -> Floats | None:
     """Return one map of the first source, None where it was not stored."""
     if name not in data:
         return None
@@ -340,6 +330,6 @@ def _plane(
     return plane if np.isfinite(plane).any() else None
 
 
-def _members(data: xr.Dataset, case: int, variable: int) -> NDArray[np.float64]:
+def _members(data: xr.Dataset, case: int, variable: int) -> Floats:
     members = data["members"].values[0, :, case, variable].astype(np.float64)
     return np.asarray(members[np.isfinite(members).any(axis=(1, 2))])

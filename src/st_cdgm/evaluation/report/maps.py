@@ -12,10 +12,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, CenteredNorm, Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
-from numpy.typing import NDArray
 
 from st_cdgm.data.variables.table import PRECIPITATION, Colours, quantity_of
 from st_cdgm.evaluation.report.plots import FIGURE_STYLE, new_figure, pretty_units
+from st_cdgm.typing import Floats
 
 # Steps a forecaster reads at a glance, mm day-1; the first is replaced by the wet
 # threshold and the last ones dropped where nothing reaches them.
@@ -37,9 +37,9 @@ class MapGrid:
         Land area fraction in [0, 1], shape ``(Y, X)``; its 0.5 contour is the coast.
     """
 
-    lat: NDArray[np.float64]
-    lon: NDArray[np.float64]
-    land: NDArray[np.float64] | None = None
+    lat: Floats
+    lon: Floats
+    land: Floats | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,11 +59,11 @@ class DayMaps:
     variable: str
     units: str
     day: str
-    truth: NDArray[np.float64] | None
-    baseline: NDArray[np.float64] | None
-    mean: NDArray[np.float64] | None
-    spread: NDArray[np.float64] | None
-    members: NDArray[np.float64]
+    truth: Floats | None
+    baseline: Floats | None
+    mean: Floats | None
+    spread: Floats | None
+    members: Floats
 
 
 def kind_of(variable: str, units: str) -> Colours:
@@ -144,15 +144,9 @@ def plot_day_maps(
 
 @dataclass(frozen=True)
 class _Frame:
-    """Places of maps and colour bars in inches; all maps are of one size.
+    """Places of maps and colour bars in inches; all maps are of one size."""
 
-    Attributes
-    ----------
-    ratio : float
-        Height over width of a map.
-    """
-
-    ratio: float
+    ratio: float  # height over width of a map
 
     width = 12.0
     left, right, top, bottom = 0.5, 0.95, 0.56, 0.55
@@ -209,7 +203,7 @@ def _draw_own_scales(
     spread_norm = Normalize(0.0, _limit(fields.spread))
     error_norm = CenteredNorm(halfrange=_limit(error))
     title = "Spread (standard deviation)"
-    rows: list[tuple[str, NDArray[np.float64] | None, str, Normalize, str]] = [
+    rows: list[tuple[str, Floats | None, str, Normalize, str]] = [
         (title, fields.spread, "cividis", spread_norm, "max"),
         ("Ensemble mean minus truth", error, "PuOr_r", error_norm, "both"),
     ]
@@ -258,7 +252,7 @@ def _main_scale(fields: DayMaps, wet_threshold: float) -> tuple[Colormap, Normal
     return mpl.colormaps[name].copy(), Normalize(float(low), float(high))
 
 
-def _limit(values: NDArray[np.float64] | None) -> float:
+def _limit(values: Floats | None) -> float:
     if values is None or not np.isfinite(values).any():
         return 1.0
     return float(np.nanpercentile(np.abs(values), 99)) or 1.0
@@ -281,7 +275,7 @@ def _cos_middle(grid: MapGrid) -> float:
 def _draw_map(
     axes: Axes,
     title: str,
-    values: NDArray[np.float64] | None,
+    values: Floats | None,
     grid: MapGrid,
     colors: Colormap,
     norm: Normalize,
@@ -313,7 +307,7 @@ def _draw_map(
     _draw_coast(axes, values, grid)
 
 
-def _draw_coast(axes: Axes, values: NDArray[np.float64], grid: MapGrid) -> None:
+def _draw_coast(axes: Axes, values: Floats, grid: MapGrid) -> None:
     land = grid.land if grid.land is not None else np.isfinite(values).astype(float)
     land = np.nan_to_num(land)
     if min(land.shape) < 2 or land.min() >= 0.5 or land.max() < 0.5:

@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
+from st_cdgm.typing import Floats
+
 # Okabe and Ito's colour-blind-safe palette, each with a line style and a marker of its
 # own, so that no curve is told apart by colour alone.
 SOURCE_STYLES: tuple[dict[str, Any], ...] = (
@@ -78,9 +80,9 @@ def pretty_units(units: str) -> str:
 
 
 def plot_spectra(
-    wavelength: NDArray[np.float64],
-    spectra: Mapping[str, NDArray[np.float64]],
-    truth: NDArray[np.float64],
+    wavelength: Floats,
+    spectra: Mapping[str, Floats],
+    truth: Floats,
     *,
     title: str,
     x_label: str = "wavelength (km)",
@@ -98,8 +100,6 @@ def plot_spectra(
         Shape ``(K,)`` per source; drawn with the styles of `SOURCE_STYLES` in order.
     truth : ndarray
         Shape ``(K,)``.
-    title, x_label, y_label : str
-        Texts.
     """
     use = np.isfinite(wavelength) & (wavelength > 0)
     waves, true = wavelength[use], _positive(truth[use])
@@ -144,17 +144,13 @@ def _positive(values: NDArray[Any]) -> NDArray[Any]:
     return np.where(values > 0, values, np.nan)
 
 
-def plot_rank_histograms(
-    histograms: Mapping[str, NDArray[np.float64]], *, title: str
-) -> Figure:
+def plot_rank_histograms(histograms: Mapping[str, Floats], *, title: str) -> Figure:
     """Draw rank histograms as shares, each with the flat line of a reliable ensemble.
 
     Parameters
     ----------
     histograms : mapping of str to ndarray
         Counts or shares per panel name. Shape ``(M + 1,)`` each.
-    title : str
-        Title of the figure.
     """
     columns = min(3, max(len(histograms), 1))
     rows = -(-len(histograms) // columns) or 1
@@ -180,9 +176,7 @@ def plot_rank_histograms(
     return figure
 
 
-def plot_training_curves(
-    epoch: NDArray[np.float64], curves: Mapping[str, NDArray[np.float64]]
-) -> Figure:
+def plot_training_curves(epoch: Floats, curves: Mapping[str, Floats]) -> Figure:
     """Draw losses per epoch: training and validation together, the terms beside them.
 
     Parameters
@@ -220,7 +214,7 @@ def plot_training_curves(
     return figure
 
 
-def _log_scale_if_wide(axes: Axes, curves: Sequence[NDArray[np.float64]]) -> None:
+def _log_scale_if_wide(axes: Axes, curves: Sequence[Floats]) -> None:
     """Use a logarithmic axis where positive losses span more than a factor of 20."""
     values = np.concatenate(curves)
     values = values[np.isfinite(values)]

@@ -5,18 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from st_cdgm.evaluation.gains import BLOCK_DAYS, RESAMPLES, Gain, percent
 from st_cdgm.evaluation.metrics.base import metric_of
 from st_cdgm.evaluation.report.plots import pretty_units
-from st_cdgm.evaluation.scorecard import Scorecard
+from st_cdgm.evaluation.scorecard import COLUMNS, Scorecard
 
+# How the verdict goes on after the wins, in this order.
+_SAID = {
+    "ties": "it equals it in",
+    "unclear": "no clear difference in",
+    "loses": "it loses in",
+    "unknown": "scores are missing for",
+}
 # Differences smaller than this share are called equal, they round away anyway.
 _TIE = 5e-4
 
 
-@dataclass(frozen=True, kw_only=True)
 class Scores:
     """All rows of a scorecard, looked up by source, variable and metric.
 
@@ -34,33 +39,17 @@ class Scores:
         Variable to the gain in CRPS with its interval; empty where none was stored.
     """
 
-    sources: list[str]
-    variables: list[str]
-    metrics: list[str]
-    values: dict[tuple[str, str, str], float]
-    units: dict[tuple[str, str], str]
-    gains: dict[str, Gain] = field(default_factory=dict)
-
-    @classmethod
-    def from_scorecard(cls, card: Scorecard) -> Scores:
-        """Index the rows of a scorecard."""
-        rows: list[dict[str, Any]] = [
-            {str(key): value for key, value in row.items()}
-            for row in card.rows.to_dict(orient="records")
-        ]
-        return cls(
-            sources=list(dict.fromkeys(row["source"] for row in rows)),
-            variables=list(dict.fromkeys(row["variable"] for row in rows)),
-            metrics=list(dict.fromkeys(row["metric"] for row in rows)),
-            values={
-                (row["source"], row["variable"], row["metric"]): float(row["value"])
-                for row in rows
-            },
-            units={
-                (row["variable"], row["metric"]): row["units"] or "" for row in rows
-            },
-            gains={gain.variable: gain for gain in card.gains},
+    def __init__(self, card: Scorecard) -> None:
+        self.sources, self.variables, self.metrics = (
+            list(dict.fromkeys(card.rows[name]))
+            for name in ("source", "variable", "metric")
         )
+        self.values: dict[tuple[str, str, str], float] = {}
+        self.units: dict[tuple[str, str], str] = {}
+        for source, variable, metric, value, units in card.rows[COLUMNS].to_numpy():
+            self.values[source, variable, metric] = float(value)
+            self.units[variable, metric] = units or ""
+        self.gains = {gain.variable: gain for gain in card.gains}
 
     def get(self, source: str, variable: str, metric: str) -> float:
         """Return a value, NaN where the scorecard has none."""
@@ -79,15 +68,7 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The model against the best reference in one variable.
-
-    Attributes
-    ----------
-    gain : float
-        ``1 - model / reference``: positive where the model is better. NaN without one.
-    measured : Gain, optional
-        The same gain with its interval over days.
-    """
+    """The model against the best reference in one variable."""
 
     variable: str
     metric: str
@@ -95,8 +76,8 @@ class Comparison:
     model: float
     reference: float
     reference_name: str
-    gain: float
-    measured: Gain | None = None
+    gain: float  # 1 - model / reference; NaN without a reference
+    measured: Gain | None = None  # the same with its interval over days
 
     @property
     def outcome(self) -> str:
@@ -125,6 +106,7 @@ class Comparison:
         )
         if self.measured is not None:
             return f"{self.measured.words}: {against}"
+
         words = {
             "wins": f"{percent(self.gain)} better",
             "loses": f"{percent(self.gain)} worse",
@@ -143,6 +125,7 @@ def compare(scores: Scores) -> list[Comparison]:
         return []
     model, *references = scores.sources
     found = []
+
     for variable in scores.variables:
         metric = headline_metric(scores, variable)
         if metric is None:
@@ -153,11 +136,14 @@ def compare(scores: Scores) -> list[Comparison]:
             if math.isfinite(scores.get(name, variable, metric))
         }
         best = min(values, key=lambda name: values[name], default="")
+
+        # An interval counts only if it is of this metric and this reference.
         own = scores.get(model, variable, metric)
         reference = values.get(best, math.nan)
         measured = scores.gains.get(variable) if metric == "crps" else None
         if measured is not None and measured.reference != best:
             measured = None
+
         found.append(
             Comparison(
                 variable=variable,
@@ -198,34 +184,33 @@ def verdict(scores: Scores) -> str:
             f"No reference method was scored beside {model}, so nothing can be said "
             "about its skill."
         )
+
+    # The wins first, then the other outcomes that there are.
     groups = {
         outcome: [pair for pair in pairs if pair.outcome == outcome]
-        for outcome in ("wins", "ties", "unclear", "loses", "unknown")
+        for outcome in ("wins", *_SAID)
     }
     metrics = " / ".join(dict.fromkeys(metric_of(pair.metric).title for pair in pairs))
-    share = _count(len(groups["wins"]), len(pairs))
+    won = groups.pop("wins")
+    share = _count(len(won), len(pairs))
     parts = [f"Judged by {metrics}, {model} beats the best reference in {share}"]
-    if groups["wins"]:
-        parts[0] += f": {_listing(groups['wins'])}"
-    if groups["ties"]:
-        parts.append(f"it equals it in {_counted(groups['ties'])}")
-    if groups["unclear"]:
-        parts.append(f"no clear difference in {_counted(groups['unclear'])}")
-    if groups["loses"]:
-        losses = groups["loses"]
-        parts.append(f"it loses in {len(losses)}: {_listing(losses)}")
-    if groups["unknown"]:
-        parts.append(f"scores are missing for {_counted(groups['unknown'])}")
+    if won:
+        parts[0] += f": {_listing(won)}"
+
+    for outcome, group in groups.items():
+        names = ", ".join(pair.variable for pair in group)
+        which = _listing(group) if outcome == "loses" else names
+        if group:
+            parts.append(f"{_SAID[outcome]} {len(group)}: {which}")
     return "; ".join(parts) + "."
 
 
 def _count(part: int, total: int) -> str:
-    noun = "variable" if total == 1 else "variables"
     if total == 1:
         return "the only variable" if part else "no variable"
     if part == total:
-        return f"all {total} {noun}"
-    return f"{part} of {total} {noun}" if part else f"none of the {total} {noun}"
+        return f"all {total} variables"
+    return f"{part} of {total} variables" if part else f"none of the {total} variables"
 
 
 def _listing(pairs: Sequence[Comparison]) -> str:
@@ -236,10 +221,6 @@ def _listing(pairs: Sequence[Comparison]) -> str:
     )
 
 
-def _counted(pairs: Sequence[Comparison]) -> str:
-    return f"{len(pairs)}: " + ", ".join(pair.variable for pair in pairs)
-
-
 def interval_note(scores: Scores) -> str:
     """Say what the intervals of the headline are, or that there are none."""
     measured = [pair.measured for pair in compare(scores) if pair.measured]
@@ -248,6 +229,7 @@ def interval_note(scores: Scores) -> str:
             "This scorecard was written without intervals: a small difference, or one "
             "from few days, may be chance. Evaluate again to get them."
         )
+
     gain = measured[0]
     size = f"{gain.block} scored day{'s' if gain.block > 1 else ''}"
     return (
@@ -262,18 +244,12 @@ def interval_note(scores: Scores) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreTable:
-    """One variable's scores, ready to print.
-
-    Attributes
-    ----------
-    columns : list of tuple
-        ``(label, note)`` per score; the note gives units and which side is better.
-    rows : list of tuple
-        ``(source, is_model, cells)``; a cell is ``(text, is_best)``.
-    """
+    """One variable's scores, ready to print."""
 
     variable: str
+    # (label, note) per score; the note gives units and which side is better.
     columns: list[tuple[str, str]]
+    # (source, is_model, cells); a cell is (text, is_best).
     rows: list[tuple[str, bool, list[tuple[str, bool]]]] = field(default_factory=list)
 
 
@@ -284,6 +260,7 @@ def score_tables(scores: Scores, *, full: bool = False) -> list[ScoreTable]:
         metrics = _columns_of(scores, variable, full=full)
         if not metrics:
             continue
+
         best = {metric: scores.best(variable, metric) for metric in metrics}
         rows = []
         for number, source in enumerate(scores.sources):
@@ -292,6 +269,7 @@ def score_tables(scores: Scores, *, full: bool = False) -> list[ScoreTable]:
                 continue
             cells = [(_number(value), source in best[m]) for m, value in values]
             rows.append((source, number == 0, cells))
+
         columns = [
             (
                 metric_of(m).title if full else metric_of(m).head or metric_of(m).title,

@@ -25,24 +25,12 @@ Each family has its file, with its references; `base` says what a sampler is.
 
 from __future__ import annotations
 
-from st_cdgm.models.samplers.base import Denoiser, Noise, Sampler
-from st_cdgm.models.samplers.sampling import (
-    draws_needed,
-    get_sampler,
-    noise_levels,
-    resolve_sampler,
-    sample,
-    sampler_names,
-)
-
-__all__ = [
-    "Denoiser",
-    "Noise",
-    "Sampler",
-    "draws_needed",
-    "get_sampler",
-    "noise_levels",
-    "resolve_sampler",
-    "sample",
-    "sampler_names",
-]
+from st_cdgm.models.samplers.base import Denoiser as Denoiser
+from st_cdgm.models.samplers.base import Noise as Noise
+from st_cdgm.models.samplers.base import Sampler as Sampler
+from st_cdgm.models.samplers.sampling import draws_needed as draws_needed
+from st_cdgm.models.samplers.sampling import get_sampler as get_sampler
+from st_cdgm.models.samplers.sampling import noise_levels as noise_levels
+from st_cdgm.models.samplers.sampling import resolve_sampler as resolve_sampler
+from st_cdgm.models.samplers.sampling import sample as sample
+from st_cdgm.models.samplers.sampling import sampler_names as sampler_names
