@@ -104,7 +104,7 @@ def fetch(url: str, folder: str | Path, *, role: str) -> Path:
     from st_cdgm.data.files.remote_errors import clean_errors
     from st_cdgm.data.files.remote_files import filesystem
 
-    fs, path = filesystem(url, role=role, storage_options=None)
+    fs, path = filesystem(url, role=role)
     target = Path(folder) / shard_name(url)
     with clean_errors(url, role):
         fs.get_file(path, str(target))
