@@ -472,6 +472,7 @@ class Run:
             ]
             found["spectra"] = spectrum_pictures(shown)
             found["ranks"] = rank_pictures(shown)
+
         if files.graph is not None:
             found["graph"] = graph_pictures(files.graph)
         if files.training is not None:
@@ -568,6 +569,7 @@ def _plot_day(
 ) -> Figure:
     from st_cdgm.evaluation.report.maps import DayMaps, MapGrid, plot_day_maps
 
+    # Which variable and day.
     names = [str(n) for n, v in ensemble.data_vars.items() if "realization" in v.dims]
     name = names[0] if variable is None and names else variable
     if name not in names:

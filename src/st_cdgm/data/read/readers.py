@@ -25,7 +25,6 @@ from st_cdgm.data.read.cubes import (
     LazyCube,
     TargetCube,
     all_missing,
-    labelled,
 )
 from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.data.space.grid import Grid
@@ -313,6 +312,12 @@ def _stack(fields: Fields, axis_name: str) -> xr.DataArray:
     array: Any = dask.array  # its stubs leave these two untyped
     planes = array.stack([array.asarray(da.data) for _, da in fields], axis=1)
     return labelled(planes, axis_name, [channel.name for channel, _ in fields])
+
+
+def labelled(array: Any, axis: str, names: Sequence[str]) -> xr.DataArray:
+    """Return the values of a cube with this second axis."""
+    dims = ("time", axis, "y", "x")
+    return xr.DataArray(array, dims=dims, coords={axis: list(names)})
 
 
 def _static_planes(

@@ -249,6 +249,7 @@ def open_plain(path: Path, chunks: Any) -> xr.Dataset:
     """Open plainly: bounds stay variables, dates are pandas' where these exist."""
     options = local_engine(path) | {"chunks": None, "decode_timedelta": False}
     try_opening(path, role="inspected")
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", xr.SerializationWarning)
