@@ -16,12 +16,12 @@ RATCHETS = {
     "modules in a folder": 12,
     "lines of __all__": 0,
     "circles of modules": 0,
-    "functions without a paragraph": 361,
-    "statements without a break": 30,
-    "long functions without a comment": 86,
+    "functions without a paragraph": 0,
+    "statements without a break": 10,
+    "long functions without a comment": 0,
     "modules entered for one channel": 12,
-    "moves between modules for one channel": 28,
-    "moves between modules for a pipeline": 249,
+    "moves between modules for one channel": 30,
+    "moves between modules for a pipeline": 250,
 }
 
 
