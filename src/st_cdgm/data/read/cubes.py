@@ -236,12 +236,6 @@ class TargetCube(LazyCube):
         return self.targets
 
 
-def labelled(array: Any, axis: str, names: Sequence[str]) -> xr.DataArray:
-    """Return the values of a cube with this second axis."""
-    dims = ("time", axis, "y", "x")
-    return xr.DataArray(array, dims=dims, coords={axis: list(names)})
-
-
 def all_missing(name: str, file: str) -> InputError:
     """Return the error about a variable without any value."""
     return InputError(
