@@ -311,7 +311,9 @@ def _values(da: xr.DataArray, name: str, file: str) -> NDArray[Any]:
 def _stack(fields: Fields, axis_name: str) -> xr.DataArray:
     array: Any = dask.array  # its stubs leave these two untyped
     planes = array.stack([array.asarray(da.data) for _, da in fields], axis=1)
-    return labelled(planes, axis_name, [channel.name for channel, _ in fields])
+    names = [channel.name for channel, _ in fields]
+    dims = ("time", axis_name, "y", "x")
+    return xr.DataArray(planes, dims=dims, coords={axis_name: names})
 
 
 def labelled(array: Any, axis: str, names: Sequence[str]) -> xr.DataArray:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import dask.array
 import numpy as np
+import xarray as xr
 
 from st_cdgm import registry
 from st_cdgm.data.read.channels import check_unique
@@ -75,8 +76,10 @@ def add_derived(
         [array.asarray(cube.values.data), array.stack(fields, axis=1)], axis=1
     )
     channels = (*cube.channels, *(recipe.channel for recipe in made))
-    values = labelled(values, "channel", [channel.name for channel in channels])
-    return replace(cube, channels=channels, values=values)
+    labels = [channel.name for channel in channels]
+    dims = ("time", "channel", "y", "x")
+    labelled = xr.DataArray(values, dims=dims, coords={"channel": labels})
+    return replace(cube, channels=channels, values=labelled)
 
 
 def read_with_derived(
