@@ -34,9 +34,9 @@ def check_output_path(path: str | Path) -> Path:
         The directory is missing or not writable, or the path is no regular file.
     """
     path = Path(path)
-    if path.parent.exists() and not path.parent.is_dir():
-        raise _not_a_directory(path, path.parent)
-    if not path.parent.is_dir():
+    if path.parent.exists():
+        _check_directory(path.parent, path)
+    else:
         raise OutputError(
             "The output directory does not exist.",
             file=path,
@@ -70,8 +70,7 @@ def check_output_directory(path: str | Path) -> Path:
     path = Path(path)
     absolute = path.absolute()
     nearest = next(p for p in (absolute, *absolute.parents) if p.exists())
-    if not nearest.is_dir():
-        raise _not_a_directory(path, nearest)
+    _check_directory(nearest, path)
     _probe(nearest, path)
     return path
 
@@ -81,14 +80,15 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
 
 
-def _not_a_directory(path: Path, what: Path) -> OutputError:
-    return OutputError(
-        "The output cannot be written there.",
-        file=path,
-        found=f"{what} is a file",
-        expected="a directory",
-        remedy=ELSEWHERE,
-    )
+def _check_directory(parent: Path, path: Path) -> None:
+    if not parent.is_dir():
+        raise OutputError(
+            "The output cannot be written there.",
+            file=path,
+            found=f"{parent} is a file",
+            expected="a directory",
+            remedy=ELSEWHERE,
+        )
 
 
 def _probe(directory: Path, path: Path) -> None:

@@ -381,17 +381,14 @@ def _dimension_coordinate(
 
 def _grid_mapping(ds: xr.Dataset, variable: str | None) -> dict[str, Any] | None:
     """Attributes of the grid mapping, its name under ``variable``; None without."""
-    names = [] if variable is None else [_mapping_name(ds[variable])]
-    names += [str(n) for n, v in ds.variables.items() if "grid_mapping_name" in v.attrs]
-    for name in names:
-        if name and name in ds.variables:
+    names = [str(n) for n, v in ds.variables.items() if "grid_mapping_name" in v.attrs]
+    if variable is not None:
+        known = {**ds[variable].encoding, **ds[variable].attrs}
+        names = [*str(known.get("grid_mapping") or "").split()[:1], *names]
+    for name in (name.rstrip(":") for name in names):
+        if name in ds.variables:
             return _plain_attrs(ds[name].attrs) | {"variable": name}
     return None
-
-
-def _mapping_name(da: xr.DataArray) -> str | None:
-    text = da.attrs.get("grid_mapping", da.encoding.get("grid_mapping"))
-    return None if not text else str(text).split()[0].rstrip(":")
 
 
 def _plain_attrs(attrs: Mapping[Any, Any]) -> dict[str, Any]:

@@ -189,10 +189,10 @@ class Grid:
         problem = f"the {role} grid has another shape"
         remedy = "regrid the file to the expected grid (cdo remapbil, remapcon)"
         if self.shape == other.shape:
-            if _same_cells(self, other.lat2d, other.lon2d):
+            if same_cells(self, other.lat2d, other.lon2d):
                 return
             problem = f"the {role} grid has other cell centres"
-            if _same_cells(self, other.lat2d[::-1], other.lon2d[::-1]):
+            if same_cells(self, other.lat2d[::-1], other.lon2d[::-1]):
                 problem = f"the {role} grid has the opposite latitude order"
                 remedy = "turn the latitudes, for example: cdo invertlat in.nc out.nc"
         raise GridMismatchError(
@@ -229,7 +229,8 @@ class Grid:
 # -- Distances -------------------------------------------------------------------------
 
 
-def _same_cells(grid: Grid, lat: Floats, lon: Floats) -> bool:
+def same_cells(grid: Grid, lat: Floats, lon: Floats) -> bool:
+    """Whether the cells of a grid lie at the latitudes and longitudes given."""
     off_lon = (lon - grid.lon2d + 180.0) % 360.0 - 180.0
     return bool(
         (np.abs(lat - grid.lat2d) <= SAME_DEG).all()

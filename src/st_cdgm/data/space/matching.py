@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from st_cdgm.data.space.grid import SAME_DEG, Grid
+from st_cdgm.data.space.grid import SAME_DEG, Grid, same_cells
 from st_cdgm.typing import Floats
 
 Order = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -35,10 +35,8 @@ def same_cells_order(grid: Grid, other: Grid) -> Order | None:
 
     rows, columns = (np.arange(count) for count in grid.shape)
     for turned in product((rows, rows[::-1]), (columns, columns[::-1])):
-        lat, lon = other.lat[np.ix_(*turned)], other.lon[np.ix_(*turned)]
-        if (_apart(lat, grid.lat) <= SAME_DEG).all() and (
-            _apart(lon, grid.lon) <= SAME_DEG
-        ).all():
+        cells = np.ix_(*turned)
+        if same_cells(grid, other.lat[cells], other.lon[cells]):
             return turned
     return None
 

@@ -260,6 +260,7 @@ def open_plain(path: Path, chunks: Any) -> xr.Dataset:
         except InputError as known:
             if "time axis" not in known.problem:
                 raise
+
             logger.warning("%s", known)
             return _on_dask(path, options | {"decode_times": False}, chunks)
 

@@ -91,7 +91,7 @@ def check_decoded(time: xr.DataArray, *, file: str | Path | None) -> None:
 
 
 def _decoded(time: xr.DataArray) -> bool:
-    dated = np.issubdtype(time.dtype, np.datetime64) or (
+    dated = time.dtype.kind == "M" or (
         time.dtype == object
         and all(isinstance(stamp, cftime.datetime) for stamp in time.values.flat)
     )

@@ -104,15 +104,9 @@ def key_text(key: int | np.int64) -> str:
 def key_date(key: int | np.int64, calendar: str) -> cftime.datetime:
     """Return a key as a date of the calendar, a day at 00:00."""
     day, clock = divmod(int(key), CLOCK) if key >= 100 * CLOCK else (int(key), 0)
-    return cftime.datetime(
-        day // 10000,
-        day // 100 % 100,
-        day % 100,
-        clock // 10000,
-        clock // 100 % 100,
-        clock % 100,
-        calendar=calendar,
-    )
+    date = (day // 10000, day // 100 % 100, day % 100)
+    time = (clock // 10000, clock // 100 % 100, clock % 100)
+    return cftime.datetime(*date, *time, calendar=calendar)
 
 
 def duration(seconds: int) -> str:

@@ -134,15 +134,14 @@ def split_bounds(periods: Mapping[str, list[str]]) -> dict[str, tuple[int, int]]
     """
     out: dict[str, tuple[int, int]] = {}
     for name, period in periods.items():
-        key, problem = f"data.splits.{name}", "a period needs a start and an end"
-        if len(period) == 2:
-            start = parse_date(period[0], key, last=False)
-            out[name] = start, parse_date(period[1], key, last=True)
-            problem = "a period ends before it starts"
-        if name not in out or out[name][0] > out[name][1]:
+        if len(period) != 2:
             raise ConfigError(
-                problem, variable=key, found=period, expected="[start, end]"
+                "a period needs a start and an end",
+                variable=f"data.splits.{name}",
+                found=period,
+                expected="[start, end]",
             )
+        out[name] = _period(*period, variable=f"data.splits.{name}")
     return out
 
 
@@ -179,14 +178,19 @@ def _record(day: Indices, first: int, last: int) -> str:
     return text
 
 
-def _period(start: str | None, end: str | None) -> tuple[int, int]:
+def _period(
+    start: str | None, end: str | None, *, variable: str | None = None
+) -> tuple[int, int]:
     """Return a period with open sides as two YYYYMMDDhhmmss numbers."""
-    first = 0 if start is None else parse_date(start, "start", last=False)
-    last = STEP_KEYS * CLOCK - 1 if end is None else parse_date(end, "end", last=True)
+    first, last = 0, STEP_KEYS * CLOCK - 1
+    if start is not None:
+        first = parse_date(start, variable or "start", last=False)
+    if end is not None:
+        last = parse_date(end, variable or "end", last=True)
     if last < first:
         raise ConfigError(
             "the period ends before it starts",
-            variable="start, end",
+            variable=variable or "start, end",
             found=f"start {start}, end {end}",
             expected="start on or before end",
             remedy="exchange the two dates",
