@@ -316,7 +316,7 @@ def run(
     else:
         settings = config
 
-    run_workflow(settings, Session(), resume=resume, overwrite=overwrite)
+    run_workflow(settings, Session(announce=False), resume=resume, overwrite=overwrite)
     return Run(Path(settings.run.dir))
 
 

@@ -40,11 +40,14 @@ class Session:
         ``run.log`` once a run directory is known.
     command : str
         The command as it was typed, for the history of output files; empty in Python.
+    announce : bool
+        Whether results are printed on standard output.
     """
 
     log_level: str | None = None
     log_file: Path | None = None
     command: str = ""
+    announce: bool = True
 
     @property
     def quiet(self) -> bool:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 SHOWN_GAPS = 3
 SHOWN_LEVELS = 4
-ROLES = {"lr": "LR", "hr": "HR", "static": "static"}
 
 
 def inspect_files(
@@ -84,9 +83,7 @@ def show_file(report: FileReport) -> None:
         if any(one.missing == "in changing cells" for one in report.variables):
             _print(["  * not always the same cells"])
 
-    problems = [f"    - {problem}" for problem in report.problems]
-    _print(["  problems:", *problems] if problems else [])
-    _print([*_verdict_lines(report), ""])
+    _print([*report.findings(), ""])
 
 
 def _time_lines(report: FileReport) -> list[str]:
@@ -106,18 +103,6 @@ def _time_lines(report: FileReport) -> list[str]:
         more = ["..."] if len(time.gaps) > SHOWN_GAPS else []
         lines.append(f"    gaps: {len(time.gaps)} ({', '.join([*gaps, *more])})")
         lines.append(f"    missing in the gaps: {time.missing_steps} steps")
-    return lines
-
-
-def _verdict_lines(report: FileReport) -> list[str]:
-    """One line per role; remedies only where no role is left."""
-    lines = []
-    useless = not any(verdict.usable for verdict in report.verdicts)
-    for verdict in report.verdicts:
-        word = "usable" if verdict.usable else "not usable"
-        lines.append(f"  {word} as {ROLES[verdict.role]} because {verdict.because}")
-        if useless and verdict.remedy:
-            lines.append(f"    remedy: {verdict.remedy}")
     return lines
 
 

@@ -79,8 +79,9 @@ def run_workflow(
         with progress(session, "Report"):
             report = write_report(run_dir, title=config.run.name)
 
-    show_scorecard(scorecard)
-    show_results({"Checkpoint": checkpoint, "Ensemble": ensemble, "Report": report})
+    if session.announce:
+        show_scorecard(scorecard)
+        show_results({"Checkpoint": checkpoint, "Ensemble": ensemble, "Report": report})
     return report
 
 

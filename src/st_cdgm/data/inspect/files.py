@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,10 @@ from st_cdgm.errors import InputError
 
 T = TypeVar("T")
 MUCH_MISSING = 0.5  # share from which a note says so
+
+
+# The roles of a file, as the documentation writes them.
+ROLES = {"lr": "LR", "hr": "HR", "static": "static"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +117,32 @@ class FileReport:
     def to_dict(self) -> dict[str, Any]:
         """Return plain types that JSON can hold."""
         return asdict(self)
+
+    def findings(self) -> list[str]:
+        """Return in words what is wrong, what to know, and what it can be used for.
+
+        Remedies only where no role is left.
+        """
+        lines = []
+        for title, found in (("problems", self.problems), ("notes", self.notes)):
+            lines += (
+                [f"  {title}:", *(f"    - {one}" for one in found)] if found else []
+            )
+
+        useless = not any(verdict.usable for verdict in self.verdicts)
+        for verdict in self.verdicts:
+            word = "usable" if verdict.usable else "not usable"
+            lines.append(f"  {word} as {ROLES[verdict.role]} because {verdict.because}")
+            if useless and verdict.remedy:
+                lines.append(f"    remedy: {verdict.remedy}")
+        return lines
+
+    def __str__(self) -> str:
+        names = ", ".join(variable.name for variable in self.variables)
+        return "\n".join([self.file, f"  {self.format}: {names}", *self.findings()])
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
 
 def inspect_file(path: str | Path) -> FileReport:

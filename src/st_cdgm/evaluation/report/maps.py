@@ -95,24 +95,16 @@ def plot_day_maps(
     -------
     Figure
         Two rows of four maps: truth, baseline, ensemble mean, spread; three
-        members, ensemble mean minus truth. Cells without data are grey.
+        members, ensemble mean minus truth. With neither truth nor baseline: ensemble
+        mean, five members, spread. Cells without data are grey.
     """
     with mpl.rc_context(FIGURE_STYLE):
         frame = _Frame(_height_over_width(grid))
         figure = new_figure(_Frame.width, frame.height, constrained=False)
         colors, norm = _main_scale(fields, wet_threshold)
 
-        shared = [
-            (0, 0, "Truth", fields.truth),
-            (0, 1, "Baseline", fields.baseline),
-            (0, 2, "Ensemble mean", fields.mean),
-        ]
-        for number in range(SHOWN_MEMBERS):
-            stored = number < len(fields.members)
-            member = fields.members[number] if stored else None
-            shared.append((1, number, f"Member {number + 1}", member))
-
-        for row, column, title, values in shared:
+        for place, (title, values) in enumerate(_shared(fields)):
+            row, column = divmod(place, 3)
             axes = frame.add_map(figure, row, column)
             _draw_map(axes, title, values, grid, colors, norm)
             axes.tick_params(labelbottom=row == 1, labelleft=column == 0)
@@ -140,6 +132,18 @@ def plot_day_maps(
             fontweight="bold",
         )
     return figure
+
+
+def _shared(fields: DayMaps) -> list[tuple[str, NDArray[np.float64] | None]]:
+    """Return title and values of the maps with the common colours, row by row."""
+    alone = fields.truth is None and fields.baseline is None
+    known = [("Truth", fields.truth), ("Baseline", fields.baseline)]
+    shown = 5 if alone else SHOWN_MEMBERS
+    members = [
+        (f"Member {n + 1}", fields.members[n] if n < len(fields.members) else None)
+        for n in range(shown)
+    ]
+    return [*([] if alone else known), ("Ensemble mean", fields.mean), *members]
 
 
 @dataclass(frozen=True)
@@ -208,6 +212,8 @@ def _draw_own_scales(
         ("Ensemble mean minus truth", error, "PuOr_r", error_norm, "both"),
     ]
 
+    if fields.truth is None and fields.baseline is None:
+        del rows[1]
     for row, (title, values, colors, norm, extend) in enumerate(rows):
         axes = frame.add_map(figure, row, 3)
         _draw_map(axes, title, values, grid, mpl.colormaps[colors], norm)
@@ -226,8 +232,7 @@ def _draw_own_scales(
 
 def _main_scale(fields: DayMaps, wet_threshold: float) -> tuple[Colormap, Normalize]:
     """Return colours and scale for truth, baseline, mean and members together."""
-    members = fields.members[:SHOWN_MEMBERS]
-    stored = [fields.truth, fields.baseline, fields.mean, *members]
+    stored = [values for _, values in _shared(fields)]
     values = np.concatenate(
         [np.ravel(field[np.isfinite(field)]) for field in stored if field is not None]
         or [np.zeros(1)]

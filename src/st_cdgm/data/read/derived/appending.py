@@ -17,7 +17,7 @@ from st_cdgm.data.read.channels import check_unique
 from st_cdgm.data.read.coarsen import coarsen_cube
 from st_cdgm.data.read.cubes import ChannelCube
 from st_cdgm.data.read.derived.contract import Derived
-from st_cdgm.data.read.readers import labelled, read_channels
+from st_cdgm.data.read.readers import read_channels
 from st_cdgm.data.variables.fields import Channel
 from st_cdgm.data.variables.levels import channel_name
 from st_cdgm.data.variables.table import synonyms, variable_of
