@@ -134,7 +134,7 @@ def plot_day_maps(
     return figure
 
 
-def _shared(fields: DayMaps) -> list[tuple[str, NDArray[np.float64] | None]]:
+def _shared(fields: DayMaps) -> list[tuple[str, Floats | None]]:
     """Return title and values of the maps with the common colours, row by row."""
     alone = fields.truth is None and fields.baseline is None
     known = [("Truth", fields.truth), ("Baseline", fields.baseline)]
