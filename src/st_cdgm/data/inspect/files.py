@@ -125,9 +125,8 @@ class FileReport:
         """
         lines = []
         for title, found in (("problems", self.problems), ("notes", self.notes)):
-            lines += (
-                [f"  {title}:", *(f"    - {one}" for one in found)] if found else []
-            )
+            if found:
+                lines += [f"  {title}:", *(f"    - {one}" for one in found)]
 
         useless = not any(verdict.usable for verdict in self.verdicts)
         for verdict in self.verdicts:
