@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from st_cdgm.data.time.calendar import DAY, CalendarDays, Integers, duration, key_text
-from st_cdgm.errors import InputError, check_choice
+from st_cdgm.errors import ConfigError, InputError
 
 logger = logging.getLogger(__name__)
 # First day on which the mixed and the proleptic Gregorian calendar agree for good.
@@ -276,7 +276,13 @@ class StepAxis(Numbers):
 
 def check_time_step(time_step: str) -> None:
     """Raise ConfigError unless ``time_step`` is ``daily`` or ``native``."""
-    check_choice("time_step", time_step, get_args(TimeStep))
+    if time_step not in get_args(TimeStep):
+        raise ConfigError(
+            "unknown value of time_step",
+            variable="data.time_step",
+            found=time_step,
+            expected=", ".join(get_args(TimeStep)),
+        )
 
 
 def day_keys(
