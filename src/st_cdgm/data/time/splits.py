@@ -106,6 +106,7 @@ class SplitConfig:
             self._check_years()
         else:
             self._check_periods()
+
         if self.embargo_days < 0:
             check_least("embargo_days", self.embargo_days, 0, section=_SECTION)
         month = self.season_start_month

@@ -50,6 +50,7 @@ def window_index(
             found=f"{seq_len}, {stride}",
             expected="at least 1 each",
         )
+
     back = np.arange(1 - seq_len, 1, dtype=np.int64)
     parts = []
     for run in runs_of_days(ordinal):
