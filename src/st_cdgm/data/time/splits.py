@@ -99,9 +99,6 @@ class SplitConfig:
     def check(self) -> None:
         """Raise ConfigError unless the splits are whole, in order and disjoint."""
         kind = self.kind()
-        month = self.season_start_month
-        check_least("embargo_days", self.embargo_days, 0, section=_SECTION)
-        check_between("season_start_month", month, 1, 12, section=_SECTION)
         if kind == "folds":
             check_least("folds", self.folds, MIN_FOLDS, section=_SECTION)
             check_between("fold", self.fold, 0, self.folds - 1, section=_SECTION)
@@ -109,6 +106,12 @@ class SplitConfig:
             self._check_years()
         else:
             self._check_periods()
+
+        if self.embargo_days < 0:
+            check_least("embargo_days", self.embargo_days, 0, section=_SECTION)
+        month = self.season_start_month
+        if month not in range(1, 13):
+            check_between("season_start_month", month, 1, 12, section=_SECTION)
 
     def periods(self) -> dict[str, list[str]]:
         """Return ``[start, end]`` of every split, as far as known without the record.

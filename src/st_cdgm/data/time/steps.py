@@ -224,8 +224,9 @@ def _check_not_monthly(axis: StepAxis, bounds: xr.DataArray | None) -> None:
     if bounds is not None and bounds_usable(bounds, axis.stamps, file=axis.file):
         begin, end = bounds.values[0]
         length = pd.Timedelta(end - begin) / pd.Timedelta(days=1)
-    elif len(axis.total) > 1:
-        length = float(np.diff(axis.total).min()) / DAY
+    elif len(axis.number) > 1:
+        seconds = axis.number * DAY + axis.second
+        length = float(np.diff(seconds).min()) / DAY
         length = length if length >= MONTH_DAYS else 1.0
     else:
         return

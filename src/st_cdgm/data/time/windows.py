@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from st_cdgm.errors import check_least
+from st_cdgm.errors import ConfigError
 from st_cdgm.typing import Indices
 
 # Blocks of days whose windows are shuffled together where memory is short.
@@ -43,8 +43,14 @@ def window_index(
     ndarray
         Indices of days. Shape ``(W, seq_len)``, int64.
     """
-    check_least("seq_len", seq_len, 1, section="data.")
-    check_least("stride", stride, 1, section="data.")
+    if min(seq_len, stride) < 1:
+        raise ConfigError(
+            "windows are too short or do not move on",
+            variable="data.seq_len, data.stride",
+            found=f"{seq_len}, {stride}",
+            expected="at least 1 each",
+        )
+
     back = np.arange(1 - seq_len, 1, dtype=np.int64)
     parts = []
     for run in runs_of_days(ordinal):
