@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,22 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 pytest_plugins = ["tests.toy"]
+
+
+@pytest.fixture(autouse=True)
+def restored_process():
+    """Undo what a command did to loggers and to Ctrl-C."""
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
+    for name in ("st_cdgm", "py.warnings", "pytorch_lightning", "lightning_fabric"):
+        logger = logging.getLogger(name)
+        for added in list(logger.handlers):
+            logger.removeHandler(added)
+            added.close()
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
+    logging.captureWarnings(False)
 
 
 @pytest.fixture(scope="session")

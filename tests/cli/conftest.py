@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -59,19 +57,3 @@ def checkpoint(tiny_pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
         training=TrainingConfig(epochs=1, batch_size=64),
         run_dir=tmp_path_factory.mktemp("run"),
     ).checkpoint
-
-
-@pytest.fixture(autouse=True)
-def restored_process():
-    """Undo what a command did to loggers and to Ctrl-C."""
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
-    for name in ("st_cdgm", "py.warnings", "pytorch_lightning", "lightning_fabric"):
-        logger = logging.getLogger(name)
-        for added in list(logger.handlers):
-            logger.removeHandler(added)
-            added.close()
-        logger.propagate = True
-        logger.setLevel(logging.NOTSET)
-    logging.captureWarnings(False)

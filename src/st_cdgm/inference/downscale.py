@@ -317,10 +317,12 @@ def downscale(
         sampling=sampling,
         batch_days=batch_days,
     )
-    plan, total = replace(plan, attrs=plan.attrs | (attrs or {})), plan.shape[0]
+    total = plan.shape[0]
     if on_total is not None:
         on_total(total)
 
+    # Now: a caller may add attributes once it knows that the inputs can be used.
+    plan = replace(plan, attrs=plan.attrs | (attrs or {}))
     with EnsembleWriter(output, total_days=total, **plan.contents) as writer:
         for days, fields in plan.batches(on_progress):
             writer.append(days, fields)

@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from st_cdgm.data.time.calendar import DAY, CalendarDays, Integers, duration, key_text
-from st_cdgm.errors import InputError
+from st_cdgm.errors import InputError, check_choice
 
 logger = logging.getLogger(__name__)
 # First day on which the mixed and the proleptic Gregorian calendar agree for good.

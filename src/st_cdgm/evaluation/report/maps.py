@@ -212,6 +212,7 @@ def _draw_own_scales(
         ("Ensemble mean minus truth", error, "PuOr_r", error_norm, "both"),
     ]
 
+    # An ensemble alone has no error.
     if fields.truth is None and fields.baseline is None:
         del rows[1]
     for row, (title, values, colors, norm, extend) in enumerate(rows):
