@@ -26,7 +26,11 @@ from st_cdgm.data.task.predictors import load_predictors
 from st_cdgm.data.time.calendar import DAY, duration
 from st_cdgm.data.time.periods import check_period
 from st_cdgm.errors import ConfigError, InputError, OutputError
-from st_cdgm.inference.writer import EnsembleWriter, ensemble_dataset
+from st_cdgm.inference.writer import (
+    EnsembleWriter,
+    check_netcdf_name,
+    ensemble_dataset,
+)
 from st_cdgm.models.sampling import AS_CONFIGURED, Sampling
 from st_cdgm.models.st_cdgm import STCDGM
 from st_cdgm.outputs import check_output_path
@@ -302,6 +306,7 @@ def downscale(
         The output cannot be written, or would replace an input.
     """
     _check_request(members, start, end)
+    check_netcdf_name(output)
     check_output_path(output)
     _check_inputs(lr, Path(output))
     if not isinstance(checkpoint, Checkpoint):
