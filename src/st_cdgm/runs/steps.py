@@ -134,10 +134,8 @@ def downscale_files(
     The output's attributes name the command, the inputs and the checkpoint.
     """
     from st_cdgm.inference.downscale import downscale
-    from st_cdgm.inference.writer import check_netcdf_name
     from st_cdgm.runs.provenance import output_attributes
 
-    check_netcdf_name(output)
     attrs: dict[str, Any] = {}
     with progress(session, "Downscaling") as advance:
         watch = DownscalingWatch(session, advance)
