@@ -312,3 +312,19 @@ def test_impossible_coarse_means_are_refused():
         match_block_means(
             fields, torch.tensor([[[2.0], [-1.0]]]), blocks, nonnegative=(1,)
         )
+
+
+def test_a_threshold_of_rain_is_not_one_of_gusts():
+    """Each channel has a threshold of its own; without one, small values stay."""
+    blocks = Blocks.from_factor((1, 2), 2)
+    fields = torch.tensor([[[[0.04, 0.08]], [[0.04, 0.08]]]])
+    means = torch.tensor([[[0.06], [0.06]]])
+    options = {"nonnegative": (0, 1), "wet_threshold": {0: 0.1}}
+    rain, gust = match_block_means(fields, means, blocks, **options)[0]
+    assert float(rain.min()) == 0.0
+    torch.testing.assert_close(gust.flatten(), torch.tensor([0.04, 0.08], dtype=DOUBLE))
+
+
+def test_codecs_name_the_thresholds_of_their_channels(tiny_pipeline):
+    codec = tiny_pipeline.preprocessor.codec
+    assert codec.wet_thresholds == {codec.names.index("pr"): 0.1}

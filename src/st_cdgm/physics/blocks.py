@@ -19,7 +19,7 @@ precipitation are scaled, so that order, signs and dry cells survive.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -326,7 +326,7 @@ def match_block_means(
     *,
     ordered: Sequence[int] = (),
     nonnegative: Sequence[int] = (),
-    wet_threshold: float = 0.0,
+    wet_threshold: float | Mapping[int, float] = 0.0,
 ) -> Tensor:
     """Adjust decoded fields until their block means are the given ones.
 
@@ -352,8 +352,9 @@ def match_block_means(
         Channels whose values are ordered, smallest first (``tasmin, tasmax``).
     nonnegative : sequence of int
         Channels that are >= 0 (``pr``).
-    wet_threshold : float
-        Smallest amount that is not 0, in the fields' units.
+    wet_threshold : float or mapping of int to float
+        Smallest amount that is not 0, in the fields' units: one for all ``nonnegative``
+        channels, or one for each (0 where none is given).
 
     Returns
     -------
@@ -383,7 +384,9 @@ def match_block_means(
         scaled = _scaled(step, means[upper] - means[lower], blocks, 0.0)
         channels[upper] = channels[lower] + scaled
     for c in nonnegative:
-        channels[c] = _scaled(channels[c], means[c], blocks, wet_threshold)
+        one = wet_threshold
+        least = one.get(c, 0.0) if isinstance(one, Mapping) else one
+        channels[c] = _scaled(channels[c], means[c], blocks, least)
 
     return torch.stack(channels, dim=-3)
 

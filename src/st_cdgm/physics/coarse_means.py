@@ -175,7 +175,7 @@ class CoarseMeans:
             self.blocks,
             ordered=codec.ordered,
             nonnegative=codec.nonnegative,
-            wet_threshold=codec.wet_threshold,
+            wet_threshold=codec.wet_thresholds,
         )
 
 

@@ -103,10 +103,14 @@ class TargetCodec:
         return tuple(p.channels[i] for p in self.parts for i in p.codec.unchanged())
 
     @property
-    def wet_threshold(self) -> float:
-        """Smallest amount of precipitation that is not 0, mm day-1."""
-        found = [getattr(part.codec, "wet_threshold", 0.0) for part in self.parts]
-        return float(max(found, default=0.0))
+    def wet_thresholds(self) -> dict[int, float]:
+        """Channel to the smallest amount that is not 0, of codecs that have one."""
+        return {
+            channel: float(part.codec.wet_threshold)
+            for part in self.parts
+            if hasattr(part.codec, "wet_threshold")
+            for channel in part.channels
+        }
 
     @property
     def differentiable(self) -> bool:
