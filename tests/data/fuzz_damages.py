@@ -198,7 +198,10 @@ def _places(node: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _rewritten(path: Path, rng: Rng, change: Callable[[Any], Any]) -> None:
-    """Read a sound file plainly, change the data set and write it in its place."""
+    """Read a sound file plainly, change the data set and write it in its place.
+
+    A change draws from sorted names: a Zarr store lists its arrays in any order.
+    """
     import xarray as xr
 
     options = {"decode_cf": False}
@@ -227,7 +230,7 @@ def _rewritten(path: Path, rng: Rng, change: Callable[[Any], Any]) -> None:
 
 def wrong_dtypes(path: Path, rng: Rng) -> None:
     def change(ds: Any) -> Any:
-        name = list(ds.variables)[rng.integers(len(ds.variables))]
+        name = sorted(ds.variables)[rng.integers(len(ds.variables))]
         dtype = ["S3", "i1", "u8", "f2", "bool", "U4", "i8"][rng.integers(7)]
         if dtype == "f2":
             dtype = "f8"
@@ -241,7 +244,7 @@ def wrong_dtypes(path: Path, rng: Rng) -> None:
 
 def swapped_dims(path: Path, rng: Rng) -> None:
     def change(ds: Any) -> Any:
-        names = [n for n, v in ds.data_vars.items() if v.ndim >= 2]
+        names = sorted(n for n, v in ds.data_vars.items() if v.ndim >= 2)
         if not names:
             return ds
         name = names[rng.integers(len(names))]
@@ -263,7 +266,7 @@ def swapped_dims(path: Path, rng: Rng) -> None:
 
 def empty_dims(path: Path, rng: Rng) -> None:
     def change(ds: Any) -> Any:
-        dims = list(ds.dims)
+        dims = sorted(ds.dims)
         return ds.isel({dims[rng.integers(len(dims))]: slice(0, int(rng.integers(2)))})
 
     _rewritten(path, rng, change)
@@ -273,7 +276,9 @@ def strange_values(path: Path, rng: Rng) -> None:
     """NaN, infinity and huge numbers among coordinates and values."""
 
     def change(ds: Any) -> Any:
-        names = [n for n, v in ds.variables.items() if v.dtype.kind in "fi" and v.size]
+        names = sorted(
+            n for n, v in ds.variables.items() if v.dtype.kind in "fi" and v.size
+        )
         name = names[rng.integers(len(names))]
         values = np.array(ds[name].values, dtype="f8")
         strange = [np.nan, np.inf, -np.inf, 1e300, -1e10, 0.0][rng.integers(6)]
@@ -289,7 +294,7 @@ def strange_values(path: Path, rng: Rng) -> None:
 
 def renamed(path: Path, rng: Rng) -> None:
     def change(ds: Any) -> Any:
-        names = [*ds.variables]
+        names = sorted(ds.variables)
         name = names[rng.integers(len(names))]
         new = ["time", "lat", "x", "q_850", "lat_bnds", "été", "a b", "0"][
             rng.integers(8)
