@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from st_cdgm.data.pipeline import NetCDFDataPipeline
 from st_cdgm.data.task.datasets import WindowDataset
-from st_cdgm.data.task.days import DayFields, memory_bytes
+from st_cdgm.data.task.days import DayFields, FieldArrays, memory_bytes
+from st_cdgm.data.time.calendar import CalendarDays
 from st_cdgm.errors import ConfigError
 
 KEYS = ("lr", "baseline", "residual", "hr")
@@ -199,3 +200,23 @@ def test_training_batches_do_not_depend_on_memory(pipelines):
         num_workers=2,
     )
     assert sum(batch.batch_size for batch in loader) == 48
+
+
+def test_earlier_predictors_are_found_among_all_days_of_the_record():
+    ordinal = np.array([5, 6, 7, 10, 11])  # days 8 and 9 are missing
+    days = CalendarDays(
+        day=20010101 + ordinal,
+        ordinal=ordinal,
+        season=np.zeros(5, np.float32),
+        calendar="standard",
+    )
+    lr = ordinal.astype(np.float32)[:, None, None, None]
+    record = FieldArrays(days=days, lr=lr, baseline=lr, hr=lr)
+
+    assert record.lagged(1).ravel().tolist() == [5, 5, 6, 10, 10]
+    assert record.lagged(3).ravel().tolist() == [5, 5, 5, 10, 10]
+    # Of every second day the day before is still the day before, and holds no truth.
+    chosen = record.select(slice(None, None, 2)).select(slice(1, None))
+    assert chosen.lagged(1).ravel().tolist() == [6, 10]
+    assert chosen.lagged(0).ravel().tolist() == [7, 11]
+    assert chosen.record.hr is None

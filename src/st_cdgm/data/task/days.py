@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import dask
@@ -42,12 +42,16 @@ class FieldArrays:
         Baseline in target units, no NaN. Shape ``(T, C, Y, X)``, float32.
     hr : ndarray or None
         Truth in target units, NaN where there is none. Shape ``(T, C, Y, X)``, float32.
+    record : FieldArrays or None
+        Of days that were selected: all days of the record, without truth. The days
+        before a day are looked up there.
     """
 
     days: CalendarDays
     lr: NDArray[np.float32]
     baseline: NDArray[np.float32]
     hr: NDArray[np.float32] | None
+    record: FieldArrays | None = None
 
     @classmethod
     def prepared(
@@ -90,7 +94,22 @@ class FieldArrays:
             lr=self.lr[index],
             baseline=self.baseline[index],
             hr=None if self.hr is None else self.hr[index],
+            record=self.record or replace(self, hr=None),
         )
+
+    def lagged(self, lag: int) -> NDArray[np.float32]:
+        """Return the predictors of the day ``lag`` days earlier.
+
+        Where the record does not reach so far back its earliest day before the gap
+        stands in, as in the model's windows. Shape ``(T, C_lr, y, x)``.
+        """
+        record = self.record or self
+        ordinal = record.days.ordinal
+        at = np.searchsorted(ordinal, self.days.ordinal)
+        for _ in range(lag):
+            earlier = np.maximum(at - 1, 0)
+            at = np.where(ordinal[earlier] == ordinal[at] - 1, earlier, at)
+        return record.lr[at]
 
 
 class DayFields:
