@@ -28,7 +28,7 @@ from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.models.config import ModelConfig
 from st_cdgm.models.st_cdgm import STCDGM
-from st_cdgm.outputs import move_directory, sync
+from st_cdgm.outputs import move_directory, sync, write_atomically
 from st_cdgm.registry import naming, plugins
 
 FORMAT_VERSION = 1
@@ -250,6 +250,17 @@ def _part(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor
         for key, value in tensors.items()
         if key.startswith(f"{name}.")
     }
+
+
+def change_settings(directory: Path, part: str, **settings: Any) -> None:
+    """Change settings of a part of the model that leave its weights alone.
+
+    Of ``diffusion`` for instance; what was chosen after the training.
+    """
+    meta = _read_meta(directory)
+    meta["model"][part] |= settings
+    text = json.dumps(meta, indent=2)
+    write_atomically(directory / META, lambda p: p.write_text(text, encoding="utf-8"))
 
 
 def load_weights(model: STCDGM, directory: Path) -> None:

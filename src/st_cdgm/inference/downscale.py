@@ -23,7 +23,7 @@ from st_cdgm.data.task.datasets import PreparedDays, WindowDataset
 from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.data.task.predictor_check import open_predictors
 from st_cdgm.data.task.predictors import load_predictors
-from st_cdgm.data.time.calendar import DAY, duration
+from st_cdgm.data.time.calendar import DAY, duration, with_earlier_keys
 from st_cdgm.data.time.periods import check_period
 from st_cdgm.errors import ConfigError, InputError, OutputError
 from st_cdgm.inference.writer import (
@@ -35,7 +35,7 @@ from st_cdgm.models.sampling import AS_CONFIGURED, Sampling
 from st_cdgm.models.st_cdgm import STCDGM
 from st_cdgm.outputs import check_output_path
 from st_cdgm.physics.coarse_means import CoarseMeans
-from st_cdgm.randomness import member_day_noise
+from st_cdgm.randomness import member_day_noise, moving_average
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def generate_batch(
         valid=batch.valid[:, -1],
     )
     days = batch.time[:, -1].cpu().numpy()
-    noise = member_day_noise(seed, members, days, model.decoder.noise_shape)
+    noise = member_noise(model, preprocessor, days, members=members, seed=seed)
 
     # Block means are held to while sampling where that is possible, and afterwards.
     if coarse_means is not None:
@@ -85,6 +85,33 @@ def generate_batch(
     fields = np.asarray(made.cpu().numpy(), dtype=np.float32)
     fields[..., ~np.asarray(preprocessor.valid)] = np.nan
     return fields
+
+
+def member_noise(
+    model: STCDGM,
+    preprocessor: Preprocessor,
+    days: NDArray[np.int64],
+    *,
+    members: range,
+    seed: int,
+) -> Callable[[], torch.Tensor]:
+    """Return the source of the noise of members on days; see `member_day_noise`.
+
+    Where the generator remembers, the noise of a day holds the numbers of days before
+    it, whether those are asked for or not.
+    """
+    shape, memory = model.decoder.noise_shape, model.decoder.noise_memory
+    if not memory:
+        return member_day_noise(seed, members, days, shape)
+
+    weights = moving_average(memory)
+    days = with_earlier_keys(
+        days,
+        weights.shape[1] - 1,
+        calendar=preprocessor.calendar,
+        step_seconds=preprocessor.step_seconds,
+    )
+    return member_day_noise(seed, members, days, shape, weights=weights)
 
 
 def generate(

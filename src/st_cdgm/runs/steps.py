@@ -86,6 +86,8 @@ def train_model(
             ],
             resume=resume,
         )
+    if config.training.fit_noise_memory and not config.diffusion.noise_memory:
+        _fit_noise_memory(config, pipeline, result.checkpoint, session)
     logger.info(
         "best validation loss %.4f in epoch %d, %d updates in %.0f s",
         result.best_loss,
@@ -94,6 +96,27 @@ def train_model(
         result.seconds,
     )
     return result
+
+
+def _fit_noise_memory(
+    config: Config, pipeline: PipelineViews, best: Path, session: Session
+) -> None:
+    """Let members of both checkpoints remember as errors on validation days last."""
+    from st_cdgm.checkpoint.directory import change_settings, load_checkpoint
+    from st_cdgm.inference.memory import fit_noise_memory
+
+    loaded = load_checkpoint(best)
+    with progress(session, "Noise memory"):
+        memory = fit_noise_memory(
+            loaded,
+            pipeline.arrays("validation"),
+            batch_days=config.inference.batch_days,
+            # A diffusion model draws some ten times slower.
+            days=160 if loaded.model.decoder.config.one_step else 40,
+            seed=config.run.seed,
+        )
+    for directory in (best, best.with_name("last")):
+        change_settings(directory, "diffusion", noise_memory=memory)
 
 
 def downscale_test(
