@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from st_cdgm.errors import InputError
 from st_cdgm.runs.console import (
     DownscalingWatch,
     Session,
@@ -106,15 +107,20 @@ def _fit_noise_memory(
     from st_cdgm.inference.memory import fit_noise_memory
 
     loaded = load_checkpoint(best)
-    with progress(session, "Noise memory"):
-        memory = fit_noise_memory(
-            loaded,
-            pipeline.arrays("validation"),
-            batch_days=config.inference.batch_days,
-            # A diffusion model draws some ten times slower.
-            days=160 if loaded.model.decoder.config.one_step else 40,
-            seed=config.run.seed,
-        )
+    try:
+        with progress(session, "Noise memory"):
+            memory = fit_noise_memory(
+                loaded,
+                pipeline.arrays("validation"),
+                batch_days=config.inference.batch_days,
+                # A diffusion model draws some ten times slower.
+                days=160 if loaded.model.decoder.config.one_step else 40,
+                seed=config.run.seed,
+            )
+    except InputError as error:
+        # A trained model is worth more than this refinement of it.
+        logger.warning("the noise keeps no memory from day to day: %s", error)
+        return
     for directory in (best, best.with_name("last")):
         change_settings(directory, "diffusion", noise_memory=memory)
 
