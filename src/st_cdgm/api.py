@@ -100,7 +100,7 @@ class Downscaler:
         OutputError
             The directory cannot be written, or holds something else.
         """
-        from st_cdgm.checkpoint.directory import save_checkpoint
+        from st_cdgm.checkpoint.directory import NETWORKS, save_checkpoint
 
         folder = Path(directory).expanduser()
         kept = {"format_version", "package_version", "model", "data", "variables"}
@@ -111,6 +111,11 @@ class Downscaler:
             self.preprocessor,
             extra={key: value for key, value in meta.items() if key not in kept},
         )
+
+        for number, other in enumerate(self.checkpoint.others, start=1):
+            save_checkpoint(
+                folder / NETWORKS / str(number), other.model, other.preprocessor
+            )
 
         config = {
             "model_type": "st_cdgm",
@@ -145,6 +150,7 @@ class Downscaler:
             ("grids", f"{_shape(prep.lr_grid.shape)} to {_shape(prep.hr_grid.shape)}"),
             ("history", f"{prep.seq_len} days"),
             ("baseline", prep.baseline.strategy),
+            ("networks", str(len(self.checkpoint.networks))),
             ("generator", self.model.config.diffusion.scheduler_type),
             ("device", str(self.model.baseline_mean.device)),
         ]

@@ -83,7 +83,7 @@ def no_training(monkeypatch):
         raise AssertionError("training began")
 
     for module in (_steps, _workflow):
-        monkeypatch.setattr(module, "train_model", fail)
+        monkeypatch.setattr(module, "train_pool", fail)
 
 
 @pytest.mark.usefixtures("no_training")
@@ -226,7 +226,7 @@ def test_interrupted_training_ends_cleanly(files, tmp_path, monkeypatch):
 def test_interrupted_downscaling_leaves_nothing(
     files, checkpoint, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("st_cdgm.inference.downscale.generate_batch", press)
+    monkeypatch.setattr("st_cdgm.inference.members.generate_batch", press)
     result = downscale(files, checkpoint, tmp_path / "out.nc")
     assert result.exit_code == EXIT_INTERRUPTED, result.output
     assert "Interrupted" in result.stderr

@@ -14,12 +14,8 @@ from st_cdgm.data.pipeline import NetCDFDataPipeline
 from st_cdgm.data.task.batch import Batch
 from st_cdgm.errors import ConfigError
 from st_cdgm.inference.config import InferenceConfig
-from st_cdgm.inference.downscale import (
-    chosen_device,
-    downscale,
-    generate,
-    generate_batch,
-)
+from st_cdgm.inference.downscale import chosen_device, downscale
+from st_cdgm.inference.members import generate, generate_batch
 from st_cdgm.training.config import TrainingConfig
 from st_cdgm.training.fit import TrainingResult
 

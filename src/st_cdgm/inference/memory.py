@@ -23,7 +23,7 @@ from torch import Tensor
 from st_cdgm.checkpoint.directory import Checkpoint
 from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.errors import InputError
-from st_cdgm.inference.downscale import generate
+from st_cdgm.inference.members import generate
 from st_cdgm.models.config import MOST_MEMORY
 from st_cdgm.models.st_cdgm import STCDGM
 from st_cdgm.physics.blocks import pool_valid

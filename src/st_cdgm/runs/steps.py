@@ -99,6 +99,79 @@ def train_model(
     return result
 
 
+def network_configs(config: Config) -> list[Config]:
+    """Return the configuration of every network of the pool; the first may be as it is.
+
+    Each has a seed of its own, and the changes of `training.variants` in turn.
+
+    Raises
+    ------
+    ConfigError
+        A variant changes what all networks share, or a key that does not exist.
+    """
+    from st_cdgm.config.load import changed
+    from st_cdgm.errors import ConfigError
+
+    variants = config.training.variants or [{}]
+    configs = []
+    for k in range(config.training.ensemble):
+        changes = dict(variants[k % len(variants)])
+        shared = [key for key in changes if key.split(".")[0] in ("run", "plugins")]
+        if shared:
+            raise ConfigError(
+                "the networks of a pool belong to one run",
+                variable="training.variants",
+                found=", ".join(shared),
+                expected="keys of data, encoder, rcn, diffusion, loss or training",
+            )
+        configs.append(changed(config, {**changes, "run.seed": config.run.seed + k}))
+    return configs
+
+
+def train_pool(
+    config: Config,
+    pipeline: PipelineViews,
+    run_dir: Path,
+    session: Session,
+    *,
+    resume: bool = False,
+) -> TrainingResult:
+    """Train every network and pool them; return the result of the first.
+
+    The first lies where that of a single training does, the others in ``networks/1``,
+    ``networks/2`` ... of the run, and all of them in ``checkpoints/best``.
+    """
+    from st_cdgm.checkpoint.directory import pool_checkpoints
+
+    first, *others = network_configs(config)
+    result = train_model(
+        first,
+        _data_of(first, config, pipeline, session),
+        run_dir,
+        session,
+        resume=resume,
+    )
+    checkpoints = []
+    for number, other in enumerate(others, start=1):
+        logger.info("network %d of %d", number + 1, len(others) + 1)
+        folder = run_dir / "networks" / str(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        data = _data_of(other, config, pipeline, session)
+        found = train_model(other, data, folder, session, resume=resume)
+        checkpoints.append(found.checkpoint)
+
+    if checkpoints:
+        pool_checkpoints(result.checkpoint, checkpoints)
+    return result
+
+
+def _data_of(
+    network: Config, config: Config, pipeline: PipelineViews, session: Session
+) -> PipelineViews:
+    """Return the data as a network sees them: prepared anew only if it differs."""
+    return pipeline if network.data == config.data else open_data(network, session)
+
+
 def _fit_noise_memory(
     config: Config, pipeline: PipelineViews, best: Path, session: Session
 ) -> None:

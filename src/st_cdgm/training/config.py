@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from st_cdgm.errors import ConfigError, check_choice, check_least
 
@@ -319,6 +320,14 @@ class TrainingConfig:
         Another schedule of the learning rate, that of the validation loss.
     physical_loss : PhysicalLossConfig
         What the physical losses look at.
+    ensemble : int
+        Networks K that are trained one after the other, with seeds of their own, and
+        pooled: member m of an ensemble is made by network m modulo K.
+    variants : list of dict
+        What differs between the networks, by dotted keys, in turn: ``{}`` is the
+        configuration itself, ``{diffusion.unet.dropout: 0.2}`` another network,
+        ``{data.baseline_strategy: climatology}`` another baseline. Unlike networks err
+        unlike.
     fit_noise_memory : bool
         Choose ``diffusion.noise_memory`` on validation days after the training, where
         it is not given.
@@ -344,11 +353,13 @@ class TrainingConfig:
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
     lr_scheduler: LrSchedulerConfig = field(default_factory=LrSchedulerConfig)
     physical_loss: PhysicalLossConfig = field(default_factory=PhysicalLossConfig)
+    ensemble: int = 1
+    variants: list[dict[str, Any]] = field(default_factory=list)
     fit_noise_memory: bool = True
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
-        sizes = ("epochs", "batch_size", "devices")
+        sizes = ("epochs", "batch_size", "devices", "ensemble")
         validation = ("validation_every", "validation_members", "validation_stride")
         for key in sizes + validation:
             check_least(key, getattr(self, key), 1, section="training.")
