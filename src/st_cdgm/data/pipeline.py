@@ -125,6 +125,7 @@ class NetCDFDataPipeline(PipelineViews):
         plain = {k: v for k, v in others.items() if v is not None}
         plain |= {k: kind(plain[k]) for k, kind in _PLAIN.items() if k in plain}
         config = DataConfig(
+            root=None,  # paths are meant as they are
             lr_path=_label(lr_path),
             hr_path=_label(hr_path),
             static_path=None if static_path is None else _label(static_path),
@@ -192,19 +193,15 @@ class NetCDFDataPipeline(PipelineViews):
     @property
     def lr_dataset_raw(self) -> xr.Dataset:
         """Predictors in canonical units, lazily where memory is short."""
-        source = self.source
-        values = source.raw
-        if values is None:
-            values = source.lr.values.data[source.of_lr]
+        raw, of_lr = self.source.raw, self.source.of_lr
+        values = self.source.lr.values.data[of_lr] if raw is None else raw
         return self._coarse(values, physical=True)
 
     @property
     def hr_dataset_raw(self) -> xr.Dataset:
         """Targets in target units, lazily where memory is short."""
-        source = self.source
-        values = source.truth
-        if values is None:
-            values = source.hr.values.data[source.of_hr]
+        truth, of_hr = self.source.truth, self.source.of_hr
+        values = self.source.hr.values.data[of_hr] if truth is None else truth
         return self._fine(values, physical=True)
 
     def prepared_reader(self) -> PreparedReader:

@@ -27,12 +27,8 @@ class Moments:
     """Running mean and standard deviation of every channel and cell, NaN left out.
 
     Chunks of days are added one after the other, in float64 and around a shift, so
-    that a large mean (geopotential) does not swallow a small spread.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        ``(C, Y, X)``.
+    that a large mean (geopotential) does not swallow a small spread. A day has the
+    shape ``(C, Y, X)``.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -128,7 +124,7 @@ def fill_nearest(field: FloatArray) -> FloatArray:
 def fill_missing(
     values: FloatArray, mean: FloatArray, strategy: FillStrategy
 ) -> FloatArray:
-    """Return ``values`` without NaN or infinity.
+    """Return ``values`` without NaN or infinity, themselves if nothing is missing.
 
     Parameters
     ----------
@@ -140,13 +136,9 @@ def fill_missing(
         ``zero``: the training mean, which is 0 once standardised. ``mean``: the mean of
         the day's other cells. ``interpolate``: the day's nearest cell. Both fall back
         to ``zero`` on a day without any value.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(T, C, Y, X)``; the input itself where nothing was missing.
     """
-    check_choice("nan_fill_strategy", strategy, get_args(FillStrategy))
+    if strategy not in get_args(FillStrategy):
+        check_choice("nan_fill_strategy", strategy, get_args(FillStrategy))
     finite = np.isfinite(values)
     if finite.all():
         return values
