@@ -128,3 +128,14 @@ def _axes(lat, lon):
             {"units": "degrees_east", "standard_name": "longitude"},
         ),
     }
+
+
+def array_blocks(raw, season, truth, days=256):
+    """Return training days in memory as the blocks that baselines are fitted to."""
+
+    def blocks():
+        for start in range(0, len(truth), days):
+            part = slice(start, start + days)
+            yield raw[part], season[part], truth[part]
+
+    return blocks

@@ -6,16 +6,16 @@ import json
 
 import numpy as np
 import pytest
-from small_task import HR_LAT, HR_LON, LR_LAT, LR_LON
+from small_task import HR_LAT, HR_LON, LR_LAT, LR_LON, array_blocks
 
 from st_cdgm.data.fit.baseline import regression
 from st_cdgm.data.fit.baseline.climatology import ClimatologyBaseline
 from st_cdgm.data.fit.baseline.combined import (
     CombinedBaseline,
-    array_blocks,
     build_baseline,
     counterparts,
 )
+from st_cdgm.data.fit.baseline.contract import BaselineTask
 from st_cdgm.data.fit.baseline.hr_smoothing import SmoothingBaseline
 from st_cdgm.data.fit.baseline.lr_interp import LrInterpBaseline
 from st_cdgm.data.fit.baseline.regression import RegressionBaseline
@@ -64,6 +64,20 @@ def _blocks(truth, days=256):
     rng = np.random.default_rng(12)
     raw = rng.gamma(2, 1, (len(truth), len(CHANNELS), *LR.shape)).astype(np.float32)
     return array_blocks(raw, _season(len(truth)), truth, days)
+
+
+def _climatology(truth, season, name="x"):
+    rows, columns = truth.shape[-2:]
+    grid = Grid(lat=np.arange(rows), lon=np.arange(columns), y_name="y", x_name="x")
+    task = BaselineTask(
+        targets=[TargetVariable(name=name, units="1")],
+        channels=(),
+        lr_grid=grid,
+        hr_grid=grid,
+        blocks=array_blocks(truth, season, truth),
+        found={},
+    )
+    return ClimatologyBaseline.build(task)
 
 
 def _build(strategy="auto", targets=(PR, TASMAX, TASMIN), truth=None, **options):
@@ -155,7 +169,7 @@ def test_climatology_recovers_harmonics_and_ignores_the_predictors():
     truth = np.broadcast_to(wave[:, None, None, None], (3650, 1, 2, 3)).copy()
     truth = truth.astype(np.float32)
     truth[::2, 0, 0, 0] = NAN
-    fitted = ClimatologyBaseline.fit(truth, season, ["x"])
+    fitted = _climatology(truth, season)
     lr = np.full((3650, 1, 2, 2), NAN, dtype=np.float32)
     guess = fitted.predict(lr, season)
     expected = np.broadcast_to(wave[:, None, None, None], guess.shape)
@@ -167,7 +181,7 @@ def test_climatology_is_finite_in_cells_that_never_have_truth():
     truth[:, 0, 0] = NAN
     truth[5:, 0, 2, 2] = NAN
     truth[:, 0, 1] = 4
-    fitted = ClimatologyBaseline.fit(truth, _season(100), ["x"])
+    fitted = _climatology(truth, _season(100))
     guess = fitted.predict(truth, _season(10))
     assert guess[:, 0, 0] == pytest.approx(4, abs=1e-3)
     assert np.isfinite(guess).all()
@@ -178,7 +192,7 @@ def test_climatology_of_winters_stays_within_reason():
     season = season[(season < 0.16) | (season > 0.92)]
     rng = np.random.default_rng(4)
     truth = rng.normal(5, 2, (len(season), 1, 2, 2)).astype(np.float32)
-    fitted = ClimatologyBaseline.fit(truth, season, ["x"])
+    fitted = _climatology(truth, season)
     guess = fitted.predict(truth, season)
     assert np.abs(guess - 5).max() < 1.0
 
@@ -186,7 +200,7 @@ def test_climatology_of_winters_stays_within_reason():
 def test_climatology_without_any_truth_names_the_variable():
     truth = np.full((50, 1, 2, 2), NAN, dtype=np.float32)
     with pytest.raises(InputError, match="sfcWind"):
-        ClimatologyBaseline.fit(truth, _season(50), ["sfcWind"])
+        _climatology(truth, _season(50), "sfcWind")
 
 
 def test_guesses_are_admissible():
@@ -381,7 +395,7 @@ def test_regression_finds_a_linear_response_on_days_it_has_not_seen():
     raw, season, truth = _weather(400, seed=1)
     # The noise of the truth is 0.1; the year alone leaves 1.3.
     assert _rmse(made.predict(raw, season), truth) < 0.12
-    quiet = ClimatologyBaseline.fit(truth, season, ["x"]).predict(raw, season)
+    quiet = _climatology(truth, season).predict(raw, season)
     assert _rmse(quiet, truth) > 1.0
 
 
@@ -391,7 +405,7 @@ def test_regression_on_noise_falls_back_to_the_year():
     made = _regression(raw, season, truth)
     later, season, truth = _weather(400, seed=1)
     later = np.random.default_rng(6).normal(size=later.shape).astype(np.float32)
-    clim = ClimatologyBaseline.fit(truth, season, ["x"]).predict(later, season)
+    clim = _climatology(truth, season).predict(later, season)
     assert _rmse(made.predict(later, season), truth) < 1.05 * _rmse(clim, truth)
 
 
@@ -463,7 +477,7 @@ def test_regression_on_the_real_record_beats_interpolation_and_climatology(real_
         truth = ds.tasmin.sel(time=slice("1996", "2002")).values[:, None]
     truth = truth.astype(np.float32)
     made = _regression(raw[~late], season[~late], truth[~late])
-    clim = ClimatologyBaseline.fit(truth[~late], season[~late], ["tasmin"])
+    clim = _climatology(truth[~late], season[~late], "tasmin")
     error = [
         _rmse(one.predict(raw[late], season[late]), truth[late]) for one in (made, clim)
     ]

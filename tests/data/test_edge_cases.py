@@ -19,7 +19,7 @@ from st_cdgm.data.files.open import data_variables, open_dataset
 from st_cdgm.data.read.readers import read_channels, read_static, read_targets
 from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.data.space.grid import interpolation
-from st_cdgm.data.tables.selection import select_region
+from st_cdgm.data.tables.selection import cut_region
 from st_cdgm.errors import InputError, MissingVariableError
 
 MM_PER_DAY = 86400.0
@@ -734,10 +734,10 @@ def test_region_across_the_dateline(tmp_path):
     lon = np.arange(0.0, 360.0, 30.0)
     pr = field(0.0, 1e-4, lon=lon, units="kg m-2 s-1")
     ds = open_dataset(write(dataset({"pr": pr}, lon=lon), tmp_path / "a.nc"), role="lr")
-    cut = select_region(ds, lon_range=(150.0, -150.0))
+    cut = cut_region(ds, lon_range=(150.0, -150.0))
     np.testing.assert_array_equal(cut.lon, [150.0, 180.0, 210.0])
-    cut = select_region(ds, lon_range=(-31.0, 31.0))
-    np.testing.assert_array_equal(cut.lon, [330.0, 0.0, 30.0])
+    cut = cut_region(ds, lon_range=(-31.0, 31.0))
+    np.testing.assert_array_equal(cut.lon, [-30.0, 0.0, 30.0])
     assert list(read_grid(cut).lon) == [-30.0, 0.0, 30.0]
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from st_cdgm.data.files.open import open_dataset
 from st_cdgm.data.space.coordinates import locate, read_grid
 from st_cdgm.data.space.grid import Grid, interpolation, nearest_index
-from st_cdgm.data.tables.selection import select_region
+from st_cdgm.data.tables.selection import cut_region
 from st_cdgm.errors import GridMismatchError, InputError, MissingVariableError
 
 
@@ -410,7 +410,7 @@ def test_d37_nearest_agrees_with_the_great_circle(longitude_turn):
 def test_d25_region_on_any_latitude_order(descending):
     ds = predictors()
     ds = ds.isel(lat=slice(None, None, -1)) if descending else ds
-    cut = select_region(ds, lat_range=(41.0, 46.0))
+    cut = cut_region(ds, lat_range=(41.0, 46.0))
     np.testing.assert_array_equal(np.sort(cut.lat), [42.5, 45.0])
 
 
@@ -421,16 +421,16 @@ def test_d25_region_across_greenwich_comes_in_one_piece(lon_range):
         {"pr": (("lat", "lon"), np.zeros((2, 72)))},
         coords={"lat": [0.0, 1.0], "lon": lon},
     )
-    cut = select_region(ds, lon_range=lon_range)
+    cut = cut_region(ds, lon_range=lon_range)
     np.testing.assert_allclose(read_grid(cut).lon, [-10.0, -5.0, 0.0, 5.0, 10.0])
 
 
 def test_d25_whole_circle_and_empty_region():
     lon = np.arange(0.0, 360.0, 5.0)
     ds = xr.Dataset(coords={"lat": [0.0, 1.0], "lon": lon})
-    assert select_region(ds, lon_range=(-180.0, 180.0)).sizes["lon"] == 72
+    assert cut_region(ds, lon_range=(-180.0, 180.0)).sizes["lon"] == 72
     with pytest.raises(InputError, match="no cell"):
-        select_region(ds, lat_range=(50.0, 60.0))
+        cut_region(ds, lat_range=(50.0, 60.0))
 
 
 def test_region_of_a_curvilinear_grid_is_a_block():
@@ -438,5 +438,5 @@ def test_region_of_a_curvilinear_grid_is_a_block():
     ds = xr.Dataset(
         coords={"lat": (("y", "x"), grid.lat), "lon": (("y", "x"), grid.lon)}
     )
-    cut = select_region(ds, lat_range=(44.5, 45.5), lon_range=(4.9, 6.1))
+    cut = cut_region(ds, lat_range=(44.5, 45.5), lon_range=(4.9, 6.1))
     assert dict(cut.sizes) == {"y": 2, "x": 3}

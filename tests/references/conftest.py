@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import xarray as xr
+from tests.data.small_task import array_blocks
 
-from st_cdgm.data.fit.baseline.combined import array_blocks, build_baseline
+from st_cdgm.data.fit.baseline.combined import build_baseline
 from st_cdgm.data.fit.codecs.choice import build_codec
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.fit.statistics import fit_preprocessor

@@ -10,7 +10,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, TextIO
 
 import pandas as pd
@@ -58,10 +57,8 @@ class NetCDFToDataFrame:
 
     Attributes
     ----------
-    filepath : Path
-        The file.
-    chunks : int, dict, str or None
-        As given.
+    filepath, chunks
+        As given, the file as a Path.
     dataset : xarray.Dataset
         Its present content.
 
@@ -100,12 +97,7 @@ class NetCDFToDataFrame:
     def __enter__(self) -> NetCDFToDataFrame:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -148,8 +140,9 @@ class NetCDFToDataFrame:
         lon_range = lon_range or self._bounds(lon_slice, 1)
         if lat_range is None and lon_range is None:
             return
-        file = self.filepath
-        self.dataset = cut_region(self.dataset, lat_range, lon_range, file=file)
+        self.dataset = cut_region(
+            self.dataset, lat_range=lat_range, lon_range=lon_range, file=self.filepath
+        )
 
     def _bounds(self, part: slice | None, which: int) -> Range | None:
         """Return both ends of a slice, open ones taken from the coordinate."""
@@ -296,12 +289,8 @@ class NetCDFToDataFrame:
     ) -> str:
         """Write the metadata as strict JSON; return the path.
 
-        Parameters
-        ----------
-        output_file : str or Path, optional
-            ``<stem>.metadata.json`` beside the file if None.
-        statistics : bool
-            Whether to read the values.
+        ``<stem>.metadata.json`` beside the file if no other is named; ``statistics``:
+        whether to read the values.
 
         Raises
         ------
@@ -334,21 +323,9 @@ def export_metadata(
 ) -> str:
     """Write the metadata of a file (of the first one, if several); return the path.
 
-    Parameters
-    ----------
-    path : str or Path
-        NetCDF file, Zarr directory, or a pattern.
-    output_file, statistics
-        See :meth:`NetCDFToDataFrame.export_metadata_to_json`.
-    kind : {"json", "csv"}
-        All sections, or one row per variable.
-
-    Raises
-    ------
-    MissingFileError
-        If the file does not exist.
-    OutputError
-        If nothing can be written there.
+    ``json`` has all sections, ``csv`` one row per variable; see
+    :meth:`NetCDFToDataFrame.export_metadata_to_json`. Errors besides: MissingFileError
+    if the file does not exist.
     """
     check_choice("kind", kind, ("json", "csv"), section="")
     files = resolve_paths(path, role="inspected")
@@ -378,8 +355,8 @@ def process_netcdf_file(
 
     Parameters
     ----------
-    filepath : str or Path
-        The file.
+    filepath, chunks
+        See :class:`NetCDFToDataFrame`.
     variable_name, variable_names : str, sequence of str
         What to take; several win over one, neither means all fields.
     lat_range, lon_range, time_slice
@@ -388,8 +365,6 @@ def process_netcdf_file(
         Standardise with the statistics in ``means_filepath`` and ``stds_filepath``.
     method : {"point", "stacked", "mean"}
         See :meth:`NetCDFToDataFrame.to_dataframe`.
-    chunks : int, dict or "auto", optional
-        Dask chunks.
 
     Raises
     ------

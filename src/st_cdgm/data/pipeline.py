@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import operator
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from st_cdgm.data.fit.codecs.target import CodecPart, TargetCodec
 from st_cdgm.data.fit.moments import Blocks, FillStrategy, Scope
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.fit.statistics import fit_preprocessor, with_given_statistics
+from st_cdgm.data.read.channels import as_list
 from st_cdgm.data.read.derived.appending import read_with_derived
 from st_cdgm.data.read.readers import read_static, read_targets
 from st_cdgm.data.task.config import DataConfig
@@ -30,7 +32,7 @@ from st_cdgm.data.task.labels import GridMetadata
 from st_cdgm.data.task.paired_days import PreparedReader, pair_days
 from st_cdgm.data.task.prepared import PipelineViews
 from st_cdgm.data.time.periods import described_periods
-from st_cdgm.data.time.splits import SplitConfig, split_days
+from st_cdgm.data.time.splits import split_days
 from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.errors import ConfigError
 
@@ -111,21 +113,7 @@ class NetCDFDataPipeline(PipelineViews):
         stds_path: str | Path | None = None,
         chunks: Mapping[str, int] | None = None,
         transform_epsilon: float = 1e-6,
-        splits: SplitConfig | None = None,
-        baseline_map: Mapping[str, str] | None = None,
-        normalization: str = "per_variable",
-        residual_scaling: str = "per_gridpoint",
-        precipitation_codec: str = "sqrt",
-        precipitation_delta: float = 0.01,
-        wet_threshold: float = 0.1,
-        lr_precipitation_root: bool = True,
-        nan_fill_strategy: str = "zero",
-        memory: str | int = "4 GiB",
-        time_step: str = "daily",
-        robust: bool = False,
-        lr_derived: Sequence[str] = (),
-        lr_coarsen: int = 1,
-        codecs: Mapping[str, str] | None = None,
+        **others: Any,
     ) -> None:
         self.lr_path, self.hr_path, self.static_path = lr_path, hr_path, static_path
         self.means_path, self.stds_path = means_path, stds_path
@@ -134,36 +122,25 @@ class NetCDFDataPipeline(PipelineViews):
         self.target_inverse_transform = target_inverse_transform
 
         # In the plain forms that a configuration file could hold.
-        self._setup(
-            DataConfig(
-                lr_path=_label(lr_path),
-                hr_path=_label(hr_path),
-                static_path=None if static_path is None else _label(static_path),
-                lr_variables=_names(lr_variables),
-                hr_variables=_names(hr_variables),
-                static_variables=_names(static_variables),
-                seq_len=int(seq_len),
-                baseline_strategy=baseline_strategy,
-                baseline_map=dict(baseline_map or {}),
-                baseline_factor=baseline_factor,
-                normalize=bool(normalize),
-                normalization=normalization,
-                residual_scaling=residual_scaling,
-                precipitation_codec=precipitation_codec,
-                precipitation_delta=float(precipitation_delta),
-                wet_threshold=float(wet_threshold),
-                lr_precipitation_root=lr_precipitation_root and means_path is None,
-                nan_fill_strategy=nan_fill_strategy,
-                splits=splits or SplitConfig(),
-                memory=str(memory),
-                time_step=time_step,
-                robust=robust,
-                lr_derived=_names(lr_derived) or [],
-                lr_coarsen=_integer("lr_coarsen", lr_coarsen),
-                codecs=dict(codecs or {}),
-            ),
-            chunks,
+        plain = {k: v for k, v in others.items() if v is not None}
+        plain |= {k: kind(plain[k]) for k, kind in _PLAIN.items() if k in plain}
+        config = DataConfig(
+            root=None,  # paths are meant as they are
+            lr_path=_label(lr_path),
+            hr_path=_label(hr_path),
+            static_path=None if static_path is None else _label(static_path),
+            lr_variables=_names(lr_variables),
+            hr_variables=_names(hr_variables),
+            static_variables=_names(static_variables),
+            seq_len=int(seq_len),
+            baseline_strategy=baseline_strategy,
+            baseline_factor=baseline_factor,
+            normalize=bool(normalize),
+            **plain,
         )
+        if means_path is not None:
+            config.lr_precipitation_root = False
+        self._setup(config, chunks)
 
     @classmethod
     def from_config(cls, config: DataConfig) -> NetCDFDataPipeline:
@@ -216,19 +193,15 @@ class NetCDFDataPipeline(PipelineViews):
     @property
     def lr_dataset_raw(self) -> xr.Dataset:
         """Predictors in canonical units, lazily where memory is short."""
-        source = self.source
-        values = source.raw
-        if values is None:
-            values = source.lr.values.data[source.of_lr]
+        raw, of_lr = self.source.raw, self.source.of_lr
+        values = self.source.lr.values.data[of_lr] if raw is None else raw
         return self._coarse(values, physical=True)
 
     @property
     def hr_dataset_raw(self) -> xr.Dataset:
         """Targets in target units, lazily where memory is short."""
-        source = self.source
-        values = source.truth
-        if values is None:
-            values = source.hr.values.data[source.of_hr]
+        truth, of_hr = self.source.truth, self.source.of_hr
+        values = self.source.hr.values.data[of_hr] if truth is None else truth
         return self._fine(values, physical=True)
 
     def prepared_reader(self) -> PreparedReader:
@@ -321,27 +294,25 @@ class NetCDFDataPipeline(PipelineViews):
             )
 
         # The codec comes first: the baseline is fitted to encoded targets.
-        codec = self._codec(hr.targets, blocks)
+        task: dict[str, Any] = {
+            "blocks": blocks,
+            "channels": lr.channels,
+            "targets": hr.targets,
+            "lr_grid": lr.grid,
+            "hr_grid": hr.grid,
+            "codec": self._codec(hr.targets, blocks),
+        }
+        baseline = build_baseline(
+            config.baseline_strategy,
+            mapping=config.baseline_map,
+            factor=config.baseline_factor,
+            **task,
+        )
         fitted = fit_preprocessor(
-            blocks=blocks,
-            channels=lr.channels,
-            targets=hr.targets,
-            lr_grid=lr.grid,
-            hr_grid=hr.grid,
+            **task,
+            baseline=baseline,
             static=static,
             static_names=names,
-            codec=codec,
-            baseline=build_baseline(
-                config.baseline_strategy,
-                targets=hr.targets,
-                channels=lr.channels,
-                lr_grid=lr.grid,
-                hr_grid=hr.grid,
-                blocks=blocks,
-                codec=codec,
-                mapping=config.baseline_map,
-                factor=config.baseline_factor,
-            ),
             calendar=self.days.calendar,
             seq_len=self.seq_len,
             periods=self._periods,
@@ -361,9 +332,7 @@ class NetCDFDataPipeline(PipelineViews):
 
 def _names(variables: Sequence[str] | None) -> list[str] | None:
     """Return names as a list, whatever sequence they came in (D13)."""
-    if variables is None:
-        return None
-    return [variables] if isinstance(variables, str) else [str(v) for v in variables]
+    return None if variables is None else as_list(variables)
 
 
 def _label(path: Any) -> str:
@@ -380,3 +349,14 @@ def _integer(name: str, value: Any) -> int:
         raise ConfigError(
             f"{name} must be a whole number", variable=f"data.{name}", found=value
         ) from error
+
+
+_PLAIN: dict[str, Callable[[Any], Any]] = {
+    "baseline_map": dict,
+    "codecs": dict,
+    "lr_derived": as_list,
+    "lr_coarsen": partial(_integer, "lr_coarsen"),
+    "memory": str,
+    "precipitation_delta": float,
+    "wet_threshold": float,
+}

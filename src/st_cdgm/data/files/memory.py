@@ -44,7 +44,6 @@ def from_memory(ds: xr.Dataset) -> tuple[xr.Dataset, Located]:
             remedy="mend the time units or calendar",
         ) from error
 
-    # What was opened without dask stays lazy; dates become those of cftime.
     if ds.encoding.get("source") and not ds.chunks:
         # Opened without dask: stay lazy. Dates are objects, whose size nobody knows.
         fields = {n: v for n, v in made.data_vars.items() if not v.dtype.hasobject}

@@ -187,7 +187,8 @@ def _expand(path: Path, *, role: str) -> list[Path]:
     elif path.exists():
         found = [path]
     else:
-        found = _matches(path)
+        root = Path(path.anchor)
+        found = sorted(root.glob(str(path.relative_to(root))))
     if found:
         return found
 
@@ -210,15 +211,6 @@ def _nearby(path: Path) -> str:
     shown = [*alike, *(name for name in names if name not in alike)]
     more = ", ..." if len(shown) > SHOWN else ""
     return f"in {path.parent.absolute()}: {', '.join(shown[:SHOWN]) or 'nothing'}{more}"
-
-
-def _matches(pattern: Path) -> list[Path]:
-    """Existing files that match a pattern, sorted."""
-    root = Path(pattern.anchor)
-    relative = pattern.relative_to(root)
-    if not any(mark in str(relative) for mark in "*?["):
-        return []
-    return sorted(root.glob(str(relative)))
 
 
 # -- One file --------------------------------------------------------------------------
@@ -268,8 +260,7 @@ def _reader_of(where: Path | RemoteFile | RemoteStore) -> tuple[Any, dict[str, A
     target: Any = where
     if isinstance(where, RemoteStore):
         target = where.store
-        options = {"engine": "zarr", "zarr_format": where.zarr_format}
-        options |= {"consolidated": where.consolidated}
+        options = {"engine": "zarr", **where.options}
     elif isinstance(where, RemoteFile):
         options = {"engine": "h5netcdf", "phony_dims": "sort"}
     else:

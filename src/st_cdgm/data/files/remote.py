@@ -43,15 +43,12 @@ class RemoteStore:
     ----------
     store : zarr.storage.FsspecStore
         Read-only access to its keys.
-    zarr_format : int
-        2 or 3.
-    consolidated : bool
-        Whether one key holds all metadata.
+    options : dict
+        Format and whether one key holds all metadata, for xarray.
     """
 
     store: Any
-    zarr_format: int
-    consolidated: bool
+    options: dict[str, Any]
 
 
 def local_path(url: str) -> Path | None:
@@ -153,17 +150,8 @@ def locate_url(url: str, *, role: str) -> Path | RemoteFile | RemoteStore:
 def describe(url: str) -> tuple[str, int]:
     """Return the kind of data behind a URL and its size, without reading the values.
 
-    Returns
-    -------
-    kind : str
-        ``Zarr``, ``NETCDF4`` or ``NETCDF3``.
-    size : int
-        Bytes; 0 where the server does not tell.
-
-    Raises
-    ------
-    MissingFileError, InputError
-        As :func:`locate_url`.
+    ``Zarr``, ``NETCDF4`` or ``NETCDF3``, and bytes, 0 where the server does not tell.
+    Errors as for :func:`locate_url`.
     """
     where = locate_url(url, role="data")
     fs, path = filesystem(url, role="data")
@@ -186,12 +174,8 @@ def fingerprint(url: str) -> str:
     """Describe the present version of a remote file: size, entity tag, date.
 
     An object is not read for it, so that this is cheap for any size; two equal
-    fingerprints mean the same content as far as the server tells.
-
-    Raises
-    ------
-    MissingFileError, InputError
-        As :func:`locate_url`.
+    fingerprints mean the same content as far as the server tells. Errors as for
+    :func:`locate_url`.
     """
     fs, path = filesystem(url, role="input")
     with clean_errors(url, "input"):
@@ -258,11 +242,9 @@ def _zarr(fs: Any, path: str, url: str, role: str) -> RemoteStore | None:
             continue
         consolidated = mark == ".zmetadata" or bool(meta.get("consolidated_metadata"))
         _check_listing(fs, url, role, consolidated=consolidated)
-        return RemoteStore(
-            store=_store(fs, path, url, role),
-            zarr_format=3 if mark == "zarr.json" else 2,
-            consolidated=consolidated,
-        )
+        version = 3 if mark == "zarr.json" else 2
+        options = {"zarr_format": version, "consolidated": consolidated}
+        return RemoteStore(store=_store(fs, path, url, role), options=options)
     return None
 
 
@@ -270,11 +252,8 @@ def _json(fs: Any, path: str, url: str, role: str) -> dict[str, Any] | None:
     try:
         with clean_errors(url, role):
             found = json.loads(fs.cat_file(path))
-    except MissingFileError:  # some object stores forbid what they do not have
-        return None
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
+    # Some object stores forbid what they do not have.
+    except (MissingFileError, json.JSONDecodeError):
         return None
     return found if isinstance(found, dict) else None
 

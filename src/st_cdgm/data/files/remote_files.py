@@ -93,11 +93,6 @@ class RemoteFile(io.RawIOBase):
     """A remote file as a seekable binary file that survives pickling and forking.
 
     Whatever goes wrong while reading is an OSError that names the URL.
-
-    Parameters
-    ----------
-    url : str
-        Where it is.
     """
 
     def __init__(self, url: str) -> None:

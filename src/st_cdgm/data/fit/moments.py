@@ -27,12 +27,8 @@ class Moments:
     """Running mean and standard deviation of every channel and cell, NaN left out.
 
     Chunks of days are added one after the other, in float64 and around a shift, so
-    that a large mean (geopotential) does not swallow a small spread.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        ``(C, Y, X)``.
+    that a large mean (geopotential) does not swallow a small spread. A day has the
+    shape ``(C, Y, X)``.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -128,14 +124,7 @@ def fill_nearest(field: FloatArray) -> FloatArray:
 def fill_missing(
     values: FloatArray, mean: FloatArray, strategy: FillStrategy
 ) -> FloatArray:
-    """Return ``values`` without NaN or infinity; see :func:`fill_missing_with_mask`."""
-    return fill_missing_with_mask(values, mean, strategy)[0]
-
-
-def fill_missing_with_mask(
-    values: FloatArray, mean: FloatArray, strategy: FillStrategy
-) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Return ``values`` without NaN or infinity, and where they were finite.
+    """Return ``values`` without NaN or infinity, themselves if nothing is missing.
 
     Parameters
     ----------
@@ -147,32 +136,22 @@ def fill_missing_with_mask(
         ``zero``: the training mean, which is 0 once standardised. ``mean``: the mean of
         the day's other cells. ``interpolate``: the day's nearest cell. Both fall back
         to ``zero`` on a day without any value.
-
-    Returns
-    -------
-    filled : ndarray
-        Shape ``(T, C, Y, X)``; the input itself where nothing was missing.
-    valid : ndarray
-        True where the value was given, False where it was made up. Same shape, bool.
     """
     if strategy not in get_args(FillStrategy):
         check_choice("nan_fill_strategy", strategy, get_args(FillStrategy))
     finite = np.isfinite(values)
     if finite.all():
-        return values, finite
+        return values
 
     neutral = np.broadcast_to(mean, values.shape[1:])
     out = np.where(finite, values, neutral).astype(np.float32)
     fields, known = out.reshape(-1, *out.shape[2:]), finite.reshape(-1, *out.shape[2:])
     gaps = np.flatnonzero(known.any(axis=(1, 2)) & ~known.all(axis=(1, 2)))
-    if not len(gaps):
-        return out, finite
-    if strategy == "mean":
+    if len(gaps) and strategy == "mean":
         _fill_with_mean(fields, known, gaps)
-    elif strategy == "interpolate":
+    elif len(gaps) and strategy == "interpolate":
         _fill_with_nearest(fields, known, gaps)
-
-    return out, finite
+    return out
 
 
 def _fill_with_mean(

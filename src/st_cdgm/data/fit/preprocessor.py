@@ -151,25 +151,6 @@ class Preprocessor:
         """Encode baselines in target units. Shape ``(..., C, Y, X)``."""
         return self.codec.encode(as_tensor(baseline))
 
-    def encode_target(
-        self, hr: FloatArray | Tensor, encoded_baseline: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return what the model learns.
-
-        Of the truth in target units, NaN where missing, and the baseline from
-        :meth:`encode_baseline`. Shapes ``(..., C, Y, X)``.
-
-        Returns
-        -------
-        target : Tensor
-            Standardised residual, 0 where not valid. Shape ``(..., C, Y, X)``.
-        valid : Tensor
-            Where it exists. Shape ``(..., C, Y, X)``, bool.
-        """
-        residual = self.residual(self.codec.encode(as_tensor(hr)), encoded_baseline)
-        valid = torch.isfinite(residual)
-        return torch.where(valid, residual, 0.0), valid
-
     def residual(self, truth: Tensor, baseline: Tensor) -> Tensor:
         """Return the standardised residual of an encoded truth, NaN where it is."""
         mean, std = self._scale(truth.device)

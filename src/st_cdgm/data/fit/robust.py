@@ -53,11 +53,6 @@ class RobustMoments:
         """Valid days of every cell. Shape ``(C, Y, X)``."""
         return self._moments.count
 
-    @property
-    def exact(self) -> bool:
-        """Whether all days are still at hand."""
-        return self._sketch is None
-
     def add(self, values: FloatArray) -> None:
         """Add days. Shape ``(T, C, Y, X)``; NaN and infinity count as missing."""
         if not len(values):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.fit.baseline.contract import Baseline
-from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.moments import (
     Blocks,
     FillStrategy,
@@ -24,7 +23,6 @@ from st_cdgm.data.fit.moments import (
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.fit.robust import RobustMoments
 from st_cdgm.data.space.grid import Grid
-from st_cdgm.data.time.calendar import DAY
 from st_cdgm.data.variables.fields import Channel, TargetVariable
 from st_cdgm.data.variables.table import precipitation_channels
 from st_cdgm.errors import ConfigError, InputError, MissingVariableError
@@ -39,39 +37,25 @@ def fit_preprocessor(
     lr_grid: Grid,
     hr_grid: Grid,
     static: FloatArray,
-    static_names: Sequence[str],
-    codec: TargetCodec,
-    baseline: Baseline,
-    calendar: str,
-    seq_len: int,
-    periods: Mapping[str, list[str]],
     nan_fill: FillStrategy = "zero",
     normalization: Scope = "per_variable",
     normalize: bool = True,
     residual_scaling: Scope = "per_gridpoint",
     lr_root: bool = True,
     robust: bool = False,
-    time_step: str = "daily",
-    step_seconds: int = DAY,
-    lr_coarsen: int = 1,
     file: str = "",
+    **facts: Any,
 ) -> Preprocessor:
     """Gather all statistics from training days.
 
     Parameters
     ----------
     blocks : callable
-        Training days, some at a time: predictors in canonical units
-        ``(T, C_lr, y, x)``, fraction of the year ``(T,)``, targets ``(T, C, Y, X)``;
-        NaN where missing. Each call starts anew.
-    channels, targets, lr_grid, hr_grid, codec, baseline, calendar, seq_len, periods
-        See :class:`Preprocessor`.
+        Training days; see :data:`st_cdgm.data.fit.moments.Blocks`.
+    channels, targets, lr_grid, hr_grid, nan_fill, **facts
+        Attributes of :class:`Preprocessor`; ``nan_fill`` holds for static fields, too.
     static : ndarray
         Raw fine fields. Shape ``(C_s, Y, X)``.
-    static_names : sequence of str
-        Their names.
-    nan_fill : {"zero", "mean", "interpolate"}
-        For predictors and static fields.
     normalization, residual_scaling : {"per_variable", "per_gridpoint"}
         Scope of the statistics of predictors and residuals.
     normalize : bool
@@ -80,8 +64,6 @@ def fit_preprocessor(
         Whether precipitation predictors enter as their square root.
     robust : bool
         Median and interquartile range of the predictors, not mean and deviation.
-    time_step, step_seconds, lr_coarsen
-        How the predictors were read.
     file : str
         Named in errors.
 
@@ -112,24 +94,16 @@ def fit_preprocessor(
         lr_grid=lr_grid,
         hr_grid=hr_grid,
         static=standardise_static(static, nan_fill),
-        static_names=tuple(static_names),
         lr_mean=mean if normalize else np.zeros_like(mean),
         lr_std=std if normalize else np.ones_like(std),
         lr_fill=fill,
         lr_root=roots,
         nan_fill=nan_fill,
-        codec=codec,
-        baseline=baseline,
         residual_mean=np.zeros((len(targets), 1, 1), dtype=np.float32),
         residual_std=np.ones((len(targets), 1, 1), dtype=np.float32),
         score_std=np.ones(len(targets), dtype=np.float32),
         valid=valid,
-        calendar=calendar,
-        seq_len=int(seq_len),
-        periods={key: list(value) for key, value in periods.items()},
-        time_step=time_step,
-        step_seconds=step_seconds,
-        lr_coarsen=lr_coarsen,
+        **facts,
     )
     return _with_residual_statistics(draft, blocks, residual_scaling)
 

@@ -27,7 +27,7 @@ from st_cdgm.data.files.lazy import readable
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.time.calendar import CalendarDays
 from st_cdgm.data.variables.fields import Channel, TargetVariable
-from st_cdgm.data.variables.limits import physical_limits
+from st_cdgm.data.variables.limits import limits_of
 from st_cdgm.errors import InputError
 
 _LOGGER = logging.getLogger(__name__)
@@ -47,11 +47,14 @@ class RangeWatch:
         file: str,
     ) -> None:
         self.variables, self.grid, self.days, self.file = variables, grid, days, file
-        hours = days.step_seconds / 3600
-        probes = [_probe(one) for one in variables]
         self._limits = [
-            physical_limits(probe, hours, row=one.row)
-            for probe, one in zip(probes, variables, strict=True)
+            limits_of(
+                one.row,
+                one.units,
+                days.step_seconds / 3600,
+                on_level=isinstance(one, Channel) and one.level is not None,
+            )
+            for one in variables
         ]
         self._told: set[str] = set()
 
@@ -80,26 +83,11 @@ class RangeWatch:
             )
 
 
-def _probe(variable: Channel | TargetVariable) -> xr.DataArray:
-    """Return a field of one value with the attributes that limits depend on."""
-    base = variable.variable if isinstance(variable, Channel) else variable.name
-    attrs: dict[str, str | float] = {"units": variable.units}
-    if isinstance(variable, Channel) and variable.level is not None:
-        attrs["pressure_level_hPa"] = variable.level
-    return xr.DataArray(np.zeros(()), name=base, attrs=attrs)
-
-
 MANY_BLOCKS = 16  # along time: from here on dask's own slicing is slow
 
 
 class DayBlocks:
-    """A dask array whose tasks are ordered once; days are the first axis.
-
-    Parameters
-    ----------
-    array : dask.array.Array
-        Any array of one or more dimensions.
-    """
+    """A dask array whose tasks are ordered once; days are the first axis."""
 
     def __init__(self, array: da.Array) -> None:
         self._keys: list[Any] = array.__dask_keys__()

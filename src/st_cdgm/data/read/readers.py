@@ -96,16 +96,9 @@ def read_targets(
 def read_static(
     path: Paths, *, variables: Sequence[str] | None = None, grid: Grid
 ) -> tuple[tuple[str, ...], NDArray[np.float32]]:
-    """Read static fine fields on the target grid.
+    """Read static fine fields, which share the grid of the targets.
 
-    Parameters
-    ----------
-    path : str, Path or sequence of these
-        File or files.
-    variables : sequence of str, optional
-        Which fields; None takes all, an empty list takes none.
-    grid : Grid
-        Grid of the targets, which the fields must share.
+    All ``variables`` if None, none if the list is empty.
 
     Returns
     -------
@@ -200,7 +193,9 @@ def _timed_fields(
     if steps.step_seconds < DAY:
         fields = [(c, steps.apply(da, c.name)) for c, da in fields]
     fields = _canonical(fields, file, role)
-    values = _stack(fields, axis)
+    array: Any = dask.array  # its stubs leave these two untyped
+    planes = array.stack([array.asarray(da.data) for _, da in fields], axis=1)
+    values = labelled(planes, axis, [channel.name for channel, _ in fields])
     return fields, LazyCube(grid=grid, days=steps.days, values=values, file=file)
 
 
@@ -308,14 +303,6 @@ def _values(da: xr.DataArray, name: str, file: str) -> NDArray[Any]:
         return np.asarray(da.values)
 
 
-def _stack(fields: Fields, axis_name: str) -> xr.DataArray:
-    array: Any = dask.array  # its stubs leave these two untyped
-    planes = array.stack([array.asarray(da.data) for _, da in fields], axis=1)
-    names = [channel.name for channel, _ in fields]
-    dims = ("time", axis_name, "y", "x")
-    return xr.DataArray(planes, dims=dims, coords={axis_name: names})
-
-
 def labelled(array: Any, axis: str, names: Sequence[str]) -> xr.DataArray:
     """Return the values of a cube with this second axis."""
     dims = ("time", axis, "y", "x")
@@ -338,7 +325,9 @@ def _static_planes(
         label = name
         for dim, i in zip(extra, index, strict=True):
             if da.sizes[dim] > 1:
-                label = channel_name(label, _entry(da, dim, i))
+                numbered = dim in da.coords and np.issubdtype(da[dim].dtype, np.number)
+                entry = float(da[dim].values[i]) if numbered else float(i)
+                label = channel_name(label, entry)
         if not np.isfinite(values[index]).any():
             raise all_missing(label, file)
 
@@ -361,8 +350,3 @@ def _constant(da: xr.DataArray, time: str, name: str, *, file: str) -> xr.DataAr
         expected="one field without time axis",
         remedy="select or average the time steps (cdo timmean)",
     )
-
-
-def _entry(da: xr.DataArray, dim: str, i: int) -> float:
-    numbered = dim in da.coords and np.issubdtype(da[dim].dtype, np.number)
-    return float(da[dim].values[i]) if numbered else float(i)

@@ -1,22 +1,29 @@
-"""Predictors of a file brought to the coarse grid of a model."""
+"""Cubes on another grid: that of a model, or that of blocks of cells."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
+import dask.array
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.read.coarsen import map_fields
-from st_cdgm.data.read.cubes import ChannelCube
-from st_cdgm.data.space.blocks import ConservativeRegridder
-from st_cdgm.data.space.coverage import uncovered
+from st_cdgm.data.read.cubes import ChannelCube, TargetCube
+from st_cdgm.data.space.blocks import (
+    ConservativeRegridder,
+    block_mean,
+    check_factor,
+    coarse_grid,
+)
+from st_cdgm.data.space.cells import cell_areas
 from st_cdgm.data.space.grid import Grid, interpolation
-from st_cdgm.data.space.matching import same_cells_order
+from st_cdgm.data.space.matching import same_cells_order, uncovered
 from st_cdgm.errors import GridMismatchError, check_choice
 
+Cube = TypeVar("Cube", ChannelCube, TargetCube)
 Regrid = Literal["auto", "bilinear", "conservative", "none"]
 METHODS: tuple[str, ...] = get_args(Regrid)
 MUCH_FINER = 6.0  # cells of the file in one of the model, from which means are better
@@ -49,10 +56,8 @@ def on_grid(
 
     Returns
     -------
-    cube : ChannelCube
-        On ``grid``.
-    text : str or None
-        What was done for people and attributes; None if nothing was.
+    cube, text
+        The cube, and what was done for people and attributes; None if nothing was.
 
     Raises
     ------
@@ -118,3 +123,42 @@ def _mean_area(grid: Grid) -> float:
     height = np.hypot(*(np.diff(c, axis=0).mean() for c in (lat, lon)))
     width = np.hypot(*(np.diff(c, axis=1).mean() for c in (lat, lon)))
     return float(height * width)
+
+
+# -- Blocks ----------------------------------------------------------------------------
+
+
+def coarsen_cube(cube: Cube, factor: int) -> Cube:
+    """Return area-weighted block means of a cube, lazily, on the grid of the blocks.
+
+    Blocks have ``factor`` cells a side; the last of a row or column may be smaller.
+    With a model's own fields as both targets and, coarsened, predictors this makes a
+    "perfect model" task, in which the large scales are exactly consistent.
+    """
+    check_factor(factor)
+    if factor == 1:
+        return cube
+    areas = cell_areas(cube.grid)
+
+    def mean(block: NDArray[Any]) -> NDArray[Any]:
+        return block_mean(block, factor, weights=areas)
+
+    return map_fields(cube, coarse_grid(cube.grid, factor), mean)
+
+
+def map_fields(
+    cube: Cube, grid: Grid, change: Callable[[NDArray[Any]], NDArray[Any]]
+) -> Cube:
+    """Return a cube on another grid, lazily; ``change`` makes ``(..., Y, X)`` of it."""
+    array: Any = dask.array
+    fields: Any = array.asarray(cube.values.data).rechunk({2: -1, 3: -1})
+    chunks = (*fields.chunks[:2], (grid.shape[0],), (grid.shape[1],))
+    empty = np.empty((0, 0, 0, 0), fields.dtype)
+
+    values = array.map_blocks(
+        change, fields, dtype=fields.dtype, chunks=chunks, meta=empty
+    )
+    axis = str(cube.values.dims[1])
+    coords = {axis: cube.values.coords[axis]} if axis in cube.values.coords else None
+    made = xr.DataArray(values, dims=cube.values.dims, coords=coords)
+    return replace(cube, grid=grid, values=made)

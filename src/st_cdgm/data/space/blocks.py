@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +12,9 @@ from scipy.sparse import csr_array
 from st_cdgm.data.space.cells import cell_areas, cell_edges, rotation
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.space.sphere import unit_vectors
-from st_cdgm.errors import (
-    ConfigError,
-    GridMismatchError,
-    check_between,
-    check_choice,
-)
+from st_cdgm.errors import ConfigError, GridMismatchError
 from st_cdgm.typing import Floats
 
-Normalisation = Literal["fracarea", "destarea"]
 # Less of a cell than this is the rounding of cell bounds.
 _NOTHING = 1.0e-9
 _SAME_POLE_DEG = 1.0e-2
@@ -34,7 +28,6 @@ def block_mean(
     factor: int,
     *,
     weights: NDArray[Any] | None = None,
-    min_valid: float = 0.0,
 ) -> NDArray[Any]:
     """Return the mean of blocks of cells, missing values left out.
 
@@ -44,36 +37,20 @@ def block_mean(
     Parameters
     ----------
     values : ndarray
-        NaN where missing. Shape ``(..., Y, X)``.
+        NaN where missing. Shape ``(..., Y, X)`` to ``(..., ceil(Y / factor), ceil(X /
+        factor))``; a block is missing where all of its cells are.
     factor : int
-        Cells per block side, at least 1.
+        Cells per block side; a ConfigError unless at least 1.
     weights : ndarray, optional
         Areas of the cells; equal if None. Shape ``(Y, X)``.
-    min_valid : float
-        Share of the block's area that must be valid for it to have a value, in [0, 1].
-        A block without any valid cell has none.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(..., ceil(Y / factor), ceil(X / factor))``, the input's floating type.
-
-    Raises
-    ------
-    ConfigError
-        If ``factor`` or ``min_valid`` is out of range.
     """
     check_factor(factor)
-    check_between("min_valid", min_valid, 0, 1)
     shape = values.shape[-2:]
     area = np.ones(shape) if weights is None else np.asarray(weights, np.float64)
     known = np.isfinite(values)
     total = _block_sum(np.where(known, values, 0.0) * area, factor)
     valid = _block_sum(known * area, factor)
-    share = valid / _block_sum(area, factor)
-    kept = (valid > 0) & (share >= min_valid - _NOTHING)
-    mean = np.where(kept, total / np.where(kept, valid, 1.0), np.nan)
-
+    mean = np.where(valid > 0, total / np.where(valid > 0, valid, 1.0), np.nan)
     return mean.astype(np.result_type(values.dtype, np.float32), copy=False)
 
 
@@ -99,19 +76,6 @@ def check_factor(factor: int) -> None:
 # -- Coarse grids and cubes ------------------------------------------------------------
 
 
-def coarse_edges(grid: Grid, factor: int) -> tuple[Floats, Floats]:
-    """Return the bounds of blocks along rows and columns.
-
-    In degrees on a regular or rotated grid, else in the units of the grid's axes. The
-    last block ends where the grid does.
-    """
-    y, x = (
-        edges[np.minimum(np.arange(0, count + factor, factor), count)]
-        for edges, count in zip(cell_edges(grid), grid.shape, strict=True)
-    )
-    return y, x
-
-
 def coarse_grid(grid: Grid, factor: int) -> Grid:
     """Return the grid of blocks of ``factor`` by ``factor`` cells.
 
@@ -120,8 +84,10 @@ def coarse_grid(grid: Grid, factor: int) -> Grid:
     two-dimensional grid a block is where the mean position of its cells is.
     """
     check_factor(factor)
-    edges = coarse_edges(grid, factor)
-    y, x = (0.5 * (edge[:-1] + edge[1:]) for edge in edges)
+    y, x = (
+        _middles(edges[np.minimum(np.arange(0, count + factor, factor), count)])
+        for edges, count in zip(cell_edges(grid), grid.shape, strict=True)
+    )
     if grid.regular:
         return replace(grid, lat=y, lon=x)
 
@@ -144,6 +110,10 @@ def coarse_grid(grid: Grid, factor: int) -> Grid:
     )
 
 
+def _middles(edges: Floats) -> Floats:
+    return 0.5 * (edges[:-1] + edges[1:])
+
+
 # -- Conservative remapping ------------------------------------------------------------
 
 
@@ -161,9 +131,6 @@ class ConservativeRegridder:
     ----------
     source, target : Grid
         Both regular, or both rotated with the same pole. Rows and columns in any order.
-    source_edges, target_edges : (ndarray, ndarray), optional
-        Bounds of rows and of columns, where they are not half way between the cells;
-        see :func:`coarse_edges`.
 
     Raises
     ------
@@ -175,51 +142,22 @@ class ConservativeRegridder:
     Jones (1999), doi:10.1175/1520-0493(1999)127<2204:FASOCR>2.0.CO;2.
     """
 
-    def __init__(
-        self,
-        source: Grid,
-        target: Grid,
-        *,
-        source_edges: tuple[Floats, Floats] | None = None,
-        target_edges: tuple[Floats, Floats] | None = None,
-    ) -> None:
+    def __init__(self, source: Grid, target: Grid) -> None:
         _check_kinds(source, target)
         self.source, self.target = source, target
-        old = cell_edges(source) if source_edges is None else source_edges
-        new = cell_edges(target) if target_edges is None else target_edges
+        old, new = cell_edges(source), cell_edges(target)
         self._rows = _overlap(_sine(old[0]), _sine(new[0]))
         self._columns = _overlap_on_circle(old[1], new[1])
         self._areas = np.multiply.outer(
             np.abs(np.diff(_sine(new[0]))), np.abs(np.diff(np.deg2rad(new[1])))
         )
 
-    def apply(
-        self,
-        values: NDArray[Any],
-        *,
-        normalisation: Normalisation = "fracarea",
-        min_valid: float = 0.0,
-    ) -> NDArray[Any]:
-        """Remap fields.
+    def apply(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the means over the parts of the target cells that have values.
 
-        Parameters
-        ----------
-        values : ndarray
-            NaN where missing. Shape ``(..., y, x)`` of the source.
-        normalisation : {"fracarea", "destarea"}
-            ``fracarea``: the mean over the part of the target cell that has values.
-            ``destarea``: the integral over that part divided by the whole cell, which
-            conserves integrals where values are missing or the source ends.
-        min_valid : float
-            Share of the target cell's area that must have values; where it has not, and
-            where nothing has, the result is NaN.
-
-        Returns
-        -------
-        ndarray
-            Shape ``(..., Y, X)`` of the target, the input's floating type.
+        From the source, ``(..., y, x)``, to the target, ``(..., Y, X)``; NaN where
+        missing, in the source and where nothing of a cell has a value.
         """
-        check_choice("normalisation", normalisation, get_args(Normalisation))
         if values.shape[-2:] != self.source.shape:
             raise GridMismatchError(
                 "the field is not on the source grid",
@@ -230,10 +168,8 @@ class ConservativeRegridder:
         total = self._sum(np.where(known, values, 0.0))
         # The same for all fields where nothing is missing.
         covered = self._sum(np.ones(self.source.shape) if known.all() else known)
-        share = covered / self._areas
-        kept = share > max(min_valid - _NOTHING, _NOTHING)
-        divisor = covered if normalisation == "fracarea" else self._areas
-        out = np.where(kept, total / np.where(kept, divisor, 1.0), np.nan)
+        kept = covered / self._areas > _NOTHING
+        out = np.where(kept, total / np.where(kept, covered, 1.0), np.nan)
         return out.astype(np.result_type(values.dtype, np.float32), copy=False)
 
     def _sum(self, values: NDArray[Any]) -> Floats:

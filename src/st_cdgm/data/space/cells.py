@@ -21,12 +21,7 @@ def cell_edges(grid: Grid) -> tuple[Floats, Floats]:
     Of latitude and longitude on a regular grid, of the one-dimensional axes on another
     (cell numbers where it has none). Outermost cells are as wide towards the border as
     towards the inside; latitudes end at the poles. An axis of one cell is a degree
-    wide.
-
-    Returns
-    -------
-    y, x : ndarray
-        Shapes ``(Y + 1,)`` and ``(X + 1,)``, in the order of the grid.
+    wide. Shapes ``(Y + 1,)`` and ``(X + 1,)``, in the order of the grid.
     """
     if grid.regular:
         return np.clip(_edges(grid.lat), -90.0, 90.0), _edges(grid.lon)
@@ -66,16 +61,11 @@ def _rotated(grid: Grid) -> bool:
 
 
 def rotation(grid: Grid) -> Floats | None:
-    """Return the matrix from rotated to geographic directions.
+    """Return the matrix from rotated to geographic directions. Shape ``(3, 3)``.
 
     Found from the cells themselves (Kabsch 1976, doi:10.1107/S0567739476001873), so
-    that it needs no attribute of the pole.
-
-    Returns
-    -------
-    ndarray or None
-        Shape ``(3, 3)``. None where the axes ``y`` and ``x`` are no rotated latitude
-        and longitude in degrees.
+    that it needs no attribute of the pole. None where the axes ``y`` and ``x`` are no
+    rotated latitude and longitude in degrees.
     """
     if grid.regular or grid.y is None or grid.x is None or min(grid.shape) < 2:
         return None

@@ -197,22 +197,18 @@ def required_coordinates(
     if found is not None:
         _check_degrees(ds, found, file=file)
         return found
+
+    listed = ", ".join(f"{n}{tuple(c.dims)}" for n, c in ds.coords.items())
+    dims = ds.sizes if variable is None else ds[variable].dims
     raise MissingVariableError(
         "no latitude and longitude of a two-dimensional grid",
         file=file,
         variable=variable,
-        found=_found_instead(ds, variable),
+        found=f"{listed or 'no coordinate'}; dimensions {', '.join(map(str, dims))}",
         expected="coordinates with standard_name latitude and longitude, 1-D or 2-D",
         remedy="add them to the file (units degrees_north, degrees_east); a projection "
         "needs 2-D lat and lon, an unstructured grid must be regridded first",
     )
-
-
-def _found_instead(ds: xr.Dataset, variable: str | None) -> str:
-    """Describe coordinates, and the dimensions of the variable in question."""
-    coordinates = ", ".join(f"{n}{tuple(c.dims)}" for n, c in ds.coords.items())
-    dims = ds.sizes if variable is None else ds[variable].dims
-    return f"{coordinates or 'no coordinate'}; dimensions {', '.join(map(str, dims))}"
 
 
 def _check_degrees(
@@ -277,22 +273,16 @@ def read_grid(
         ds, file=file, variable=variable, located=located
     )
     lat_var, lon_var = ds[lat_name], ds[lon_name]
-    flat = lat_var.ndim == 1
-    y_name, x_name = (
-        (str(lat_var.dims[0]), str(lon_var.dims[0]))
-        if flat
-        else row_and_column(ds, lat_var)
-    )
+    y_name, x_name = dims = rows_and_columns(ds, lat_var, lon_var)
 
     # Values, rows first, and longitudes without a jump.
-    dims = None if flat else (y_name, x_name)
     lat = _coordinate_values(lat_var, dims, file=file)
     lon = _coordinate_values(lon_var, dims, file=file)
     _check_latitudes(lat, lat_name, file=file)
     lon = continuous(lon)
 
     y = x = None
-    if flat:
+    if lat_var.ndim == 1:
         _check_monotonic(lat, lat_name, file=file)
         _check_monotonic(lon, lon_name, file=file)
         y_attrs = _plain_attrs(lat_var.attrs) | CF_ATTRS["latitude"]
@@ -313,8 +303,12 @@ def read_grid(
     )
 
 
-def row_and_column(ds: xr.Dataset, lat: xr.DataArray) -> tuple[str, str]:
-    """Row and column dimension of a 2-D latitude, by the axis attributes."""
+def rows_and_columns(
+    ds: xr.Dataset, lat: xr.DataArray, lon: xr.DataArray
+) -> tuple[str, str]:
+    """Dimensions of rows and of columns; of 2-D coordinates by the axis attributes."""
+    if lat.ndim == 1:
+        return str(lat.dims[0]), str(lon.dims[0])
     first, second = (str(d) for d in lat.dims)
     axes = CFDatasetAccessor(ds).axes
     swapped = first in axes.get("X", []) or second in axes.get("Y", [])
@@ -322,13 +316,10 @@ def row_and_column(ds: xr.Dataset, lat: xr.DataArray) -> tuple[str, str]:
 
 
 def _coordinate_values(
-    coordinate: xr.DataArray,
-    dims: tuple[str, str] | None,
-    *,
-    file: str | Path | None,
+    coordinate: xr.DataArray, dims: tuple[str, str], *, file: str | Path | None
 ) -> Floats:
-    """Values as float64, transposed to ``dims``; raise InputError if one is missing."""
-    ordered = coordinate if dims is None else coordinate.transpose(*dims)
+    """Values as float64, in the order of ``dims``; InputError if one is missing."""
+    ordered = coordinate.transpose(*dims, missing_dims="ignore")
     values = np.asarray(ordered.values, np.float64)
     if values.size and np.isfinite(values).all():
         return values

@@ -32,12 +32,7 @@ def horizontal_gradient(grid: Grid) -> Gradient:
     periodic in longitude. On rotated and curvilinear grids the derivatives along rows
     and columns are turned into eastward and northward ones by the local vectors between
     cells. The derivative is missing at the poles and where the cell or a neighbour that
-    it needs is.
-
-    Returns
-    -------
-    callable
-        From ``(..., Y, X)`` to two arrays of that shape, units of the field per metre.
+    it needs is. From ``(..., Y, X)`` to two arrays of that shape, per metre.
 
     Raises
     ------
@@ -122,14 +117,9 @@ def difference_weights(
     name : str
         Of the axis, for messages.
     x : ndarray
-        Coordinates. Shape ``(n,)``.
+        Coordinates. Shape ``(n,)``, as p, q (int64), a and b (float64).
     period : float, optional
         Length of a closed axis, without ends.
-
-    Returns
-    -------
-    tuple of ndarray
-        Indices p and q, int64, and weights a and b, float64. Shape ``(n,)`` each.
 
     Raises
     ------
@@ -174,12 +164,8 @@ def geostrophic_wind(grid: Grid) -> Gradient:
               f = 2 \Omega \sin \varphi
 
     Eastward and northward, also on rotated grids. Missing within 5 degrees of the
-    equator and where :func:`horizontal_gradient` is.
-
-    Returns
-    -------
-    callable
-        From m2 s-2, shape ``(..., Y, X)``, to two arrays of that shape, m s-1.
+    equator and where :func:`horizontal_gradient` is. From m2 s-2, shape ``(..., Y,
+    X)``, to two arrays of that shape, m s-1.
     """
     lat = grid.lat2d
     f = 2.0 * OMEGA * np.sin(np.deg2rad(lat))
@@ -201,17 +187,9 @@ def relative_humidity(
     .. math:: e = \frac{q p}{\epsilon + (1 - \epsilon) q}, \qquad
               e_s = 6.112 \exp \frac{17.67\, t}{t + 243.5}, \qquad H = 100\, e / e_s
 
-    with :math:`e, e_s, p` in hPa, :math:`t` in degC, :math:`\epsilon = 0.622`.
-    Supersaturation stays above 100; negative q counts as 0.
-
-    Parameters
-    ----------
-    q : ndarray
-        Specific humidity, kg kg-1.
-    t : ndarray
-        Temperature, K.
-    pressure : float
-        hPa.
+    with :math:`e, e_s, p` in hPa, :math:`t` in degC, :math:`\epsilon = 0.622`; the
+    arguments are kg kg-1, K and hPa. Supersaturation stays above 100; negative q counts
+    as 0.
 
     References
     ----------

@@ -353,10 +353,7 @@ def _inverse_distance(source: Grid, target: Grid) -> Interpolation:
 def nearest_index(source: Grid, target: Grid) -> NDArray[np.int64]:
     """Flat index of the source cell nearest to each target cell, on the sphere.
 
-    Returns
-    -------
-    ndarray
-        Shape ``(Y*X,)``, row-major over the target.
+    Shape ``(Y*X,)``, row-major over the target.
     """
     _, index = _tree(source).query(_points(target))
     return cast("NDArray[np.int64]", np.asarray(index, np.int64).reshape(-1))

@@ -1,4 +1,4 @@
-"""The cells that two grids share, in whatever order each has its rows and columns."""
+"""Two grids compared: the cells they share, in any order, and those one leaves out."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from st_cdgm.data.space.cells import cell_edges
 from st_cdgm.data.space.coordinates import continuous
 from st_cdgm.data.space.grid import SAME_DEG, Grid, nearest_index, same_cells
+from st_cdgm.data.space.sphere import is_global, wrap_near
 from st_cdgm.typing import Floats
 
 Order = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -20,12 +22,8 @@ def same_cells_order(grid: Grid, other: Grid) -> Order | None:
     """Return the rows and columns of ``other`` that give it the cells of ``grid``.
 
     Latitudes may run the other way, longitudes count from 0 or from -180 and begin
-    anywhere on the circle.
-
-    Returns
-    -------
-    rows, columns : ndarray
-        Shapes ``(Y,)`` and ``(X,)``. None where the grids do not have the same cells.
+    anywhere on the circle. Shapes ``(Y,)`` and ``(X,)``; None where the grids do not
+    have the same cells.
     """
     if grid.shape != other.shape or grid.regular != other.regular:
         return None
@@ -133,3 +131,66 @@ def _shared_block(grid: Grid, other: Grid) -> tuple[Order, Order] | None:
     alike = (rows == rows[:, :1]) & (columns == columns[:1]) & near[block]
     runs = all(np.ptp(index) == len(index) - 1 for index in (*mine, *theirs))
     return (mine, theirs) if runs and alike.all() else None
+
+
+# -- Coverage --------------------------------------------------------------------------
+
+
+def uncovered(source: Grid, target: Grid, *, whole_cells: bool = False) -> list[str]:
+    """Say what of a model's grid lies outside of that of a file, one text a side.
+
+    Such as ``the file ends at 12.5 E, the model needs 15 E: 2 of 9 columns not
+    covered``; nothing if all is covered. With ``whole_cells`` the cells of a regular
+    grid must be covered up to their bounds, as areal means need it, and not only their
+    centres.
+    """
+    if not (source.regular and target.regular):
+        return _cells_outside(source, target)
+
+    lat_edges, lon_edges = cell_edges(target)
+    have_lat, have_lon = cell_edges(source) if whole_cells else (source.lat, source.lon)
+    need_lat = _extent(target.lat, lat_edges, whole_cells)
+    found = _sides(have_lat, *need_lat, "row", "N", "S")
+    if is_global(source.lon):
+        return found
+    turn = wrap_near(target.lon, source.lon) - target.lon
+    west, east = _extent(target.lon, lon_edges, whole_cells)
+    return found + _sides(have_lon, west + turn, east + turn, "column", "E", "W")
+
+
+def _extent(axis: Floats, edges: Floats, whole: bool) -> tuple[Floats, Floats]:
+    """Return the lower and the upper bound that each cell of an axis needs."""
+    if not whole:
+        return axis, axis
+    return np.minimum(edges[:-1], edges[1:]), np.maximum(edges[:-1], edges[1:])
+
+
+def _sides(
+    have: Floats, low: Floats, high: Floats, line: str, plus: str, minus: str
+) -> list[str]:
+    """Compare what a file has along an axis with what each line of cells needs."""
+    first, last = float(have.min()), float(have.max())
+    found = []
+    for verb, bound, need, outside in (
+        ("begins", first, low.min(), low < first - SAME_DEG),
+        ("ends", last, high.max(), high > last + SAME_DEG),
+    ):
+        if outside.any():
+            found.append(
+                f"the file {verb} at {_degrees(bound, plus, minus)}, the model needs "
+                f"{_degrees(float(need), plus, minus)}: {int(outside.sum())} of "
+                f"{len(low)} {line}s not covered"
+            )
+    return found
+
+
+def _degrees(value: float, plus: str, minus: str) -> str:
+    turned = (value + 180.0) % 360.0 - 180.0 if plus == "E" and value > 180.0 else value
+    return f"{abs(turned):.6g} {plus if turned >= 0 else minus}"
+
+
+def _cells_outside(source: Grid, target: Grid) -> list[str]:
+    """Count cell centres outside, where rows and columns say nothing."""
+    inside = source.inside(target, SAME_DEG if source.regular else 0.0)
+    count = int((~inside).sum())
+    return [f"{count} of {inside.size} cells of the model not covered"] if count else []

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from st_cdgm.data.files.open import data_variables
-from st_cdgm.data.space.coordinates import locate, required_coordinates, row_and_column
+from st_cdgm.data.space.coordinates import (
+    locate,
+    required_coordinates,
+    rows_and_columns,
+)
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.tables.selection import time_dimension
 from st_cdgm.data.variables.levels import channel_name, level_values
@@ -117,73 +121,57 @@ def _mean(
 ) -> pd.DataFrame:
     means = {}
     for name in names:
-        grid = _grid(ds, name, file=file)
-        weights = xr.DataArray(
-            grid.area_weights().astype(np.float64), dims=(grid.y_name, grid.x_name)
+        lat, lon, dims = _axes(ds, name, file=file)
+        # Unlike for a model, longitudes may jump.
+        grid = Grid(
+            lat=lat.values.astype(np.float64),
+            lon=lon.values.astype(np.float64),
+            y_name=dims[0],
+            x_name=dims[1],
         )
-        means[name] = ds[name].weighted(weights).mean((grid.y_name, grid.x_name))
-    averaged = xr.Dataset(means)
-    averaged = averaged.drop_vars(set(averaged.coords) - set(averaged.dims))
+        weights = xr.DataArray(grid.area_weights().astype(np.float64), dims=dims)
+        means[name] = ds[name].weighted(weights).mean(dims)
+    averaged = xr.Dataset(means).reset_coords(drop=True)
     return _long(averaged, names, drop_na=drop_na, file=file)
 
 
-def _grid(ds: xr.Dataset, name: str, *, file: str | Path | None) -> Grid:
-    """Rows, columns and areas; unlike for a model, longitudes may jump."""
-    lat_name, lon_name = required_coordinates(ds, file=file, variable=name)
-    lat, lon = ds[lat_name], ds[lon_name]
-    dims = (str(lat.dims[0]), str(lon.dims[0]))
-    if lat.ndim == 2:
-        dims = row_and_column(ds, lat)
-        lat, lon = lat.transpose(*dims), lon.transpose(*dims)
-    return Grid(
-        lat=lat.values.astype(np.float64),
-        lon=lon.values.astype(np.float64),
-        y_name=dims[0],
-        x_name=dims[1],
-    )
+def _axes(
+    ds: xr.Dataset, name: str, *, file: str | Path | None
+) -> tuple[xr.DataArray, xr.DataArray, tuple[str, str]]:
+    """Latitude and longitude as the file has them, rows first, and their dimensions."""
+    pair = required_coordinates(ds, file=file, variable=name)
+    lat, lon = (ds[one] for one in pair)
+    dims = rows_and_columns(ds, lat, lon)
+    lat, lon = (one.transpose(*dims, missing_dims="ignore") for one in (lat, lon))
+    return lat, lon, dims
 
 
 def _wide(
     ds: xr.Dataset, names: list[str], *, drop_na: bool, file: str | Path | None
 ) -> pd.DataFrame:
-    pair = required_coordinates(ds, file=file, variable=names[0])
     time = time_dimension(ds)
     parts = []
-    kept = {time, *ds[pair[0]].dims, *ds[pair[1]].dims}
     for name in names:
-        for label, da in _planes(ds[name], name, kept):
-            if time is not None and time in ds.dims and time not in da.dims:
+        lat, lon, space = _axes(ds, name, file=file)
+        cells = xr.broadcast(lat, lon)
+        places = [axis.transpose(*space).values.ravel() for axis in cells]
+
+        for label, da in _planes(ds[name], name, {time, *space}):
+            if time in ds.dims and time not in da.dims:
                 da = da.expand_dims({time: ds.indexes[time]})
-            parts.append(_wide_part(da, label, time, pair, file=file))
+            rows = [time] if time in da.dims else []
+            index = da.indexes[time] if rows else pd.RangeIndex(1)
+            columns = pd.MultiIndex.from_arrays(
+                [[label] * len(places[0]), *places],
+                names=["variable", lat.name, lon.name],
+            )
+            values = da.transpose(*rows, *space).values.reshape(len(index), -1)
+            parts.append(pd.DataFrame(values, index=index, columns=columns))
 
     frame = pd.concat(parts, axis=1)
     if drop_na:
         frame = frame.dropna(axis=0, how="all").dropna(axis=1, how="all")
     return frame
-
-
-def _wide_part(
-    da: xr.DataArray,
-    label: str,
-    time: str | None,
-    pair: tuple[str, str],
-    *,
-    file: str | Path | None,
-) -> pd.DataFrame:
-    # A level's label may be the name of an axis.
-    free = label if label not in da.coords else f"{label} values"
-    grid = _grid(da.to_dataset(name=free), free, file=file)
-    space = (grid.y_name, grid.x_name)
-    timed = time is not None and time in da.dims
-    values = da.transpose(*([time] if timed else []), *space).values
-    # Coordinates as the file writes them, not turned to be continuous.
-    lat, lon = xr.broadcast(da[pair[0]], da[pair[1]])
-    places = [axis.transpose(*space).values.ravel() for axis in (lat, lon)]
-    columns = pd.MultiIndex.from_arrays(
-        [[label] * lat.size, *places], names=["variable", *pair]
-    )
-    index = da.indexes[cast("str", time)] if timed else pd.RangeIndex(1)
-    return pd.DataFrame(values.reshape(len(index), -1), index=index, columns=columns)
 
 
 def _planes(

@@ -59,6 +59,7 @@ def extract_metadata(
         missing numbers None.
     """
     raw, failure = _raw_metadata(path)
+    # The variables come first, as the statistics sum them up.
     variables = {
         str(name): _variable(ds[name], raw, statistics=statistics)
         for name in ds.data_vars
@@ -67,7 +68,8 @@ def extract_metadata(
         "file_info": _file_info(path, raw),
         "dimensions": {str(dim): _dimension(ds, str(dim), raw) for dim in ds.sizes},
         "coordinates": {
-            str(name): _coordinate(coordinate)
+            str(name): {"dims": list(coordinate.dims), "size": int(coordinate.size)}
+            | _values_of(coordinate)
             for name, coordinate in ds.coords.items()
             if name not in ds.sizes
         },
@@ -83,14 +85,6 @@ def extract_metadata(
         metadata["netcdf4_extraction_error"] = failure
 
     return {key: native(section) for key, section in metadata.items()}
-
-
-def _format_of(opened: Any) -> str:
-    """``NETCDF4``, ``NETCDF3_CLASSIC``, ...; ``HDF5`` without dimensions of NetCDF."""
-    unnamed = opened.dimensions and all(
-        d.startswith("phony") for d in opened.dimensions
-    )
-    return "HDF5" if unnamed else str(opened.data_model)
 
 
 def _file_info(path: Path, raw: Section) -> Section:
@@ -125,10 +119,6 @@ def _dimension(ds: xr.Dataset, dim: str, raw: Section) -> Section:
     if dim in raw.get("dimension_ids", {}):
         found["netcdf4_id"] = raw["dimension_ids"][dim]
     return found
-
-
-def _coordinate(da: xr.DataArray) -> Section:
-    return {"dims": list(da.dims), "size": int(da.size)} | _values_of(da)
 
 
 def _values_of(da: xr.DataArray) -> Section:
@@ -185,31 +175,26 @@ def _statistics(da: xr.DataArray) -> Section:
     """Read a variable once, in pieces of dask's default size."""
     if da.size == 0:
         return {"min": None, "max": None, "mean": None, "std": None} | _missing(0)
-    if da.dtype.kind not in "fiubMmO" or _is_text(da):
+    text = da.dtype == object and not hasattr(da.values.flat[0], "calendar")
+    if da.dtype.kind not in "fiubMmO" or text:
         raise InputError(f"no statistics of values of type {da.dtype}")
-    pieces = da if da.dtype == object else da.chunk("auto")
-    if da.dtype.kind in "MmO":
-        low, high, mean, nans = compute(  # type: ignore[no-untyped-call]
-            pieces.min(), pieces.max(), pieces.mean(), pieces.isnull().sum()
-        )
-        ends = {"min_raw": low, "max_raw": high, "mean_raw": mean}
-        shown = {key: str(_dated(end.values[()])) for key, end in ends.items()}
-        return shown | _missing(int(nans))
 
-    real = pieces.astype(np.float64)
-    low, high, mean, std, nans = compute(  # type: ignore[no-untyped-call]
-        pieces.min(), pieces.max(), real.mean(), real.std(), pieces.isnull().sum()
-    )
-    numbers = {"min": low, "max": high, "mean": mean, "std": std}
-    return {k: v.values[()] for k, v in numbers.items()} | _missing(int(nans))
+    pieces = da if da.dtype == object else da.chunk("auto")
+    dated = da.dtype.kind in "MmO"
+    real = pieces if dated else pieces.astype(np.float64)
+    lazy = {"min": pieces.min(), "max": pieces.max(), "mean": real.mean()}
+    lazy |= {"nans": pieces.isnull().sum()} | ({} if dated else {"std": real.std()})
+    (found,) = compute(lazy)  # type: ignore[no-untyped-call]
+
+    counted = _missing(int(found.pop("nans")))
+    values = {key: value.values[()] for key, value in found.items()}
+    if dated:
+        return {f"{key}_raw": str(_dated(one)) for key, one in values.items()} | counted
+    return values | counted
 
 
 def _missing(count: int) -> Section:
     return {"has_nan": count > 0, "nan_count": count}
-
-
-def _is_text(da: xr.DataArray) -> bool:
-    return da.dtype == object and not hasattr(da.values.flat[0], "calendar")
 
 
 def _summary(variables: Mapping[str, Section], *, computed: bool) -> Section:
@@ -241,11 +226,12 @@ def _raw_metadata(path: Path) -> tuple[Section, str | None]:
         with netCDF4.Dataset(str(path)) as opened:
             groups = dict(_groups(opened))
             unlimited = [n for n, d in opened.dimensions.items() if d.isunlimited()]
-            kind = _format_of(opened)
+            unnamed = all(name.startswith("phony") for name in opened.dimensions)
+            plain = opened.dimensions and unnamed  # HDF5 without dimensions of NetCDF
 
             # Plain values only: nothing may hold on to the file.
             return {
-                "format": kind,
+                "format": "HDF5" if plain else str(opened.data_model),
                 "unlimited": unlimited,
                 "dimension_ids": {
                     n: getattr(d, "_dimid", None) for n, d in opened.dimensions.items()
@@ -262,13 +248,14 @@ def _raw_metadata(path: Path) -> tuple[Section, str | None]:
                         for name, group in groups.items()
                     },
                     "datatypes": [
-                        one
+                        _datatype(kind)
                         for group in (opened, *groups.values())
-                        for one in _datatypes(group)
+                        for known in (group.cmptypes, group.enumtypes, group.vltypes)
+                        for kind in known.values()
                     ],
                     "unlimited_dimensions": unlimited,
                     "root_path": str(opened.path),
-                    "is_valid_netcdf": kind != "HDF5",
+                    "is_valid_netcdf": not plain,
                 },
             }, None
     except (OSError, RuntimeError) as error:
@@ -281,11 +268,6 @@ def _groups(group: Any, prefix: str = "") -> list[tuple[str, Any]]:
     for name, child in group.groups.items():
         found += [(prefix + name, child), *_groups(child, f"{prefix}{name}/")]
     return found
-
-
-def _datatypes(group: Any) -> list[Section]:
-    known = (*group.cmptypes.values(), *group.enumtypes.values())
-    return [_datatype(kind) for kind in (*known, *group.vltypes.values())]
 
 
 def _datatype(kind: Any) -> Section:

@@ -144,7 +144,7 @@ def _date_parts(date: Any) -> tuple[int, ...]:
 # -- Space -----------------------------------------------------------------------------
 
 
-def select_region(
+def cut_region(
     ds: xr.Dataset,
     *,
     lat_range: Range | None = None,
@@ -155,8 +155,9 @@ def select_region(
 
     ``lat_range`` holds two latitudes in either order, degrees north; ``lon_range`` the
     west and the east edge in degrees east, both -180..180 or 0..360. A region across 0
-    or 180 degrees comes out in one piece, west to east as in the file. On a curvilinear
-    grid the smallest block of rows and columns that holds the box is kept.
+    or 180 degrees comes out in one piece, west to east as in the file, its longitudes
+    without a jump. On a curvilinear grid the smallest block of rows and columns that
+    holds the box is kept, and its cells outside become NaN.
 
     Raises
     ------
@@ -182,7 +183,17 @@ def select_region(
         others = [d for d in inside.dims if d != dim]
         index = np.flatnonzero(inside.any(others).values)
         chosen[dim] = _in_one_piece(index, inside.sizes[dim]) if lon_range else index
-    return ds.isel(chosen)
+    block, inside = ds.isel(chosen), inside.isel(chosen)
+
+    # A rectangle of a regular grid; of a curvilinear one, a block and its cells inside.
+    if lat.ndim == 1:
+        return _without_jump(block, lon_name)
+    masked = {
+        name: variable.where(inside).assign_attrs(variable.attrs)
+        for name, variable in block.data_vars.items()
+        if set(inside.dims) <= set(variable.dims)
+    }
+    return block.assign(masked)
 
 
 def _in_one_piece(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
@@ -193,34 +204,14 @@ def _in_one_piece(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     return index
 
 
-def cut_region(
-    ds: xr.Dataset,
-    lat_range: Range | None,
-    lon_range: Range | None,
-    *,
-    file: str | Path | None = None,
-) -> xr.Dataset:
-    """Cut a box as :func:`select_region`; on 2-D coordinates cells outside become NaN.
-
-    Longitudes of a box across the seam of the file are written without a jump.
-    """
-    block = select_region(ds, lat_range=lat_range, lon_range=lon_range, file=file)
-    lat_name, lon_name = required_coordinates(ds, file=file)
-    if ds[lat_name].ndim == 1:
-        lon = block[lon_name]
-        steps = np.diff(lon.values)
-        if (steps > 0).any() and (steps < 0).any():
-            lon = lon.copy(data=continuous(lon.values.astype(np.float64)))
-            block = block.assign_coords({lon_name: lon})
-        return block
-
-    inside = _inside(block[lat_name], block[lon_name], lat_range, lon_range)
-    masked = {
-        name: variable.where(inside).assign_attrs(variable.attrs)
-        for name, variable in block.data_vars.items()
-        if set(inside.dims) <= set(variable.dims)
-    }
-    return block.assign(masked)
+def _without_jump(ds: xr.Dataset, name: str) -> xr.Dataset:
+    """Write longitudes across the seam of the file so that they rise or fall."""
+    lon = ds[name]
+    steps = np.diff(lon.values)
+    if not ((steps > 0).any() and (steps < 0).any()):
+        return ds
+    turned = continuous(lon.values.astype(np.float64))
+    return ds.assign_coords({name: lon.copy(data=turned)})
 
 
 def _inside(

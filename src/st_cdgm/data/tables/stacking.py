@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -16,28 +16,16 @@ _KINDS = {"lat": 0, "latitude": 0, "lon": 1, "longitude": 1}
 
 
 def infer_dim(dataset: xr.Dataset, keyword: str) -> str:
-    """Return the dimension of time, latitude or longitude.
+    """Return the dimension of ``time``, ``lat`` or ``lon``.
 
     By the CF conventions first; else the first dimension, then the first
-    one-dimensional coordinate, whose name contains the keyword.
-
-    Parameters
-    ----------
-    dataset : xarray.Dataset
-        Any data set.
-    keyword : str
-        ``time``, ``lat`` or ``lon``.
-
-    Raises
-    ------
-    ValueError
-        If there is none; it lists the dimensions.
+    one-dimensional coordinate, whose name contains the keyword. Without any, a
+    ValueError lists the dimensions.
     """
-    word = keyword.lower()
-    if word == "time":
-        for name in locate(dataset).times:
-            return name
-    pair = locate(dataset).pair() if word in _KINDS else None
+    word, located = keyword.lower(), locate(dataset)
+    if word == "time" and located.times:
+        return located.times[0]
+    pair = located.pair() if word in _KINDS else None
     if pair is not None and dataset[pair[_KINDS[word]]].ndim == 1:
         return str(dataset[pair[_KINDS[word]]].dims[0])
 
@@ -55,19 +43,8 @@ def ensure_callable_transform(
 ) -> Callable[[Any], Any] | None:
     """Return a transform as a function from data to data that keeps attributes.
 
-    Parameters
-    ----------
-    transform : {"log", "logarithm", "log1p"}, callable or None
-        ``log`` is ``ln(x + epsilon)``, ``log1p`` is ``ln(1 + x)``.
-    epsilon : float
-        Offset of ``log``.
-
-    Raises
-    ------
-    ValueError
-        For another name.
-    TypeError
-        For anything else.
+    ``log`` or ``logarithm`` is ``ln(x + epsilon)``, ``log1p`` is ``ln(1 + x)``; a
+    function, and None, pass. Another name is a ValueError, anything else a TypeError.
     """
     if transform is None or callable(transform):
         return transform
@@ -94,22 +71,10 @@ def dataset_to_numpy(
 ) -> NDArray[np.float32]:
     """Stack the variables of a data set.
 
-    Parameters
-    ----------
-    dataset : xarray.Dataset
-        Variables on time and two spatial dimensions. These may be flattened into
-        ``sample``, which needs ``spatial_shape``; two dimensions of other names count
-        as latitude and longitude. Any further dimension, such as levels, gives one
-        channel per entry (D10).
-    time_dim, lat_dim, lon_dim : str
-        Dimension names.
-    spatial_shape : (int, int), optional
-        Rows and columns of flattened fields.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(T, C, Y, X)``, float32.
+    They are on time and two spatial dimensions. These may be flattened into ``sample``,
+    which needs their rows and columns ``spatial_shape``; two dimensions of other names
+    count as latitude and longitude. Any further dimension, such as levels, gives one
+    channel per entry (D10). Shape ``(T, C, Y, X)``, float32.
 
     Raises
     ------
@@ -135,24 +100,22 @@ def _planes(
     time, row, column = dims
     if time not in da.dims:
         raise ValueError(f"{da.name} has no dimension {time!r} but {da.dims}")
+
+    # Which dimensions are horizontal.
+    space: tuple[Hashable, ...] = (row, column)
     if SAMPLE in da.dims and {row, column}.isdisjoint(da.dims):
         if shape is None or da.sizes[SAMPLE] != shape[0] * shape[1]:
             raise ValueError(
                 f"{da.name} has {da.sizes[SAMPLE]} flattened cells; spatial_shape "
                 f"{shape} does not say how to lay them out"
             )
+        space = (SAMPLE,)
+    elif not {row, column} <= set(da.dims):
+        space = tuple(d for d in da.dims if d != time)
+        if len(space) != 2:
+            raise ValueError(f"{da.name} has dimensions {da.dims}, not {dims}")
 
-        others = [d for d in da.dims if d not in (time, SAMPLE)]
-        flat = da.transpose(time, *others, SAMPLE).values
-        return _stacked(flat.reshape(*flat.shape[:-1], *shape))
-    rest = [d for d in da.dims if d != time]
-    if not {row, column} <= set(da.dims) and len(rest) == 2:
-        row, column = str(rest[0]), str(rest[1])
-    if not {row, column} <= set(da.dims):
-        raise ValueError(f"{da.name} has dimensions {da.dims}, not {dims}")
-    others = [d for d in rest if d not in (row, column)]
-    return _stacked(da.transpose(time, *others, row, column).values)
-
-
-def _stacked(values: NDArray[Any]) -> NDArray[np.float32]:
-    return values.reshape(len(values), -1, *values.shape[-2:]).astype(np.float32)
+    others = [d for d in da.dims if d not in (time, *space)]
+    values = da.transpose(time, *others, *space).values.astype(np.float32)
+    size = shape if space == (SAMPLE,) else values.shape[-2:]
+    return values.reshape(len(values), -1, *cast("tuple[int, int]", size))

@@ -12,7 +12,7 @@ from st_cdgm.data.fit.baseline.combined import strategies
 from st_cdgm.data.fit.codecs.amounts import check_precipitation_options
 from st_cdgm.data.fit.moments import FillStrategy, Scope
 from st_cdgm.data.task.days import memory_bytes
-from st_cdgm.data.time.axis import check_time_step
+from st_cdgm.data.time.axis import TimeStep
 from st_cdgm.data.time.splits import SplitConfig
 from st_cdgm.errors import check_choice, check_least
 
@@ -129,7 +129,7 @@ class DataConfig:
         for name in ("seq_len", "stride", "lr_coarsen"):
             check_least(name, getattr(self, name), 1, section="data.")
         memory_bytes(self.memory)
-        check_time_step(self.time_step)
+        check_choice("time_step", self.time_step, get_args(TimeStep))
         if self.splits.given():
             self.splits.check()
 

@@ -9,11 +9,10 @@ from typing import Any
 
 from st_cdgm.data.files.open import Paths, file_label, open_dataset
 from st_cdgm.data.fit.preprocessor import Preprocessor
-from st_cdgm.data.read.coarsen import coarsen_cube
 from st_cdgm.data.read.cubes import ChannelCube
 from st_cdgm.data.read.derived.appending import read_with_derived, required_inputs
 from st_cdgm.data.read.readers import read_channels
-from st_cdgm.data.read.regrid import check_method, is_much_finer, on_grid
+from st_cdgm.data.read.regrid import check_method, coarsen_cube, is_much_finer, on_grid
 from st_cdgm.data.space.matching import same_cells_order
 from st_cdgm.data.time.calendar import duration
 from st_cdgm.errors import InputError, MissingVariableError

@@ -24,30 +24,6 @@ TimeStep = Literal["daily", "native"]
 _SAME_CALENDAR = {"gregorian": "standard", "365_day": "noleap", "366_day": "all_leap"}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Numbers:
-    """Stamps as whole numbers, int64, shape ``(T,)`` each.
-
-    Attributes
-    ----------
-    date : ndarray
-        YYYYMMDD.
-    number : ndarray
-        Days since 1850-01-01 in the calendar of the stamps.
-    second : ndarray
-        Seconds since midnight.
-    """
-
-    date: Integers
-    number: Integers
-    second: Integers
-
-    @property
-    def total(self) -> Integers:
-        """Seconds since 1850-01-01."""
-        return self.number * DAY + self.second
-
-
 def canonical_calendar(calendar: str) -> str:
     """CF calendar name with its synonyms folded (``365_day`` is ``noleap``)."""
     name = calendar.lower()
@@ -122,19 +98,19 @@ def _folded(time: xr.DataArray) -> str:
     return "standard" if calendar == "proleptic_gregorian" else calendar
 
 
-def stamp_numbers(time: xr.DataArray, calendar: str) -> Numbers:
-    """Return decoded stamps as whole numbers, rounded to the second."""
+def _numbers(time: xr.DataArray, calendar: str) -> dict[str, Any]:
+    """Return decoded stamps as the numbers of a `StepAxis`, rounded to the second."""
     if np.asarray(time.dt.microsecond).any():  # 1 h as a share of a day is not exact
         time = time.dt.round("s")
     names = ("year", "month", "day", "hour", "minute", "second")
     year, month, day, hour, minute, second = (
         np.asarray(getattr(time.dt, name).values, np.int64) for name in names
     )
-    return Numbers(
-        date=year * 10000 + month * 100 + day,
-        number=_ordinal(year, month, day, calendar),
-        second=hour * 3600 + minute * 60 + second,
-    )
+    return {
+        "date": year * 10000 + month * 100 + day,
+        "number": _ordinal(year, month, day, calendar),
+        "second": hour * 3600 + minute * 60 + second,
+    }
 
 
 def _ordinal(year: Integers, month: Integers, day: Integers, calendar: str) -> Integers:
@@ -173,11 +149,14 @@ def iso(stamp: Any) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class StepAxis(Numbers):
+class StepAxis:
     """The time axis of a file in whole numbers, not yet checked for order.
 
     Attributes
     ----------
+    date, number, second : ndarray
+        YYYYMMDD, days since 1850-01-01 in the calendar of the stamps, and seconds since
+        midnight. Shape ``(T,)``, int64.
     calendar : str
         CF calendar.
     stamps : xarray.DataArray
@@ -191,11 +170,19 @@ class StepAxis(Numbers):
         For messages.
     """
 
+    date: Integers
+    number: Integers
+    second: Integers
     calendar: str
     stamps: xr.DataArray
     bounded: bool = False
     overlapping: bool = False
     file: str | Path | None = None
+
+    @property
+    def total(self) -> Integers:
+        """Seconds since 1850-01-01."""
+        return self.number * DAY + self.second
 
     @cached_property
     def step_seconds(self) -> int:
@@ -274,12 +261,6 @@ class StepAxis(Numbers):
         )
 
 
-def check_time_step(time_step: str) -> None:
-    """Raise ConfigError unless ``time_step`` is ``daily`` or ``native``."""
-    if time_step not in get_args(TimeStep):
-        check_choice("time_step", time_step, get_args(TimeStep))
-
-
 def day_keys(
     time: xr.DataArray,
     *,
@@ -292,8 +273,7 @@ def day_keys(
     Parameters
     ----------
     time : xarray.DataArray
-        Decoded stamps (cftime or datetime64), increasing; one per day, or at a constant
-        step with ``native``. Shape ``(T,)``.
+        Decoded stamps (cftime or datetime64), increasing. Shape ``(T,)``.
     bounds : xarray.DataArray, optional
         Decoded beginning and end of each step. Shape ``(T, 2)``. A one-day step that
         is stamped at its end belongs to the day on which it began; so does a shorter
@@ -301,8 +281,8 @@ def day_keys(
     file : str or Path, optional
         For error messages.
     time_step : {"daily", "native"}
-        ``native`` lets several stamps fall on one day, provided that they are at a
-        constant step; whole steps that are missing are gaps.
+        ``daily``: one stamp per day; ``native`` lets several fall on one day, at a
+        constant step, and missing steps are gaps.
 
     Raises
     ------
@@ -310,7 +290,8 @@ def day_keys(
         If the axis is empty, not decoded, has missing or repeated stamps, runs
         backwards, or has several stamps on one day (``native``: an irregular step).
     """
-    check_time_step(time_step)
+    if time_step not in get_args(TimeStep):
+        check_choice("time_step", time_step, get_args(TimeStep))
     axis = step_axis(time, bounds=bounds, file=file)
     if time_step == "native" and axis.several_per_day:
         return axis.steps()
@@ -332,23 +313,22 @@ def step_axis(
     """
     check_decoded(time, file=file)
     calendar = modern_calendar(time)
-    stamps = vars(stamp_numbers(time, calendar))
+    stamps = _numbers(time, calendar)
     axis = StepAxis(**stamps, stamps=time, calendar=calendar, file=file)
     if bounds is None or not bounds_usable(bounds, time, file=file):
         return axis
 
     # Bounds count where they move whole days, or tell the steps of a day apart.
-    first = stamp_numbers(bounds[:, 0], calendar)
-    begun = replace(axis, **vars(first), bounded=True)
-    end = stamp_numbers(bounds[:, 1], calendar).total
-    length = end - first.total
+    begun = replace(axis, **_numbers(bounds[:, 0], calendar), bounded=True)
+    end = replace(axis, **_numbers(bounds[:, 1], calendar)).total
+    length = end - begun.total
     if (length == DAY).all() and (end == axis.total).all():
         logger.info("%s: days are stamped at their end; the day they began", file)
         return begun
     if not axis.several_per_day and not begun.several_per_day:
         return axis
 
-    overlapping = bool((end[:-1] > first.total[1:]).any())
+    overlapping = bool((end[:-1] > begun.total[1:]).any())
     if (length == length[0]).all() and not overlapping:
         return begun
     logger.warning(

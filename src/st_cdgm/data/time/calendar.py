@@ -143,14 +143,10 @@ def duration(seconds: int) -> str:
 def shared_steps(
     first: CalendarDays, second: CalendarDays
 ) -> tuple[Integers, Integers, CalendarDays]:
-    """Return the steps that two records of one calendar share.
+    """Return the steps that two records of one calendar share; there may be none.
 
-    Returns
-    -------
-    of_first, of_second : ndarray
-        Their indices in the two records. Shape ``(T,)``, int64.
-    steps : CalendarDays
-        The shared steps, counted in the longer of the two steps. It may be empty.
+    Their indices in the two records, shape ``(T,)``, int64, and the steps themselves,
+    counted in the longer of the two.
 
     Raises
     ------

@@ -27,7 +27,7 @@ def check_period(start: str | None, end: str | None) -> tuple[int, int]:
     ConfigError
         If a bound is no date, or the period ends before it starts.
     """
-    first, last = _period(start, end)
+    first, last = parse_period(start, end)
     return first // CLOCK, last // CLOCK
 
 
@@ -86,16 +86,14 @@ def period_days(
     Parameters
     ----------
     day : ndarray
-        YYYYMMDD, or YYYYMMDDhhmmss for shorter steps (``CalendarDays.key``),
-        increasing. Shape ``(T,)``, int64.
+        ``CalendarDays.key``, increasing. Shape ``(T,)``, int64.
     start, end : str or None
         ISO dates, both included; None leaves that side open. The hour counts for steps
         shorter than a day only.
     file, variable : str, optional
         Named in errors.
     calendar : str, optional
-        Of the data; with it, days are refused that do not exist, see
-        :func:`check_dates`.
+        With it, days are refused that it does not have, see :func:`check_dates`.
 
     Raises
     ------
@@ -108,7 +106,7 @@ def period_days(
         if calendar is not None:
             check_dates({variable or name: date}, calendar, file=file)
 
-    first, last = _period(start, end)
+    first, last = parse_period(start, end)
     if not len(day) or day[0] < STEP_KEYS:
         first, last = first // CLOCK, last // CLOCK
 
@@ -124,27 +122,6 @@ def period_days(
     return index
 
 
-def split_bounds(periods: Mapping[str, list[str]]) -> dict[str, tuple[int, int]]:
-    """Return the period ``[start, end]`` of each split as two YYYYMMDDhhmmss numbers.
-
-    Raises
-    ------
-    ConfigError
-        If a period has no two dates in order.
-    """
-    out: dict[str, tuple[int, int]] = {}
-    for name, period in periods.items():
-        if len(period) != 2:
-            raise ConfigError(
-                "a period needs a start and an end",
-                variable=f"data.splits.{name}",
-                found=period,
-                expected="[start, end]",
-            )
-        out[name] = _period(*period, variable=f"data.splits.{name}")
-    return out
-
-
 def described_periods(
     days: CalendarDays, indices: Mapping[str, Indices]
 ) -> dict[str, list[str]]:
@@ -152,11 +129,7 @@ def described_periods(
 
     A stretch ends where the record has days that are not in the split; a gap in the
     record itself does not end it. ``indices`` holds the days of each split, increasing.
-
-    Returns
-    -------
-    dict
-        Split to ``[start, end, start, end, ...]``, ISO; empty splits are left out.
+    The result is ``[start, end, start, end, ...]``, ISO; empty splits are left out.
     """
     out: dict[str, list[str]] = {}
     for name, index in indices.items():
@@ -178,10 +151,16 @@ def _record(day: Indices, first: int, last: int) -> str:
     return text
 
 
-def _period(
+def parse_period(
     start: str | None, end: str | None, *, variable: str | None = None
 ) -> tuple[int, int]:
-    """Return a period with open sides as two YYYYMMDDhhmmss numbers."""
+    """Return a period with open sides as two YYYYMMDDhhmmss numbers.
+
+    Raises
+    ------
+    ConfigError
+        If a bound is no date, or the period ends before it starts.
+    """
     first, last = 0, STEP_KEYS * CLOCK - 1
     if start is not None:
         first = parse_date(start, variable or "start", last=False)

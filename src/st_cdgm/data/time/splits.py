@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from st_cdgm.data.time.calendar import DAY, CalendarDays
-from st_cdgm.data.time.periods import period_days, split_bounds
+from st_cdgm.data.time.periods import parse_period, period_days
 from st_cdgm.errors import ConfigError, InputError, check_between, check_least
 from st_cdgm.typing import Indices
 
@@ -146,9 +146,20 @@ class SplitConfig:
                 expected="[start, end], e.g. [1991-01-01, 1999-12-31]",
             )
 
-        periods = self.periods()
-        bounds = sorted((*ends, name) for name, ends in split_bounds(periods).items())
-        for (_, end, name), (start, _, other) in pairwise(bounds):
+        periods, bounds = self.periods(), []
+        for name, period in periods.items():
+            variable = f"data.splits.{name}"
+            if len(period) != 2:
+                raise ConfigError(
+                    "a period needs a start and an end",
+                    variable=variable,
+                    found=period,
+                    expected="[start, end]",
+                )
+            bounds.append((*parse_period(*period, variable=variable), name))
+
+        # One must have ended before the next begins.
+        for (_, end, name), (start, _, other) in pairwise(sorted(bounds)):
             if start <= end:
                 raise ConfigError(
                     "two splits share days",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import dask.array
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.time.axis import StepAxis, bounds_usable, check_time_step, step_axis
+from st_cdgm.data.time.axis import StepAxis, TimeStep, bounds_usable, step_axis
 from st_cdgm.data.time.calendar import DAY, CalendarDays, Integers, duration, key_text
 from st_cdgm.data.time.daily import (
     REDUCTIONS,
@@ -22,15 +22,17 @@ from st_cdgm.data.time.daily import (
     daily_attrs,
     daily_method,
 )
-from st_cdgm.data.time.running_totals import check_no_totals
 from st_cdgm.data.variables.table import PRECIPITATION, quantity_of
-from st_cdgm.errors import InputError
+from st_cdgm.errors import InputError, check_choice
 
 logger = logging.getLogger(__name__)
 SHOWN = 5  # days in a message
 RATE = "mm day-1"
 LONGEST_DAY = 1.5  # days; time bounds are sometimes an hour off
 MONTH_DAYS = 27  # stamps always this far apart are months, not days with gaps
+FEWEST_STEPS = 4  # a day, from which running totals can be told from amounts
+FEWEST_WET, ALWAYS_RISING = 20, 0.95  # days and cells, and the share of them
+ROUNDING = 1e-3  # of the largest amount: packing lets totals fall a little
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -176,20 +178,16 @@ def time_steps(
     to the day of its stamp, except where the axis runs from one step after midnight to
     midnight: such stamps end their steps. Days without all their steps are left out.
 
-    Parameters
-    ----------
-    time, bounds, time_step, file
-        See :func:`st_cdgm.data.time.axis.day_keys`.
-    ends : bool
-        Whether stamps without bounds are known to be where their steps end.
+    Parameters and errors as for :func:`st_cdgm.data.time.axis.day_keys`; ``ends``:
+    whether stamps without bounds are known to be where their steps end.
 
     Raises
     ------
     InputError
-        If the axis is unusable (see :func:`st_cdgm.data.time.axis.day_keys`), or with
-        ``daily`` if no day is complete or the step does not divide a day.
+        With ``daily``, if no day is complete or the step does not divide a day.
     """
-    check_time_step(time_step)
+    if time_step not in get_args(TimeStep):
+        check_choice("time_step", time_step, get_args(TimeStep))
     axis = step_axis(time, bounds=bounds, file=file)
     _check_not_monthly(axis, bounds)
     _warn_of_wide_steps(axis)
@@ -251,6 +249,42 @@ def _warn_of_wide_steps(axis: StepAxis) -> None:
             "behind it: means of several days must not be used so",
             axis.file,
             apart[0],
+        )
+
+
+def check_no_totals(
+    da: xr.DataArray,
+    name: str,
+    days: list[Integers],
+    *,
+    file: str | Path | None,
+) -> None:
+    """Raise InputError where amounts only grow in the course of every day.
+
+    ERA5-Land and many model outputs count precipitation up from midnight or from the
+    start of the run. Added up as if they were amounts of one step each, hours would
+    give a dozen times the rain. ``da`` has its steps on the first axis, ``days`` the
+    steps of each day to look at.
+    """
+    wet = rising = 0
+    for steps in days:
+        if len(steps) < FEWEST_STEPS:
+            continue
+        # The first stamp of a day may hold the total of the day before.
+        values = np.asarray(da.isel({da.dims[0]: steps[1:]}).values, np.float64)
+        falls = np.diff(values, axis=0) < -ROUNDING * np.abs(values).max(axis=0)
+        changing = values.max(axis=0) > values.min(axis=0)
+        wet += int(changing.sum())
+        rising += int((changing & ~falls.any(axis=0)).sum())
+    if wet >= FEWEST_WET and rising >= ALWAYS_RISING * wet:
+        raise InputError(
+            "amounts that only grow in the course of a day: running totals",
+            file=file,
+            variable=name,
+            found=f"no fall in {rising} of the {wet} wet days and cells looked at",
+            expected="amounts of one step each",
+            remedy="take differences within each day first (ERA5-Land: each step minus "
+            "the one before, from 01 h on), or use daily totals",
         )
 
 

@@ -26,22 +26,10 @@ def window_index(
 ) -> Indices:
     """Return the days of every window, none of which crosses a gap.
 
-    Parameters
-    ----------
-    ordinal : ndarray
-        Day numbers; consecutive days differ by 1. Shape ``(T,)``.
-    seq_len : int
-        Days per window.
-    stride : int
-        Days from one window to the next within a run, also beyond ``seq_len``.
-    pad_start : bool
-        True: every day ends a window, and where a run of days holds too little history
-        its first day is repeated.
-
-    Returns
-    -------
-    ndarray
-        Indices of days. Shape ``(W, seq_len)``, int64.
+    Of day numbers, shape ``(T,)``, where consecutive days differ by 1, the indices of
+    shape ``(W, seq_len)``, int64. Within a run of days a window begins ``stride`` days
+    after the one before. With ``pad_start`` every day ends a window, and where a run
+    holds too little history its first day is repeated.
     """
     if min(seq_len, stride) < 1:
         raise ConfigError(

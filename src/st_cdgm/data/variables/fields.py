@@ -53,10 +53,6 @@ class TargetVariable(Named):
 
     def attrs(self) -> dict[str, Any]:
         """Return the CF attributes that are known."""
-        pairs = {
-            "units": self.units,
-            "standard_name": self.standard_name,
-            "long_name": self.long_name,
-            "cell_methods": self.cell_methods,
-        }
+        keys = ("units", "standard_name", "long_name", "cell_methods")
+        pairs = {key: getattr(self, key) for key in keys}
         return {key: value for key, value in pairs.items() if value is not None}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
-
 import numpy as np
 import xarray as xr
 
@@ -25,56 +22,53 @@ _RAIN_FACTOR, _RAIN_POWER = 450.0, 0.475
 
 
 def physical_limits(
-    da: xr.DataArray,
-    step_hours: float | None,
-    *,
-    row: Variable | None | Literal["ask"] = "ask",
+    da: xr.DataArray, step_hours: float | None
 ) -> tuple[float, float] | None:
-    """Return the lowest and highest value that can be true, in the units of the file.
+    """Return the lowest and highest value of a field that can be true.
 
-    None for a quantity that is not known, or units that do not fit it.
-
-    Parameters
-    ----------
-    da : xarray.DataArray
-        A field with its attributes; its values are not read.
-    step_hours : float or None
-        Length of a time step; 24 where it is not known.
-    row : Variable or None, optional
-        What the field is, where that has been found; else it is asked for by name.
+    See :func:`limits_of`; only the name and the attributes of the field are read.
     """
-    name = str(da.name)
-    if row == "ask":
-        row = variable_of(name, da.attrs)
+    name, units = str(da.name), str(da.attrs.get("units", ""))
+    row = variable_of(name, da.attrs)
+    pressure = row is not None and row.quantity is PRESSURE
+    on_level = pressure and level_of(name, da)[1] is not None
+    return limits_of(row, units, step_hours or 24.0, on_level=on_level)
+
+
+def limits_of(
+    row: Variable | None, units: str, step_hours: float, *, on_level: bool
+) -> tuple[float, float] | None:
+    """Return the lowest and highest value that can be true, in the units given.
+
+    None for a quantity that is not known, or units that do not fit it. ``on_level``:
+    whether the field is on a pressure level; ``step_hours``: length of a time step.
+    """
     if row is None or row.quantity is None:
         return None
     if row.quantity is PRECIPITATION:
-        return _rain_limits(da, step_hours or 24.0)
-    if row.quantity is PRESSURE and level_of(name, da)[1] is not None:
+        return _rain_limits(units, step_hours)
+    if row.quantity is PRESSURE and on_level:
         return None
 
     low, high = row.own_limits or row.quantity.limits or (-np.inf, np.inf)
-    return _in_file_units(da.attrs, row.quantity, low, high)
+    return _in_file_units(units, row.quantity, low, high)
 
 
-def _rain_limits(da: xr.DataArray, hours: float) -> tuple[float, float] | None:
+def _rain_limits(units: str, hours: float) -> tuple[float, float] | None:
     """Limits of a rate, or of an amount that fell in one step."""
     depth = _RAIN_FACTOR * hours**_RAIN_POWER
-    units = str(da.attrs.get("units", ""))
     amount = units_factor("mm", units) or units_factor("kg m-2", units)
     if amount is not None:
         return NEGATIVE_RAIN * amount[0], depth * amount[0]
-    per_day = depth * 24.0 / hours
-    return _in_file_units(da.attrs, PRECIPITATION, NEGATIVE_RAIN, per_day)
+    return _in_file_units(units, PRECIPITATION, NEGATIVE_RAIN, depth * 24.0 / hours)
 
 
 def _in_file_units(
-    attrs: Mapping[Any, Any], quantity: Quantity, low: float, high: float
+    units: str, quantity: Quantity, low: float, high: float
 ) -> tuple[float, float] | None:
-    units = str(attrs.get("units", "")).strip()
-    if units == quantity.units:
+    if units.strip() == quantity.units:
         return low, high
-    found = conversion(units, quantity) if units else None
+    found = conversion(units.strip(), quantity) if units.strip() else None
     if found is None:
         return None
     factor, offset = found

@@ -72,7 +72,7 @@ def to_canonical(
     file: str | Path | None = None,
     role: Role = "lr",
     name: str | None = None,
-    quantity: Quantity | None | Literal["ask"] = "ask",
+    quantity: Quantity | None = None,
 ) -> xr.DataArray:
     """Convert a field to its canonical units, lazily, and say so in its attributes.
 
@@ -86,7 +86,7 @@ def to_canonical(
         See :func:`canonical_units`.
     name : str, optional
         Variable name to go by, default ``da.name``.
-    quantity : Quantity or None, optional
+    quantity : Quantity, optional
         What the field is, where that has been found; else it is asked for by name.
 
     Raises
@@ -96,8 +96,7 @@ def to_canonical(
         could be in more than one unit.
     """
     label = name or str(da.name)
-    if quantity == "ask":
-        quantity = quantity_of(label, da.attrs)
+    quantity = quantity or quantity_of(label, da.attrs)
     wanted = _canonical(quantity, da.attrs, role)
     if quantity is None:
         if not str(da.attrs.get("units", "")):
@@ -137,7 +136,7 @@ def check_plausible(
     attrs: Mapping[Any, Any],
     *,
     file: str | Path | None = None,
-    quantity: Quantity | None | Literal["ask"] = "ask",
+    quantity: Quantity | None = None,
 ) -> None:
     """Raise where values contradict their (canonical) units: a wrong label in the file.
 
@@ -146,8 +145,7 @@ def check_plausible(
     InputError
         If the mean of the finite values is physically impossible.
     """
-    if quantity == "ask":
-        quantity = quantity_of(name, attrs)
+    quantity = quantity or quantity_of(name, attrs)
     if quantity is None or quantity.mean is None:
         return
     finite = values[np.isfinite(values)]

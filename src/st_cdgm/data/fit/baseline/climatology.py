@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -36,17 +36,7 @@ class ClimatologyBaseline(Baseline):
 
     @classmethod
     def build(cls, task: BaselineTask) -> Self:
-        """Fit to the training days of a task; see :meth:`fit`."""
-        days = ((season, truth) for _, season, truth in task.blocks())
-        names = [target.name for target in task.targets]
-        return cls._of_blocks(days, (len(names), *task.hr_grid.shape), names)
-
-    @classmethod
-    def fit(cls, truth: FloatArray, season: FloatArray, names: Sequence[str]) -> Self:
-        """Fit to training days in memory; ``names`` of the targets are for errors.
-
-        Truth of shape ``(T, C, Y, X)``, NaN where missing; fractions of the year of
-        shape ``(T,)``.
+        """Fit to the training days of a task; memory does not grow with their number.
 
         Raises
         ------
@@ -54,21 +44,13 @@ class ClimatologyBaseline(Baseline):
             If a variable has no cell with a value on 30 days (or on half the days of
             a shorter record).
         """
-        return cls._of_blocks([(season, truth)], truth.shape[1:], names)
-
-    @classmethod
-    def _of_blocks(
-        cls,
-        blocks: Iterable[tuple[FloatArray, FloatArray]],
-        shape: Sequence[int],
-        names: Sequence[str],
-    ) -> Self:
-        """Fit to blocks of days of any length; memory does not grow. Shape of a day."""
+        shape = (len(task.targets), *task.hr_grid.shape)
         sums = HarmonicSums(int(np.prod(shape)))
-        for season, truth in blocks:
+        for _, season, truth in task.blocks():
             sums.add(season, truth.reshape(len(truth), -1))
         enough = min(MIN_DAYS, (sums.days + 1) // 2)
         coefficients = sums.solve(enough).astype(np.float32).reshape(-1, *shape)
+        names = [target.name for target in task.targets]
         return cls(fill_cells(coefficients, names, enough))
 
     def predict(

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Self
 
@@ -17,9 +17,6 @@ from st_cdgm import registry
 from st_cdgm.data.fit.baseline.climatology import ClimatologyBaseline
 from st_cdgm.data.fit.baseline.contract import Baseline, BaselineTask, filed
 from st_cdgm.data.fit.baseline.lr_interp import LrInterpBaseline
-from st_cdgm.data.fit.codecs.target import TargetCodec
-from st_cdgm.data.fit.moments import Blocks
-from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.variables.fields import Channel, TargetVariable
 from st_cdgm.data.variables.table import (
     ordered_temperatures,
@@ -171,16 +168,7 @@ def counterparts(
 
 
 def build_baseline(
-    strategy: str,
-    *,
-    targets: Sequence[TargetVariable],
-    channels: Sequence[Channel],
-    lr_grid: Grid,
-    hr_grid: Grid,
-    blocks: Blocks,
-    codec: TargetCodec | None = None,
-    mapping: Mapping[str, str] | None = None,
-    factor: int = 4,
+    strategy: str, *, mapping: Mapping[str, str] | None = None, **task: Any
 ) -> CombinedBaseline:
     """Build and fit the configured baseline.
 
@@ -189,11 +177,11 @@ def build_baseline(
     strategy : str
         ``auto``: ``lr_interp`` where a coarse counterpart exists, else ``climatology``;
         or a registered name: these two, ``regression``, ``hr_smoothing`` (an oracle).
-    targets, channels, lr_grid, hr_grid, blocks, codec, factor
-        See :class:`st_cdgm.data.fit.baseline.contract.BaselineTask`. ``blocks`` is not
-        called where nothing is fitted; see :func:`array_blocks` for days in memory.
     mapping : mapping, optional
-        Target name to channel name.
+        Target name to channel name; see :func:`counterparts`.
+    **task
+        Attributes of :class:`st_cdgm.data.fit.baseline.contract.BaselineTask` but
+        ``found``. The blocks are not called where nothing is fitted.
 
     Raises
     ------
@@ -203,47 +191,17 @@ def build_baseline(
         If the units of a target and its counterpart differ in an unknown way.
     """
     check_choice("baseline_strategy", strategy, strategies())
-    task = BaselineTask(
-        targets=targets,
-        channels=channels,
-        lr_grid=lr_grid,
-        hr_grid=hr_grid,
-        blocks=blocks,
-        found=counterparts(targets, channels, mapping),
-        codec=codec,
-        factor=factor,
-    )
-
+    found = counterparts(task["targets"], task["channels"], mapping)
+    whole = BaselineTask(found=found, **task)
     if strategy == "auto":
-        return CombinedBaseline.build(task)
-    only = registry.get("baseline", strategy).build(task)
-    return CombinedBaseline.of([(only, range(len(targets)))], task)
+        return CombinedBaseline.build(whole)
+    only = registry.get("baseline", strategy).build(whole)
+    return CombinedBaseline.of([(only, range(len(whole.targets)))], whole)
 
 
 def strategies() -> tuple[str, ...]:
     """Return what ``data.baseline_strategy`` may be."""
     return ("auto", *registry.names("baseline"))
-
-
-def array_blocks(
-    raw: FloatArray, season: FloatArray, truth: FloatArray, days: int = 256
-) -> Blocks:
-    """Return the ``blocks`` of training days that are in memory.
-
-    Parameters
-    ----------
-    raw, season, truth : ndarray
-        All training days; see :data:`st_cdgm.data.fit.moments.Blocks`.
-    days : int
-        Days per block.
-    """
-
-    def blocks() -> Iterator[tuple[FloatArray, FloatArray, FloatArray]]:
-        for start in range(0, len(truth), days):
-            part = slice(start, start + days)
-            yield raw[part], season[part], truth[part]
-
-    return blocks
 
 
 def _check_map(

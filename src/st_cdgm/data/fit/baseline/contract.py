@@ -122,19 +122,15 @@ class Baseline(ABC):
 
     def to_state(self) -> State:
         """Return JSON-able facts and arrays, from which :meth:`from_state` rebuilds."""
-        own = {key: getattr(self, key) for key in self._fields()}
+        own = {f.name: getattr(self, f.name) for f in fields(cast("Any", self))}
         arrays = {k: value for k, value in own.items() if isinstance(value, np.ndarray)}
         return {k: value for k, value in own.items() if k not in arrays}, arrays
 
     @classmethod
     def from_state(cls, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self:
         """Rebuild the baseline written by :meth:`to_state`."""
-        own = {k: arrays[k] if k in arrays else meta[k] for k in cls._fields()}
-        return cls(**own)
-
-    @classmethod
-    def _fields(cls) -> list[str]:
-        return [field.name for field in fields(cast("Any", cls))]
+        own = [field.name for field in fields(cast("Any", cls))]
+        return cls(**{key: arrays[key] if key in arrays else meta[key] for key in own})
 
 
 def filed(arrays: Mapping[str, Any], key: object) -> dict[str, Any]:

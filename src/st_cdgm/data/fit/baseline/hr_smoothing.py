@@ -9,6 +9,7 @@ import numpy as np
 
 from st_cdgm.data.fit.baseline.contract import Baseline, BaselineTask
 from st_cdgm.data.fit.moments import fill_nearest
+from st_cdgm.data.space.blocks import block_mean
 from st_cdgm.errors import InputError
 from st_cdgm.registry import register
 from st_cdgm.typing import FloatArray
@@ -47,36 +48,13 @@ class SmoothingBaseline(Baseline):
                 expected="target fields of the same days",
                 remedy="train with lr_interp or climatology to predict without truth",
             )
-        blocks = _block_means(truth, self.factor)
+        blocks = block_mean(truth, self.factor)
+        for t, c in np.argwhere(np.isnan(blocks).any(axis=(2, 3))):
+            blocks[t, c] = np.nan_to_num(fill_nearest(blocks[t, c]))
+
         rows = _linear_weights(truth.shape[-2], blocks.shape[-2], self.factor)
         columns = _linear_weights(truth.shape[-1], blocks.shape[-1], self.factor)
         return np.asarray(rows @ blocks @ columns.T, dtype=np.float32)
-
-
-def _block_means(field: FloatArray, factor: int) -> FloatArray:
-    """Return NaN-aware block means, filled from the nearest block.
-
-    Shape ``(T, C, Y, X)`` to ``(T, C, ceil(Y / f), ceil(X / f))``.
-    """
-    rows, columns = (-field.shape[-2]) % factor, (-field.shape[-1]) % factor
-    pad = ((0, 0), (0, 0), (0, rows), (0, columns))
-    padded = np.pad(field, pad, constant_values=np.nan)
-    blocks = padded.reshape(
-        *field.shape[:2],
-        padded.shape[-2] // factor,
-        factor,
-        padded.shape[-1] // factor,
-        factor,
-    )
-
-    finite = np.isfinite(blocks)
-    count = finite.sum(axis=(3, 5))
-    total = np.where(finite, blocks, 0.0).sum(axis=(3, 5))
-
-    mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    for t, c in np.argwhere((count == 0).any(axis=(2, 3))):
-        mean[t, c] = np.nan_to_num(fill_nearest(mean[t, c]))
-    return mean.astype(np.float32)
 
 
 def _linear_weights(size: int, blocks: int, factor: int) -> FloatArray:

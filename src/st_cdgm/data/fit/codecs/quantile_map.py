@@ -88,10 +88,7 @@ def _piecewise(x: Tensor, xs: Sequence[float], ys: Sequence[float]) -> Tensor:
 class AmountCounts:
     """Counts of amounts in bins of 0.001 sqrt(mm day-1): quantiles of any record.
 
-    Parameters
-    ----------
-    wet_threshold, largest : float
-        Smallest wet amount and largest amount, mm day-1.
+    Between the smallest wet amount and the largest amount, mm day-1.
     """
 
     def __init__(self, wet_threshold: float, largest: float) -> None:

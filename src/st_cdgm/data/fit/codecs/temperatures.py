@@ -61,7 +61,8 @@ class OrderedTemperatures(Codec):
         channels = list(fields.unbind(-3))
         for lower, upper in reversed(list(pairwise(self.order))):
             step = (channels[upper] - channels[lower]).clamp(min=MIN_INCREMENT)
-            channels[upper] = _softplus_inverse(step)
+            # The inverse of softplus, exact for large and for small steps.
+            channels[upper] = step + torch.log(-torch.expm1(-step))
         return torch.stack(channels, dim=-3)
 
     def decode(self, encoded: Tensor) -> Tensor:
@@ -83,8 +84,3 @@ class OrderedTemperatures(Codec):
     def unchanged(self) -> tuple[int, ...]:
         """Return the place of the coldest."""
         return self.order[:1]
-
-
-def _softplus_inverse(y: Tensor) -> Tensor:
-    """Return u with softplus(u) = y, without overflow for large or loss for small y."""
-    return y + torch.log(-torch.expm1(-y))

@@ -10,14 +10,13 @@ from typing import Any, cast
 
 import dask.array
 import numpy as np
-import xarray as xr
 
 from st_cdgm import registry
 from st_cdgm.data.read.channels import check_unique
-from st_cdgm.data.read.coarsen import coarsen_cube
 from st_cdgm.data.read.cubes import ChannelCube
 from st_cdgm.data.read.derived.contract import Derived
-from st_cdgm.data.read.readers import read_channels
+from st_cdgm.data.read.readers import labelled, read_channels
+from st_cdgm.data.read.regrid import coarsen_cube
 from st_cdgm.data.variables.fields import Channel
 from st_cdgm.data.variables.levels import channel_name
 from st_cdgm.data.variables.table import synonyms, variable_of
@@ -32,22 +31,10 @@ def add_derived(
     Such as ``ug_850`` (geostrophic wind), ``thickness_1000_500``, ``ws_850`` (wind
     speed) and ``hur_850`` (relative humidity); see
     :class:`st_cdgm.data.read.derived.contract.Derived` for others.
-    Without a level (``ug``) a name means every level that has the inputs.
-
-    Parameters
-    ----------
-    cube : ChannelCube
-        Predictors in canonical units.
-    names : sequence of str
-        What to append, in this order.
-    source : ChannelCube, optional
-        Where the inputs are, on the same grid and days; ``cube`` itself if None.
-
-    Returns
-    -------
-    ChannelCube
-        The channels of ``cube``, then the derived ones, marked ``derived``. A value is
-        missing where an input is.
+    Without a level (``ug``) a name means every level that has the inputs. They are
+    taken from ``source``, on the same grid and days, where it is not ``cube`` itself.
+    The derived channels come last, marked ``derived``; a value is missing where an
+    input is.
 
     Raises
     ------
@@ -76,10 +63,8 @@ def add_derived(
         [array.asarray(cube.values.data), array.stack(fields, axis=1)], axis=1
     )
     channels = (*cube.channels, *(recipe.channel for recipe in made))
-    labels = [channel.name for channel in channels]
-    dims = ("time", "channel", "y", "x")
-    labelled = xr.DataArray(values, dims=dims, coords={"channel": labels})
-    return replace(cube, channels=channels, values=labelled)
+    names = [channel.name for channel in channels]
+    return replace(cube, channels=channels, values=labelled(values, "channel", names))
 
 
 def read_with_derived(
@@ -100,8 +85,7 @@ def read_with_derived(
     derived : sequence of str
         See :func:`add_derived`; made on the coarse grid.
     coarsen : int
-        Block side over which the fields of the file are averaged first; see
-        :func:`st_cdgm.data.read.coarsen.coarsen_cube`.
+        Block side, see :func:`coarsen_cube`.
     place : callable, optional
         What brings the fields of the file to the coarse grid instead.
     """

@@ -1,4 +1,4 @@
-"""Geostrophic wind on a level, from the slope of its geopotential."""
+"""Of geopotentials: the geostrophic wind on a level, the thickness between two."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Geostrophic(Derived):
 
     def function(self, grid: Grid, channels: Sequence[Channel]) -> Plane:
         """Return the component of the wind."""
-        wind, factor = geostrophic_wind(grid), to_geopotential(channels[0])
+        wind, factor = geostrophic_wind(grid), _to_geopotential(channels[0])
 
         def plane(field: NDArray[Any]) -> NDArray[np.float32]:
             both = wind(field.astype(np.float64) * factor)
@@ -81,6 +81,32 @@ class NorthwardGeostrophic(_Geostrophic):
     component = 1
 
 
-def to_geopotential(channel: Channel) -> float:
+@register("derived", "thickness")
+class Thickness(Derived):
+    """``thickness_1000_500``: difference of two geopotential heights.
+
+    The order of the levels does not matter: the layer is never upside down.
+    """
+
+    inputs = ("z",)
+    levels = 2
+    units = "m"
+    title = "Thickness of the layer"
+
+    def function(self, grid: Grid, channels: Sequence[Channel]) -> Plane:
+        """Return the height of the upper level above the lower."""
+        del grid
+        first, second = (_to_geopotential(c) / STANDARD_GRAVITY for c in channels)
+        levels = [channel.level or 0.0 for channel in channels]
+        sign = 1.0 if levels[0] > levels[1] else -1.0
+
+        def plane(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float32]:
+            rise = b.astype(np.float64) * second - a.astype(np.float64) * first
+            return (sign * rise).astype(np.float32)
+
+        return plane
+
+
+def _to_geopotential(channel: Channel) -> float:
     """Return the factor to m2 s-2 from a geopotential or from its height in m."""
     return STANDARD_GRAVITY if channel.units == "m" else 1.0
