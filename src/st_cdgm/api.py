@@ -112,6 +112,7 @@ class Downscaler:
             extra={key: value for key, value in meta.items() if key not in kept},
         )
 
+        # Further networks of a pool, and what the hub shows.
         for number, other in enumerate(self.checkpoint.others, start=1):
             save_checkpoint(
                 folder / NETWORKS / str(number), other.model, other.preprocessor

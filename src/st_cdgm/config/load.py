@@ -118,6 +118,7 @@ def changed(config: Config, changes: Mapping[str, Any]) -> Config:
                 found=value,
                 expected=f"a key and a value as {LIST}",
             ) from error
+
     copy = OmegaConf.to_object(node)
     assert isinstance(copy, Config)
     copy.check()

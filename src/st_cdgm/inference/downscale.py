@@ -142,6 +142,7 @@ def plan_ensemble(
         arrays, first = load_predictors(
             network.preprocessor, predictors, start=start, end=end
         )
+
         generator = network.model.config.diffusion.scheduler_type
         attrs = {
             "title": "Downscaled ensemble",

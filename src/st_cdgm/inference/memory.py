@@ -118,6 +118,7 @@ def fit_noise_memory(
             )
             return _lag_correlations(made, arrays)
 
+    # What each scale does by itself, and what mixture does what is wanted.
     without, wanted = persistence([0.0] * count)
     effect = np.stack(
         [
@@ -126,9 +127,11 @@ def fit_noise_memory(
         ],
         axis=1,
     )  # (C * blocks, scales)
+
     known = np.isfinite(wanted) & np.isfinite(effect).all(axis=1)
     if not known.any():
         raise InputError("no two neighbouring validation days have truth")
+
     solution = lsq_linear(
         effect[known], (wanted - without)[known], bounds=(0, MOST_MEMORY)
     )
@@ -180,12 +183,14 @@ def _lag_correlations(
     deviations = [Persistence() for _ in BLOCKS]
     errors = [Persistence() for _ in BLOCKS]
 
+    # Day by day: cells and blocks of both are summed, nothing is kept.
     at, members = 0, 0
     for _, fields in made:
         for ensemble in fields:  # (M, C, Y, X)
             members = len(ensemble)
             mean = ensemble.mean(axis=0)
             valid = torch.from_numpy(known & np.isfinite(mean))
+
             parts = (
                 (deviations, ensemble - mean),
                 (errors, (truth[at] - mean)[None]),
@@ -195,8 +200,10 @@ def _lag_correlations(
                 for one, block in zip(sums, BLOCKS, strict=True):
                     pooled, _ = pool_valid(values, valid.double(), block)
                     one.add(pooled, follows=bool(follows[at]))
+
             at += 1
 
+    # Correlations of all targets, block size after block size.
     inside, outside = [], []
     for deviation, error in zip(deviations, errors, strict=True):
         lagged, variance = deviation.covariances()

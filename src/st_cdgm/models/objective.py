@@ -255,13 +255,16 @@ class Objective:
             patch = self.energy_patch
             energy = multiscale_energy(*scored, scales, patch=patch, per_day=per_day)
             loss = loss + self.energy_weight * energy
+
         if self.joint_weight > 0:
             side = self.joint_patch
             joint = joint_energy(*scored, scales, side=side, per_day=per_day)
             loss = loss + self.joint_weight * joint[..., None]
+
         if self.spectral_weight > 0:
             spectral = spectral_crps(*scored, per_day=per_day)
             loss = loss + self.spectral_weight * spectral
+
         if self.change_weight > 0 and truth.days == 2:
             changes = multiscale_crps(*_changes(*scored), scales)
             loss = loss + self.change_weight * changes
