@@ -8,11 +8,10 @@ two more files, from which a training goes on: `st_cdgm.training.resume`.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -92,8 +91,8 @@ def save_checkpoint(
 
     # Everything is on disk before the directory gets its name.
     name = f".{directory.name}-"
-    temporary = Path(tempfile.mkdtemp(prefix=name, dir=directory.parent))
-    try:
+    with TemporaryDirectory(prefix=name, dir=directory.parent) as folder:
+        temporary = Path(folder)
         save_file(tensors, temporary / WEIGHTS)
         (temporary / META).write_text(json.dumps(meta, indent=2), encoding="utf-8")
         names = [WEIGHTS, META, *(more(temporary) if more else [])]
@@ -103,8 +102,6 @@ def save_checkpoint(
             (temporary / name).chmod(0o644)
             sync(temporary / name)
         move_directory(temporary, directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return directory
 
 
