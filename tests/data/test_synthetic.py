@@ -596,11 +596,12 @@ def test_existing_files_are_kept_unless_told(calm, tmp_path):
 
 
 def test_a_failed_write_leaves_nothing(calm, tmp_path, monkeypatch):
-    def full_disk(climate, path):
+    def full_disk(dataset, climate, path):
         path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+        if path.name == "static.nc":
+            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writer, "_write_static", full_disk)
+    monkeypatch.setattr(writer, "_save", full_disk)
     with pytest.raises(OutputError, match="No space left"):
         write_climate(calm, tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []

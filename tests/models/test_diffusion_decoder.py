@@ -820,9 +820,11 @@ def test_a_baseline_of_another_shape_is_refused():
 
 
 def test_projection_holds_in_the_sample():
-    from st_cdgm.physics.blocks import BlockMeanProjection, Blocks
+    from st_cdgm.physics.blocks import Blocks
+    from st_cdgm.physics.constraints import BlockMeanProjection
 
-    blocks = Blocks.from_factor((5, 7), 2)
+    squares = torch.arange(5)[:, None] // 2 * 4 + torch.arange(7) // 2
+    blocks = Blocks.from_index(squares, 12)
     coarse = torch.randn(2, 3, blocks.count, generator=seeded())
     project = BlockMeanProjection(blocks, coarse)
     for kind in ("one_step", "dpm_solver++", "heun", "ddpm"):

@@ -14,7 +14,8 @@ from st_cdgm.data.fit.codecs.choice import build_codec
 from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.errors import ConfigError, GridMismatchError
 from st_cdgm.models.samplers import sample
-from st_cdgm.physics.blocks import BlockMeanProjection, Blocks, match_block_means
+from st_cdgm.physics.blocks import Blocks
+from st_cdgm.physics.constraints import BlockMeanProjection, match_block_means
 
 DOUBLE = torch.float64
 
@@ -23,12 +24,20 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def square_blocks(shape, side, **options) -> Blocks:
+    """Blocks of ``side`` x ``side`` cells, row by row; the last may be cut."""
+    rows, columns = (-(-n // side) for n in shape)
+    y, x = (torch.arange(n) // side for n in shape)
+    index = y[:, None] * columns + x[None, :]
+    return Blocks.from_index(index, rows * columns, **options)
+
+
 def uneven() -> Blocks:
     """5 x 7 cells in blocks of 2: cut at two edges, unequal areas, the first empty."""
     area = torch.rand(5, 7, generator=seeded(), dtype=DOUBLE) + 0.2
     valid = torch.ones(5, 7, dtype=torch.bool)
     valid[:2, :2] = valid[0, 2] = False
-    return Blocks.from_factor((5, 7), 2, area=area, valid=valid)
+    return square_blocks((5, 7), 2, area=area, valid=valid)
 
 
 # --- blocks ---------------------------------------------------------------------------
@@ -36,7 +45,7 @@ def uneven() -> Blocks:
 
 def test_weights_of_a_block_by_hand():
     area = torch.tensor([[1.0, 3.0, 5.0]])
-    blocks = Blocks.from_factor((1, 3), 2, area=area)
+    blocks = square_blocks((1, 3), 2, area=area)
     assert blocks.count == 2
     assert blocks.weight.tolist() == [[0.25, 0.75, 1.0]]
     assert blocks.means(torch.tensor([[4.0, 8.0, 7.0]])).tolist() == [7.0, 7.0]
@@ -46,7 +55,7 @@ def test_weights_of_a_block_by_hand():
 
 def test_cells_outside_have_no_weight_and_blocks_may_be_empty():
     valid = torch.tensor([[True, False, False, False]])
-    blocks = Blocks.from_factor((1, 4), 2, valid=valid)
+    blocks = square_blocks((1, 4), 2, valid=valid)
     assert blocks.weight.tolist() == [[1.0, 0.0, 0.0, 0.0]]
     assert blocks.filled.tolist() == [True, False]
     field = torch.tensor([[3.0, math.nan, math.nan, math.nan]])
@@ -71,8 +80,6 @@ def test_weights_sum_to_one_in_every_filled_block():
 def test_blocks_that_do_not_fit_are_refused(index, area):
     with pytest.raises(GridMismatchError):
         Blocks.from_index(index, 2, area=area)
-    with pytest.raises(ConfigError, match="factor"):
-        Blocks.from_factor((2, 2), 0)
 
 
 # --- projection -----------------------------------------------------------------------
@@ -99,7 +106,7 @@ def test_projected_fields_have_the_given_means(dtype):
 
 def test_the_projection_is_the_nearest_point():
     """The step is at right angles to every direction that keeps the mean."""
-    blocks = Blocks.from_factor((2, 2), 2, area=torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    blocks = square_blocks((2, 2), 2, area=torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     x0 = torch.zeros(1, 1, 1, 2, 2, dtype=DOUBLE)
     step = BlockMeanProjection(blocks, torch.ones(1, 1, 1))(x0)
     weight = torch.tensor([[0.1, 0.2], [0.3, 0.4]], dtype=DOUBLE)
@@ -107,7 +114,7 @@ def test_the_projection_is_the_nearest_point():
 
 
 def test_blocks_without_a_coarse_value_are_free():
-    blocks = Blocks.from_factor((2, 4), 2)
+    blocks = square_blocks((2, 4), 2)
     coarse = torch.tensor([[[5.0, math.nan]]])
     x0 = torch.randn(1, 2, 1, 2, 4, generator=seeded())
     made = BlockMeanProjection(blocks, coarse)(x0)
@@ -116,7 +123,7 @@ def test_blocks_without_a_coarse_value_are_free():
 
 
 def test_a_coarse_map_is_a_coarse_row_of_blocks():
-    blocks = Blocks.from_factor((4, 4), 2)
+    blocks = square_blocks((4, 4), 2)
     coarse = torch.randn(1, 1, 2, 2, generator=seeded())
     x0 = torch.zeros(1, 1, 1, 4, 4)
     by_map = BlockMeanProjection(blocks, coarse)(x0)
@@ -144,7 +151,7 @@ def gaussian_denoiser(covariance: Tensor):
 
 
 def projected_sample(covariance: Tensor, sampler: str, steps: int) -> Tensor:
-    blocks = Blocks.from_factor((SIDE, SIDE), SIDE)
+    blocks = square_blocks((SIDE, SIDE), SIDE)
     goal = torch.full((COUNT, 1, 1), GOAL)
     project = BlockMeanProjection(blocks, goal)
     denoise = gaussian_denoiser(covariance)
@@ -209,7 +216,7 @@ def test_correlated_gaussian_given_its_block_mean_is_an_approximation():
 
 def test_temperatures_precipitation_and_wind_by_hand():
     """One block of two equal cells; tasmin, tasmax, pr, uas."""
-    blocks = Blocks.from_factor((1, 2), 2)
+    blocks = square_blocks((1, 2), 2)
     fields = torch.tensor([[[10.0, 14.0]], [[20.0, 18.0]], [[0.0, 4.0]], [[1.0, 3.0]]])
     coarse = torch.tensor([[13.0], [18.0], [3.0], [-1.0]])
     out = match_block_means(
@@ -271,7 +278,7 @@ def _check_rain(before, after, error, blocks, threshold):
 
 
 def test_a_dry_block_that_must_be_wet_becomes_uniform_or_stays_dry():
-    blocks = Blocks.from_factor((1, 2), 2)
+    blocks = square_blocks((1, 2), 2)
     fields = torch.zeros(1, 1, 1, 2)
     options = {"nonnegative": (0,), "wet_threshold": 0.1}
     wet = match_block_means(fields, torch.tensor([[[0.5]]]), blocks, **options)
@@ -282,7 +289,7 @@ def test_a_dry_block_that_must_be_wet_becomes_uniform_or_stays_dry():
 
 def test_little_rain_is_kept_in_the_wettest_cells():
     """A mean of 0.06 over four cells is one cell of 0.24 and another of nothing."""
-    blocks = Blocks.from_factor((1, 4), 4)
+    blocks = square_blocks((1, 4), 4)
     fields = torch.tensor([[[[0.3, 0.2, 0.15, 0.0]]]])
     out = match_block_means(
         fields, torch.tensor([[[0.06]]]), blocks, nonnegative=(0,), wet_threshold=0.1
@@ -294,7 +301,7 @@ def test_little_rain_is_kept_in_the_wettest_cells():
 
 
 def test_free_blocks_and_missing_cells_are_left_alone():
-    blocks = Blocks.from_factor((1, 4), 2)
+    blocks = square_blocks((1, 4), 2)
     fields = torch.tensor([[[[1.0, math.nan, 3.0, 5.0]]]]).expand(1, 2, 1, 4).clone()
     coarse = torch.tensor([[[9.0, math.nan]]]).expand(1, 2, 2)
     out = match_block_means(fields, coarse, blocks, nonnegative=(1,))
@@ -302,7 +309,7 @@ def test_free_blocks_and_missing_cells_are_left_alone():
 
 
 def test_impossible_coarse_means_are_refused():
-    blocks = Blocks.from_factor((1, 2), 2)
+    blocks = square_blocks((1, 2), 2)
     fields = torch.ones(1, 2, 1, 2)
     with pytest.raises(ConfigError, match="order"):
         match_block_means(
@@ -316,7 +323,7 @@ def test_impossible_coarse_means_are_refused():
 
 def test_a_threshold_of_rain_is_not_one_of_gusts():
     """Each channel has a threshold of its own; without one, small values stay."""
-    blocks = Blocks.from_factor((1, 2), 2)
+    blocks = square_blocks((1, 2), 2)
     fields = torch.tensor([[[[0.04, 0.08]], [[0.04, 0.08]]]])
     means = torch.tensor([[[0.06], [0.06]]])
     options = {"nonnegative": (0, 1), "wet_threshold": {0: 0.1}}

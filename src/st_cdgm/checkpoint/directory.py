@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -103,8 +103,8 @@ def save_checkpoint(
 
     # Everything is on disk before the directory gets its name.
     name = f".{directory.name}-"
-    temporary = Path(tempfile.mkdtemp(prefix=name, dir=directory.parent))
-    try:
+    with TemporaryDirectory(prefix=name, dir=directory.parent) as folder:
+        temporary = Path(folder)
         save_file(tensors, temporary / WEIGHTS)
         (temporary / META).write_text(json.dumps(meta, indent=2), encoding="utf-8")
         names = [WEIGHTS, META, *(more(temporary) if more else [])]
@@ -114,8 +114,6 @@ def save_checkpoint(
             (temporary / name).chmod(0o644)
             sync(temporary / name)
         move_directory(temporary, directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return directory
 
 
@@ -254,15 +252,12 @@ def pool_checkpoints(first: Path, others: Sequence[Path]) -> Path:
                 expected=", ".join(t.name for t in wanted.targets) + ", same grid",
             )
 
-    temporary = Path(tempfile.mkdtemp(prefix=".networks-", dir=first))
-    try:
+    with TemporaryDirectory(prefix=".networks-", dir=first) as folder:
+        new = Path(folder) / NETWORKS
         for number, path in enumerate(others, start=1):
             kept = shutil.ignore_patterns(NETWORKS, ".*")
-            shutil.copytree(path, temporary / str(number), ignore=kept)
-        temporary.chmod(0o755)
-        move_directory(temporary, first / NETWORKS)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            shutil.copytree(path, new / str(number), ignore=kept)
+        move_directory(new, first / NETWORKS)
     return first
 
 

@@ -2,9 +2,9 @@
 
 A variable that is learned as it is (temperatures, wind) is held to them inside the
 sampler, at every estimate of the clean field, so that the draw comes from the
-distribution given the block means (`st_cdgm.physics.blocks`). Encodings that are
-not linear (precipitation, steps between ordered temperatures) are held to them after
-decoding.
+distribution given the block means (`st_cdgm.physics.constraints`). Encodings that
+are not linear (precipitation, steps between ordered temperatures) are held to them
+after decoding.
 """
 
 from __future__ import annotations
@@ -21,24 +21,15 @@ from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.space.grid import Grid, nearest_index
 from st_cdgm.data.variables.units import units_factor
 from st_cdgm.errors import ConfigError, check_choice
-from st_cdgm.physics.blocks import (
-    BlockMeanProjection,
-    Blocks,
-    complete_blocks,
-    match_block_means,
-)
+from st_cdgm.physics.blocks import Blocks, complete_blocks
+from st_cdgm.physics.constraints import BlockMeanProjection, match_block_means
 
 
 @dataclass(frozen=True)
 class Counterpart:
-    """A target that also exists on the coarse grid.
+    """A target that also exists on the coarse grid, as a predictor channel.
 
-    Attributes
-    ----------
-    target, channel : int
-        Index of the target and of the predictor channel.
-    factor, offset : float
-        From the channel's canonical units to the target's.
+    ``factor`` and ``offset`` lead from the channel's canonical units to the target's.
     """
 
     target: int
@@ -51,15 +42,8 @@ class Counterpart:
 class CoarseMeans:
     """Which targets have which coarse means.
 
-    Attributes
-    ----------
-    preprocessor : Preprocessor
-        Targets, predictors, grids and codec.
-    parts : list of Counterpart
-        What has coarse means.
-    blocks : Blocks
-        Fine cells with training truth of every coarse cell that they fill by half at
-        least.
+    The ``blocks`` are the fine cells with training truth of every coarse cell that they
+    fill by half at least.
     """
 
     preprocessor: Preprocessor
@@ -70,16 +54,9 @@ class CoarseMeans:
     def of(
         cls, preprocessor: Preprocessor, names: Mapping[str, str], *, section: str = ""
     ) -> CoarseMeans:
-        """Find the variables named.
+        """Find the variables named, each target with a predictor of the same quantity.
 
-        Parameters
-        ----------
-        preprocessor : Preprocessor
-            Of the model that is sampled.
-        names : mapping of str to str
-            Target -> predictor of the same quantity.
-        section : str
-            Put before ``block_means`` in messages, ``inference.`` for instance.
+        ``section`` is put before ``block_means`` in messages.
 
         Raises
         ------
@@ -122,15 +99,7 @@ class CoarseMeans:
     def values(self, lr: Tensor) -> Tensor:
         """Return the coarse means in target units, NaN where free.
 
-        Parameters
-        ----------
-        lr : Tensor
-            Standardised predictors of the days. Shape ``(B, C_lr, y, x)``.
-
-        Returns
-        -------
-        Tensor
-            Shape ``(B, C, K)``, float64.
+        Of standardised predictors ``(B, C_lr, y, x)``: ``(B, C, K)``, float64.
         """
         fields = self.preprocessor.physical_lr(lr.cpu().numpy())
         shape = (len(fields), len(self.preprocessor.targets), self.blocks.count)
@@ -147,12 +116,7 @@ class CoarseMeans:
     ) -> BlockMeanProjection | None:
         """Return what holds the linear channels to their means inside the sampler.
 
-        Parameters
-        ----------
-        coarse : Tensor
-            From :meth:`values`.
-        baseline : Tensor
-            Encoded baseline. Shape ``(B, C, Y, X)``.
+        ``coarse`` is from :meth:`values`; the encoded baseline is ``(B, C, Y, X)``.
         """
         codec, prep = self.preprocessor.codec, self.preprocessor
         linear = {part.target for part in self.parts} & set(codec.unchanged)

@@ -49,16 +49,18 @@ class _AxisDifference:
 
     def __call__(self, f: Tensor, dim: int) -> Tensor:
         shape = [-1 if axis == dim else 1 for axis in (-2, -1)]
-        pair = self.first, self.second
-        near, far = (f.index_select(dim, i.to(f.device)) for i in pair)
+        near, far = self._neighbours(f, dim)
         a, b = (w.to(f).view(shape) for w in (self.a, self.b))
         return a * (near - f) + b * (far - f)
 
     def covered(self, known: Tensor, dim: int) -> Tensor:
         """Where all the points that a derivative needs are known, bool."""
-        pair = self.first, self.second
-        near, far = (known.index_select(dim, i.to(known.device)) for i in pair)
+        near, far = self._neighbours(known, dim)
         return known & near & far
+
+    def _neighbours(self, f: Tensor, dim: int) -> list[Tensor]:
+        pair = self.first, self.second
+        return [f.index_select(dim, index.to(f.device)) for index in pair]
 
 
 @dataclass(frozen=True)
@@ -86,15 +88,10 @@ class WindDerivatives:
     def planar(
         cls, shape: Sequence[int], dx: float = 1.0, dy: float = 1.0
     ) -> WindDerivatives:
-        """On a plane with ``shape`` rows and columns.
+        """On a plane with ``shape[-2]`` rows and ``shape[-1]`` columns.
 
-        Parameters
-        ----------
-        shape : sequence of int
-            ``(Y, X)``.
-        dx, dy : float
-            Distance from one column, and from one row, to the next, in the unit of
-            length wanted; ``dy`` is negative where rows run from north to south.
+        ``dx`` and ``dy`` are the distances of columns and rows in the unit of length
+        wanted; ``dy`` is negative where rows run from north to south.
 
         Raises
         ------
@@ -122,14 +119,9 @@ class WindDerivatives:
     ) -> WindDerivatives:
         """On a sphere, for a regular grid in any order and with any spacing.
 
-        Parameters
-        ----------
-        lat, lon : array-like
-            Degrees. Shapes ``(Y,)`` and ``(X,)``. On a rotated grid, whose wind
-            components follow the grid, the rotated coordinates. A circle of longitudes
-            is periodic.
-        radius : float
-            Of the sphere, in the unit of length wanted.
+        ``lat`` and ``lon`` are degrees, shapes ``(Y,)`` and ``(X,)``; on a rotated
+        grid, whose wind components follow the grid, the rotated ones. A circle of
+        longitudes is periodic. ``radius`` is in the unit of length wanted.
 
         Raises
         ------
@@ -171,8 +163,7 @@ class WindDerivatives:
 
     def vorticity(self, u: Tensor, v: Tensor) -> Tensor:
         """Return the vertical component of the curl of ``(..., Y, X)``."""
-        shear = self.along_y(u * self.cosine.to(u), -2)
-        return self.scale.to(u) * (self.along_x(v, -1) - shear)
+        return self.divergence(v, -u)  # of the wind turned to the right
 
     def covered(self, known: Tensor) -> Tensor:
         """Where both derivatives use known cells only. Shape ``(..., Y, X)``, bool."""

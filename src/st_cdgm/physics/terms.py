@@ -30,14 +30,8 @@ _ALONG_GRID = {"x_wind", "grid_eastward_wind"}
 class WindTerm:
     """MSE of divergence and vorticity of all wind pairs among the targets.
 
-    Attributes
-    ----------
-    pairs : list of tuple of int
-        Channels of eastward and northward components.
-    scales : list of Tensor
-        Factor of each pair's residuals. Broadcastable to ``(2, Y, X)``.
-    derivatives : WindDerivatives
-        Of the grid.
+    ``pairs`` are the channels of eastward and northward components, ``scales`` the
+    factor of each pair's residuals, broadcastable to ``(2, Y, X)``.
     """
 
     pairs: list[tuple[int, int]]
@@ -105,16 +99,8 @@ def wind_loss(
     """MSE of divergence and vorticity of the ensemble mean, fair for any M.
 
     The error of a mean of M members contains a share 1/M of their variance, which would
-    be pulled to 0; it is estimated from the members and taken off.
-
-    Parameters
-    ----------
-    members : Tensor
-        Shape ``(B, M, 2, Y, X)``.
-    target, valid : Tensor
-        Shape ``(B, 2, Y, X)``.
-    derivatives : WindDerivatives
-        Of the grid.
+    be pulled to 0; it is estimated from the members and taken off. Shapes ``(B, M, 2,
+    Y, X)`` of the members, ``(B, 2, Y, X)`` of target and valid cells.
     """
     b, m = members.shape[:2]
     mean = members.mean(dim=1)
@@ -134,11 +120,6 @@ class BlockTerm:
     """MSE of the members' block means against the coarse counterparts.
 
     In variances of the counterparts, averaged over them.
-
-    Parameters
-    ----------
-    preprocessor : Preprocessor
-        Targets, predictors, grids and codec.
 
     Raises
     ------
@@ -169,16 +150,10 @@ class BlockTerm:
     def __call__(
         self, members: Tensor, baseline: Tensor, lr: Tensor, valid: Tensor
     ) -> Tensor:
-        """Return the loss.
+        """Return the loss of standardised residuals ``(B, M, C, Y, X)``.
 
-        Parameters
-        ----------
-        members : Tensor
-            Standardised residuals. Shape ``(B, M, C, Y, X)``.
-        baseline, valid : Tensor
-            Encoded baseline, and cells that count. Shape ``(B, C, Y, X)``.
-        lr : Tensor
-            Standardised predictors of the day. Shape ``(B, C_lr, y, x)``.
+        With the encoded baseline and the cells that count, ``(B, C, Y, X)``, and the
+        standardised predictors of the day, ``(B, C_lr, y, x)``.
         """
         fields = self.preprocessor.decode(members, baseline[:, None])
         terms = []

@@ -7,8 +7,9 @@ Every function is differentiable.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
@@ -52,22 +53,28 @@ def _derivatives(
     return operator
 
 
-def _wind(field: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Return channels 0 and 1, or None (and a warning) where there is no second."""
+def _derived(
+    operation: Callable[[WindDerivatives, Tensor, Tensor], Tensor],
+    field: Tensor,
+    *grid: Any,
+) -> Tensor:
+    """Apply an operation to channels 0 and 1; zeros where there is no second."""
     if field.ndim < 3:
         raise InputError(
             "a wind field has channels",
             found=tuple(field.shape),
             expected="(B, 2, Y, X)",
         )
+
     if field.shape[-3] < 2:
         _LOGGER.warning(
             "divergence and vorticity need two wind components; found %d channel, "
             "so they are 0",
             field.shape[-3],
         )
-        return None
-    return field.select(-3, 0), field.select(-3, 1)
+        return torch.zeros_like(field.select(-3, 0))
+    u, v = field.select(-3, 0), field.select(-3, 1)
+    return operation(_derivatives(field, *grid), u, v)
 
 
 def compute_divergence(
@@ -104,10 +111,7 @@ def compute_divergence(
     InputError
         A field without channels, or coordinates that do not fit it.
     """
-    pair = _wind(field)
-    if pair is None:
-        return torch.zeros_like(field.select(-3, 0))
-    return _derivatives(field, dx, dy, lat, lon, radius).divergence(*pair)
+    return _derived(WindDerivatives.divergence, field, dx, dy, lat, lon, radius)
 
 
 def compute_vorticity(
@@ -120,10 +124,7 @@ def compute_vorticity(
     radius: float = EARTH_RADIUS,
 ) -> Tensor:
     """Return the vorticity of a wind field; see :func:`compute_divergence`."""
-    pair = _wind(field)
-    if pair is None:
-        return torch.zeros_like(field.select(-3, 0))
-    return _derivatives(field, dx, dy, lat, lon, radius).vorticity(*pair)
+    return _derived(WindDerivatives.vorticity, field, dx, dy, lat, lon, radius)
 
 
 def loss_physical(

@@ -32,17 +32,9 @@ BLOCK_VALUES = 5 * 10**6  # values read at once to find a place
 class OutOfRange:
     """Values outside the physical range, in the units of the file.
 
-    Attributes
-    ----------
-    count, steps : int
-        Values outside, and time steps on which there are any.
-    share : float
-        Share of all values.
-    limits : (float, float)
-        The range.
-    worst : tuple of dict
-        Lowest value below and highest above, each with its ``place``: coordinates by
-        name, dates as ISO text.
+    There are ``count``, a ``share`` of all values, on ``steps`` time steps. ``worst``
+    are the lowest below and the highest above the ``limits``, each with its ``place``:
+    coordinates by name, dates as ISO text.
     """
 
     count: int
@@ -266,7 +258,8 @@ def _sampled(da: xr.DataArray, space: Sequence[str]) -> xr.DataArray:
     Shape ``(T, Y, X)``.
     """
     others = [d for d in da.dims if d not in space]
-    along = next((d for d in others if _is_time(da, str(d))), None)
+    dated = (d for d in others if d in da.coords and da[d].dtype == object)
+    along = next(dated, None)
     if along is None:
         along = max(others, key=lambda d: da.sizes[d], default=None)
     if along is None:
@@ -277,10 +270,6 @@ def _sampled(da: xr.DataArray, space: Sequence[str]) -> xr.DataArray:
     count = int(np.clip(MOST_VALUES // cells, 3, MOST_STEPS))
     steps = np.unique(np.linspace(0, da.sizes[along] - 1, count).astype(int))
     return da.isel({**one, along: steps}).transpose(along, *space)
-
-
-def _is_time(da: xr.DataArray, dim: str) -> bool:
-    return dim in da.coords and da[dim].dtype == object
 
 
 # -- What is wrong ---------------------------------------------------------------------

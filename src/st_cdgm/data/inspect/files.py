@@ -50,22 +50,11 @@ class GridReport:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeReport:
-    """The time axis of a file.
+    """The time axis of a file, from its ``first`` to its ``last`` stamp.
 
-    Attributes
-    ----------
-    first, last : str
-        First and last stamp.
-    steps : int
-        Number of stamps.
-    calendar : str
-        CF calendar.
-    step_hours : float or None
-        Median step; of a single stamp the length of its bounds, None without.
-    gaps : list of (str, str)
-        Neighbouring steps with steps missing between them.
-    missing_steps : int
-        Steps missing in all gaps.
+    ``step_hours`` is the median step; of a single stamp the length of its bounds, None
+    without. ``gaps`` are neighbouring steps between which others are missing,
+    ``missing_steps`` in all.
     """
 
     first: str

@@ -20,13 +20,7 @@ from st_cdgm.data.inspect.similarity import (
 )
 from st_cdgm.data.read.cubes import ChannelCube, TargetCube
 from st_cdgm.data.space.grid import Grid, nearest_index
-from st_cdgm.data.variables.table import (
-    PRECIPITATION,
-    Named,
-    Quantity,
-    precipitation_channels,
-    quantity_of,
-)
+from st_cdgm.data.variables.table import PRECIPITATION, precipitation_channels
 from st_cdgm.data.variables.units import units_factor
 from st_cdgm.typing import Floats, Indices
 
@@ -126,7 +120,7 @@ class PairedWeather:
 
     def _read_fine(self, target: int) -> Floats:
         """Target on the coarse cells, block by block. Shape ``(T, cells)``."""
-        rain = _is_rain(self.hr.targets[target])
+        rain = self.hr.targets[target].quantity is PRECIPITATION
         cells = self.shape[0] * self.shape[1]
         parts = []
         for start in range(0, len(self.index), BLOCK_DAYS):
@@ -179,11 +173,8 @@ class PairedWeather:
         if named.name in self.links:
             return self.links[named.name], True
         strength = np.where(np.isfinite(lagged), np.abs(lagged), -1.0).max(axis=1)
-        wanted = _quantity(named)
-        alike = [
-            wanted is not None and _quantity(c) is wanted for c in self.lr.channels
-        ]
-        if any(alike):
+        alike = [c.quantity is named.quantity for c in self.lr.channels]
+        if named.quantity is not None and any(alike):
             return int(np.where(alike, strength, -2.0).argmax()), True
         return int(strength.argmax()), False
 
@@ -217,7 +208,7 @@ class PairedWeather:
         here = self.same_day[self.same_day >= 0]
         shared = self.coarse[here, channel][:, covered]
         fine, coarse = (
-            float(np.nanmean(v**2 if _is_rain(one) else v))
+            float(np.nanmean(v**2 if one.quantity is PRECIPITATION else v))
             if np.isfinite(v).any()
             else np.nan
             for v, one in ((values, named), (shared, found))
@@ -226,14 +217,6 @@ class PairedWeather:
         if factor is not None:
             coarse = coarse * factor[0] + factor[1]
         return number(fine), number(coarse)
-
-
-def _quantity(one: Named) -> Quantity | None:
-    return quantity_of(one.name, {"standard_name": one.standard_name})
-
-
-def _is_rain(one: Named) -> bool:
-    return _quantity(one) is PRECIPITATION
 
 
 def _box(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,8 +20,8 @@ from st_cdgm.data.inspect.similarity import LAGS
 from st_cdgm.data.read.readers import read_channels, read_targets
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.space.sphere import is_global, wrap_near
-from st_cdgm.data.time.calendar import CalendarDays
-from st_cdgm.typing import Floats, Indices
+from st_cdgm.data.time.calendar import CalendarDays, shared_steps
+from st_cdgm.typing import Floats
 
 FEWEST_DAYS = 60  # shared days below which nothing can be learned
 PAIRED = 0.3  # correlation of area means that unpaired weather does not reach
@@ -41,16 +41,8 @@ class Finding:
     remedy: str
 
 
-class _Verdict:
-    """Findings and notes so far."""
-
-    def __init__(self) -> None:
-        self.findings: list[Finding] = []
-        self.notes: list[str] = []
-
-    def against(self, problem: str, remedy: str) -> None:
-        """Add what keeps the pair from being used."""
-        self.findings.append(Finding(problem, remedy))
+# Findings, and in plain words what is worth knowing.
+Said = Iterator[Finding | str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,20 +135,24 @@ def inspect_pair(
     fine = read_targets(hr, variables=hr_variables)
 
     # Days and region tell whether the weather can be compared at all.
-    verdict = _Verdict()
-    shared = _shared_days(coarse.days, fine.days)
-    _check_days(coarse.days, fine.days, len(shared), verdict)
+    shared = np.empty(0, np.int64)
+    if coarse.days.calendar == fine.days.calendar:
+        _, shared, _ = shared_steps(coarse.days, fine.days)
     short, outside = _shortfall(coarse.grid, fine.grid)
     ratio = cell_width(coarse.grid) / cell_width(fine.grid)
-    _check_region(short, outside, ratio, verdict)
+    said = [
+        *_check_days(coarse.days, fine.days, len(shared)),
+        *_check_region(short, outside, ratio),
+    ]
 
     pairs: tuple[Counterpart, ...] = ()
     lag, compared = None, 0
-    if len(shared) >= FEWEST_DAYS and not verdict.findings:
+    if len(shared) >= FEWEST_DAYS and not any(isinstance(s, Finding) for s in said):
         weather = PairedWeather(coarse, fine, some_days(shared, fine.grid))
         pairs = tuple(weather.compare(c) for c in range(len(fine.targets)))
         compared = len(weather.day)
-        lag = _check_weather(pairs, verdict)
+        lag, more = _check_weather(pairs)
+        said += more
 
     return PairReport(
         lr=coarse.file,
@@ -172,40 +168,28 @@ def inspect_pair(
         days_compared=compared,
         best_lag=lag,
         counterparts=pairs,
-        findings=tuple(verdict.findings),
-        notes=tuple(verdict.notes),
+        findings=tuple(s for s in said if isinstance(s, Finding)),
+        notes=tuple(s for s in said if isinstance(s, str)),
     )
 
 
 # -- Days and region -------------------------------------------------------------------
 
 
-def _shared_days(lr: CalendarDays, hr: CalendarDays) -> Indices:
-    """Return the indices into the fine record of the days in both."""
-    if lr.calendar != hr.calendar:
-        return np.empty(0, np.int64)
-    _, _, of_hr = np.intersect1d(
-        lr.key, hr.key, assume_unique=True, return_indices=True
-    )
-    return np.asarray(of_hr, np.int64)
-
-
-def _check_days(
-    lr: CalendarDays, hr: CalendarDays, shared: int, verdict: _Verdict
-) -> None:
+def _check_days(lr: CalendarDays, hr: CalendarDays, shared: int) -> Said:
     if lr.calendar != hr.calendar:
         # Then no day can be shared.
-        verdict.against(
+        yield Finding(
             f"the calendars differ: {lr.calendar} and {hr.calendar}",
             "convert one file (xarray: Dataset.convert_calendar)",
         )
     elif not shared:
-        verdict.against(
+        yield Finding(
             f"no day is in both: {lr.period()} and {hr.period()}",
             "take files of the same period",
         )
     elif shared < FEWEST_DAYS:
-        verdict.against(
+        yield Finding(
             f"only {shared} days are in both, too few to learn from",
             f"take files that share at least {FEWEST_DAYS} days, better several years",
         )
@@ -234,25 +218,23 @@ def _steps(coordinate: Floats, axis: int) -> float:
     return float(np.median(steps)) if steps.size else 0.0
 
 
-def _check_region(
-    short: dict[str, float], outside: float, ratio: float, verdict: _Verdict
-) -> None:
+def _check_region(short: dict[str, float], outside: float, ratio: float) -> Said:
     sides = ", ".join(f"{by:.3g} degrees in the {s}" for s, by in short.items() if by)
     if outside >= 0.5:
-        verdict.against(
+        yield Finding(
             f"the regions differ: {outside:.0%} of the fine cells lie outside the "
             f"coarse grid (short by {sides})",
             "take predictors of a region that encloses the targets",
         )
     elif outside > 0.0:
-        verdict.notes.append(
+        yield (
             f"{outside:.0%} of the fine cells lie outside the coarse grid (short by "
             f"{sides}); the nearest coarse values are used there"
         )
 
     if ratio < COARSER:
         turned = ratio < 1.0 / COARSER
-        verdict.against(
+        yield Finding(
             "the predictors are not coarser than the targets: their cells are "
             f"{ratio:.2g} times as wide",
             "exchange the two files"
@@ -264,44 +246,43 @@ def _check_region(
 # -- Verdict ---------------------------------------------------------------------------
 
 
-def _check_weather(pairs: Sequence[Counterpart], verdict: _Verdict) -> int | None:
-    """Judge the correlations; return the lag of the best fit, None where none fits."""
+def _check_weather(
+    pairs: Sequence[Counterpart],
+) -> tuple[int | None, list[Finding | str]]:
+    """Return the lag of the best fit, None where none fits, and what to say."""
     lags = np.array([[r or 0.0 for r in pair.lag_correlations] for pair in pairs])
     if lags.max(initial=0.0) < PAIRED:
-        verdict.against(
+        unpaired = Finding(
             "the days are not paired: area means of predictors and targets correlate "
             f"with at most {lags.max(initial=0.0):.2f} at any lag of -5 to 5 days",
             "take a reanalysis, or a regional run driven by it, that shows the weather "
             "of the target days; a free-running climate model can only be downscaled "
             "with a model trained on such a pair",
         )
-        return None
+        return None, [unpaired]
 
     z = np.arctanh(np.minimum(lags, 0.999)).mean(axis=0)  # Fisher's z per lag
     zero, best = LAGS.index(0), int(z.argmax())
     certain = SHIFT_ALONE if len(pairs) == 1 and abs(LAGS[best]) == 1 else SHIFT
     if float(z[best] - z[zero]) > certain:
-        _tell_shift(LAGS[best], lags.mean(axis=0)[[zero, best]], verdict)
-        return LAGS[best]
+        correlation = lags.mean(axis=0)
+        return LAGS[best], [_shift(LAGS[best], correlation[zero], correlation[best])]
 
-    _note_lags(pairs, verdict)
-    _note_means(pairs, verdict)
-    _check_layout(pairs, verdict)
-    return 0
+    return 0, [*_lag_notes(pairs), *_mean_notes(pairs), *_check_layout(pairs)]
 
 
-def _tell_shift(lag: int, correlation: Floats, verdict: _Verdict) -> None:
+def _shift(lag: int, given: float, best: float) -> Finding:
     days = f"{abs(lag)} day" + ("s" if abs(lag) > 1 else "")
     side = "later" if lag > 0 else "earlier"
-    verdict.against(
+    return Finding(
         f"the predictors are shifted: they fit the targets best {days} {side} "
-        f"(correlation {correlation[1]:.2f} instead of {correlation[0]:.2f})",
+        f"(correlation {best:.2f} instead of {given:.2f})",
         f"move the predictors' time axis by {-lag} days (cdo shifttime,{-lag}day), or "
         "find out how either file labels its days",
     )
 
 
-def _note_lags(pairs: Sequence[Counterpart], verdict: _Verdict) -> None:
+def _lag_notes(pairs: Sequence[Counterpart]) -> Iterator[str]:
     """Say which targets fit another day better although the pair as a whole does not.
 
     A minimum temperature of the early morning, or fields of 00 UTC, can resemble the
@@ -311,14 +292,14 @@ def _note_lags(pairs: Sequence[Counterpart], verdict: _Verdict) -> None:
         known = [r or 0.0 for r in pair.lag_correlations]
         best = int(np.argmax(known))
         if LAGS[best] != 0 and known[best] >= PAIRED:
-            verdict.notes.append(
+            yield (
                 f"{pair.target} resembles the predictors of {LAGS[best]:+d} day "
                 f"({known[best]:.2f}) more than those of the same day "
                 f"({known[LAGS.index(0)]:.2f}): its day may begin at another hour"
             )
 
 
-def _note_means(pairs: Sequence[Counterpart], verdict: _Verdict) -> None:
+def _mean_notes(pairs: Sequence[Counterpart]) -> Iterator[str]:
     """Say where the means of one quantity differ so much that units may be wrong."""
     for pair in pairs:
         fine, coarse = pair.target_mean, pair.channel_mean
@@ -328,33 +309,41 @@ def _note_means(pairs: Sequence[Counterpart], verdict: _Verdict) -> None:
         rain = pair.target_units == "mm day-1" and not 0.25 <= ratio <= 4.0
         warmth = pair.target_units == "degC" and abs(coarse - fine) > 15.0
         if rain or warmth:
-            verdict.notes.append(
+            yield (
                 f"the means of {pair.channel} ({coarse:.3g} {pair.target_units}) and "
                 f"{pair.target} ({fine:.3g}) differ much: check the units"
             )
 
 
-def _check_layout(pairs: Sequence[Counterpart], verdict: _Verdict) -> None:
+def _check_layout(pairs: Sequence[Counterpart]) -> Said:
     known = [p for p in pairs if p.same_quantity and p.pattern is not None]
     if not known:
-        verdict.notes.append(
+        yield (
             "places were not compared: no predictor is of a target's quantity, or the "
             f"targets lie in fewer than {FEWEST_CELLS} coarse cells"
         )
 
     turned = [pair for pair in known if _turned(pair)]
     for layout in dict.fromkeys(pair.best_layout for pair in turned):
-        _tell_misplaced([p for p in turned if p.best_layout == layout], verdict)
+        yield _misplaced([p for p in turned if p.best_layout == layout])
 
-    lost = [pair for pair in known if not _turned(pair) and _scrambled(pair)]
+    # Where no other layout fits, patterns may have nothing in common at all.
+    rest = [pair for pair in known if not _turned(pair)]
+    lost = [pair for pair in rest if _scrambled(pair)]
     if lost:
-        _tell_lost(lost, verdict)
-    for pair in known:
-        given = pair.pattern or 0.0
-        if not _turned(pair) and not _scrambled(pair) and given < LEAST_PATTERN:
-            verdict.notes.append(
+        worst = min(lost, key=lambda p: p.pattern or 0.0)
+        yield Finding(
+            f"{_names(lost)} of the predictors: scrambled in space; the area mean "
+            f"follows {worst.target} (correlation {worst.correlation:.2f}), the "
+            f"patterns do not ({worst.pattern:.2f})",
+            "look at a map of one day; the values are probably written in another "
+            "order than the coordinates",
+        )
+    for pair in rest:
+        if not _scrambled(pair) and (pair.pattern or 0.0) < LEAST_PATTERN:
+            yield (
                 f"patterns of {pair.channel} and {pair.target} have little in common "
-                f"(correlation {given:.2f})"
+                f"(correlation {pair.pattern:.2f})"
             )
 
 
@@ -371,25 +360,14 @@ def _scrambled(pair: Counterpart) -> bool:
     return alike and (pair.pattern or 0.0) < SCRAMBLED
 
 
-def _tell_misplaced(pairs: Sequence[Counterpart], verdict: _Verdict) -> None:
+def _misplaced(pairs: Sequence[Counterpart]) -> Finding:
     """Say that one layout fits these pairs better."""
     best = max(pairs, key=lambda p: (p.best_pattern or 0.0) - (p.pattern or 0.0))
-    verdict.against(
+    return Finding(
         f"{_names(pairs)} of the predictors: the values are not where the coordinates "
         f"say; they fit the targets better with {best.best_layout} (correlation of "
         f"patterns {best.best_pattern:.2f} instead of {best.pattern:.2f})",
         "rearrange the values so, or correct the coordinates; inspect again",
-    )
-
-
-def _tell_lost(pairs: Sequence[Counterpart], verdict: _Verdict) -> None:
-    worst = min(pairs, key=lambda p: p.pattern or 0.0)
-    verdict.against(
-        f"{_names(pairs)} of the predictors: scrambled in space; the area mean follows "
-        f"{worst.target} (correlation {worst.correlation:.2f}), the patterns do not "
-        f"({worst.pattern:.2f})",
-        "look at a map of one day; the values are probably written in another order "
-        "than the coordinates",
     )
 
 

@@ -29,18 +29,10 @@ SHOWN = 6  # names in a sentence
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Whether a file can be used in one role.
+    """Whether a file can be used in one role: predictors, targets or static fields.
 
-    Attributes
-    ----------
-    role : {"lr", "hr", "static"}
-        Coarse predictors, fine targets, static fine fields.
-    usable : bool
-        Whether it can.
-    because : str
-        What speaks for it, or the first thing that speaks against it.
-    remedy : str or None
-        What can be done where it cannot.
+    ``because`` is what speaks for it, or the first thing that speaks against it;
+    ``remedy`` is what can be done where it cannot.
     """
 
     role: FileRole

@@ -83,11 +83,8 @@ class Arrangement:
 
         None also where the measures are :attr:`unsure`.
 
-        Parameters
-        ----------
-        smooth : bool
-            Whether the quantity is known to vary smoothly: temperature, pressure,
-            geopotential. Other fields are judged with more indulgence.
+        A quantity known to be ``smooth``, as temperature, pressure and geopotential,
+        is judged with less indulgence.
         """
         if self.unsure is not None:
             return None
@@ -139,14 +136,10 @@ def arrangement(
 ) -> Arrangement:
     """Measure how the values lie on the grid.
 
-    Parameters
-    ----------
-    planes : ndarray
-        Steps or levels of one field, NaN where missing. Shape ``(T, Y, X)``. With 20
-        steps or more of a grid of up to 3000 cells, cells are compared through their
-        anomalies in time; else rows and columns through their values.
-    cell_width : float, optional
-        Degrees; where known, a few very wide cells are not judged.
+    ``planes`` are steps or levels of one field, NaN where missing, shape ``(T, Y, X)``.
+    With 20 steps or more of a grid of up to 3000 cells, cells are compared through
+    their anomalies in time; else rows and columns through their values. Where
+    ``cell_width``, degrees, is known, a few very wide cells are not judged.
     """
     rough = roughness(planes)
     if rough is None:

@@ -70,10 +70,9 @@ def lag_correlations(fine: Floats, coarse: Floats, index: Indices) -> Floats:
     Shapes ``(T,)`` and ``(S,)``; ``index`` is the coarse step of each day and lag, -1
     where there is none, shape ``(T, L)``. NaN where fewer than 20 days are shared.
     """
-    out = np.full(index.shape[1], np.nan)
-    for k, steps in enumerate(index.T):
-        out[k] = _correlation(fine[steps >= 0], coarse[steps[steps >= 0]])
-    return out
+    return np.array(
+        [_correlation(fine[s >= 0], coarse[s[s >= 0]]) for s in index.T], np.float64
+    )
 
 
 def _correlation(a: Floats, b: Floats) -> float:

@@ -35,6 +35,7 @@ from st_cdgm.data.task.prepared import PipelineViews
 from st_cdgm.data.time.calendar import CalendarDays
 from st_cdgm.data.time.splits import SplitConfig
 from st_cdgm.data.time.windows import runs_of_days
+from st_cdgm.data.variables.table import Named
 from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.outputs import FileFacts, digest, sync, write_json
 
@@ -49,8 +50,8 @@ _PATHS = ("lr_path", "hr_path", "static_path", "means_path", "stds_path", "zarr_
 
 def check_files(
     directory: Path, metadata: Mapping[str, Any], *, contents: bool = False
-) -> int:
-    """Compare the files of a directory with its metadata; return how many there are.
+) -> None:
+    """Compare the files of a directory with its metadata.
 
     ``contents`` compares the SHA-256 of every file, not only its size. Of the fitted
     preprocessor, which is small, the contents are always compared.
@@ -61,33 +62,31 @@ def check_files(
         If files are missing or damaged.
     """
     listed: FileFacts = metadata["checksums"]
-    missing = [name for name in listed if not (directory / name).is_file()]
-    if missing:
-        raise _damaged("files are missing", directory, missing)
-    sizes = [
-        name
-        for name, facts in listed.items()
-        if (directory / name).stat().st_size != facts["bytes"]
-    ]
-    if sizes:
-        raise _damaged("files have another size than when written", directory, sizes)
+    missing, resized, changed = [], [], []
+    for name, facts in listed.items():
+        file = directory / name
+        if not file.is_file():
+            missing.append(name)
+        elif file.stat().st_size != facts["bytes"]:
+            resized.append(name)
+        elif (contents or name in STATE) and digest(file) != facts:
+            changed.append(name)
 
-    compared = list(listed) if contents else [n for n in STATE if n in listed]
-    changed = [name for name in compared if digest(directory / name) != listed[name]]
-    if changed:
-        raise _damaged("files have other contents than written", directory, changed)
-    return len(listed)
-
-
-def _damaged(problem: str, directory: Path, names: list[str]) -> InputError:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return InputError(
-        f"a preprocessed directory is damaged: {problem}",
-        file=directory,
-        found=", ".join(names[:_SHOWN]) + more,
-        expected=f"the files as listed in {METADATA}",
-        remedy=f"{REMEDY} with --overwrite",
-    )
+    # The worst is told, in which the others may have their cause.
+    for problem, names in (
+        ("files are missing", missing),
+        ("files have another size than when written", resized),
+        ("files have other contents than written", changed),
+    ):
+        if names:
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            raise InputError(
+                f"a preprocessed directory is damaged: {problem}",
+                file=directory,
+                found=", ".join(names[:_SHOWN]) + more,
+                expected=f"the files as listed in {METADATA}",
+                remedy=f"{REMEDY} with --overwrite",
+            )
 
 
 # -- Metadata --------------------------------------------------------------------------
@@ -225,23 +224,22 @@ def _statistics(prep: Preprocessor) -> dict[str, Any]:
     """Return one mean and spread per channel; the full fields are in the state."""
 
     def table(
-        names: Iterable[str], mean: NDArray[np.float32], std: NDArray[np.float32]
+        variables: Iterable[Named], mean: NDArray[np.float32], std: NDArray[np.float32]
     ) -> dict[str, Any]:
         scope = "per_variable" if mean.shape[1:] == (1, 1) else "per_gridpoint"
         cells = {
-            name: {
-                "mean": float(np.mean(mean[c], dtype=np.float64)),
-                "std": float(np.mean(std[c], dtype=np.float64)),
+            one.name: {
+                "mean": float(np.mean(m, dtype=np.float64)),
+                "std": float(np.mean(s, dtype=np.float64)),
             }
-            for c, name in enumerate(names)
+            for one, m, s in zip(variables, mean, std, strict=True)
         }
         return {"scope": scope, "mean_over_cells": cells}
 
-    names = [target.name for target in prep.targets]
     return {
         "period": list(prep.periods.get("train", [])),
-        "lr": table((c.name for c in prep.channels), prep.lr_mean, prep.lr_std),
-        "residual": table(names, prep.residual_mean, prep.residual_std),
+        "lr": table(prep.channels, prep.lr_mean, prep.lr_std),
+        "residual": table(prep.targets, prep.residual_mean, prep.residual_std),
     }
 
 

@@ -7,9 +7,9 @@ names of files, so types, ranges and shapes are checked where they come in.
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from st_cdgm.data.space.grid import Grid
     from st_cdgm.data.time.calendar import CalendarDays
 
+# Whether an entry is sound, its name, what was found, what was expected.
+Checks = Iterator[tuple[bool, str, Any, str]]
 REMEDY = "copy the directory again, or preprocess again"
 # What every directory says, and of which type; an entry that may be None may be absent.
 _TYPES: dict[str, Any] = {
@@ -53,59 +55,37 @@ def check_metadata(metadata: Mapping[str, Any], *, file: Path) -> None:
     InputError
         If an entry is missing, of another type or out of range.
     """
-    with _damaged("the metadata are", file):
-        _check_entries(metadata, _TYPES)
-        for name in ("seq_len", "num_days", "step_seconds"):
-            _require(metadata[name] >= 1, name, metadata[name], "1 or more")
-        _check_lists(metadata)
-        _check_checksums(metadata["checksums"])
-        _check_splits(metadata["splits"], metadata["num_days"])
-
-        if metadata["format"] == "webdataset":
-            _check_entries(metadata, _SHARD_TYPES)
-            _check_shards(metadata["shards"], metadata["num_samples"])
-            _check_samples(metadata["splits"], metadata["num_samples"])
+    _hold(_metadata(metadata), "the metadata are", file)
 
 
-class _Wrong(Exception):  # noqa: N818
-    """An entry that cannot be; becomes an InputError with the name of the file."""
-
-    def __init__(self, entry: str, found: Any, expected: str) -> None:
-        super().__init__(entry)
-        text = repr(found)
-        self.facts = {
-            "variable": entry,
-            "found": text if len(text) <= 80 else f"{text[:77]}...",
-            "expected": expected,
-        }
-
-
-@contextmanager
-def _damaged(what: str, file: str | Path | None) -> Iterator[None]:
-    """Name the file in which an entry is wrong."""
-    try:
-        yield
-    except _Wrong as wrong:
-        raise InputError(
-            f"{what} damaged", file=file, remedy=REMEDY, **wrong.facts
-        ) from None
-
-
-def _require(sound: bool, entry: str, found: Any, expected: str) -> None:
-    if not sound:
-        raise _Wrong(entry, found, expected)
-
-
-def _check_entries(
-    content: Mapping[str, Any], hints: Mapping[str, Any], prefix: str = ""
+def check_types(
+    stored: Mapping[str, Any], cls: type, *, file: str | Path | None
 ) -> None:
-    """Compare entries with the types that they must have."""
-    for name, hint in hints.items():
-        if name not in content and not fits(None, hint):
-            raise _Wrong(prefix + name, "nothing", "the entry as written")
-        value = content.get(name)
-        expected = str(getattr(hint, "__name__", hint))
-        _require(fits(value, hint), prefix + name, value, expected)
+    """Check options read from JSON against the annotations of their dataclass.
+
+    Raises
+    ------
+    InputError
+        If an option has another type.
+    """
+    hints = get_type_hints(cls)
+    known = {name: hints[name] for name in stored}
+    _hold(_entries(stored, known, "config."), "the metadata are", file)
+
+
+def _hold(checks: Checks, what: str, file: str | Path | None) -> None:
+    """Raise for the first entry that is not sound; what follows it is not looked at."""
+    for sound, entry, found, expected in checks:
+        if not sound:
+            text = repr(found)
+            raise InputError(
+                f"{what} damaged",
+                file=file,
+                variable=entry,
+                found=text if len(text) <= 80 else f"{text[:77]}...",
+                expected=expected,
+                remedy=REMEDY,
+            )
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -129,87 +109,84 @@ def fits(value: Any, hint: Any) -> bool:
     return isinstance(value, dict if is_dataclass(hint) else hint)
 
 
-def _check_lists(metadata: Mapping[str, Any]) -> None:
-    for name in ("lr_shape", "hr_shape"):
-        shape = metadata[name]
-        sound = len(shape) == 2 and all(_count(n) for n in shape)
-        _require(sound, name, shape, "rows and columns, at least 1")
-    for store, names in metadata["variables"].items():
-        _require(len(set(names)) == len(names), f"variables.{store}", names, "no twin")
-    splits = metadata["config"].get("splits", {})
-    _require(isinstance(splits, dict), "config.splits", splits, "dict")
-
-
 def _count(value: Any, least: int = 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _check_checksums(listed: Mapping[str, Any]) -> None:
-    for name, facts in listed.items():
-        path = PurePosixPath(name)
-        inside = name and not path.is_absolute() and ".." not in path.parts
-        _require(bool(inside) and "\0" not in name, "checksums", name, "a file inside")
-        sound = _count(facts.get("bytes"), 0) and fits(facts.get("sha256"), str)
-        _require(sound, f"checksums.{name}", facts, "bytes and sha256")
-
-
-def _check_splits(splits: Mapping[str, Any], n_days: int) -> None:
-    for name, split in splits.items():
-        entry = f"splits.{name}.days"
-        runs = split.get("days")
-        _require(isinstance(runs, list) and bool(runs), entry, runs, "runs of days")
-        end = 0
-        for run in runs or []:
-            _require(
-                _interval(run, end, n_days), entry, run, f"days in {end}..{n_days}"
-            )
-            end = run[1]
+    return fits(value, int) and value >= least
 
 
 def _interval(run: Any, first: int, last: int) -> bool:
     """Whether this is ``[start, stop)`` of at least one, within the limits."""
-    if not isinstance(run, list) or len(run) != 2 or not all(_count(n, 0) for n in run):
-        return False
-    return bool(first <= run[0] < run[1] <= last)
+    return fits(run, list[int]) and len(run) == 2 and first <= run[0] < run[1] <= last
 
 
-def _check_shards(shards: Sequence[dict[str, Any]], n_samples: int) -> None:
+def _metadata(metadata: Mapping[str, Any]) -> Checks:
+    yield from _entries(metadata, _TYPES)
+    for name in ("seq_len", "num_days", "step_seconds"):
+        yield metadata[name] >= 1, name, metadata[name], "1 or more"
+    for name in ("lr_shape", "hr_shape"):
+        shape = metadata[name]
+        sound = len(shape) == 2 and min(shape) >= 1
+        yield sound, name, shape, "rows and columns, at least 1"
+
+    for store, names in metadata["variables"].items():
+        yield len(set(names)) == len(names), f"variables.{store}", names, "no twin"
+    splits = metadata["config"].get("splits", {})
+    yield isinstance(splits, dict), "config.splits", splits, "dict"
+    yield from _checksums(metadata["checksums"])
+    yield from _runs(metadata["splits"], metadata["num_days"])
+
+    if metadata["format"] == "webdataset":
+        yield from _entries(metadata, _SHARD_TYPES)
+        yield from _samples(metadata)
+
+
+def _entries(
+    content: Mapping[str, Any], hints: Mapping[str, Any], prefix: str = ""
+) -> Checks:
+    """Compare entries with the types that they must have."""
+    for name, hint in hints.items():
+        there = name in content or fits(None, hint)
+        yield there, prefix + name, "nothing", "the entry as written"
+        value = content.get(name)
+        expected = str(getattr(hint, "__name__", hint))
+        yield fits(value, hint), prefix + name, value, expected
+
+
+def _checksums(listed: Mapping[str, Any]) -> Checks:
+    for name, facts in listed.items():
+        path = PurePosixPath(name)
+        inside = bool(name) and not path.is_absolute() and ".." not in path.parts
+        yield inside and "\0" not in name, "checksums", name, "a file inside"
+        sound = _count(facts.get("bytes"), 0) and fits(facts.get("sha256"), str)
+        yield sound, f"checksums.{name}", facts, "bytes and sha256"
+
+
+def _runs(splits: Mapping[str, Any], n_days: int) -> Checks:
+    for name, split in splits.items():
+        entry, end = f"splits.{name}.days", 0
+        runs = split.get("days")
+        yield isinstance(runs, list) and bool(runs), entry, runs, "runs of days"
+        for run in runs:
+            sound = _interval(run, end, n_days)
+            yield sound, entry, run, f"days in {end}..{n_days}"
+            end = run[1]
+
+
+def _samples(metadata: Mapping[str, Any]) -> Checks:
     """Check that the shards hold all samples, one after the other."""
-    first = 0
-    for shard in shards:
+    first, count = 0, metadata["num_samples"]
+    for shard in metadata["shards"]:
         sound = isinstance(shard.get("name"), str) and _count(shard.get("samples"))
         sound = sound and shard.get("first") == first
-        _require(sound, "shards", shard, f"name, samples, first = {first}")
+        yield sound, "shards", shard, f"name, samples, first = {first}"
         first += shard["samples"]
-    _require(first == n_samples, "num_samples", n_samples, f"{first}, as in the shards")
+    yield first == count, "num_samples", count, f"{first}, as in the shards"
 
-
-def _check_samples(splits: Mapping[str, Any], n_samples: int) -> None:
-    for name, split in splits.items():
+    for name, split in metadata["splits"].items():
         samples = split.get("samples", [0, 0])
         # A short split may hold no window.
-        sound = samples == [0, 0] or _interval(samples, 0, n_samples)
         empty = isinstance(samples, list) and len(set(map(str, samples))) == 1
-        entry = f"splits.{name}.samples"
-        _require(sound or empty, entry, samples, f"[start, stop] in 0..{n_samples}")
-
-
-# -- Configuration ---------------------------------------------------------------------
-
-
-def check_types(
-    stored: Mapping[str, Any], cls: type, *, file: str | Path | None
-) -> None:
-    """Check options read from JSON against the annotations of their dataclass.
-
-    Raises
-    ------
-    InputError
-        If an option has another type.
-    """
-    hints = get_type_hints(cls)
-    with _damaged("the metadata are", file):
-        _check_entries(stored, {name: hints[name] for name in stored}, "config.")
+        sound = empty or _interval(samples, 0, count)
+        yield sound, f"splits.{name}.samples", samples, f"[start, stop] in 0..{count}"
 
 
 # -- Fitted state ----------------------------------------------------------------------
@@ -223,77 +200,72 @@ def check_state(prep: Preprocessor, days: CalendarDays, *, file: Path) -> None:
     InputError
         If an array has another shape or type than the names and grids ask for.
     """
-    with _damaged("the fitted preprocessor is", file):
-        for name in ("lr_grid", "hr_grid"):
-            _check_grid(getattr(prep, name), name)
-        _check_names(prep)
-        _check_arrays(prep)
-        _check_days(days)
+    grids = (_grid(getattr(prep, name), name) for name in ("lr_grid", "hr_grid"))
+    parts = (*grids, _names(prep), _arrays(prep), _days(days))
+    _hold(chain.from_iterable(parts), "the fitted preprocessor is", file)
 
 
-def _check_grid(grid: Grid, name: str) -> None:
+def _grid(grid: Grid, name: str) -> Checks:
     lat, lon = grid.lat, grid.lon
-    _require(lat.ndim in (1, 2) and lat.ndim == lon.ndim, name, lat.shape, "1-D or 2-D")
-    _require(lat.size > 0 and lon.size > 0, name, grid.shape, "at least one cell")
+    yield lat.ndim in (1, 2) and lat.ndim == lon.ndim, name, lat.shape, "1-D or 2-D"
+    yield lat.size > 0 and lon.size > 0, name, grid.shape, "at least one cell"
     if lat.ndim == 2:
-        _require(lat.shape == lon.shape, name, (lat.shape, lon.shape), "one shape")
-        for axis, length in ((grid.y, grid.shape[0]), (grid.x, grid.shape[1])):
+        yield lat.shape == lon.shape, name, (lat.shape, lon.shape), "one shape"
+        for axis, length in zip((grid.y, grid.x), grid.shape, strict=True):
             if axis is not None:
-                _require(axis.shape == (length,), name, axis.shape, f"({length},)")
+                yield axis.shape == (length,), name, axis.shape, f"({length},)"
 
     finite = bool(np.isfinite(lat).all() and np.isfinite(lon).all())
-    _require(finite, name, "missing values", "finite coordinates")
-    _require(grid.y_name != grid.x_name, name, grid.y_name, "two dimension names")
+    yield finite, name, "missing values", "finite coordinates"
+    yield grid.y_name != grid.x_name, name, grid.y_name, "two dimension names"
 
 
-def _check_names(prep: Preprocessor) -> None:
+def _names(prep: Preprocessor) -> Checks:
     names = [channel.name for channel in prep.channels]
     targets = [target.name for target in prep.targets]
     for entry, own in (("channels", names), ("targets", targets)):
-        sound = bool(own) and all(isinstance(name, str) for name in own)
-        _require(sound and len(set(own)) == len(own), entry, own, "different names")
-    codec = prep.codec
-    _require(list(codec.names) == targets, "codec", codec.names, ", ".join(targets))
-    rooted, most = prep.lr_root, len(names)
+        sound = fits(own, list[str]) and len(set(own)) == len(own) > 0
+        yield sound, entry, own, "different names"
+    codec, rooted, most = list(prep.codec.names), prep.lr_root, len(names)
+    yield codec == targets, "codec", prep.codec.names, ", ".join(targets)
     sound = all(_count(i, 0) and i < most for i in rooted)
-    _require(sound, "lr_root", rooted, f"channels below {most}")
+    yield sound, "lr_root", rooted, f"channels below {most}"
 
 
-def _check_arrays(prep: Preprocessor) -> None:
+def _arrays(prep: Preprocessor) -> Checks:
     n, m = len(prep.channels), len(prep.targets)
     coarse, fine = prep.lr_grid.shape, prep.hr_grid.shape
     for name in ("lr_mean", "lr_std", "lr_fill"):
-        _check_array(name, getattr(prep, name), [(n, 1, 1), (n, *coarse)])
+        yield from _array(name, getattr(prep, name), [(n, 1, 1), (n, *coarse)])
     for name in ("residual_mean", "residual_std"):
-        _check_array(name, getattr(prep, name), [(m, 1, 1), (m, *fine)])
-    _check_array("score_std", prep.score_std, [(m,)])
-    _check_array("static", prep.static, [(len(prep.static_names), *fine)])
-    _check_array("valid", prep.valid, [(m, *fine)], kind="b")
+        yield from _array(name, getattr(prep, name), [(m, 1, 1), (m, *fine)])
+    yield from _array("score_std", prep.score_std, [(m,)])
+    yield from _array("static", prep.static, [(len(prep.static_names), *fine)])
+    yield from _array("valid", prep.valid, [(m, *fine)], kind="b")
 
 
-def _check_array(
+def _array(
     name: str, array: NDArray[Any], shapes: list[tuple[int, ...]], kind: str = "f"
-) -> None:
-    expected = " or ".join(map(str, shapes))
-    _require(array.shape in shapes, name, array.shape, expected)
-    _require(array.dtype.kind == kind, name, str(array.dtype), f"kind {kind!r}")
+) -> Checks:
+    yield array.shape in shapes, name, array.shape, " or ".join(map(str, shapes))
+    yield array.dtype.kind == kind, name, str(array.dtype), f"kind {kind!r}"
 
 
-def _check_days(days: CalendarDays) -> None:
-    _require(isinstance(days.calendar, str), "days.calendar", days.calendar, "str")
-    _require(_count(days.step_seconds), "days.step_seconds", days.step_seconds, "int")
-    _check_array("days.ordinal", days.ordinal, [(days.ordinal.size,)], kind="i")
-    _require(days.ordinal.size > 0, "days.ordinal", 0, "at least one day")
-    rising = bool((np.diff(days.ordinal) > 0).all())
-    _require(rising, "days.ordinal", "another order", "increasing day numbers")
+def _days(days: CalendarDays) -> Checks:
+    ordinal, step = days.ordinal, days.step_seconds
+    yield isinstance(days.calendar, str), "days.calendar", days.calendar, "str"
+    yield _count(step), "days.step_seconds", step, "int"
+    yield from _array("days.ordinal", ordinal, [(ordinal.size,)], kind="i")
+    yield ordinal.size > 0, "days.ordinal", 0, "at least one day"
+    rising = bool((np.diff(ordinal) > 0).all())
+    yield rising, "days.ordinal", "another order", "increasing day numbers"
 
-    shape = days.ordinal.shape
-    _check_array("days.day", days.day, [shape], kind="i")
-    _check_array("days.season", days.season, [shape])
+    yield from _array("days.day", days.day, [ordinal.shape], kind="i")
+    yield from _array("days.season", days.season, [ordinal.shape])
     if days.second is not None:
-        _check_array("days.second", days.second, [shape], kind="i")
+        yield from _array("days.second", days.second, [ordinal.shape], kind="i")
 
     try:
         days.dates()
     except (ValueError, OverflowError) as error:
-        raise _Wrong("days.day", str(error), f"dates of {days.calendar}") from None
+        yield False, "days.day", str(error), f"dates of {days.calendar}"

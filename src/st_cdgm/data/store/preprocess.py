@@ -6,19 +6,22 @@ dask workers, appear under their name only when complete, and go on after a kill
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Callable, Mapping
 from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from st_cdgm.data.store.block_job import (
-    Resources,
-    write_blocks,
+from st_cdgm.data.store.manifest import (
+    check_files,
+    describe,
+    preprocessor_mark,
+    read_metadata,
+    write_preprocessor,
 )
-from st_cdgm.data.store.manifest import check_files, describe, read_metadata
+from st_cdgm.data.store.resumable import ResumableOutput
 from st_cdgm.data.store.shards import SHARD_NAME, ShardBlocks
-from st_cdgm.data.store.work import block_need
+from st_cdgm.data.store.work import Work, affordable_workers, block_need, run_blocks
 from st_cdgm.data.store.zarr_store import (
     STORES,
     ZarrBlocks,
@@ -27,10 +30,12 @@ from st_cdgm.data.store.zarr_store import (
     plan_layout,
     write_static,
 )
+from st_cdgm.data.task.datasets import no_window
 from st_cdgm.data.task.days import memory_bytes
 from st_cdgm.data.task.prepared import PipelineViews
 from st_cdgm.data.time.windows import sample_bounds
-from st_cdgm.errors import InputError, check_least
+from st_cdgm.errors import check_least
+from st_cdgm.outputs import FileFacts
 
 
 def write_zarr(
@@ -61,8 +66,12 @@ def write_zarr(
     block_size : str or int
         Memory of the values of one block of days, which become one shard per variable.
     **resources
-        ``memory``, ``workers``, ``scheduler``, ``overwrite``, ``progress``: the fields
-        of :class:`st_cdgm.data.store.block_job.Resources`.
+        ``memory`` : what may be resident in all processes together, ``"2 GiB"``.
+        ``workers`` : processes on this machine, 1; fewer where memory does not suffice.
+        ``scheduler`` : address of a dask scheduler to use instead, whose workers see
+        inputs and output under the same paths.
+        ``overwrite`` : whether an existing output is replaced.
+        ``progress`` : called with the blocks finished and the number of all.
 
     Returns
     -------
@@ -100,36 +109,28 @@ def write_zarr(
         create_stores(root, layout, prep, pipeline.days, codec)
         write_static(root, pipeline)
 
-    def metadata() -> dict[str, Any]:
-        fine, coarse = layout.chunks["hr"], layout.chunks["lr"]
-
-        return {
-            "format": "zarr",
-            **describe(pipeline),
-            "chunk_sizes": {
-                "time": fine[0],
-                "lr_lat": coarse[1],
-                "lr_lon": coarse[2],
-                "hr_lat": fine[1],
-                "hr_lon": fine[2],
-            },
-            "shapes": {
-                store: [layout.n_days, len(names), *layout.shapes[store]]
-                for store, names in layout.names.items()
-            },
-            "storage": storage,
-        }
-
-    return write_blocks(
+    (days, *fine), (_, *coarse) = layout.chunks["hr"], layout.chunks["lr"]
+    chunk_names = ("time", "lr_lat", "lr_lon", "hr_lat", "hr_lon")
+    metadata = {
+        "format": "zarr",
+        **describe(pipeline),
+        "chunk_sizes": dict(zip(chunk_names, (days, *coarse, *fine), strict=True)),
+        "shapes": {
+            store: [layout.n_days, len(names), *layout.shapes[store]]
+            for store, names in layout.names.items()
+        },
+        "storage": storage,
+    }
+    return _write_blocks(
         pipeline,
         output_dir,
-        Resources(**resources),
-        facts={"format": "zarr", "storage": storage},
+        facts={"storage": storage},
+        metadata=metadata,
         work=partial(ZarrBlocks, read=pipeline.prepared_reader(), layout=layout),
         count=len(layout),
         need=block_need(layout.need, layout.bytes_per_day),
         begin=begin,
-        metadata=metadata,
+        **resources,
     )
 
 
@@ -187,50 +188,37 @@ def create_shards(
     static = prep.static if static_members and len(prep.static) else None
     options = {**sizes, "static_members": static is not None}
 
-    # A shard is a block: its samples are known before any field is computed.
-    work = partial(
-        ShardBlocks,
-        read=pipeline.prepared_reader(),
-        windows=windows,
-        iso=tuple(days.iso()),
-        shard_size=shard_size,
-        bytes_per_day=prep.bytes_per_day,
-        static=static,
-    )
-    count = -(-len(windows) // shard_size)
-
-    def metadata() -> dict[str, Any]:
-        common = describe(pipeline)
-        splits = common["splits"]
-        for name, samples in ranges.items():
-            splits[name]["samples"] = samples
-
-        return {
-            "format": "webdataset",
-            **common,
-            **options,
-            "splits": splits,
-            "num_samples": len(windows),
-            "shards": [
-                {
-                    "name": SHARD_NAME.format(number),
-                    "first": start,
-                    "samples": min(shard_size, len(windows) - start),
-                }
-                for number, start in enumerate(range(0, len(windows), shard_size))
-            ],
+    metadata = {"format": "webdataset", **describe(pipeline), **options}
+    for name, samples in ranges.items():
+        metadata["splits"][name]["samples"] = samples
+    metadata["num_samples"] = count = len(windows)
+    metadata["shards"] = [
+        {
+            "name": SHARD_NAME.format(start // shard_size),
+            "first": start,
+            "samples": min(shard_size, count - start),
         }
+        for start in range(0, count, shard_size)
+    ]
 
-    return write_blocks(
+    # A shard is a block: its samples are known before any field is computed.
+    return _write_blocks(
         pipeline,
         output_dir,
-        Resources(**resources),
-        facts={"format": "webdataset", "options": options},
-        work=work,
-        count=count,
-        need=block_need(2 * length * prep.bytes_per_day, prep.bytes_per_day),
-        begin=lambda root: None,
+        facts={"options": options},
         metadata=metadata,
+        work=partial(
+            ShardBlocks,
+            read=pipeline.prepared_reader(),
+            windows=windows,
+            iso=tuple(days.iso()),
+            shard_size=shard_size,
+            bytes_per_day=prep.bytes_per_day,
+            static=static,
+        ),
+        count=len(metadata["shards"]),
+        need=block_need(2 * length * prep.bytes_per_day, prep.bytes_per_day),
+        **resources,
     )
 
 
@@ -245,23 +233,9 @@ def convert_netcdf_to_zarr(
 ) -> Path:
     """Prepare a task from NetCDF and write it as Zarr stores, in one call.
 
-    Parameters
-    ----------
-    lr_path, hr_path, static_path
-        See :class:`NetCDFDataPipeline`.
-    output_dir
-        See :func:`write_zarr`.
-    memory : str or int
-        What may be resident while writing; the pipeline keeps a part of it.
-    **options
-        Other options of :class:`NetCDFDataPipeline` (``seq_len``, ``normalize``,
-        ``splits`` ...) and of :func:`write_zarr` (``chunk_size_time``, ``compressor``,
-        ``overwrite`` ...).
-
-    Returns
-    -------
-    Path
-        The directory.
+    ``options`` are those of :class:`NetCDFDataPipeline` (``seq_len``, ``normalize``,
+    ``splits`` ...) and of :func:`write_zarr` (``chunk_size_time``, ``compressor``,
+    ``overwrite`` ...). Of the ``memory`` the pipeline keeps a part.
 
     Raises
     ------
@@ -270,7 +244,7 @@ def convert_netcdf_to_zarr(
     """
     from st_cdgm.data.pipeline import NetCDFDataPipeline
 
-    writing = {*signature(write_zarr).parameters, *(f.name for f in fields(Resources))}
+    writing = {n for f in (write_zarr, _write_blocks) for n in signature(f).parameters}
     storage = {name: options.pop(name) for name in writing & options.keys()}
     pipeline = NetCDFDataPipeline(
         lr_path, hr_path, static_path, memory=pipeline_memory(memory), **options
@@ -318,10 +292,59 @@ def _windows(
         # Consecutive days of a split are consecutive in the record, too.
         windows += [(int(index[a]), int(index[b - 1]) + 1) for a, b in own]
     if not windows:
-        raise InputError(
-            "no window of consecutive days",
-            found=f"{len(pipeline.days)} days in {', '.join(ranges)}",
-            expected=f"runs of at least {seq_len} days",
-            remedy="shorten data.seq_len or give a longer period",
-        )
+        raise no_window(f"{len(pipeline.days)} days in {', '.join(ranges)}", seq_len)
     return tuple(windows), ranges
+
+
+def _write_blocks(
+    pipeline: PipelineViews,
+    output_dir: str | Path,
+    *,
+    facts: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    work: Callable[..., Work],
+    count: int,
+    need: int,
+    begin: Callable[[Path], None] = lambda root: None,
+    memory: str | int = "2 GiB",
+    workers: int = 1,
+    scheduler: str | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Run the blocks that are not done yet, then publish the directory.
+
+    ``facts`` are what beside inputs and preprocessor decides the bytes. ``work`` takes
+    the directory as ``root`` and returns what writes one of the ``count`` blocks, for
+    which ``need`` bytes of memory suffice; ``begin`` writes what comes before them. The
+    others are the resources of :func:`write_zarr`.
+    """
+    budget = memory_bytes(memory, variable="memory")
+    all_facts = {
+        **{key: metadata[key] for key in ("format_version", "format", "inputs")},
+        "preprocessor": preprocessor_mark(pipeline.preprocessor),
+        **facts,
+    }
+
+    # Once begun, a run goes on behind its last block, also after a kill.
+    with ResumableOutput(output_dir, all_facts, overwrite=overwrite) as output:
+        if scheduler is None:
+            workers = affordable_workers(budget, workers, need)
+        if not output.begun:
+            begin(output.root)
+            write_preprocessor(output.root, pipeline.preprocessor, pipeline.days)
+            output.begin()
+
+        def done(number: int, files: FileFacts) -> None:
+            output.record(number, files)
+            if progress is not None:
+                progress(len(output.done), count)
+
+        run_blocks(
+            work(root=str(output.root.absolute())),
+            [number for number in range(count) if number not in output.done],
+            done=done,
+            workers=workers,
+            scheduler=scheduler,
+        )
+        return output.publish(metadata)

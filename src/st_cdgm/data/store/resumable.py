@@ -43,16 +43,10 @@ LOCK = "lock"
 class ResumableOutput:
     """Context in which the blocks of a directory are written, and then published.
 
-    Parameters
-    ----------
-    target : str or Path
-        The directory to make.
-    facts : mapping
-        All that decides the bytes of the output, JSON-able. A run is resumed only if
-        its facts are the same.
-    overwrite : bool
-        Whether an existing target is replaced (at the end, when the new one is
-        complete) and an unfinished run with other facts is thrown away.
+    ``target`` is the directory to make. ``facts`` are all that decides its bytes,
+    JSON-able: a run is resumed only if its facts are the same. With ``overwrite`` an
+    existing target is replaced, at the end, when the new one is complete, and an
+    unfinished run with other facts is thrown away.
 
     Attributes
     ----------
@@ -67,7 +61,8 @@ class ResumableOutput:
     ------
     OutputError
         If the target exists, cannot be written, is being written by another process,
-        or an unfinished run with other facts lies there.
+        or an unfinished run with other facts lies there; on leaving, if a file could
+        not be written.
     """
 
     def __init__(
@@ -97,7 +92,7 @@ class ResumableOutput:
         except OSError as error:
             if isinstance(error, InputError):
                 raise
-            raise self.failure(error) from error
+            raise self._failure(error) from error
 
         return self
 
@@ -111,6 +106,8 @@ class ResumableOutput:
         # Without a finished block there is nothing to go on with.
         if kind is not None and not self.done:
             shutil.rmtree(self.work, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, InputError):
+            raise self._failure(error) from error
 
     def begin(self) -> None:
         """Enter the facts: from here on the run can be resumed."""
@@ -142,8 +139,7 @@ class ResumableOutput:
         shutil.rmtree(self.work, ignore_errors=True)
         return self.target
 
-    def failure(self, error: BaseException) -> OutputError:
-        """Return the error for a file that could not be written."""
+    def _failure(self, error: OSError) -> OutputError:
         return OutputError(
             f"The output could not be written ({error}).",
             file=self.target,
@@ -183,24 +179,32 @@ class ResumableOutput:
     def _resume(self) -> None:
         """Read the journal; throw away what it does not vouch for."""
         entries = self._entries()
-        if entries:
-            stored = entries[0].get("facts")
-            if stored == self.facts:
-                self.begun = True
-                self.done = {
-                    entry["block"]: entry["files"]
-                    for entry in entries[1:]
-                    if self._on_disk(entry["files"])
-                }
-                self._forget_strays()
-                logger.info(
-                    "%s: resumed after %d finished blocks", self.target, len(self.done)
-                )
-                return
+        stored = entries[0]["facts"] if entries else None
+        if stored == self.facts:
+            self.begun = True
+            self.done = {
+                entry["block"]: entry["files"]
+                for entry in entries[1:]
+                if self._on_disk(entry["files"])
+            }
+            # Files that were being written when the run was killed.
+            for path in self.root.rglob("*.partial"):
+                path.unlink()
+            logger.info(
+                "%s: resumed after %d finished blocks", self.target, len(self.done)
+            )
+            return
 
-            if not self.overwrite:
-                raise self._other_run(stored)
-
+        if entries and not self.overwrite:
+            known = stored if isinstance(stored, dict) else {}
+            differ = [key for key in self.facts if known.get(key) != self.facts[key]]
+            raise OutputError(
+                "An unfinished run with other inputs or options lies there.",
+                file=self.work,
+                found=f"other {', '.join(differ) or 'facts'}",
+                expected="the same inputs and options, to go on where it stopped",
+                remedy="start again with --overwrite, or choose another --out",
+            )
         if self.root.exists():
             shutil.rmtree(self.root)
         (self.work / JOURNAL).unlink(missing_ok=True)
@@ -234,27 +238,11 @@ class ResumableOutput:
             for name, facts in files.items()
         )
 
-    def _forget_strays(self) -> None:
-        """Remove files that were being written when the run was killed."""
-        for path in self.root.rglob("*.partial"):
-            path.unlink()
-
     def _append(self, entry: Mapping[str, Any]) -> None:
         with (self.work / JOURNAL).open("a", encoding="utf-8") as journal:
             journal.write(json.dumps(entry) + "\n")
             journal.flush()
             os.fsync(journal.fileno())
-
-    def _other_run(self, stored: Any) -> OutputError:
-        stored = stored if isinstance(stored, dict) else {}
-        differ = [key for key in self.facts if stored.get(key) != self.facts[key]]
-        return OutputError(
-            "An unfinished run with other inputs or options lies there.",
-            file=self.work,
-            found=f"other {', '.join(differ) or 'facts'}",
-            expected="the same inputs and options, to go on where it stopped",
-            remedy="start again with --overwrite, or choose another --out",
-        )
 
 
 def _is_entry(entry: Any, *, first: bool) -> bool:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
+import sys
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import IterableDataset
 
 from st_cdgm.data.files.open import is_url
 from st_cdgm.data.store.manifest import METADATA, check_files
@@ -24,7 +24,8 @@ from st_cdgm.data.store.shard_names import (
     shard_name,
 )
 from st_cdgm.data.store.shards import FIELDS, Shard
-from st_cdgm.data.time.windows import process_group, worker_share
+from st_cdgm.data.task.datasets import SharedWindows
+from st_cdgm.data.time.windows import worker_share
 from st_cdgm.errors import ConfigError, InputError
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ _OPEN = 32
 _COPIES = 2
 
 
-class WebDatasetIterableDataset(IterableDataset[dict[str, Any]]):
+class WebDatasetIterableDataset(SharedWindows):
     """Windows as dictionaries, read from the tar files of ``st-cdgm preprocess``.
 
     Each sample holds ``lr (T, C_lr, y, x)``, ``baseline``, ``residual`` and ``hr``
@@ -107,30 +108,19 @@ class WebDatasetIterableDataset(IterableDataset[dict[str, Any]]):
         self.shuffle_buffer_size, self.seed = int(shuffle_buffer_size), int(seed)
         self.split, self.as_torch = split, as_torch
         self.drop_uneven = drop_uneven
-        # Shared with workers that are running already.
-        self._epoch: Any = cast(
-            "Any", torch.zeros(1, dtype=torch.int64)
-        ).share_memory_()
-        self._parent: tuple[int, int] | None = None
-        self._store = _ShardStore(self.shards)
         check_complete(shard_pattern, self.shards, self.metadata)
         if verify:
             self._verify()
-        self._samples = self._chosen()
+
+        listed = {facts["name"]: facts for facts in self.metadata.get("shards", [])}
+        facts = [listed.get(shard_name(shard)) for shard in self.shards]
+        self._store = _ShardStore(self.shards, facts)
+        self._samples = self._chosen(facts)
         self._shapes = _layout(self.metadata) if self.metadata else {}
 
     def __len__(self) -> int:
         """Return the number of samples over all workers and ranks."""
         return sum(len(samples) for samples in self._samples)
-
-    @property
-    def epoch(self) -> int:
-        """The pass whose random order is taken."""
-        return int(self._epoch[0])
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the random order of the next passes, also in workers that persist."""
-        self._epoch[0] = int(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         share, shares = worker_share(self._parent)
@@ -143,10 +133,6 @@ class WebDatasetIterableDataset(IterableDataset[dict[str, Any]]):
             for key in found.keys() - {"time"} if self.as_torch else ():
                 found[key] = torch.from_numpy(found[key])
             yield found
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A worker that is not forked knows nothing of its parent's process group.
-        return {**self.__dict__, "_parent": process_group()}
 
     def _check_shapes(self, found: dict[str, Any], shard: int, sample: int) -> None:
         """Compare with the metadata; without any, the days with each other."""
@@ -199,29 +185,24 @@ class WebDatasetIterableDataset(IterableDataset[dict[str, Any]]):
             order = order[_drawn(places, self.shuffle_buffer_size, random)]
         return order
 
-    def _chosen(self) -> list[NDArray[np.int64]]:
+    def _chosen(self, facts: list[dict[str, Any] | None]) -> list[NDArray[np.int64]]:
         """Return for each shard the numbers of the samples that are asked for."""
-        listed = {s["name"]: s for s in self.metadata.get("shards", [])}
-        span = self._span()
+        first, stop = self._span()
         chosen = []
-        for number, shard in enumerate(self.shards):
-            facts = listed.get(shard_name(shard))
-            if facts is None:
+        for number, own in enumerate(facts):
+            if own is None:
                 # Without metadata the tar headers must tell.
-                chosen.append(np.arange(len(self._store.get(number)), dtype=np.int64))
-                continue
-            own = np.arange(facts["samples"], dtype=np.int64)
-            if span is not None:
-                place = own + facts["first"]
-                own = own[(place >= span[0]) & (place < span[1])]
-            self._store.expect(number, int(facts["samples"]))
-            chosen.append(own)
+                bounds = 0, len(self._store.get(number))
+            else:
+                place = own["first"]
+                bounds = max(first - place, 0), min(stop - place, own["samples"])
+            chosen.append(np.arange(*bounds, dtype=np.int64))
         return chosen
 
-    def _span(self) -> list[int] | None:
-        """Return the samples of the split as ``[start, stop)``; None for all."""
+    def _span(self) -> tuple[int, int]:
+        """Return the first and one past the last sample of the split, or of all."""
         if self.split is None:
-            return None
+            return 0, sys.maxsize
         splits = self.metadata.get("splits", {})
         if "samples" not in splits.get(self.split, {}):
             raise ConfigError(
@@ -230,8 +211,8 @@ class WebDatasetIterableDataset(IterableDataset[dict[str, Any]]):
                 found=", ".join(splits) or "no metadata",
                 expected="train, validation or test, as in the metadata",
             )
-        span: list[int] = splits[self.split]["samples"]
-        return span
+        first, stop = splits[self.split]["samples"]
+        return first, stop
 
     def _verify(self) -> None:
         """Compare the checksums of the shards with the metadata."""
@@ -253,81 +234,61 @@ def _layout(metadata: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return the shape of each field of a sample, by the metadata."""
     coarse, fine = metadata["lr_shape"], metadata["hr_shape"]
     counts = {key: len(names) for key, names in metadata["variables"].items()}
-    if not metadata.get("static_members", True):
-        counts.pop("static", None)
-    days = (int(metadata["seq_len"]),)
-    return {
-        key: (
-            *(() if key == "static" else days),
-            counts[key],
-            *(coarse if key == "lr" else fine),
-        )
+    shapes = {
+        key: (metadata["seq_len"], counts[key], *(coarse if key == "lr" else fine))
         for key in FIELDS
         if counts.get(key)
     }
+    static = shapes.pop("static", None)
+    if static is not None and metadata.get("static_members", True):
+        shapes["static"] = static[1:]
+    return shapes
 
 
 class _ShardStore:
     """Open shards, those used last; picklable, and safe to be forked."""
 
-    def __init__(self, shards: Sequence[str]) -> None:
-        self._paths = list(shards)
-        self._expected: dict[int, int] = {}
+    def __init__(
+        self, shards: Sequence[str], facts: Sequence[dict[str, Any] | None]
+    ) -> None:
+        self._paths, self._facts = list(shards), facts
         self._open: OrderedDict[int, Shard] = OrderedDict()
-        self._copies: _Copies | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict(), "_copies": None}
-
-    def expect(self, number: int, samples: int) -> None:
-        """Note how many samples a shard has by the metadata."""
-        self._expected[number] = samples
+        return {**self.__dict__, "_open": OrderedDict()}
 
     def get(self, number: int) -> Shard:
         """Return a shard, opened if need be."""
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        remote = is_url(self._paths[number])
-        while len(self._open) >= (_COPIES if remote else _OPEN):
+        path, facts = self._paths[number], self._facts[number]
+        while len(self._open) >= (_COPIES if is_url(path) else _OPEN):
             self._open.popitem(last=False)[1].close()
-        shard = Shard(self._local(number), self._paths[number])
-        expected = self._expected.get(number, len(shard))
-        if len(shard) != expected:
+        shard = _opened(path)
+        if facts is not None and len(shard) != facts["samples"]:
             raise InputError(
                 "a shard has another number of samples",
-                file=self._paths[number],
+                file=path,
                 found=len(shard),
-                expected=expected,
+                expected=facts["samples"],
                 remedy="copy the shard again; it is not the one of the metadata",
             )
 
         self._open[number] = shard
         return shard
 
-    def _local(self, number: int) -> Path:
-        path = self._paths[number]
-        if not is_url(path):
-            return Path(path)
-        if self._copies is None:
-            self._copies = _Copies()
-        return self._copies.fetch(path)
 
-
-class _Copies:
-    """Copies of remote shards in a folder that goes away with the process."""
-
-    def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="st-cdgm-shards-")
-        self._files: list[Path] = []
-
-    def fetch(self, url: str) -> Path:
-        """Copy a shard here; older copies make room."""
-        while len(self._files) >= _COPIES:
-            self._files.pop(0).unlink()
-        logger.debug("%s is copied to %s", url, self._folder.name)
-        self._files.append(fetch(url, self._folder.name, role="shard"))
-        return self._files[-1]
+def _opened(path: str) -> Shard:
+    """Open a shard; of a remote one a copy, which is gone when it is closed."""
+    if not is_url(path):
+        return Shard(Path(path), path)
+    logger.debug("%s is copied", path)
+    # An open file needs no name, so that no copy is left behind after a kill.
+    with tempfile.TemporaryDirectory(
+        prefix="st-cdgm-shards-", ignore_cleanup_errors=True
+    ) as folder:
+        return Shard(fetch(path, folder, role="shard"), path)
 
 
 def _drawn(

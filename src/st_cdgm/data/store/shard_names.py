@@ -30,10 +30,8 @@ def shard_name(shard: str) -> str:
 def expand_shards(patterns: str | Path | Sequence[str | Path]) -> list[str]:
     """Return the shards of one pattern or of many, in order (D20)."""
     given = [patterns] if isinstance(patterns, str | Path) else list(patterns)
-    shards: list[str] = []
-    for pattern in given:
-        for one in _braces(str(pattern)):
-            shards += _matches(one)
+    every = [one for pattern in given for one in _braces(str(pattern))]
+    shards = [shard for one in every for shard in _matches(one)]
     if not shards:
         raise MissingFileError("no shard is named", expected="at least one path")
     return shards

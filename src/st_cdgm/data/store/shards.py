@@ -7,12 +7,11 @@ is refused; nothing is unpickled.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,15 +23,11 @@ from numpy.typing import NDArray
 from st_cdgm.data.store.work import in_parts
 from st_cdgm.data.task.days import DayReader, Fields
 from st_cdgm.errors import InputError
-from st_cdgm.outputs import FileFacts, sync
+from st_cdgm.outputs import FileFacts, digest, sync
 
 FIELDS = ("lr", "baseline", "residual", "hr", "static")
 MEMBERS = (*FIELDS, "time")
 SHARD_NAME = "data_{:06d}.tar"
-_KEY = "{:08d}"
-_TAR_BLOCK = 512
-# Blank blocks to the end of a 20-block record: what every tar reader accepts.
-_RECORD = 20 * _TAR_BLOCK
 
 
 def member_suffix(field: str) -> str:
@@ -65,55 +60,37 @@ class ShardBlocks:
         name = SHARD_NAME.format(number)
         path = Path(self.root) / name
         record = in_parts(self.read, len(self.iso), self.bytes_per_day)
-        mark, written = hashlib.sha256(), 0
-        first, size = number * self.shard_size, self.shard_size
+        first = number * self.shard_size
+        windows = self.windows[first : first + self.shard_size]
 
-        with path.open("wb") as file:
-            for sample, (start, stop) in enumerate(
-                self.windows[first : first + size], start=first
-            ):
+        with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+            for sample, (start, stop) in enumerate(windows, start=first):
                 fields = record.window(start, stop)
-                for part in self._members(sample, fields, self.iso[start:stop]):
-                    written += file.write(part)
-                    mark.update(part)
+                for field, content in self._members(fields, self.iso[start:stop]):
+                    member = tarfile.TarInfo(f"{sample:08d}.{member_suffix(field)}")
+                    member.size = content.tell()
+                    content.seek(0)
+                    archive.addfile(member, content)
+                cast("Any", archive).members = []  # it would keep them all
 
-            blank = bytes(2 * _TAR_BLOCK)
-            blank += bytes(-(written + len(blank)) % _RECORD)
-            written += file.write(blank)
-            mark.update(blank)
         sync(path)
-        return {name: {"bytes": written, "sha256": mark.hexdigest()}}
+        return {name: digest(path)}
 
-    def _members(self, sample: int, fields: Fields, iso: Sequence[str]) -> list[Any]:
-        """Return the sample as pieces of a tar file."""
+    def _members(
+        self, fields: Fields, iso: Sequence[str]
+    ) -> Iterator[tuple[str, io.BytesIO]]:
+        """Yield the members of a sample, each open behind its last byte."""
         if self.static is not None:
             fields = {**fields, "static": self.static}
-
-        pieces: list[Any] = []
         for field in FIELDS:
             if field in fields:
-                values = np.ascontiguousarray(fields[field], dtype="<f4")
-                header = _array_header(values.shape)
-                body = memoryview(cast("Any", values.reshape(-1).view(np.uint8)))
-                pieces += _member(sample, field, header, body)
-        pieces += _member(sample, "time", json.dumps(list(iso)).encode(), b"")
-        return pieces
+                content = io.BytesIO()
+                np.save(content, np.ascontiguousarray(fields[field], dtype="<f4"))
+                yield field, content
 
-
-@lru_cache(maxsize=64)
-def _array_header(shape: tuple[int, ...]) -> bytes:
-    stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        stream, {"descr": "<f4", "fortran_order": False, "shape": shape}
-    )
-    return stream.getvalue()
-
-
-def _member(sample: int, field: str, head: bytes, body: Any) -> list[Any]:
-    info = tarfile.TarInfo(f"{_KEY.format(sample)}.{member_suffix(field)}")
-    info.size = len(head) + len(body)
-    frame = info.tobuf(tarfile.USTAR_FORMAT)
-    return [frame, head, body, bytes(-info.size % _TAR_BLOCK)]
+        content = io.BytesIO()
+        content.write(json.dumps(list(iso)).encode())
+        yield "time", content
 
 
 # -- Reading ---------------------------------------------------------------------------
@@ -122,17 +99,8 @@ def _member(sample: int, field: str, head: bytes, body: Any) -> list[Any]:
 class Shard:
     """One shard, indexed on opening, from which samples are read in one go each.
 
-    Parameters
-    ----------
-    path : Path
-        The tar file.
-    label : str, optional
-        Its name in messages.
-
-    Attributes
-    ----------
-    keys : list of str
-        Sample keys in the order of the file.
+    ``label`` is its name in messages, ``keys`` are the sample keys in the order of the
+    file.
 
     Raises
     ------
@@ -234,8 +202,8 @@ class Shard:
             raise self._error("is no readable tar file", found=str(error)) from error
 
         # Behind the last member there is a blank block.
-        tail = os.pread(self._file.fileno(), _TAR_BLOCK, end)
-        if len(tail) < _TAR_BLOCK or any(tail):
+        tail = os.pread(self._file.fileno(), tarfile.BLOCKSIZE, end)
+        if len(tail) < tarfile.BLOCKSIZE or any(tail):
             raise self._error("is cut off", found="no end mark")
         if len(set(self.keys)) != len(self.keys):
             raise self._error("has a sample in two places")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -56,16 +57,10 @@ def block_need(block_bytes: int, bytes_per_day: int) -> int:
 
 
 def affordable_workers(memory: int, workers: int, need: int) -> int:
-    """Return how many processes may work side by side.
+    """Return how many of the ``workers`` wished for may work side by side.
 
-    Parameters
-    ----------
-    memory : int
-        Bytes that may be resident in all processes together.
-    workers : int
-        How many are wished for.
-    need : int
-        What one block takes, see :func:`block_need`.
+    All processes together may use ``memory`` bytes, a block takes ``need`` of them; see
+    :func:`block_need`.
 
     Raises
     ------
@@ -116,19 +111,10 @@ def run_blocks(
 ) -> None:
     """Do blocks, here or by dask workers, and report each as soon as it is done.
 
-    Parameters
-    ----------
-    work : callable
-        Takes the number of a block, returns the facts of the files it has written. It
-        must be picklable where processes share the work.
-    pending : sequence of int
-        Blocks to do.
-    done : callable
-        Called in this process with the number and the files of each block.
-    workers : int
-        Processes on this machine; 1 works in this one, without dask.
-    scheduler : str, optional
-        Address of a running dask scheduler (``tcp://host:8786``) instead.
+    ``work`` takes the number of a block and returns the facts of the files it has
+    written; ``done`` is called in this process with both. One worker works in this
+    process, without dask. Several, or those of the ``scheduler`` at an address such as
+    ``tcp://host:8786``, need a ``work`` that can be pickled.
 
     Raises
     ------
@@ -141,8 +127,15 @@ def run_blocks(
         for number in pending:
             done(number, _alone(work, number))
         return
-    with _client(min(workers, len(pending)), scheduler) as client:
-        _distribute(client, work, pending, done)
+
+    with _client(min(workers, len(pending)), scheduler) as (client, distributed):
+        shared = client.scatter(work, broadcast=True, hash=False)
+        futures = client.map(
+            _alone, [shared] * len(pending), pending, pure=False, retries=0
+        )
+        numbers = dict(zip((future.key for future in futures), pending, strict=True))
+        for future in distributed.as_completed(futures):
+            done(numbers[future.key], future.result())
 
 
 def _alone(work: Work, number: int) -> FileFacts:
@@ -151,48 +144,17 @@ def _alone(work: Work, number: int) -> FileFacts:
         return work(number)
 
 
-def _distribute(
-    client: Any,
-    work: Work,
-    pending: Sequence[int],
-    done: Callable[[int, FileFacts], None],
-) -> None:
-    import distributed
-
-    untyped: Any = distributed
-    shared = client.scatter(work, broadcast=True, hash=False)
-    waiting = iter(pending)
-    numbers: dict[str, int] = {}
-
-    def submit() -> Any:
-        number = next(waiting, None)
-        if number is None:
-            return None
-        future = client.submit(_alone, shared, number, pure=False, retries=0)
-        numbers[future.key] = number
-        return future
-
-    slots = max(sum(client.nthreads().values()), 1)
-    first = [future for _ in range(slots) if (future := submit()) is not None]
-    running = untyped.as_completed(first)
-    for future in running:
-        done(numbers[future.key], future.result())
-        following = submit()
-        if following is not None:
-            running.add(following)
-
-
 @contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
+def _client(workers: int, scheduler: str | None) -> Iterator[tuple[Any, Any]]:
+    """Yield a client of new workers or of a running scheduler, and the library."""
     try:
-        import distributed
+        untyped: Any = importlib.import_module("distributed")
     except ImportError as error:
         raise ImportError(
             "several workers need dask.distributed: pip install 'st-cdgm[dist]'"
         ) from error
 
     # Processes of its own, or those of a scheduler that is running already.
-    untyped: Any = distributed
     if scheduler is None:
         with (
             untyped.LocalCluster(
@@ -205,7 +167,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
             ) as cluster,
             untyped.Client(cluster) as client,
         ):
-            yield client
+            yield client, untyped
         return
 
     try:
@@ -219,4 +181,4 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
             remedy="start one (dask scheduler, dask worker), or use workers instead",
         ) from error
     with client:
-        yield client
+        yield client, untyped

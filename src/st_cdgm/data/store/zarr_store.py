@@ -28,42 +28,26 @@ CHUNK_BYTES = 4 << 20
 LONGEST_CHUNK = 512  # days
 # Prepared values of one block; its files are the shards.
 BLOCK_BYTES = 128 << 20
-_CODECS = {
-    # Measured on prepared fields: lz4 decodes four times as fast as it would have to
-    # and saves a third of the space; zstd saves 5 % more at half the speed.
-    "lz4": {"cname": "lz4", "clevel": 3, "shuffle": "shuffle"},
-    "zstd": {"cname": "zstd", "clevel": 3, "shuffle": "shuffle"},
-}
+# Measured on prepared fields: lz4 decodes four times as fast as it would have to and
+# saves a third of the space; zstd saves 5 % more at half the speed.
+_COMPRESSORS = ("lz4", "zstd")
 _SHUFFLES = {0: "noshuffle", 1: "shuffle", 2: "bitshuffle"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ZarrLayout:
-    """How the stores are cut.
+    """How the stores are cut: the same days for all, their own rows and columns.
 
-    Attributes
-    ----------
-    n_days : int
-        Length of the record.
-    names : dict
-        Store to its variables.
-    shapes : dict
-        Store to ``(rows, columns)``.
-    chunks : dict
-        Store to ``(days, rows, columns)`` of a chunk, what is decoded in one go.
-    shards : dict
-        Store to those of a shard, which is one file.
-    block_days : int
-        Days of a shard, the same in all stores.
-    bytes_per_day : int
-        Memory of one prepared day.
+    A chunk ``(days, rows, columns)`` is what is decoded in one go, a shard is one file;
+    ``block_days`` are the days of a shard, ``bytes_per_day`` the memory of a prepared
+    day over all stores.
     """
 
     n_days: int
     names: dict[str, list[str]]
     shapes: dict[str, tuple[int, int]]
-    chunks: dict[str, tuple[int, int, int]]
-    shards: dict[str, tuple[int, int, int]]
+    chunks: dict[str, tuple[int, ...]]
+    shards: dict[str, tuple[int, ...]]
     block_days: int
     bytes_per_day: int
 
@@ -104,39 +88,33 @@ def plan_layout(
         If a size is below 1.
     """
     prep = preprocessor
-    coarse, fine = _pair(prep.lr_grid.shape), _pair(prep.hr_grid.shape)
     targets = [target.name for target in prep.targets]
     names = {"lr": [channel.name for channel in prep.channels]}
     names |= dict.fromkeys(STORES[1:], targets)
-    shapes = {"lr": coarse} | dict.fromkeys(STORES[1:], fine)
-    wished = {
-        "chunk_size_time": chunk_size_time,
-        "chunk_size_lat": chunk_size_lat,
-        "chunk_size_lon": chunk_size_lon,
-    }
-    for name, value in wished.items():
+    shapes = {"lr": prep.lr_grid.shape}
+    shapes |= dict.fromkeys(STORES[1:], prep.hr_grid.shape)
+    for name, value in (
+        ("chunk_size_time", chunk_size_time),
+        ("chunk_size_lat", chunk_size_lat),
+        ("chunk_size_lon", chunk_size_lon),
+    ):
         if value is not None:
             check_least(name, value, 1)
 
-    per_day = prep.bytes_per_day
-    days = _chunk_days(fine, n_days, chunk_size_time)
     # No block longer than the record, in whole chunks.
-    most = max(min(block_bytes // (days * per_day), -(-n_days // days)), 1)
-    block_days = int(days * most)
+    days = _chunk_days(shapes["hr"], n_days, chunk_size_time)
+    most = min(block_bytes // (days * prep.bytes_per_day), -(-n_days // days))
+    block_days = int(days * max(most, 1))
     chunks, shards = {}, {}
     for store, shape in shapes.items():
         own = _chunk_days(shape, n_days, chunk_size_time)
         while block_days % own:
-            own = max(own // 2, days) if own // 2 >= days else days
+            own = max(own // 2, days)
 
-        rows = min(chunk_size_lat or shape[0], shape[0])
-        columns = min(chunk_size_lon or shape[1], shape[1])
-        chunks[store] = (own, rows, columns)
-        shards[store] = (
-            block_days,
-            _whole(shape[0], rows),
-            _whole(shape[1], columns),
-        )
+        wished = (chunk_size_lat, chunk_size_lon)
+        part = [min(size or n, n) for size, n in zip(wished, shape, strict=True)]
+        whole = [-(-n // size) * size for size, n in zip(part, shape, strict=True)]
+        chunks[store], shards[store] = (own, *part), (block_days, *whole)
 
     return ZarrLayout(
         n_days=n_days,
@@ -145,16 +123,8 @@ def plan_layout(
         chunks=chunks,
         shards=shards,
         block_days=block_days,
-        bytes_per_day=per_day,
+        bytes_per_day=prep.bytes_per_day,
     )
-
-
-def _pair(shape: tuple[int, ...]) -> tuple[int, int]:
-    return int(shape[0]), int(shape[1])
-
-
-def _whole(size: int, chunk: int) -> int:
-    return -(-size // chunk) * chunk
 
 
 def _chunk_days(shape: tuple[int, int], n_days: int, wished: int | None) -> int:
@@ -187,8 +157,9 @@ def codec_of(compressor: Any) -> Any:
         compressor = "lz4"
     if compressor == "none":
         return None
-    if isinstance(compressor, str) and compressor in _CODECS:
-        return BloscCodec(typesize=4, **cast("Any", _CODECS[compressor]))
+    if isinstance(compressor, str) and compressor in _COMPRESSORS:
+        cname = cast("Any", compressor)
+        return BloscCodec(typesize=4, cname=cname, clevel=3, shuffle="shuffle")
     if isinstance(compressor, BloscCodec | ZstdCodec):
         return compressor
 

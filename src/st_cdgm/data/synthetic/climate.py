@@ -96,20 +96,10 @@ class SyntheticClimate:
 def simulate(
     config: SyntheticConfig, *, intervention: Intervention | None = None
 ) -> SyntheticClimate:
-    """Simulate the climate of ``config``.
+    """Simulate the climate of ``config``, with or without a forced change.
 
-    Parameters
-    ----------
-    config : SyntheticConfig
-        Options.
-    intervention : Intervention, optional
-        A forced change. The noise is that of the run without it, so the difference
-        of the two runs is the true interventional response.
-
-    Returns
-    -------
-    SyntheticClimate
-        Fields in memory, with the true graph.
+    The noise is that of the run without the intervention, so the difference of the two
+    runs is the true interventional response.
 
     Raises
     ------

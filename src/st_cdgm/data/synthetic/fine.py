@@ -82,13 +82,12 @@ class _Noise:
         out = fft.irfft2(hat, s=self.pad)[:, : self.crop[0], : self.crop[1]]
 
         if self.memory:
-            if self.last is None:
-                self.last, kept = out[0], out[1:]
-            else:
-                kept = out
+            # The first day of all follows no other.
+            first = int(self.last is None)
+            before = out[0] if self.last is None else self.last
             scale = np.float32(np.sqrt(1 - self.memory**2))
-            later, last = _recursive(scale * kept, self.memory, self.last)
-            out[len(out) - len(kept) :], self.last = later, last
+            own = scale * out[first:]
+            out[first:], self.last = _recursive(own, self.memory, before)
         return np.ascontiguousarray(out, np.float32)
 
 
@@ -187,20 +186,10 @@ def fine_fields(
     season: NDArray[np.float64],
     geo: Geography,
 ) -> dict[str, F32]:
-    """Make the targets from the flow.
+    """Make the targets from the flow and the specific humidity at 850 hPa, kg kg-1.
 
-    Parameters
-    ----------
-    config : SyntheticConfig
-        Options.
-    flow : FlowFields
-        Coarse anomalies.
-    q850 : ndarray
-        Specific humidity at 850 hPa in kg kg-1. Shape ``(T, y + 2m, x + 2m)``.
-    season : ndarray
-        Fraction of the year. Shape ``(T,)``.
-    geo : Geography
-        Region.
+    ``q850`` is of shape ``(T, y + 2m, x + 2m)``, ``season``, the fraction of the year,
+    of shape ``(T,)``.
 
     Returns
     -------

@@ -46,36 +46,22 @@ MARGIN = 4  # flow cells kept around the region, for interpolation to the fine g
 RUNAWAY = 1000.0  # standard deviations; weather stays below 10
 BLOCK = 64  # days of noise drawn at once
 
-STREAMS = {
-    "flow": 1,
-    "land": 2,
-    "ridges": 3,
-    "temperature": 4,
-    "ascent": 5,
-    "cells": 6,
-    "diurnal": 7,
-}
+# Named sources of noise; a new one comes last.
+STREAMS = ("flow", "land", "ridges", "temperature", "ascent", "cells", "diurnal")
 
 
 def random_stream(seed: int, name: str) -> np.random.Generator:
     """Return the generator of one named source of noise."""
-    return np.random.Generator(
-        np.random.PCG64(np.random.SeedSequence([seed, STREAMS[name]]))
-    )
+    number = STREAMS.index(name) + 1
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, number])))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plane:
     """The periodic beta plane; its cells are the coarse cells, about 2.5 times as many.
 
-    Attributes
-    ----------
-    shape : tuple of int
-        Cells ``(ny, nx)``.
-    spacing : tuple of float
-        ``(dy, dx)`` in m.
-    f0, beta : float
-        Coriolis parameter (s-1) and its gradient (m-1 s-1) at the central latitude.
+    ``shape`` is ``(ny, nx)``, ``spacing`` ``(dy, dx)`` in m; ``f0`` (s-1) and ``beta``
+    (m-1 s-1) are the Coriolis parameter and its gradient at the central latitude.
     """
 
     shape: tuple[int, int]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from st_cdgm.data.synthetic.climate import EPOCH, SyntheticClimate, simulate
 from st_cdgm.data.synthetic.config import GROUPS, VARIABLES, SyntheticConfig, group_of
 from st_cdgm.data.synthetic.fine import FINE_DRIVERS
 from st_cdgm.errors import OutputError
-from st_cdgm.outputs import check_output_directory, sync, temporary_name
+from st_cdgm.outputs import check_output_directory, sync, write_json
 
 TITLE = "Synthetic climate of ST-CDGM (simulated for demonstration, not observed)"
 NAMES = {
@@ -51,20 +50,19 @@ SURFACE_ATTRS = {
 HR_ATTRS = {
     "pr": _attrs(
         "lwe_precipitation_rate", "mm day-1", "daily precipitation", "time: mean"
-    ),
-    **{
-        name: _attrs(
-            "air_temperature",
-            "degC",
-            f"daily {statistic} near-surface air temperature",
-            f"time: {statistic}",
-        )
-        for name, statistic in (
-            ("tasmin", "minimum"),
-            ("tas", "mean"),
-            ("tasmax", "maximum"),
-        )
-    },
+    )
+} | {
+    name: _attrs(
+        "air_temperature",
+        "degC",
+        f"daily {statistic} near-surface air temperature",
+        f"time: {statistic}",
+    )
+    for name, statistic in {
+        "tasmin": "minimum",
+        "tas": "mean",
+        "tasmax": "maximum",
+    }.items()
 }
 STATIC_ATTRS = {
     "orog": _attrs("surface_altitude", "m", "surface altitude", "area: mean"),
@@ -108,15 +106,6 @@ def write_climate(
     Every file is complete or absent: all are written under temporary names and then
     renamed.
 
-    Parameters
-    ----------
-    climate : SyntheticClimate
-        What to write.
-    directory : str or Path
-        Folder, made if needed.
-    overwrite : bool
-        Replace existing files.
-
     Raises
     ------
     OutputError
@@ -124,23 +113,13 @@ def write_climate(
     """
     folder = Path(directory)
     _check_target(folder, overwrite)
-    finals = {key: folder / name for key, name in NAMES.items()}
-    drafts = {key: temporary_name(path) for key, path in finals.items()}
-    writers: dict[str, Callable[[SyntheticClimate, Path], None]] = {
-        "lr": _write_predictors,
-        "hr": _write_targets,
-        "static": _write_static,
-        "truth_json": _write_truth,
-    }
-
-    # All are complete before the first gets its name.
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for key, write in writers.items():
-            write(climate, drafts[key])
-            sync(drafts[key])
-        for key, draft in drafts.items():
-            draft.replace(finals[key])
+        # All are complete before the first gets its name.
+        with TemporaryDirectory(prefix=".synthetic-", dir=folder) as drafts:
+            _write_files(climate, Path(drafts))
+            for name in NAMES.values():
+                (Path(drafts) / name).replace(folder / name)
     except OSError as error:
         raise OutputError(
             "The synthetic climate could not be written.",
@@ -148,11 +127,8 @@ def write_climate(
             found=str(error),
             remedy="Check that the folder is writable and the disk has room.",
         ) from error
-    finally:
-        for draft in drafts.values():
-            draft.unlink(missing_ok=True)
 
-    return SyntheticPaths(**finals)
+    return SyntheticPaths(**{key: folder / name for key, name in NAMES.items()})
 
 
 def truth_document(climate: SyntheticClimate) -> dict[str, Any]:
@@ -203,34 +179,37 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         )
 
 
-def _bounds(centres: NDArray[np.float64]) -> NDArray[np.float64]:
-    half = (centres[1] - centres[0]) / 2
-    return np.stack([centres - half, centres + half], axis=1)
+def _write_files(climate: SyntheticClimate, folder: Path) -> None:
+    geo = climate.geography
+    coarse, fine = _grid(geo.lat_lr, geo.lon_lr), _grid(geo.lat_hr, geo.lon_hr)
+    predictors = {name: _predictor_attrs(name) for name in climate.lr}
+    for key, dataset, fields, attrs in (
+        ("lr", _with_time(coarse, climate), climate.lr, predictors),
+        ("hr", _with_time(fine, climate), climate.hr, HR_ATTRS),
+        ("static", fine, climate.static, STATIC_ATTRS),
+    ):
+        named = {
+            name: (("time", "lat", "lon")[-field.ndim :], field, attrs[name])
+            for name, field in fields.items()
+        }
+        _save(dataset.assign(named), climate, folder / NAMES[key])
+    write_json(folder / NAMES["truth_json"], truth_document(climate))
 
 
 def _grid(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> xr.Dataset:
     """Return the horizontal coordinates with bounds."""
-    north, east = (
-        {
-            "standard_name": name,
-            "long_name": name,
-            "units": units,
-            "axis": axis,
-            "bounds": f"{name[:3]}_bnds",
-        }
-        for name, units, axis in (
-            ("latitude", "degrees_north", "Y"),
-            ("longitude", "degrees_east", "X"),
-        )
-    )
-
-    return xr.Dataset(
-        {
-            "lat_bnds": (("lat", "bnds"), _bounds(lat)),
-            "lon_bnds": (("lon", "bnds"), _bounds(lon)),
-        },
-        coords={"lat": ("lat", lat, north), "lon": ("lon", lon, east)},
-    )
+    dataset = xr.Dataset()
+    for name, values, long_name, units, axis in (
+        ("lat", lat, "latitude", "degrees_north", "Y"),
+        ("lon", lon, "longitude", "degrees_east", "X"),
+    ):
+        bounds = f"{name}_bnds"
+        attrs = _attrs(long_name, units, long_name) | {"axis": axis, "bounds": bounds}
+        half = (values[1] - values[0]) / 2
+        edges = np.stack([values - half, values + half], axis=1)
+        dataset = dataset.assign_coords({name: (name, values, attrs)})
+        dataset[bounds] = ((name, "bnds"), edges)
+    return dataset
 
 
 def _save(dataset: xr.Dataset, climate: SyntheticClimate, path: Path) -> None:
@@ -264,6 +243,7 @@ def _save(dataset: xr.Dataset, climate: SyntheticClimate, path: Path) -> None:
             encoding[str(name)] = {"_FillValue": None}
 
     dataset.to_netcdf(path, engine="netcdf4", format="NETCDF4", encoding=encoding)
+    sync(path)
 
 
 def _with_time(dataset: xr.Dataset, climate: SyntheticClimate) -> xr.Dataset:
@@ -281,48 +261,14 @@ def _with_time(dataset: xr.Dataset, climate: SyntheticClimate) -> xr.Dataset:
     return dataset
 
 
-def _write_predictors(climate: SyntheticClimate, path: Path) -> None:
-    attrs: dict[str, dict[str, Any]] = {}
-    for name in climate.lr:
-        variable, _, level = name.partition("_")
-        attrs[name] = {"cell_methods": "time: mean"}
-        if not level:
-            attrs[name] |= SURFACE_ATTRS[variable]
-            continue
-
-        what = LEVEL_ATTRS[variable]["standard_name"].replace("_", " ")
-        attrs[name] |= LEVEL_ATTRS[variable] | {
-            "long_name": f"{what} at {level} hPa",
-            "pressure_level_hPa": float(level),
-        }
-    _write_fields(climate, path, climate.lr, attrs)
-
-
-def _write_targets(climate: SyntheticClimate, path: Path) -> None:
-    _write_fields(climate, path, climate.hr, HR_ATTRS)
-
-
-def _write_static(climate: SyntheticClimate, path: Path) -> None:
-    _write_fields(climate, path, climate.static, STATIC_ATTRS)
-
-
-def _write_fields(
-    climate: SyntheticClimate,
-    path: Path,
-    fields: Mapping[str, NDArray[np.float32]],
-    attrs: Mapping[str, Mapping[str, Any]],
-) -> None:
-    geo = climate.geography
-    coarse = fields is climate.lr
-    dataset = _grid(geo.lat_lr, geo.lon_lr) if coarse else _grid(geo.lat_hr, geo.lon_hr)
-    if fields is not climate.static:
-        dataset = _with_time(dataset, climate)
-    for name, field in fields.items():
-        dims = ("time", "lat", "lon")[-field.ndim :]
-        dataset[name] = (dims, field, attrs[name])
-    _save(dataset, climate, path)
-
-
-def _write_truth(climate: SyntheticClimate, path: Path) -> None:
-    text = json.dumps(truth_document(climate), indent=1, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+def _predictor_attrs(name: str) -> dict[str, Any]:
+    variable, _, level = name.partition("_")
+    attrs: dict[str, Any] = {"cell_methods": "time: mean"}
+    if not level:
+        return attrs | SURFACE_ATTRS[variable]
+    what = LEVEL_ATTRS[variable]["standard_name"].replace("_", " ")
+    named = {
+        "long_name": f"{what} at {level} hPa",
+        "pressure_level_hPa": float(level),
+    }
+    return attrs | LEVEL_ATTRS[variable] | named

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import dask.array
 import numpy as np
@@ -42,18 +42,9 @@ if TYPE_CHECKING:
 class PreparedDays:
     """Days of a record to make windows of, which need not be in memory.
 
-    Attributes
-    ----------
-    fields : DayFields
-        Prepared fields of the record.
-    days : CalendarDays
-        The days to make windows of. Length n.
-    index : ndarray
-        Where they are in the record. Shape ``(n,)``, increasing.
-    preprocessor : Preprocessor
-        Its static fields, and where the model was trained.
-    truth : bool
-        Whether the fields hold a truth.
+    ``days`` are at ``index``, shape ``(n,)``, increasing, of the record of prepared
+    ``fields``. Of the preprocessor are the static fields, and where the model was
+    trained. ``truth`` says whether the fields hold one.
     """
 
     fields: DayFields
@@ -120,12 +111,7 @@ class WindowDataset(Dataset[Any]):
         )  # (W, T)
         if not len(self._windows):
             longest = max(len(run) for run in runs_of_days(self.days.ordinal))
-            raise InputError(
-                "no window of consecutive days",
-                found=f"at most {longest} consecutive days",
-                expected=f"runs of at least {seq_len} days",
-                remedy="shorten data.seq_len or give a longer period",
-            )
+            raise no_window(f"at most {longest} consecutive days", self.seq_len)
 
         self._time = self.days.key
         self._fields, self._record = record.fields.load(), record.index
@@ -179,7 +165,44 @@ class WindowDataset(Dataset[Any]):
         return batch
 
 
-class ResDiffIterableDataset(IterableDataset[dict[str, Any]]):
+def no_window(found: str, seq_len: int) -> InputError:
+    """Return the error for a record in which no run of days is as long as a window."""
+    return InputError(
+        "no window of consecutive days",
+        found=found,
+        expected=f"runs of at least {seq_len} days",
+        remedy="shorten data.seq_len or give a longer period",
+    )
+
+
+class SharedWindows(IterableDataset[dict[str, Any]]):
+    """Windows that workers and ranks share, in an order that the epoch may decide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Shared with workers that are running already.
+        zero = cast("Any", torch.zeros(1, dtype=torch.int64))
+        self._epoch: Any = zero.share_memory_()
+        self._parent: tuple[int, int] | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The pass whose random order is taken."""
+        return int(self._epoch[0])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the random order of the passes to come, as a DistributedSampler does.
+
+        Call it before each pass on all ranks; workers that persist follow.
+        """
+        self._epoch[0] = int(epoch)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker that is not forked knows nothing of its parent's process group.
+        return {**self.__dict__, "_parent": process_group()}
+
+
+class ResDiffIterableDataset(SharedWindows):
     """Windows as dictionaries, without batch axis.
 
     Each sample holds ``lr (T, C_lr, y, x)``, ``baseline``, ``residual`` and ``hr``
@@ -312,8 +335,6 @@ class ResDiffIterableDataset(IterableDataset[dict[str, Any]]):
         self.dims, self.as_torch = dims, as_torch
         self.seq_len, self.stride = int(seq_len), max(int(stride), 1)
         self.drop_last, self.shuffle, self.seed = drop_last, shuffle, seed
-        self.epoch = 0
-        self._parent: tuple[int, int] | None = None
 
         # Before workers are forked, so that they share it.
         self._fields = fields.load()
@@ -326,17 +347,6 @@ class ResDiffIterableDataset(IterableDataset[dict[str, Any]]):
     def __len__(self) -> int:
         """Return the number of windows over all workers."""
         return len(self._bounds)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_parent": process_group()}
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the random order of the passes to come, as a DistributedSampler does.
-
-        Call it before each pass on all ranks. Workers that persist keep the order of
-        their first pass.
-        """
-        self.epoch = int(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         share, shares = worker_share(self._parent)

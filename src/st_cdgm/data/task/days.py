@@ -187,19 +187,9 @@ class DayFields:
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
     def take(self, index: NDArray[np.int64], keys: Sequence[str]) -> Fields:
-        """Return copies of windows.
+        """Return copies of windows, shape ``(B, T, ...)`` each, of the arrays ``keys``.
 
-        Parameters
-        ----------
-        index : ndarray
-            Days of each window, not decreasing along T. Shape ``(B, T)``.
-        keys : sequence of str
-            Which arrays.
-
-        Returns
-        -------
-        dict
-            Shape ``(B, T, ...)`` each.
+        ``index`` are the days of each window, not decreasing along T, shape ``(B, T)``.
         """
         if self.load()._whole is not None:
             return {key: cast("Fields", self._whole)[key][index] for key in keys}

@@ -30,20 +30,10 @@ def labelled(
     grid: Grid,
     days: CalendarDays | None = None,
 ) -> xr.Dataset:
-    """Return arrays as a data set with coordinates.
+    """Return arrays as a data set with the coordinates of a grid and of days, if any.
 
-    Parameters
-    ----------
-    values : ndarray or dask array
-        Shape ``(T, C, Y, X)``, or ``(C, Y, X)`` without ``days``.
-    names : sequence of str
-        Variable names, C of them.
-    attrs : dict or sequence of dict
-        Their attributes, the same for all or one by one.
-    grid : Grid
-        Horizontal coordinates.
-    days : CalendarDays, optional
-        Time coordinate.
+    ``values``, NumPy or dask, are of shape ``(T, C, Y, X)``, ``(C, Y, X)`` without
+    ``days``; ``attrs`` are the same for all C names, or one by one.
     """
     dims: tuple[str, ...] = (grid.y_name, grid.x_name)
     coords: dict[str, Any] = dict(grid.coords())

@@ -85,7 +85,14 @@ def pair_days(
     InputError
         If calendars differ or no day is shared.
     """
-    _check_calendars(lr, hr)
+    if lr.days.calendar != hr.days.calendar:
+        raise InputError(
+            "predictors and targets have different calendars",
+            file=f"{lr.file}, {hr.file}",
+            found=f"{lr.days.calendar} and {hr.days.calendar}",
+            expected="one calendar, since days are paired",
+            remedy="convert one file (xarray: Dataset.convert_calendar)",
+        )
     of_lr, of_hr, days = shared_steps(lr.days, hr.days)
     if not len(of_lr):
         raise InputError(
@@ -157,14 +164,3 @@ def _chunked(cube: Any, chunks: Mapping[str, int] | None) -> Any:
     if not chunks or "time" not in chunks:
         return cube
     return replace(cube, values=cube.values.chunk({"time": int(chunks["time"])}))
-
-
-def _check_calendars(lr: ChannelCube, hr: TargetCube) -> None:
-    if lr.days.calendar != hr.days.calendar:
-        raise InputError(
-            "predictors and targets have different calendars",
-            file=f"{lr.file}, {hr.file}",
-            found=f"{lr.days.calendar} and {hr.days.calendar}",
-            expected="one calendar, since days are paired",
-            remedy="convert one file (xarray: Dataset.convert_calendar)",
-        )

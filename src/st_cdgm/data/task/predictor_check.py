@@ -29,14 +29,9 @@ _LOGGER = logging.getLogger(__name__)
 class Predictors:
     """Predictors of new files on the coarse grid of a model, not yet read.
 
-    Attributes
-    ----------
-    cube : ChannelCube
-        The channels of the model, in its order, units and time step.
-    regridding : str or None
-        How the file's grid became the model's; None if it was.
-    advice : str or None
-        What would be better.
+    The ``cube`` has the channels of the model, in its order, units and time step;
+    ``regridding`` says how the file's grid became the model's, None if it was, and
+    ``advice`` what would be better.
     """
 
     cube: ChannelCube
@@ -48,20 +43,9 @@ class Predictors:
 class PredictorReport:
     """Whether files can be downscaled by a model.
 
-    Attributes
-    ----------
-    file : str
-        Which files.
-    problems : tuple of str
-        All that speaks against it.
-    days : int
-        Days that could be downscaled.
-    period : str or None
-        From the first to the last of them.
-    regridding : str or None
-        What would be done about another grid.
-    advice : str or None
-        What would be better.
+    ``problems`` are all that speaks against it; else there are ``days`` that could be
+    downscaled, of the ``period`` from the first to the last of them. ``regridding``
+    says what would be done about another grid, ``advice`` what would be better.
     """
 
     file: str
@@ -84,16 +68,10 @@ class PredictorReport:
 def open_predictors(
     preprocessor: Preprocessor, paths: Paths, *, regrid: str = "auto"
 ) -> Predictors:
-    """Open predictors for a model; nothing big is read.
+    """Open predictor files for a trained model; nothing big is read.
 
-    Parameters
-    ----------
-    preprocessor : Preprocessor
-        Of the trained model.
-    paths : path, several paths, or Dataset
-        Predictor files.
-    regrid : {"auto", "bilinear", "conservative", "none"}
-        What to do with another grid; see :func:`st_cdgm.data.read.regrid.on_grid`.
+    ``regrid`` says what to do with another grid, ``auto``, ``bilinear``,
+    ``conservative`` or ``none``; see :func:`st_cdgm.data.read.regrid.on_grid`.
 
     Raises
     ------
@@ -101,13 +79,9 @@ def open_predictors(
         Variables, levels, units, grid or time step do not fit; all of that is listed.
         One problem alone keeps its own kind of error.
     """
-    check_no_oracle(preprocessor)
-    check_method(regrid)
-    try:
-        opened = _opened(preprocessor, paths, regrid)
-    except InputError as first:
-        every = _mismatches(preprocessor, paths, regrid) or [first]
-        raise (every[0] if len(every) == 1 else _together(every)) from first
+    opened = _opened(preprocessor, paths, regrid)
+    if not isinstance(opened, Predictors):
+        raise opened[0] if len(opened) == 1 else _together(opened)
 
     if opened.regridding is not None:
         _LOGGER.warning("%s is regridded: %s", opened.cube.file, opened.regridding)
@@ -120,15 +94,10 @@ def check_predictors(
     preprocessor: Preprocessor, paths: Paths, *, regrid: str = "auto"
 ) -> PredictorReport:
     """Say whether files can be downscaled, as :func:`open_predictors` would find."""
-    check_no_oracle(preprocessor)
-    check_method(regrid)
     file = file_label(open_dataset(paths, role="lr"))
-    try:
-        opened = _opened(preprocessor, paths, regrid)
-    except InputError as first:
-        every = _mismatches(preprocessor, paths, regrid) or [first]
-        return PredictorReport(file=file, problems=tuple(_line(e) for e in every))
-
+    opened = _opened(preprocessor, paths, regrid)
+    if not isinstance(opened, Predictors):
+        return PredictorReport(file=file, problems=tuple(map(_line, opened)))
     days = opened.cube.days
     return PredictorReport(
         file=file,
@@ -139,30 +108,38 @@ def check_predictors(
     )
 
 
-def _opened(preprocessor: Preprocessor, paths: Paths, regrid: str) -> Predictors:
-    texts: list[str | None] = []
-    finer: list[bool] = []
+def _opened(
+    preprocessor: Preprocessor, paths: Paths, regrid: str
+) -> Predictors | list[InputError]:
+    """Return the predictors, or all that does not fit."""
+    check_no_oracle(preprocessor)
+    check_method(regrid)
+    how: list[tuple[str | None, bool]] = []
 
     def place(cube: ChannelCube) -> ChannelCube:
         placed, text = _placed(preprocessor, cube, regrid)
-        texts.append(text)
-        finer.append(is_much_finer(cube.grid, preprocessor.lr_grid))
+        how.append((text, is_much_finer(cube.grid, preprocessor.lr_grid)))
         return placed
 
-    cube = read_with_derived(
-        paths,
-        variables=[c.name for c in preprocessor.channels if not c.derived],
-        derived=[c.name for c in preprocessor.channels if c.derived],
-        place=place,
-        role="lr",
-        time_step=preprocessor.time_step,
-    )
-    _check_units(preprocessor, cube)
-    _check_steps(preprocessor, cube)
-    pointwise = str(texts[0]).startswith("bilinear") and finer[0]
-    return Predictors(
-        cube=cube, regridding=texts[0], advice=ADVICE if pointwise else None
-    )
+    # Read as a whole first; what is wrong is looked for channel by channel.
+    try:
+        cube = read_with_derived(
+            paths,
+            variables=[c.name for c in preprocessor.channels if not c.derived],
+            derived=[c.name for c in preprocessor.channels if c.derived],
+            place=place,
+            role="lr",
+            time_step=preprocessor.time_step,
+        )
+        for known, new in zip(preprocessor.channels, cube.channels, strict=True):
+            _check_unit(cube, new.name, new.units, known.units)
+        _check_steps(preprocessor, cube)
+    except InputError as first:
+        return _mismatches(preprocessor, paths, regrid) or [first]
+
+    text, finer = how[0]
+    pointwise = finer and str(text).startswith("bilinear")
+    return Predictors(cube=cube, regridding=text, advice=ADVICE if pointwise else None)
 
 
 def _placed(
@@ -282,11 +259,6 @@ def check_no_oracle(preprocessor: Preprocessor) -> None:
             expected="lr_interp, climatology or regression",
             remedy="train again with baseline_strategy auto to predict without truth",
         )
-
-
-def _check_units(preprocessor: Preprocessor, cube: ChannelCube) -> None:
-    for known, new in zip(preprocessor.channels, cube.channels, strict=True):
-        _check_unit(cube, new.name, new.units, known.units)
 
 
 def _check_unit(cube: ChannelCube, name: str, found: str, known: str | None) -> None:
