@@ -16,6 +16,7 @@ from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.task.batch import Batch
 from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.errors import ConfigError
+from st_cdgm.models.objective import Draws
 from st_cdgm.physics.derivatives import WindDerivatives
 from st_cdgm.physics.terms import BlockTerm, WindTerm, coarse_counterparts, wind_loss
 from st_cdgm.training.config import (
@@ -184,7 +185,8 @@ def test_validation_is_free_of_weights_of_cells(make, batch):
         torch.manual_seed(3)
         rollout = module.model.rollout(batch.lr)
         condition = last_day_condition(module.model, batch, rollout)
-        values.append(module.generator_loss(batch, condition, members=2))
+        draws = Draws.of(module.model.decoder, module.truth(batch).residual)
+        values.append(module.generator_loss(batch, condition, draws))
     torch.testing.assert_close(values[0], values[1], rtol=0, atol=0)
 
 

@@ -18,9 +18,10 @@ from st_cdgm.models.ensemble_loss import (
     multiscale_energy,
 )
 from st_cdgm.physics.blocks import pool_valid
+from st_cdgm.training.config import DagConfig, LossConfig
 from st_cdgm.training.losses import (
-    loss_dag,
     loss_dagma,
+    loss_graph,
     loss_no_tears,
     loss_reconstruction,
 )
@@ -282,7 +283,8 @@ def test_graph_losses_reach_what_they_say():
     with pytest.raises(InputError, match="spectral radius"):
         loss_dagma(3 * cycle)
     for method, value in (("dagma", 0.0645), ("no_tears", expected), ("none", 0.0)):
-        found = loss_dag(cycle, method, l1_weight=0.5)
+        loss = LossConfig(dag_method=method, dag_l1_weight=0.5)
+        found = loss_graph(cycle, loss.graph())
         assert found.item() == pytest.approx(value + 0.5, abs=1e-4)
-    with pytest.raises(ConfigError, match="dag_method"):
-        loss_dag(cycle, "tears")
+    with pytest.raises(ConfigError, match="constraint"):
+        loss_graph(cycle, DagConfig(constraint="tears"))

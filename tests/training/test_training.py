@@ -20,7 +20,7 @@ from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.models.acyclicity import in_dagma_domain
 from st_cdgm.models.objective import Objective
 from st_cdgm.models.truth import Draws
-from st_cdgm.training.ablation import _shuffle_within_months, edge_test, shuffle_test
+from st_cdgm.training.ablation import Ablations, _shuffle_within_months
 from st_cdgm.training.config import DagConfig, LossConfig, TrainingConfig
 from st_cdgm.training.fit import TrainingResult, _new_model, train
 from st_cdgm.training.lightning_module import STCDGMModule, last_day_condition
@@ -110,10 +110,10 @@ def test_sea_cells_do_not_reach_the_loss(tiny_pipeline):
     batch = tiny_pipeline.windows("train").batch([0, 1])
     net = module(tiny_pipeline).eval()
     condition = last_day_condition(net.model, batch, net.model.rollout(batch.lr))
-    noise = torch.randn(6, *net.model.decoder.noise_shape)
-    before = net.generator_loss(batch, condition, members=3, noise=noise)
+    draws = Draws(torch.randn(6, *net.model.decoder.noise_shape))
+    before = net.generator_loss(batch, condition, draws)
     batch.truth[..., :3, :4] = 77.0
-    after = net.generator_loss(batch, condition, members=3, noise=noise)
+    after = net.generator_loss(batch, condition, draws)
     torch.testing.assert_close(before, after)
 
 
@@ -185,22 +185,28 @@ def test_the_loss_is_a_function_of_the_noise(tiny_pipeline, kind):
     condition = last_day_condition(net.model, batch, net.model.rollout(batch.lr))
     count = 12 if kind == "one_step" else 3
     noise = torch.randn(count, *net.model.decoder.noise_shape)
-    given = {"noise": noise, "sigma": torch.tensor([0.1, 1.0, 5.0])}
-    days = net.generator_loss(batch, condition, members=4, per_day=True, **given)
-    total = net.generator_loss(batch, condition, members=4, **given)
+    draws = Draws(noise, torch.tensor([0.1, 1.0, 5.0]))
+    days = net.generator_loss(batch, condition, draws, per_day=True)
+    total = net.generator_loss(batch, condition, draws)
     assert days.shape == (3, 3)
     torch.testing.assert_close(days.mean(dim=0), total)
+
+
+def ablations(pipeline, model, preprocessor=None, **options) -> Ablations:
+    return Ablations(
+        model=model,
+        preprocessor=preprocessor or pipeline.preprocessor,
+        windows=pipeline.windows("validation"),
+        **options,
+    )
 
 
 def test_shuffled_states_make_the_loss_worse(trained, tiny_pipeline):
     """D44: the generator uses the causal states, in every variable."""
     checkpoint = load_checkpoint(trained.checkpoint)
-    results = shuffle_test(
-        checkpoint.model,
-        checkpoint.preprocessor,
-        tiny_pipeline.windows("validation"),
-        resamples=500,
-    )
+    results = ablations(
+        tiny_pipeline, checkpoint.model, checkpoint.preprocessor, resamples=500
+    ).shuffle_states()
     assert [r.variable for r in results] == ["tasmin", "tasmax", "pr"]
     for result in results:
         assert result.days == 36
@@ -218,9 +224,7 @@ def test_shuffling_an_unconditional_generator_changes_nothing(tiny_pipeline):
         for name, parameter in net.decoder.unet.named_parameters():
             if "attn2.to_v" in name:
                 parameter.zero_()
-    results = shuffle_test(
-        net, tiny_pipeline.preprocessor, tiny_pipeline.windows("validation")
-    )
+    results = ablations(tiny_pipeline, net).shuffle_states()
     assert [r.increase for r in results] == pytest.approx([0.0] * 3, abs=1e-6)
 
 
@@ -241,8 +245,7 @@ def test_removing_the_edges_is_seen_and_undone(tiny_pipeline):
     with torch.no_grad():
         net.cell.A_dag.fill_(0.5)
     before = net.effective_dag().clone()
-    windows = tiny_pipeline.windows("validation")
-    results = edge_test(net, tiny_pipeline.preprocessor, windows, resamples=50)
+    results = ablations(tiny_pipeline, net, resamples=50).remove_edges()
     assert [r.variable for r in results] == ["tasmin", "tasmax", "pr", "drivers"]
     assert abs(results[-1].increase) > 1e-3
     torch.testing.assert_close(net.effective_dag(), before, rtol=0, atol=0)
@@ -251,8 +254,7 @@ def test_removing_the_edges_is_seen_and_undone(tiny_pipeline):
 def test_a_model_without_edges_loses_nothing_with_them(tiny_pipeline):
     net = _new_model(tiny_pipeline, tiny_model()).eval()
     net.cell.restrict_edges(torch.zeros_like(net.cell.edge_mask))
-    windows = tiny_pipeline.windows("validation")
-    results = edge_test(net, tiny_pipeline.preprocessor, windows, resamples=50)
+    results = ablations(tiny_pipeline, net, resamples=50).remove_edges()
     assert [r.increase for r in results] == [0.0] * 4
 
 
@@ -273,7 +275,5 @@ def test_lightning_and_the_decoder_have_one_objective(tiny_pipeline, kind):
     public = decoder.compute_loss(target, condition, per_variable=True, **given)
     torch.testing.assert_close(public, own, rtol=0, atol=0)
     if kind == "edm":
-        lightning = net.generator_loss(
-            batch, condition, members=4, noise=draws.noise, sigma=draws.sigma
-        )
+        lightning = net.generator_loss(batch, condition, draws)
         torch.testing.assert_close(lightning, own, rtol=0, atol=0)

@@ -19,14 +19,15 @@ from st_cdgm.models.diffusion_decoder import CausalDiffusionDecoder
 from st_cdgm.models.graph_builder import HeteroGraphBuilder
 from st_cdgm.models.intelligible_encoder import IntelligibleVariableEncoder
 from st_cdgm.training import training_loop
+from st_cdgm.training.config import LossConfig, PhysicalLossConfig
 from st_cdgm.training.loop_epoch import (
     _SCALERS,
     Epoch,
-    Precision,
     TrainingStepResult,
+    loss_scaler,
     to_device,
 )
-from st_cdgm.training.loop_step import Chain, StepOptions
+from st_cdgm.training.loop_step import LoopStep
 from st_cdgm.training.losses import loss_dagma
 from st_cdgm.training.training_loop import (
     convert_sample_to_batch,
@@ -658,24 +659,27 @@ def test_a_loss_scaler_outlives_the_epoch():
     """D65: it was rebuilt every epoch, by a deprecated call."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     other = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
-    half = Precision(torch.device("cpu"), torch.float16)
-    assert half.scaler(optimizer) is half.scaler(optimizer)
-    assert half.scaler(optimizer) is not half.scaler(other)
-    assert not Precision(torch.device("cpu"), torch.bfloat16).scaler(other).is_enabled()
+    cpu, half = torch.device("cpu"), torch.float16
+    kept = loss_scaler(optimizer, half, cpu)
+    assert loss_scaler(optimizer, half, cpu) is kept
+    assert loss_scaler(other, half, cpu) is not kept
+    assert not loss_scaler(other, torch.bfloat16, cpu).is_enabled()
     count = len(_SCALERS)
     del other
     assert len(_SCALERS) == count - 1
     models = Models()
+    step = LoopStep(
+        encoder=models.encoder,
+        rcn_runner=models.runner,
+        diffusion_decoder=models.decoder,
+        loss=LossConfig(),
+        look=PhysicalLossConfig(),
+    )
     epochs = [
-        Epoch(
-            chain=Chain(models.encoder, models.runner, models.decoder),
-            optimizer=optimizer,
-            options=StepOptions(lambda_gen=1.0, beta_rec=1.0, gamma_dag=1.0),
-            precision=half,
-        )
+        Epoch(step=step, optimizer=optimizer, device=cpu, amp_dtype=half)
         for _ in range(2)
     ]
-    assert epochs[0].scaler is epochs[1].scaler is half.scaler(optimizer)
+    assert epochs[0].scaler is epochs[1].scaler is kept
 
 
 def test_a_given_scaler_goes_on_from_epoch_to_epoch():

@@ -11,12 +11,10 @@ from st_cdgm.runs.console import Session, start_logging
 if TYPE_CHECKING:
     from st_cdgm.config.schema import Config
 
-ConfigOption = Annotated[
-    str,
-    typer.Option(
-        "--config", "-c", metavar="NAME|FILE", help="Packaged preset or YAML file."
-    ),
-]
+CONFIG = typer.Option(
+    "--config", "-c", metavar="NAME|FILE", help="Packaged preset or YAML file."
+)
+ConfigOption = Annotated[str, CONFIG]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Values that replace the file's."),
@@ -25,18 +23,10 @@ DryRunOption = Annotated[
     bool,
     typer.Option("--dry-run", help="Print the resolved configuration and stop."),
 ]
-ResumeOption = Annotated[
-    bool,
-    typer.Option(
-        "--resume", help="Go on after the last complete epoch of this run, if any."
-    ),
-]
-OverwriteOption = Annotated[
-    bool,
-    typer.Option(
-        "--overwrite", help="Replace the run in run.dir, if any; other files stay."
-    ),
-]
+RESUME_HELP = "Go on after the last complete epoch of this run, if any."
+ResumeOption = Annotated[bool, typer.Option("--resume", help=RESUME_HELP)]
+OVERWRITE_HELP = "Replace the run in run.dir, if any; other files stay."
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)]
 
 
 def session(ctx: typer.Context) -> Session:

@@ -67,13 +67,14 @@ def downscale(
 
     # What is not an option here stays as the checkpoint has it.
     form = "TARGET=PREDICTOR, such as pr=pr"
+    means = [
+        split(text, option="--block-means", form=form) for text in block_means or ()
+    ]
     options = InferenceConfig(
         sampler=sampler,
         steps=steps,
         guidance_scale=guidance_scale,
-        block_means=dict(
-            split(text, option="--block-means", form=form) for text in block_means or []
-        ),
+        block_means=dict(means),
     )
 
     written = downscale_files(

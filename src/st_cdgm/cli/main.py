@@ -51,18 +51,15 @@ class ReadableErrors(TyperGroup):
                 raise _interrupted(ctx) from error
             raise
 
+        except (typer.Exit, typer.Abort):
+            raise
         except Exception as error:
-            if _is_control_flow(error):
+            if hasattr(error, "exit_code"):  # typer's report of wrong usage
                 _suggest_key(error, ctx)
                 raise
             show_failure(session(ctx), error)
             known = isinstance(error, InputError)
             raise typer.Exit(EXIT_INPUT if known else EXIT_FAILED) from error
-
-
-def _is_control_flow(error: Exception) -> bool:
-    """Whether typer itself raised this, to exit or to report wrong usage."""
-    return isinstance(error, typer.Exit | typer.Abort) or hasattr(error, "exit_code")
 
 
 def _suggest_key(error: Any, ctx: typer.Context) -> None:
@@ -100,19 +97,13 @@ def _interrupted(ctx: typer.Context) -> typer.Exit:
         show("Interrupted", f"{kept}; run the same command again: it {how}")
         return typer.Exit(EXIT_INTERRUPTED)
 
-    show(
-        "Interrupted",
-        f"{kept}; the checkpoints so far are in {log.parent / 'checkpoints'}",
-    )
+    checkpoints = log.parent / "checkpoints"
+    show("Interrupted", f"{kept}; the checkpoints so far are in {checkpoints}")
     if verb in ("run", "train"):
-        show("Go on with", _resuming(ctx.meta[WORDS]))
+        ways = ("--overwrite", "--resume")
+        words = [word for word in ctx.meta[WORDS] if word not in ways]
+        show("Go on with", shlex.join(["st-cdgm", *words, "--resume"]))
     return typer.Exit(EXIT_INTERRUPTED)
-
-
-def _resuming(words: list[str]) -> str:
-    """Return the command that goes on with a run."""
-    kept = [word for word in words if word not in ("--overwrite", "--resume")]
-    return shlex.join(["st-cdgm", *kept, "--resume"])
 
 
 app = typer.Typer(
@@ -155,10 +146,8 @@ def global_options(
     # Idle OpenMP threads are to sleep: spinning ones slow a small model by an order of
     # magnitude when cores are shared. Effective only before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    ctx.obj = Session(
-        log_level=log_level,
-        command=shlex.join(["st-cdgm", *ctx.meta[WORDS]]),
-    )
+    command = shlex.join(["st-cdgm", *ctx.meta[WORDS]])
+    ctx.obj = Session(log_level=log_level, command=command)
     if plugin:
         load_plugins(plugin)
 

@@ -7,19 +7,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from st_cdgm.cli._options import DryRunOption, Overrides, load, logged
+from st_cdgm.cli._options import CONFIG, DryRunOption, Overrides, load, logged
 from st_cdgm.errors import ConfigError
 
 
 def preprocess(
     ctx: typer.Context,
     overrides: Overrides = None,
-    config: Annotated[
-        str | None,
-        typer.Option(
-            "--config", "-c", metavar="NAME|FILE", help="Packaged preset or YAML file."
-        ),
-    ] = None,
+    config: Annotated[str | None, CONFIG] = None,
     format: Annotated[  # noqa: A002 - the option's name
         Literal["zarr", "webdataset"],
         typer.Option(help="Zarr stores, or WebDataset shards of ready windows."),

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import typer
 
-from st_cdgm.cli._options import (
-    ConfigOption,
-    DryRunOption,
-    Overrides,
-    OverwriteOption,
-    ResumeOption,
-    load,
-    session,
-)
+from st_cdgm.cli import _options as options
 
 
 def run(
     ctx: typer.Context,
-    config: ConfigOption,
-    overrides: Overrides = None,
-    dry_run: DryRunOption = False,
-    resume: ResumeOption = False,
-    overwrite: OverwriteOption = False,
+    config: options.ConfigOption,
+    overrides: options.Overrides = None,
+    dry_run: options.DryRunOption = False,
+    resume: options.ResumeOption = False,
+    overwrite: options.OverwriteOption = False,
 ) -> None:
     """Train, downscale the test period, evaluate and write the report.
 
     Example: st-cdgm run --config iberia data.root=DIR run.dir=runs/iberia
     """
-    settings = load(config, overrides, dry_run=dry_run)
+    settings = options.load(config, overrides, dry_run=dry_run)
     from st_cdgm.runs.workflow import run_workflow
 
-    run_workflow(settings, session(ctx), resume=resume, overwrite=overwrite)
+    run_workflow(settings, options.session(ctx), resume=resume, overwrite=overwrite)

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import typer
 
-from st_cdgm.cli._options import (
-    ConfigOption,
-    DryRunOption,
-    Overrides,
-    OverwriteOption,
-    ResumeOption,
-    load,
-    session,
-)
+from st_cdgm.cli import _options as options
 
 
 def train(
     ctx: typer.Context,
-    config: ConfigOption,
-    overrides: Overrides = None,
-    dry_run: DryRunOption = False,
-    resume: ResumeOption = False,
-    overwrite: OverwriteOption = False,
+    config: options.ConfigOption,
+    overrides: options.Overrides = None,
+    dry_run: options.DryRunOption = False,
+    resume: options.ResumeOption = False,
+    overwrite: options.OverwriteOption = False,
 ) -> None:
     """Train a model; the best and the last state end in RUN/checkpoints.
 
     Example: st-cdgm train --config iberia data.root=DIR training.epochs=5
     """
-    settings = load(config, overrides, dry_run=dry_run)
+    settings = options.load(config, overrides, dry_run=dry_run)
     from st_cdgm.runs.workflow import train_workflow
 
-    train_workflow(settings, session(ctx), resume=resume, overwrite=overwrite)
+    train_workflow(settings, options.session(ctx), resume=resume, overwrite=overwrite)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from st_cdgm.errors import ConfigError, MissingFileError
 from st_cdgm.registry import get, names
@@ -83,15 +83,13 @@ def _check_file(config: Config, key: str, role: str) -> None:
         resolve_paths(data.resolve(path), role=role)
     except MissingFileError as error:
         root = data.root or "not set, so the current folder"
-        raise MissingFileError(
-            error.problem,
-            file=str(error.facts["file"]),
-            variable=f"data.{key}",
-            found=error.facts["found"],
-            expected=error.facts["expected"],
-            remedy=f"correct data.{key}, or set data.root to the folder that holds the "
-            f"files (it is {root})",
-        ) from error
+        remedy = f"correct data.{key}, or set data.root to the folder that holds the "
+        remedy += f"files (it is {root})"
+        facts: dict[str, Any] = error.facts | {
+            "variable": f"data.{key}",
+            "remedy": remedy,
+        }
+        raise MissingFileError(error.problem, **facts) from error
 
 
 def _check_inference(config: Config) -> None:

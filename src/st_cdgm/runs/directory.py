@@ -34,8 +34,8 @@ RESULTS = ("checkpoints", "downscaled.nc", "scorecard.json")
 # What a run writes; `references/NAME.nc` comes from its configuration.
 _WRITTEN = (
     *("checkpoints/best", "checkpoints/last", "downscaled.nc", "scorecard.json"),
-    *("logs/metrics.csv", "logs/metrics-before.csv", "logs/hparams.yaml"),
-    *("logs/tensorboard", "scorecard.csv", "diagnostics.nc", "conditioning.json"),
+    *("logs/metrics.csv", "logs/hparams.yaml", "logs/tensorboard"),
+    *("scorecard.csv", "diagnostics.nc", "conditioning.json"),
     "networks",
     *("dag.json", "dag.csv", "dag.png", "edges.json", "edges.csv", "report.html"),
 )

@@ -117,10 +117,9 @@ def _wanted(distribution: str) -> str:
         declared = importlib.metadata.requires("st-cdgm") or []
     except importlib.metadata.PackageNotFoundError:
         return ""
-    for requirement in map(Requirement, declared):
-        if requirement.name.lower() == distribution.lower() and not requirement.marker:
-            return str(requirement.specifier)
-    return ""
+    ours = (one for one in map(Requirement, declared) if not one.marker)
+    name = distribution.lower()
+    return next((str(one.specifier) for one in ours if one.name.lower() == name), "")
 
 
 def check_unwanted(distribution: str, reason: str) -> Check:

@@ -14,17 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from st_cdgm._version import __version__
+from st_cdgm.runs.environment import LIBRARIES
 
-LIBRARIES = (
-    "numpy",
-    "torch",
-    "torch-geometric",
-    "diffusers",
-    "pytorch-lightning",
-    "xarray",
-    "netCDF4",
-    "scoringrules",
-)
+# Inputs of `downscale` up to this size are hashed: a few seconds a gigabyte.
+HASHED_BYTES = 4_000_000_000
 
 
 def provenance(files: Sequence[str], *, seed: int) -> dict[str, Any]:
@@ -48,29 +41,14 @@ def provenance(files: Sequence[str], *, seed: int) -> dict[str, Any]:
     }
 
 
-# Inputs of `downscale` up to this size are hashed: a few seconds a gigabyte.
-HASHED_BYTES = 4_000_000_000
-
-
 def output_attributes(
     checkpoint: Path, files: Sequence[str], *, command: str = ""
 ) -> dict[str, str]:
     """Return the global attributes of an ensemble that say where it comes from.
 
-    Parameters
-    ----------
-    checkpoint : Path
-        Checkpoint directory; its weights are hashed.
-    files : sequence of str
-        Inputs. Each is named with its SHA-256, or with its size above `HASHED_BYTES`,
-        or alone if it is remote.
-    command : str
-        What made the file, in the words of the command line.
-
-    Returns
-    -------
-    dict
-        ``history`` (time, command, versions), ``input_files`` and ``checkpoint``.
+    ``history`` (time, ``command`` as it was typed, versions), ``checkpoint`` with the
+    SHA-256 of its weights, and ``input_files``, each with its SHA-256, or with its size
+    above `HASHED_BYTES`, or alone if it is remote.
     """
     from st_cdgm.checkpoint.directory import WEIGHTS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,33 +166,35 @@ def ablate(
     ``training.ablation``.
     """
     from st_cdgm.checkpoint.directory import load_checkpoint
-    from st_cdgm.training.ablation import edge_test, shuffle_test
+    from st_cdgm.training.ablation import Ablations
 
     loaded = load_checkpoint(checkpoint)
-    windows = pipeline.windows("validation", stride=config.training.validation_stride)
+    ablations = Ablations(
+        model=loaded.model,
+        preprocessor=loaded.preprocessor,
+        windows=pipeline.windows(
+            "validation", stride=config.training.validation_stride
+        ),
+        members=config.training.validation_members,
+        batch_size=config.training.batch_size,
+        seed=config.run.seed,
+    )
     document: dict[str, Any] = {"period": pipeline.preprocessor.periods["validation"]}
 
-    # Each test on the same windows, with the same random numbers.
+    # Each on the same windows, with the same random numbers.
     with progress(session, "Ablations", 2) as advance:
-        for name, test in (("shuffled", shuffle_test), ("without_edges", edge_test)):
-            results = test(
-                loaded.model,
-                loaded.preprocessor,
-                windows,
-                members=config.training.validation_members,
-                batch_size=config.training.batch_size,
-                seed=config.run.seed,
-            )
-            document[name] = [result.to_dict() for result in results]
-
+        for name, ablation in (
+            ("shuffled", ablations.shuffle_states),
+            ("without_edges", ablations.remove_edges),
+        ):
+            results = ablation()
+            document[name] = [asdict(result) for result in results]
             for result in results:
                 logger.info(
                     "%s: loss of %s %+.1f %% (95 %% interval %+.1f to %+.1f)",
                     name.replace("_", " "),
                     result.variable,
-                    100 * result.increase,
-                    100 * result.low,
-                    100 * result.high,
+                    *(100 * x for x in (result.increase, result.low, result.high)),
                 )
             advance(1, None)
 

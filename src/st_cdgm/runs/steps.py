@@ -71,6 +71,11 @@ def train_model(
 
     with progress(session, "Training") as advance:
         watch = TrainingWatch(session, advance)
+        told = LambdaCallback(
+            on_train_start=lambda trainer, _: watch.started(trainer),
+            on_train_batch_end=lambda *_: watch.updated(),
+            on_train_epoch_end=lambda *_: watch.epoch_ended(),
+        )
         result = train(
             pipeline,
             model=config.model(),
@@ -78,13 +83,7 @@ def train_model(
             training=config.training,
             run_dir=run_dir,
             seed=config.run.seed,
-            callbacks=[
-                LambdaCallback(
-                    on_train_start=lambda trainer, _: watch.started(trainer),
-                    on_train_batch_end=lambda *_: watch.updated(),
-                    on_train_epoch_end=lambda *_: watch.epoch_ended(),
-                )
-            ],
+            callbacks=[told],
             resume=resume,
         )
     if config.training.fit_noise_memory and not config.diffusion.noise_memory:

@@ -15,7 +15,7 @@ from st_cdgm.runs.directory import (
     nothing_left_behind,
     prepare_run,
 )
-from st_cdgm.runs.discovery import discover_if_possible
+from st_cdgm.runs.discovery import discover_if_possible, discover_links
 from st_cdgm.runs.score_table import show_scorecard
 from st_cdgm.runs.scoring import (
     MODEL,
@@ -103,6 +103,13 @@ def train_workflow(
         }
     )
     return result
+
+
+def discover_workflow(config: Config, session: Session) -> Path:
+    """Test the links between predictors in a run directory; return ``edges.json``."""
+    how = {"resume": True, "overwrite": False}
+    with _begun(config, session, to_the_end=False, **how) as (run_dir, pipeline):
+        return discover_links(config, pipeline, run_dir, session)
 
 
 @contextmanager

@@ -41,10 +41,10 @@ class AveragedWeights(WeightAveraging):
 
         super().__init__(use_buffers=False, avg_fn=average)
 
-    def averaged(self, module: LightningModule) -> STCDGM:
-        """Return the model with averaged weights."""
+    def averaged(self, module: LightningModule) -> nn.Module:
+        """Return the module with averaged weights."""
         average = self._average_model
-        return _model_of(module if average is None else average.module)
+        return module if average is None else average.module
 
 
 class _Resumed(Callback):
@@ -154,11 +154,10 @@ class BestCheckpoint(_Resumed):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the state of a complete epoch, to go on from if need be."""
         complete = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if self.store is None or not complete:
-            return
-        trainer.save_checkpoint(self.directory / "last")
-        if trainer.is_global_zero:
-            self._save("last", trainer, pl_module, {})
+        if self.store is not None and complete:
+            trainer.save_checkpoint(self.directory / "last")
+            if trainer.is_global_zero:
+                self._save("last", trainer, pl_module, {})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the final weights; the best ones too if there was no validation."""
@@ -177,8 +176,7 @@ class BestCheckpoint(_Resumed):
         pl_module: LightningModule,
         metrics: dict[str, float],
     ) -> None:
-        state = self.store.state if self.store is not None else None
-        state = state if name == "last" else None
+        state = self.store.state if self.store and name == "last" else None
         save_checkpoint(
             self.directory / name,
             self._model(pl_module),
@@ -189,16 +187,12 @@ class BestCheckpoint(_Resumed):
                 "global_step": trainer.global_step,
                 "metrics": metrics,
             },
-            more=partial(write_state, state=state) if state is not None else None,
+            more=partial(write_state, state=state) if state else None,
         )
 
     def _model(self, pl_module: LightningModule) -> STCDGM:
         """Return the model whose weights are stored."""
-        if self.averaging is not None:
-            return self.averaging.averaged(pl_module)
-        return _model_of(pl_module)
-
-
-def _model_of(module: nn.Module) -> STCDGM:
-    assert isinstance(module.model, STCDGM)
-    return module.model
+        averaging = self.averaging
+        module = pl_module if averaging is None else averaging.averaged(pl_module)
+        assert isinstance(module.model, STCDGM)
+        return module.model

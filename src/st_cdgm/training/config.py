@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from st_cdgm.errors import ConfigError, check_choice, check_least
+from st_cdgm.models.acyclicity import CONSTRAINTS
 
-CONSTRAINTS = ("dagma", "notears", "none")
 # Every name that the acyclicity goes by -> the package's own.
 DAG_METHODS = {
     "dagma": "dagma",
@@ -41,14 +41,14 @@ class DagConfig:
     mu_stages: int = 4
     l1_weight: float = 0.01
 
-    def check(self) -> None:
-        """Raise ConfigError for a value out of range."""
-        check_choice("dag.constraint", self.constraint, CONSTRAINTS, section="loss.")
-        check_least("dag.mu_stages", self.mu_stages, 1, section="loss.")
-        check_least("dag.l1_weight", self.l1_weight, 0, section="loss.")
-        _check_range("loss.dag.s", self.s, self.s > 0, "> 0")
-        fits = 0 < self.mu_factor <= 1
-        _check_range("loss.dag.mu_factor", self.mu_factor, fits, "above 0, at most 1")
+    def check(self, *, section: str = "loss.") -> None:
+        """Raise ConfigError for a value out of range; ``section`` is for messages."""
+        check_choice("dag.constraint", self.constraint, CONSTRAINTS, section=section)
+        check_least("dag.mu_stages", self.mu_stages, 1, section=section)
+        check_least("dag.l1_weight", self.l1_weight, 0, section=section)
+        _check_range(f"{section}dag.s", self.s, self.s > 0, "> 0")
+        fits, expected = 0 < self.mu_factor <= 1, "above 0, at most 1"
+        _check_range(f"{section}dag.mu_factor", self.mu_factor, fits, expected)
 
 
 @dataclass(kw_only=True)
@@ -57,12 +57,10 @@ class LossConfig:
 
     Attributes
     ----------
-    lambda_gen : float
-        Generator: denoising loss, or the fair CRPS of ``one_step``.
-    beta_rec : float
-        Prediction of each variable's drivers from its own and its parents' past.
-    gamma_dag : float
-        Acyclicity and sparsity of the graph together.
+    lambda_gen, beta_rec, gamma_dag : float
+        Generator (denoising loss, or the fair CRPS of ``one_step``); prediction of each
+        variable's drivers from its own and its parents' past; acyclicity and sparsity
+        of the graph together.
     lambda_phy : float
         Divergence and vorticity of predicted wind against those of the truth, in grid
         cells and standard deviations of the wind. Needs a pair of wind components among
@@ -70,12 +68,9 @@ class LossConfig:
     lambda_block : float
         Block means of the decoded fine fields against their coarse counterparts, in
         variances of these. Needs a target with a coarse counterpart.
-    energy_weight : float
-        Weight of the energy score of fields beside the CRPS of cells and blocks, of
-        ``one_step``.
-    energy_patch : int or None
-        Side of the patches that the energy score compares, in cells of each pooling
-        scale; None: whole fields.
+    energy_weight, energy_patch : float, int or None
+        Energy score of fields beside the CRPS of cells and blocks, of ``one_step``; of
+        patches with this side, in cells of each pooling scale, or of whole fields.
     joint_weight, joint_patch : float, int
         Weight of the energy score of all variables together, of patches of so many
         cells of each pooling scale a side; of ``one_step``.
@@ -101,10 +96,8 @@ class LossConfig:
     extreme_values : str
         Whose extremes: ``target`` (the standardised residual that is learned) or
         ``field`` (the truth in the scale it is scored in).
-    reconstruction_loss_type : str
-        ``mse``, ``cosine`` or ``mse+cosine``.
-    dag : DagConfig
-        Acyclicity of the graph.
+    reconstruction_loss_type, dag : str, DagConfig
+        ``mse``, ``cosine`` or ``mse+cosine``; acyclicity of the graph.
     dag_method, dagma_s : str or None, float or None
         Other names of ``dag.constraint`` (with ``no_tears`` for ``notears``) and
         ``dag.s``; where given, they decide.
@@ -143,44 +136,39 @@ class LossConfig:
 
     def graph(self) -> DagConfig:
         """Return the acyclicity settings, both sets of names put together."""
-        dag = replace(self.dag)
-        if self.dag_method is not None:
-            dag.constraint = DAG_METHODS.get(self.dag_method, self.dag_method)
-        if self.dagma_s is not None:
-            dag.s = self.dagma_s
-        if self.dag_l1_weight is not None:
-            dag.l1_weight = self.dag_l1_weight
-        if self.dag_l1_regularization is False:
-            dag.l1_weight = 0.0
-        return dag
+        method = DAG_METHODS.get(self.dag_method or "", self.dag_method)
+        weight = 0.0 if self.dag_l1_regularization is False else self.dag_l1_weight
+        given = {"constraint": method, "s": self.dagma_s, "l1_weight": weight}
+        changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+        return replace(self.dag, **changes)
 
-    def check(self) -> None:
-        """Raise ConfigError for a value out of range."""
+    def check(self, *, section: str = "loss.") -> None:
+        """Raise ConfigError for a value out of range; ``section`` is for messages."""
         terms = ("lambda_gen", "beta_rec", "gamma_dag", "lambda_phy", "lambda_block")
         scores = ("energy_weight", "joint_weight", "change_weight", "spectral_weight")
         others = ("extreme_weight_factor", "focal_gamma")
         for key in terms + scores + others:
-            check_least(key, getattr(self, key), 0, section="loss.")
+            check_least(key, getattr(self, key), 0, section=section)
         if self.energy_patch is not None:
-            check_least("energy_patch", self.energy_patch, 1, section="loss.")
-        check_least("joint_patch", self.joint_patch, 1, section="loss.")
+            check_least("energy_patch", self.energy_patch, 1, section=section)
+        check_least("joint_patch", self.joint_patch, 1, section=section)
 
         alpha, percentiles = self.focal_alpha, self.extreme_percentiles
-        _check_range("loss.focal_alpha", alpha, alpha > 0, "> 0")
+        _check_range(f"{section}focal_alpha", alpha, alpha > 0, "> 0")
         fits = bool(percentiles) and all(0 < p < 100 for p in percentiles)
         expected = "one or more numbers between 0 and 100"
-        _check_range("loss.extreme_percentiles", percentiles, fits, expected)
+        _check_range(f"{section}extreme_percentiles", percentiles, fits, expected)
 
         for key, choices in (
             ("extreme_values", ("target", "field")),
             ("block_units", ("scored", "physical")),
             ("reconstruction_loss_type", RECONSTRUCTION_TYPES),
+            ("dag_method", tuple(DAG_METHODS)),
         ):
-            check_choice(key, getattr(self, key), choices, section="loss.")
-        method = self.dag_method
-        if method is not None:
-            check_choice("dag_method", method, tuple(DAG_METHODS), section="loss.")
-        self.graph().check()
+            found = getattr(self, key)
+            if found is not None:
+                check_choice(key, found, choices, section=section)
+        self.graph().check(section=section)
 
 
 @dataclass(kw_only=True)
@@ -189,10 +177,9 @@ class EarlyStoppingConfig:
 
     Attributes
     ----------
-    enabled : bool
-        Whether to stop before the last epoch.
-    patience : int
-        Validations without improvement after which to stop.
+    enabled, patience : bool, int
+        Whether to stop before the last epoch, and after how many validations without
+        improvement.
     min_delta : float
         Least change of the validation loss that counts as an improvement.
     restore_best : bool
@@ -224,12 +211,9 @@ class LrSchedulerConfig:
     mode : str
         ``min``: a lower validation loss is better. (``max`` is refused: no score that
         rises is validated on.)
-    factor : float
-        What the learning rate is multiplied by.
-    patience : int
-        Validations without improvement that are waited through.
-    min_lr : float
-        Smallest learning rate.
+    factor, patience, min_lr : float, int, float
+        What the learning rate is multiplied by, after how many validations without
+        improvement are waited through, and its least value.
     """
 
     enabled: bool = False
@@ -261,10 +245,8 @@ class PhysicalLossConfig:
         False: in every batch, the estimate of the clean field from the noise level that
         the batch is trained at. True: every so many batches a sample, whose last solver
         step alone carries the gradient.
-    physical_sample_interval : int
-        Batches from one sample to the next.
-    physical_num_steps : int
-        Solver steps of a sample.
+    physical_sample_interval, physical_num_steps : int
+        Batches from one sample to the next; solver steps of a sample.
     """
 
     use_predicted_output: bool = False
@@ -283,11 +265,9 @@ class TrainingConfig:
 
     Attributes
     ----------
-    epochs : int
-        Passes over the training windows.
-    batch_size : int
-        Windows per update.
-    lr : float
+    epochs, batch_size : int
+        Passes over the training windows; windows per update.
+    lr, lr_final, warmup_steps : float, float, int
         Peak learning rate of AdamW; linear warm-up, then cosine decay to ``lr_final``
         times the peak, unless ``lr_scheduler`` is enabled.
     weight_decay : float
@@ -300,26 +280,17 @@ class TrainingConfig:
         Largest gradient norm; 0: off.
     max_minutes : float or None
         Stop after this wall-clock time even if epochs remain.
-    precision : str
-        As in Lightning: ``32-true``, ``bf16-mixed`` ...
-    accelerator : str
-        As in Lightning: ``auto`` (what there is), ``cpu``, ``gpu``.
-    devices : int
-        Number of devices.
+    precision, accelerator, devices : str, str, int
+        As in Lightning: ``32-true``, ``bf16-mixed`` ...; ``auto`` (what there is),
+        ``cpu``, ``gpu``; number of devices.
     num_workers : int
         Loader processes; 0 is right while the data are in memory.
-    validation_every : int
-        Epochs between validations.
-    validation_members : int
-        Members of the validation ensemble (``one_step``).
-    validation_stride : int
-        Every so many validation days are used.
-    early_stopping : EarlyStoppingConfig
-        When to stop before the last epoch.
-    lr_scheduler : LrSchedulerConfig
-        Another schedule of the learning rate, that of the validation loss.
-    physical_loss : PhysicalLossConfig
-        What the physical losses look at.
+    validation_every, validation_stride, validation_members : int
+        Epochs between validations; every so many validation days are used; members of
+        the validation ensemble (``one_step``).
+    early_stopping, lr_scheduler, physical_loss
+        When to stop before the last epoch; a learning rate that follows the validation
+        loss; what the physical losses look at.
     ensemble : int
         Networks K that are trained one after the other, with seeds of their own, and
         pooled: member m of an ensemble is made by network m modulo K.

@@ -27,24 +27,19 @@ class EarlyStopping:
 
     Attributes
     ----------
-    patience : int
-        Calls without improvement after which to stop.
-    min_delta : float
-        Least change that counts as an improvement, in units of the score.
+    patience, min_delta : int, float
+        Calls without improvement after which to stop; least change that counts as one,
+        in units of the score.
     mode : {"min", "max"}
         Whether a lower or a higher score is better.
-    restore_best : bool
-        Whether weights are kept and put back.
-    verbose : bool
-        Whether to log.
+    restore_best, verbose : bool
+        Whether weights are kept and put back; whether to log.
     best_score : float or None
         Best score so far; None before the first one that is a number.
-    counter : int
-        Calls since the last improvement.
+    counter, early_stop : int, bool
+        Calls since the last improvement; whether the patience is used up.
     best_weights : dict or None
         ``state_dict`` (copies; for several modules one per name) and ``score``.
-    early_stop : bool
-        Whether the patience is used up.
 
     Raises
     ------
@@ -122,13 +117,10 @@ class EarlyStopping:
         self.counter, self.early_stop = 0, False
 
     def _improves(self, value: float) -> bool:
-        if math.isnan(value):
-            return False
         if self.best_score is None:
-            return True
-        if self.mode == "min":
-            return value < self.best_score - self.min_delta
-        return value > self.best_score + self.min_delta
+            return not math.isnan(value)
+        sign = 1 if self.mode == "min" else -1
+        return sign * value < sign * self.best_score - self.min_delta
 
 
 def _copied(model: Modules) -> dict[str, Any]:

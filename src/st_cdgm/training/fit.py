@@ -34,8 +34,8 @@ from st_cdgm.training.resume import (
     STATE,
     RandomState,
     StateStore,
-    kept_metrics,
     read_state,
+    take_up_metrics,
 )
 
 logger = logging.getLogger(__name__)
@@ -96,20 +96,11 @@ def _amount_std(pipeline: PipelineViews) -> Tensor:
     return torch.from_numpy(spread.result("per_variable")[1][:, 0, 0])
 
 
-def _loggers(run_dir: Path) -> list[Logger]:
-    loggers: list[Logger] = [CSVLogger(run_dir, name="logs", version="")]
-    try:
-        loggers.append(TensorBoardLogger(run_dir, name="logs", version="tensorboard"))
-    except ModuleNotFoundError:
-        logger.info("tensorboard is not installed; metrics go to logs/metrics.csv only")
-    return loggers
-
-
 def _callbacks(
     training: TrainingConfig, run_dir: Path, extra: dict[str, Any], store: StateStore
 ) -> tuple[list[Callback], BestCheckpoint]:
     averaging = AveragedWeights(training.ema_decay) if training.ema_decay > 0 else None
-    stopping, schedule = training.early_stopping, training.lr_scheduler
+    stopping = training.early_stopping
     best = BestCheckpoint(
         run_dir / "checkpoints",
         averaging,
@@ -121,12 +112,12 @@ def _callbacks(
     if averaging is not None:
         callbacks.append(averaging)
 
-    if schedule.enabled:
-        callbacks.append(PlateauSchedule(schedule, training.lr))
+    if training.lr_scheduler.enabled:
+        callbacks.append(PlateauSchedule(training.lr_scheduler, training.lr))
     if stopping.enabled:
-        least, patience = stopping.min_delta, stopping.patience
-        callbacks.append(EarlyStopping("val_loss", least, patience))
-
+        callbacks.append(
+            EarlyStopping("val_loss", stopping.min_delta, stopping.patience)
+        )
     return callbacks, best
 
 
@@ -212,13 +203,14 @@ def train(
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         # The same run again: its logs are replaced, as its checkpoints are.
         warnings.filterwarnings("ignore", message="Experiment logs directory.*")
-        with kept_metrics(run_dir / "logs", start and start[1]):
-            trainer.fit(
-                module,
-                loader,
-                _loader(validation, training, shuffle=False, seed=seed),
-                ckpt_path=start and str(start[0]),
-            )
+        if start:
+            take_up_metrics(trainer.loggers[0], start[1])
+        trainer.fit(
+            module,
+            loader,
+            _loader(validation, training, shuffle=False, seed=seed),
+            ckpt_path=start and str(start[0]),
+        )
 
     return TrainingResult(
         checkpoint=run_dir / "checkpoints" / "best",
@@ -269,6 +261,11 @@ def _trainer(
     store: StateStore,
 ) -> pl.Trainer:
     minutes = training.max_minutes
+    loggers: list[Logger] = [CSVLogger(run_dir, name="logs", version="")]
+    try:
+        loggers.append(TensorBoardLogger(run_dir, name="logs", version="tensorboard"))
+    except ModuleNotFoundError:
+        logger.info("tensorboard is not installed; metrics go to logs/metrics.csv only")
 
     return pl.Trainer(
         accelerator=training.accelerator,
@@ -281,7 +278,7 @@ def _trainer(
         num_sanity_val_steps=0,
         callbacks=callbacks,
         plugins=[store],
-        logger=_loggers(run_dir),
+        logger=loggers,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,14 +13,19 @@ from torch import Tensor, nn
 
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.task.batch import Batch
-from st_cdgm.models.acyclicity import acyclicity, central_path, keep_in_domain, sparsity
+from st_cdgm.models.acyclicity import central_path
 from st_cdgm.models.conditioning import Conditioning
 from st_cdgm.models.objective import Objective
 from st_cdgm.models.st_cdgm import STCDGM, CausalRollout
 from st_cdgm.models.truth import Draws, Truth
 from st_cdgm.physics.terms import BlockTerm, WindTerm
 from st_cdgm.training.config import LossConfig, TrainingConfig
-from st_cdgm.training.losses import generator_terms, loss_reconstruction
+from st_cdgm.training.losses import (
+    generator_terms,
+    keep_graph_in_domain,
+    loss_graph,
+    loss_reconstruction,
+)
 
 
 def last_day_condition(
@@ -126,26 +131,20 @@ class STCDGMModule(pl.LightningModule):
         self,
         batch: Batch,
         condition: Conditioning,
+        draws: Draws,
         *,
-        members: int,
-        noise: Tensor | None = None,
-        sigma: Tensor | None = None,
-        draws: Draws | None = None,
         per_day: bool = False,
     ) -> Tensor:
         """Loss per variable: proper ensemble score (``one_step``) or denoising loss.
 
-        Given ``noise`` (and ``sigma``), or both as ``draws``, it is a deterministic
-        function of the weights.
-        Focal and extreme weights are left to training: here every cell counts alike.
+        A deterministic function of the weights and the draws. Focal and extreme weights
+        are left to training: here every cell counts alike.
         Shape ``(C,)``, or ``(B, C)`` with ``per_day``.
         """
-        decoder, truth = self.model.decoder, self.truth(batch)
-        draws = draws or Draws.of(
-            decoder, truth.residual, members=members, noise=noise, sigma=sigma
+        objective, decoder = self.objective.evenly(), self.model.decoder
+        found = objective.loss(
+            decoder, self.truth(batch), condition, draws, per_day=per_day
         )
-        objective = self.objective.evenly()
-        found = objective.loss(decoder, truth, condition, draws, per_day=per_day)
         return found.per_variable
 
     def fixed_draws(
@@ -170,16 +169,15 @@ class STCDGMModule(pl.LightningModule):
             return None
 
         def loss(members: Tensor) -> Tensor:
-            terms = []
+            total = truth.residual.new_zeros(())
             if self._wind is not None:
                 wind = self._wind(members, truth.residual, truth.valid)
-                terms.append(self.loss_config.lambda_phy * wind)
+                total = total + self.loss_config.lambda_phy * wind
             if self._blocks is not None:
-                blocks = self._blocks(
-                    members, batch.baseline[:, -1], batch.lr[:, -1], truth.valid
-                )
-                terms.append(self.loss_config.lambda_block * blocks)
-            return torch.stack(terms).sum()
+                baseline, lr = batch.baseline[:, -1], batch.lr[:, -1]
+                blocks = self._blocks(members, baseline, lr, truth.valid)
+                total = total + self.loss_config.lambda_block * blocks
+            return total
 
         return loss
 
@@ -202,20 +200,13 @@ class STCDGMModule(pl.LightningModule):
     def dag_loss(self) -> Tensor:
         """Acyclicity and sparsity of the effective matrix, once per step.
 
-        DAGMA minimises mu * (score + l1 * |A|) + h(A) along falling mu; here everything
-        is divided by mu, which leaves the learning rate's meaning alone and has the
-        same minimiser.
+        The weight mu of score and sparsity falls in stages along the training.
         """
-        dag = self.loss_config.graph()
-        matrix = self.model.effective_dag()
-        penalty = acyclicity(matrix, constraint=dag.constraint, s=dag.s)
-        sparse = sparsity(matrix, self.model.sources)
-        return penalty / self.central_path() + dag.l1_weight * sparse
-
-    def central_path(self) -> float:
-        """Weight mu of score and sparsity against acyclicity, falling in stages."""
         dag, now, last = self.loss_config.graph(), self.global_step, self.total_steps
-        return central_path(now, last, factor=dag.mu_factor, stages=dag.mu_stages)
+        mu = central_path(now, last, factor=dag.mu_factor, stages=dag.mu_stages)
+        return loss_graph(
+            self.model.effective_dag(), dag, mu=mu, groups=self.model.sources
+        )
 
     # -- Lightning hooks ----------------------------------------------------------
 
@@ -268,12 +259,11 @@ class STCDGMModule(pl.LightningModule):
     ) -> None:
         if torch.isfinite(loss):
             return
-        days = sorted({int(d) for d in batch.time.flatten()})
+        first, last = int(batch.time.min()), int(batch.time.max())
         parts = ", ".join(f"{name} {term.item():.4g}" for name, term in terms.items())
         msg = (
             f"the loss is {loss.item()} at step {self.global_step} in a batch with "
-            f"days {days[0]} to {days[-1]} ({parts}); lower training.lr or look at "
-            "those days"
+            f"days {first} to {last} ({parts}); lower training.lr or look at those days"
         )
         raise FloatingPointError(msg)
 
@@ -284,9 +274,7 @@ class STCDGMModule(pl.LightningModule):
         draws = self.fixed_draws(batch.batch_size, members, generator)
         rollout = self.model.rollout(batch.lr)
         condition = last_day_condition(self.model, batch, rollout)
-        per_variable = self.generator_loss(
-            batch, condition, members=members, draws=draws
-        )
+        per_variable = self.generator_loss(batch, condition, draws)
 
         names = [f"val_{t.name}" for t in self.preprocessor.targets]
         logs = dict(zip(names, per_variable, strict=True))
@@ -300,9 +288,8 @@ class STCDGMModule(pl.LightningModule):
         With ``lr_scheduler`` the decay is that of `PlateauSchedule`.
         """
         cfg = self.training_config
-        optimizer = torch.optim.AdamW(
-            list(self._parameter_groups()), lr=cfg.lr, betas=(0.9, 0.99)
-        )
+        groups = self._parameter_groups()
+        optimizer = torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.99))
         warmup = min(cfg.warmup_steps, max(self.total_steps // 10, 1))
 
         def factor(step: int) -> float:
@@ -318,23 +305,22 @@ class STCDGMModule(pl.LightningModule):
         stepped = {"scheduler": schedule, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": stepped}
 
-    def _parameter_groups(self) -> Iterator[dict[str, Any]]:
+    def _parameter_groups(self) -> list[dict[str, Any]]:
         """Decay matrices and kernels only; the causal matrix has its own penalty."""
-        decayed: list[nn.Parameter] = []
-        plain: list[nn.Parameter] = []
+        groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
         for name, parameter in self.named_parameters():
-            free = parameter.ndim < 2 or name.endswith("A_dag")
-            (plain if free else decayed).append(parameter)
-        yield {"params": decayed, "weight_decay": self.training_config.weight_decay}
-        yield {"params": plain, "weight_decay": 0.0}
+            groups[parameter.ndim >= 2 and not name.endswith("A_dag")].append(parameter)
+        return [
+            {"params": groups[True], "weight_decay": self.training_config.weight_decay},
+            {"params": groups[False], "weight_decay": 0.0},
+        ]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Remember the last feasible causal matrix."""
-        self._previous_dag = self.model.cell.A_dag.detach().clone()
+        self._previous_dag = self.model.cell.effective_dag().detach().clone()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Step control: take back as much of the step as leaves DAGMA's domain."""
-        dag = self.loss_config.graph()
-        if dag.constraint == "dagma" and self._previous_dag is not None:
-            parameter = self.model.cell.A_dag
-            parameter.data = keep_in_domain(parameter.data, self._previous_dag, dag.s)
+        """Step control of the causal matrix."""
+        if self._previous_dag is not None:
+            dag = self.loss_config.graph()
+            keep_graph_in_domain(self.model.cell, self._previous_dag, dag)

@@ -6,19 +6,17 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import astuple, dataclass, field, fields, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from st_cdgm.errors import check_choice
-from st_cdgm.models.acyclicity import keep_in_domain
 from st_cdgm.models.objective import NotFiniteError
-from st_cdgm.training.config import DAG_METHODS
-from st_cdgm.training.loop_step import Chain, StepOptions, step_losses
+from st_cdgm.training.loop_step import LoopStep
+from st_cdgm.training.losses import keep_graph_in_domain
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -42,55 +40,42 @@ class TrainingStepResult:
     loss_phy: float = math.nan
 
 
-@dataclass(frozen=True)
-class Precision:
-    """Automatic mixed precision, or none."""
+def mixed_dtype(
+    use_amp: bool, dtype: torch.dtype | None, device: torch.device
+) -> torch.dtype | None:
+    """Return the type of mixed precision that the device can do; None: no mixing."""
+    if not use_amp:
+        return None
+    if device.type != "cuda" and dtype is not torch.bfloat16:
+        _LOGGER.warning(
+            "mixed precision is left out on %s; amp_dtype=torch.bfloat16 asks for it "
+            "there",
+            device.type,
+        )
+        return None
 
-    device: torch.device
-    dtype: torch.dtype | None = None  # bfloat16 or float16; None: no mixed precision
+    if dtype is not None:
+        return dtype
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
-    @classmethod
-    def choose(
-        cls, use_amp: bool, dtype: torch.dtype | None, device: torch.device
-    ) -> Precision:
-        """Choose what the device can do."""
-        if not use_amp:
-            return cls(device)
-        if device.type != "cuda" and dtype is not torch.bfloat16:
-            _LOGGER.warning(
-                "mixed precision is left out on %s; amp_dtype=torch.bfloat16 asks for "
-                "it there",
-                device.type,
-            )
-            return cls(device)
-        if dtype is None:
-            known = torch.cuda.is_bf16_supported()
-            dtype = torch.bfloat16 if known else torch.float16
-        return cls(device, dtype)
 
-    def context(self) -> AbstractContextManager[Any]:
-        """Return the context of the forward pass."""
-        if self.dtype is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
-
-    def scaler(self, optimizer: torch.optim.Optimizer) -> torch.amp.GradScaler:
-        """Return the optimiser's loss scaler: disabled but for float16."""
-        if self.dtype is not torch.float16:
-            return torch.amp.GradScaler(self.device.type, enabled=False)
-        if optimizer not in _SCALERS:
-            _SCALERS[optimizer] = torch.amp.GradScaler(self.device.type)
-        return _SCALERS[optimizer]
+def loss_scaler(
+    optimizer: torch.optim.Optimizer, dtype: torch.dtype | None, device: torch.device
+) -> torch.amp.GradScaler:
+    """Return the optimiser's loss scaler: disabled but for float16."""
+    if dtype is not torch.float16:
+        return torch.amp.GradScaler(device.type, enabled=False)
+    return _SCALERS.setdefault(optimizer, torch.amp.GradScaler(device.type))
 
 
 @dataclass(kw_only=True)
 class Epoch:
     """One pass over the batches; see ``train_epoch`` for the attributes."""
 
-    chain: Chain
+    step: LoopStep
     optimizer: torch.optim.Optimizer
-    options: StepOptions
-    precision: Precision
+    device: torch.device
+    amp_dtype: torch.dtype | None = None
     scaler: torch.amp.GradScaler | None = None
     gradient_clipping: float | None = None
     on_invalid: str = "raise"
@@ -102,24 +87,11 @@ class Epoch:
     results: list[TrainingStepResult] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        self.options.check()
         check_choice("on_invalid", self.on_invalid, ("raise", "skip"), section="")
         choices = ("epoch", "step")
         check_choice("scheduler_interval", self.scheduler_interval, choices, section="")
-
-        if self.options.lambda_phy and self.options.target_names is None:
-            _LOGGER.warning(
-                "channels 0 and 1 are taken for eastward and northward wind; pass "
-                "target_names"
-            )
         if self.scaler is None:
-            self.scaler = self.precision.scaler(self.optimizer)
-
-    @property
-    def _plateau(self) -> bool:
-        """Whether the schedule needs a score; it then counts epochs."""
-        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
-        return isinstance(self.scheduler, plateau)
+            self.scaler = loss_scaler(self.optimizer, self.amp_dtype, self.device)
 
     def run(
         self,
@@ -129,11 +101,11 @@ class Epoch:
         """Train on all batches, validate, step the schedule; return the means."""
         started = time.monotonic()
         for number, batch in enumerate(batches):
-            moved = to_device(batch, self.precision.device)
+            moved = to_device(batch, self.device)
             try:
-                result = self.step(moved, number)
+                result = self._update(moved, number)
             except NotFiniteError as error:
-                self._invalid(moved, number, error)
+                self._invalid(_with_days(error, moved, number))
                 continue
             self.results.append(result)
             if number % max(self.log_interval, 1) == 0:
@@ -141,7 +113,7 @@ class Epoch:
 
         means = self._means()
         if validation is not None:
-            means["val_loss"] = self.validate(validation)
+            means["val_loss"] = self._validate(validation)
         self._end_schedule(means)
         _LOGGER.log(
             self.level,
@@ -153,7 +125,16 @@ class Epoch:
         )
         return means
 
-    def step(self, batch: Mapping[str, Any], number: int) -> TrainingStepResult:
+    def _losses(
+        self, step: LoopStep, batch: Mapping[str, Any], number: int
+    ) -> dict[str, torch.Tensor]:
+        """Return the losses of a batch, in mixed precision where it is in use."""
+        if self.amp_dtype is None:
+            return step.losses(batch, number)
+        with torch.autocast(self.device.type, self.amp_dtype):
+            return step.losses(batch, number)
+
+    def _update(self, batch: Mapping[str, Any], number: int) -> TrainingStepResult:
         """Make one update.
 
         Raises
@@ -162,20 +143,20 @@ class Epoch:
             Something is not finite; nothing was updated.
         """
         assert self.scaler is not None
-        for module in self.chain.modules.values():
+        for module in self.step.modules.values():
             module.train()
         self.optimizer.zero_grad(set_to_none=True)
-        with self.precision.context():
-            losses = step_losses(self.chain, batch, self.options, number)
+        losses = self._losses(self.step, batch, number)
 
         self.scaler.scale(losses["loss_total"]).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
         self._clip()
 
-        before = self.chain.rcn_runner.cell.effective_dag().detach().clone()
+        cell = self.step.rcn_runner.cell
+        before = cell.effective_dag().detach().clone()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self._keep_in_domain(before)
+        keep_graph_in_domain(cell, before, self.step.loss.graph())
         if self.scheduler_interval == "step" and self.scheduler and not self._plateau:
             self.scheduler.step()
 
@@ -186,58 +167,42 @@ class Epoch:
         """Bound the gradient norm of each module by itself."""
         if self.gradient_clipping is None:
             return
-        for name, module in self.chain.modules.items():
+        for name, module in self.step.modules.items():
             parameters, most = module.parameters(), self.gradient_clipping
             norm = torch.nn.utils.clip_grad_norm_(parameters, most)
             # A float16 scaler skips such a step itself and lowers its scale.
-            if not bool(torch.isfinite(norm)) and self.precision.dtype != torch.float16:
+            if not bool(torch.isfinite(norm)) and self.amp_dtype != torch.float16:
                 raise NotFiniteError(f"the gradient norm of the {name} is {norm}")
 
-    def _keep_in_domain(self, before: Tensor) -> None:
-        """Take back as much of the step as leaves DAGMA's domain."""
-        if DAG_METHODS[self.options.dag_method] != "dagma":
-            return
-        cell = self.chain.rcn_runner.cell
-        after = cell.effective_dag().detach()
-        kept = keep_in_domain(after, before, self.options.dagma_s)
-        if not torch.equal(kept, after):
-            in_use = cell.edge_mask.clone().fill_diagonal_(False)
-            cell.A_dag.data = torch.where(in_use, kept, cell.A_dag.data)
-
-    def validate(self, batches: Iterable[Mapping[str, Any]]) -> float:
+    def _validate(self, batches: Iterable[Mapping[str, Any]]) -> float:
         """Return the generator's unweighted loss, with the same noise every time."""
-        evenly = self.options.objective.evenly()
-        plain = replace(self.options, lambda_phy=0.0, objective=evenly)
-        device = self.precision.device
-        cuda = [device] if device.type == "cuda" else []
-        for module in self.chain.modules.values():
+        loss = replace(self.step.loss, use_focal_loss=False)
+        loss.lambda_phy = loss.extreme_weight_factor = 0.0
+        step = replace(self.step, loss=loss)
+        for module in step.modules.values():
             module.eval()
 
         losses = []
+        cuda = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda), torch.no_grad():
             torch.manual_seed(0)
             for number, batch in enumerate(batches):
-                moved = to_device(batch, device)
+                moved = to_device(batch, self.device)
                 try:
-                    with self.precision.context():
-                        found = step_losses(self.chain, moved, plain, number)
+                    found = self._losses(step, moved, number)
                 except NotFiniteError as error:
-                    raise FloatingPointError(_message(moved, number, error)) from error
+                    raise _with_days(error, moved, number) from error
                 # A batch without truth says nothing.
-                if "loss_gen" in found:
-                    losses.append(float(found["loss_gen"]))
-
+                losses.append(float(found.get("loss_gen", math.nan)))
         return _mean(losses)
 
-    def _invalid(
-        self, batch: Mapping[str, Any], number: int, error: NotFiniteError
-    ) -> None:
-        message = _message(batch, number, error)
+    def _invalid(self, error: FloatingPointError) -> None:
+        """Leave a batch out, or raise the error that says why."""
         self.optimizer.zero_grad(set_to_none=True)
         if self.on_invalid == "raise":
-            raise FloatingPointError(message) from error
+            raise error
         self.skipped += 1
-        _LOGGER.warning("left out: %s", message)
+        _LOGGER.warning("left out: %s", error)
 
     def _means(self) -> dict[str, float]:
         """Average every loss over the batches that have it."""
@@ -245,10 +210,16 @@ class Epoch:
             item.name: _mean(getattr(result, item.name) for result in self.results)
             for item in fields(TrainingStepResult)
         }
-        if not self.options.lambda_phy > 0:
+        if not self.step.loss.lambda_phy > 0:
             del every["loss_phy"]
         loss = every.pop("loss_total")
         return {"loss": loss, **every, "skipped": float(self.skipped)}
+
+    @property
+    def _plateau(self) -> bool:
+        """Whether the schedule needs a score; it then counts epochs."""
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
+        return isinstance(self.scheduler, plateau)
 
     def _end_schedule(self, means: Mapping[str, float]) -> None:
         if self.scheduler is None or not self.results:
@@ -266,10 +237,8 @@ class Epoch:
     def _log(
         self, batch: Mapping[str, Any], number: int, result: TrainingStepResult
     ) -> None:
-        key = self.options.residual_key
-        target = batch[key] if key in batch else batch["hr"]
+        target = self.step.target(batch)
         known = target[torch.isfinite(target)]
-
         _LOGGER.log(
             self.level,
             "batch %d: loss %.4g (generator %.4g, reconstruction %.4g, graph %.4g, "
@@ -279,7 +248,7 @@ class Epoch:
             tuple(batch["lr"].shape),
             tuple(target.shape),
             100 * known.numel() / max(target.numel(), 1),
-            float(known.mean()) if known.numel() else math.nan,
+            float(known.mean()),
             float(known.std()) if known.numel() > 1 else math.nan,
         )
 
@@ -298,18 +267,13 @@ def _mean(values: Iterable[float]) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
-def _message(batch: Mapping[str, Any], number: int, error: NotFiniteError) -> str:
-    days = [str(day) for day in _flat(batch.get("time", []))]
-    named = f"days {days[0]} to {days[-1]}" if days else "unknown days"
-    return (
+def _with_days(
+    error: NotFiniteError, batch: Mapping[str, Any], number: int
+) -> FloatingPointError:
+    """Return the error that also names the batch and its days."""
+    days = np.ravel(np.asarray(batch.get("time", []), dtype=object))
+    named = f"days {days[0]} to {days[-1]}" if len(days) else "unknown days"
+    return FloatingPointError(
         f"{error} in batch {number} with {named}; lower the learning rate or look at "
         "those days"
     )
-
-
-def _flat(values: Any) -> list[Any]:
-    """Return the days of a window, or of several, in one list."""
-    out: list[Any] = []
-    for value in values.flatten().tolist() if hasattr(values, "flatten") else values:
-        out += _flat(value) if isinstance(value, list | tuple) else [value]
-    return out

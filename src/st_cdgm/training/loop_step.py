@@ -1,9 +1,14 @@
-"""What the plain training loop trains, and the objective of one of its batches."""
+"""The objective of one batch of the plain training loop.
+
+It says where the loop's batches hold what the step of `losses` needs; the terms are
+those of the Lightning module.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,32 +23,27 @@ from st_cdgm.models.truth import Truth
 from st_cdgm.physics.derivatives import WindDerivatives
 from st_cdgm.physics.terms import WindTerm
 from st_cdgm.physics.wind import wind_pairs
-from st_cdgm.training.config import (
-    DAG_METHODS,
-    RECONSTRUCTION_TYPES,
-    PhysicalLossConfig,
-)
-from st_cdgm.training.losses import generator_terms, loss_dag, loss_reconstruction
+from st_cdgm.training.config import LossConfig, PhysicalLossConfig
+from st_cdgm.training.losses import generator_terms, loss_graph, loss_reconstruction
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepOptions:
-    """What enters the objective; the arguments of ``train_epoch`` of the same names.
+class LoopStep:
+    """The modules and what enters their objective.
 
-    ``objective`` holds the weights of the generator's errors, ``look`` what the
-    physical loss looks at.
+    The attributes are the arguments of ``train_epoch`` of the same names, but for
+    ``loss`` (weights and forms of the terms) and ``look`` (what the physical loss looks
+    at), which hold the others.
     """
 
-    lambda_gen: float
-    beta_rec: float
-    gamma_dag: float
-    lambda_phy: float = 0.0
-    dag_method: str = "dagma"
-    dagma_s: float = 1.0
-    dag_l1_regularization: bool = False
-    dag_l1_weight: float = 0.01
-    reconstruction_loss_type: str = "mse"
-    objective: Objective = field(default_factory=Objective)
+    encoder: Any
+    rcn_runner: Any
+    diffusion_decoder: Any
+    loss: LossConfig
+    look: PhysicalLossConfig
+    conditioning_fn: Callable[[Tensor, Tensor | None], Any] | None = None
     extreme_key: str | None = None
     members: int | None = None
     decoder_steps: str = "last"
@@ -56,34 +56,94 @@ class StepOptions:
     lon: ArrayLike | None = None
     target_names: Sequence[TargetVariable | Channel | str] | None = None
     target_scale: Tensor | None = None
-    look: PhysicalLossConfig = field(default_factory=PhysicalLossConfig)
 
-    def check(self) -> None:
-        """Raise ConfigError for a value out of range."""
-        for name, choices in (
-            ("dag_method", tuple(DAG_METHODS)),
-            ("reconstruction_loss_type", RECONSTRUCTION_TYPES),
-            ("decoder_steps", ("last", "all")),
-        ):
-            check_choice(name, getattr(self, name), choices, section="")
-
+    def __post_init__(self) -> None:
+        self.loss.check(section="")
         self.look.check()
+        check_choice("decoder_steps", self.decoder_steps, ("last", "all"), section="")
+        Objective.of(self.loss).check(self.diffusion_decoder)
+
         if (self.lat is None) != (self.lon is None):
             raise ConfigError(
                 "half of the coordinates are missing",
                 variable="lat, lon",
                 expected="both, or neither for a plane",
             )
+        if self.loss.lambda_phy and self.target_names is None:
+            _LOGGER.warning(
+                "channels 0 and 1 are taken for eastward and northward wind; pass "
+                "target_names"
+            )
 
     @property
-    def l1_weight(self) -> float:
-        """Weight of ``sum |A|``; 0 unless it was asked for."""
-        return self.dag_l1_weight if self.dag_l1_regularization else 0.0
+    def modules(self) -> dict[str, torch.nn.Module]:
+        """By the name under which their gradients are clipped and logged."""
+        return {
+            "rcn": self.rcn_runner.cell,
+            "decoder": self.diffusion_decoder,
+            "encoder": self.encoder,
+        }
 
-    def wind(self, channels: int, shape: Sequence[int]) -> WindTerm:
-        """Return the physical loss, on the sphere or on a plane without coordinates."""
+    def losses(self, batch: Mapping[str, Any], number: int) -> dict[str, Tensor]:
+        """Return the objective of batch ``number`` (``loss_total``) and its terms.
+
+        The terms are unweighted. ``loss_gen`` is left out where no cell of the target
+        is valid, ``loss_phy`` where it was not asked for or is not due.
+
+        Raises
+        ------
+        NotFiniteError
+            Conditioning, prediction or loss is not finite.
+        """
+        loss, drivers = self.loss, batch["lr"]  # (T, N, C_lr)
+        # Day 1 is encoded; days 2..T drive, so that none is predicted from itself.
+        driven = drivers[1:] if len(drivers) > 1 else drivers
+        state = self.encoder.init_state(batch["hetero"])
+        rollout = self.rcn_runner.run(state, driven)
+        made = rollout.reconstructions
+        predicted = len(drivers) > 1 and made[0] is not None
+        rec = loss_reconstruction(
+            torch.stack(made) if predicted else None,
+            driven,
+            loss.reconstruction_loss_type,
+        )
+        # One matrix, used at all steps.
+        dag = loss_graph(rollout.dag_matrices[0], loss.graph())
+
+        # The generator, and the physics of what it makes.
+        truth, conditioning = self._decoder_days(rollout.states, batch)
+        found, phy = generator_terms(
+            self.diffusion_decoder,
+            truth,
+            conditioning,
+            Objective.of(loss),
+            members=self.members,
+            physical=self._physical_loss(truth) if loss.lambda_phy else None,
+            look=self.look,
+            number=number,
+        )
+        gen = found.check().per_variable.mean()
+
+        # All terms together.
+        total = loss.lambda_gen * gen + loss.beta_rec * rec + loss.gamma_dag * dag
+        total = total if phy is None else total + loss.lambda_phy * phy
+        if not bool(torch.isfinite(total)):
+            msg = (
+                f"the loss is {total.item()} (generator {gen.item():.4g}, "
+                f"reconstruction {rec.item():.4g}, graph {dag.item():.4g})"
+            )
+            raise NotFiniteError(msg)
+        terms = {"loss_total": total, "loss_rec": rec, "loss_dag": dag}
+        terms |= {"loss_gen": gen} if bool(truth.valid.any()) else {}
+        return terms if phy is None else terms | {"loss_phy": phy}
+
+    def _physical_loss(self, truth: Truth) -> Callable[[Tensor], Tensor]:
+        """Return the loss of members, on the sphere or, without coordinates, a plane.
+
+        The first two channels are wind where they have no names.
+        """
+        channels, *shape = truth.residual.shape[1:]
         names = self.target_names
-        # The first two channels where they have no names.
         pairs = [(0, 1)][: channels - 1] if names is None else wind_pairs(names)
         if not pairs:
             raise ConfigError(
@@ -100,179 +160,79 @@ class StepOptions:
             derivatives = WindDerivatives.spherical(self.lat, self.lon)
         else:
             derivatives = WindDerivatives.planar(shape, self.dx, self.dy)
-        return WindTerm(pairs, scales, derivatives)
+        wind = WindTerm(pairs, scales, derivatives)
+        return lambda members: wind(members, truth.residual, truth.valid)
+
+    def _decoder_days(
+        self, states: list[Tensor], batch: Mapping[str, Any]
+    ) -> tuple[Truth, Any]:
+        """Return what the decoder learns from a batch, D days one after the other."""
+        count = len(states) if self.decoder_steps == "all" else 1
+        conditioning = self._conditioning(states[-count:], batch)
+
+        # The truth of those days, NaN where there is none.
+        days = _last(self.target(batch), count)  # (D, C, Y, X)
+        valid, key = torch.isfinite(days), self.extreme_key
+        extreme = None if key is None else _last(batch[key], count)
+        truth = Truth(torch.where(valid, days, 0.0), valid, extreme=extreme)
+
+        tokens = getattr(conditioning, "tokens", conditioning)
+        if tokens.shape[0] != len(days):
+            raise InputError(
+                "conditioning and target are of different numbers of days",
+                variable=self.batch_index_key,
+                found=f"{tokens.shape[0]} and {len(days)}",
+                remedy="give the graph of each node, or one window per batch",
+            )
+        return truth, conditioning
+
+    def target(self, batch: Mapping[str, Any]) -> Tensor:
+        """Return what the decoder learns; raise InputError for a wrong shape."""
+        key = self.residual_key if self.residual_key in batch else "hr"
+        target: Tensor = batch[key]
+        if target.ndim not in (4, 5):
+            raise InputError(
+                "the target has the wrong rank",
+                variable=key,
+                found=tuple(target.shape),
+                expected="(T, C, Y, X), or (B, T, C, Y, X)",
+            )
+
+        channels = getattr(self.diffusion_decoder, "in_channels", target.shape[-3])
+        if target.shape[-3] != channels:
+            raise InputError(
+                "target and decoder have different numbers of channels",
+                variable=key,
+                found=target.shape[-3],
+                expected=channels,
+            )
+        return target
+
+    def _conditioning(self, states: list[Tensor], batch: Mapping[str, Any]) -> Any:
+        index = batch.get(self.batch_index_key)
+        if self.conditioning_fn is not None:
+            return joined([self.conditioning_fn(state, index) for state in states])
+        project = self.encoder.project_state_tensor
+        tokens = joined([project(state, batch_index=index) for state in states])
+        if not self.context_keys:
+            return tokens
+
+        maps = []
+        for key in self.context_keys:
+            value = batch[key]
+            days = value[None] if value.ndim == 3 else _last(value, len(states))
+            maps.append(days.expand(len(tokens), -1, -1, -1).nan_to_num())
+        context = torch.cat(maps, dim=1)
+        return Conditioning(tokens, context[:, :0], context)
 
 
-@dataclass(frozen=True)
-class Chain:
-    """The modules of the loop: encoder, recurrent network, decoder."""
+def _last(values: Tensor, days: int) -> Tensor:
+    """Return the last days of B windows, or of one, each day of all windows in turn.
 
-    encoder: Any
-    rcn_runner: Any
-    decoder: Any
-    conditioning_fn: Callable[[Tensor, Tensor | None], Any] | None = None
-
-    @property
-    def modules(self) -> dict[str, torch.nn.Module]:
-        """By the name under which their gradients are clipped and logged."""
-        return {
-            "rcn": self.rcn_runner.cell,
-            "decoder": self.decoder,
-            "encoder": self.encoder,
-        }
-
-
-def step_losses(
-    chain: Chain, batch: Mapping[str, Any], options: StepOptions, number: int
-) -> dict[str, Tensor]:
-    """Return the objective of batch ``number`` (``loss_total``) and its terms.
-
-    The terms are unweighted. ``loss_gen`` is left out where no cell of the target is
-    valid, ``loss_phy`` where it was not asked for or is not due.
-
-    Raises
-    ------
-    NotFiniteError
-        Conditioning, prediction or loss is not finite.
+    From ``(B, T, C, Y, X)`` or ``(T, C, Y, X)`` to ``(days * B, C, Y, X)``.
     """
-    drivers = batch["lr"]  # (T, N, C_lr)
-    # Day 1 is encoded; days 2..T drive, so that none is predicted from itself.
-    driven = drivers[1:] if len(drivers) > 1 else drivers
-    rollout = chain.rcn_runner.run(chain.encoder.init_state(batch["hetero"]), driven)
-    rec, made = driven.new_zeros(()), rollout.reconstructions
-    if len(drivers) > 1 and made[0] is not None:
-        kind = options.reconstruction_loss_type
-        rec = loss_reconstruction(torch.stack(made), driven, kind)
-    dag = loss_dag(
-        rollout.dag_matrices[0],  # one matrix, used at all steps
-        options.dag_method,
-        s=options.dagma_s,
-        l1_weight=options.l1_weight,
-    )
-
-    # The generator, and the physics of what it makes.
-    truth, conditioning = _decoder_days(chain, rollout.states, batch, options)
-    options.objective.check(chain.decoder)
-    found, phy = generator_terms(
-        chain.decoder,
-        truth,
-        conditioning,
-        options.objective,
-        members=options.members,
-        physical=_physical(truth, options),
-        look=options.look,
-        number=number,
-    )
-    gen = found.check().per_variable.mean()
-
-    # All terms together.
-    total = options.lambda_gen * gen + options.beta_rec * rec
-    total = total + options.gamma_dag * dag
-    total = total if phy is None else total + options.lambda_phy * phy
-    if not bool(torch.isfinite(total)):
-        msg = (
-            f"the loss is {total.item()} (generator {gen.item():.4g}, reconstruction "
-            f"{rec.item():.4g}, graph {dag.item():.4g})"
-        )
-        raise NotFiniteError(msg)
-    known = bool(truth.valid.any())
-    terms = {"loss_total": total, "loss_rec": rec, "loss_dag": dag}
-    terms |= {"loss_gen": gen} if known else {}
-    return terms if phy is None else terms | {"loss_phy": phy}
-
-
-def _physical(truth: Truth, options: StepOptions) -> Callable[[Tensor], Tensor] | None:
-    """Return the physical loss of members, if it is asked for."""
-    if not options.lambda_phy:
-        return None
-    wind = options.wind(truth.residual.shape[1], truth.residual.shape[-2:])
-
-    def loss(members: Tensor) -> Tensor:
-        return wind(members, truth.residual, truth.valid)
-
-    return loss
-
-
-def _decoder_days(
-    chain: Chain, states: list[Tensor], batch: Mapping[str, Any], options: StepOptions
-) -> tuple[Truth, Any]:
-    """Return what the decoder learns from a batch, D days one after the other."""
-    key = options.residual_key if options.residual_key in batch else "hr"
-    target = _checked_target(batch[key], key, chain.decoder)
-    steps = range(-1, 0)
-    if options.decoder_steps == "all":
-        steps = range(-len(states), 0)
-
-    # The conditioning of each day.
-    parts = [_conditioning(chain, states[t], batch, t, options) for t in steps]
-    conditioning = joined(parts)
-
-    # Its truth, NaN where there is none.
-    days = torch.cat([_at(target, t) for t in steps])  # (D, C, Y, X)
-    valid, extreme = torch.isfinite(days), None
-    if options.extreme_key is not None:
-        values = batch[options.extreme_key]
-        extreme = torch.cat([_at(values, t) for t in steps])
-    truth = Truth(torch.where(valid, days, 0.0), valid, extreme=extreme)
-
-    tokens = getattr(conditioning, "tokens", conditioning)
-    if tokens.shape[0] != len(days):
-        raise InputError(
-            "conditioning and target are of different numbers of days",
-            variable=options.batch_index_key,
-            found=f"{tokens.shape[0]} and {len(days)}",
-            remedy="give the graph of each node, or one window per batch",
-        )
-    return truth, conditioning
-
-
-def _checked_target(target: Tensor, key: str, decoder: Any) -> Tensor:
-    """Return the target as ``(B, T, C, Y, X)``."""
-    if target.ndim not in (4, 5):
-        raise InputError(
-            "the target has the wrong rank",
-            variable=key,
-            found=tuple(target.shape),
-            expected="(T, C, Y, X), or (B, T, C, Y, X)",
-        )
-    channels = getattr(decoder, "in_channels", target.shape[-3])
-    if target.shape[-3] != channels:
-        raise InputError(
-            "target and decoder have different numbers of channels",
-            variable=key,
-            found=target.shape[-3],
-            expected=channels,
-        )
-
-    return target if target.ndim == 5 else target[None]
-
-
-def _at(values: Tensor, t: int) -> Tensor:
-    """Return day ``t`` of a window or of B windows. Shape ``(B, C, Y, X)``."""
-    return values[:, t] if values.ndim == 5 else values[None, t]
-
-
-def _conditioning(
-    chain: Chain,
-    state: Tensor,
-    batch: Mapping[str, Any],
-    t: int,
-    options: StepOptions,
-) -> Any:
-    index = batch.get(options.batch_index_key)
-    if chain.conditioning_fn is not None:
-        return chain.conditioning_fn(state, index)
-    tokens = chain.encoder.project_state_tensor(state, batch_index=index)
-    if not options.context_keys:
-        return tokens
-
-    maps = []
-    for key in options.context_keys:
-        value = batch[key]
-        day = value[None] if value.ndim == 3 else _at(value, t)
-        maps.append(day.expand(len(tokens), -1, -1, -1).nan_to_num())
-    context = torch.cat(maps, dim=1)
-    return Conditioning(tokens, context[:, :0], context)
+    windows = values if values.ndim == 5 else values[None]
+    return windows[:, -days:].transpose(0, 1).flatten(0, 1)
 
 
 def joined(parts: Sequence[Any]) -> Any:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from st_cdgm.errors import InputError, check_choice
-from st_cdgm.models.acyclicity import acyclicity, notears, sparsity
+from st_cdgm.models.acyclicity import (
+    acyclicity,
+    keep_in_domain,
+    notears,
+    sparsity,
+)
 from st_cdgm.models.conditioning import Conditioning
 from st_cdgm.models.objective import GeneratorLoss, Objective, clean_estimate
 from st_cdgm.models.truth import Draws, Truth
 from st_cdgm.training.config import (
-    DAG_METHODS,
     RECONSTRUCTION_TYPES,
+    DagConfig,
     PhysicalLossConfig,
 )
 
@@ -67,11 +72,9 @@ def loss_reconstruction(
     pred, target = (
         x.to(torch.promote_types(x.dtype, torch.float32)) for x in (pred, target)
     )
-    if loss_type == "mse":
-        return _mse(pred, target, mask)
-    if loss_type == "cosine":
-        return _cosine(pred, target, mask)
-    return 0.5 * _mse(pred, target, mask) + 0.5 * _cosine(pred, target, mask)
+    terms = {"mse": [_mse], "cosine": [_cosine], "mse+cosine": [_mse, _cosine]}
+    found = [term(pred, target, mask) for term in terms[loss_type]]
+    return torch.stack(found).mean()
 
 
 def _mse(pred: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
@@ -108,39 +111,42 @@ def loss_dagma(
 ) -> Tensor:
     """DAGMA penalty ``-logdet(s I - A * A) + q log s`` of one matrix ``(q, q)``.
 
-    0 for an acyclic graph and positive for any other.
-
-    Parameters
-    ----------
-    A_masked : Tensor
-        ``A[i, k]``: i -> k, zero diagonal. Shape ``(q, q)``.
-    s : float
-        Size of the domain: above the spectral radius of ``A * A``.
-    add_l1_regularization, l1_weight : bool, float
-        Whether to add ``l1_weight * sum |A|``.
+    `st_cdgm.models.acyclicity.dagma`, and ``l1_weight * sum |A|`` if asked for.
 
     Raises
     ------
     InputError
-        The matrix is outside the domain, where the formula is another function.
+        The matrix is outside the domain: ``s`` is not above the spectral radius of
+        ``A * A``.
     """
-    weight = l1_weight if add_l1_regularization else 0.0
-    return loss_dag(A_masked, "dagma", s=s, l1_weight=weight)
+    penalty = acyclicity(A_masked, constraint="dagma", s=s)
+    return (
+        penalty + l1_weight * sparsity(A_masked) if add_l1_regularization else penalty
+    )
 
 
-def loss_dag(
-    A_masked: Tensor, method: str = "dagma", *, s: float = 1.0, l1_weight: float = 0.0
+def loss_graph(
+    A_masked: Tensor, dag: DagConfig, *, mu: float = 1.0, groups: Sequence[str] = ()
 ) -> Tensor:
-    """Acyclicity penalty by name, plus ``l1_weight * sum |A|``, of one matrix.
+    """Acyclicity and sparsity of one matrix ``(q, q)``, once per step.
 
-    Raises
-    ------
-    ConfigError
-        Unknown ``method``.
+    DAGMA minimises mu * (score + l1 * |A|) + h(A) along falling ``mu``; here everything
+    is divided by mu, which leaves the learning rate's meaning alone and has the same
+    minimiser. ``groups`` are those of `sparsity`.
     """
-    check_choice("dag_method", method, tuple(DAG_METHODS), section="")
-    penalty = acyclicity(A_masked, constraint=DAG_METHODS[method], s=s)
-    return penalty + l1_weight * sparsity(A_masked) if l1_weight else penalty
+    penalty = acyclicity(A_masked, constraint=dag.constraint, s=dag.s)
+    return penalty / mu + dag.l1_weight * sparsity(A_masked, groups or None)
+
+
+def keep_graph_in_domain(cell: Any, before: Tensor, dag: DagConfig) -> None:
+    """Take back as much of an update of a cell's matrix as leaves DAGMA's domain.
+
+    ``before`` is the cell's ``effective_dag`` before the update.
+    """
+    if dag.constraint == "dagma":
+        kept = keep_in_domain(cell.effective_dag(), before, dag.s)
+        in_use = cell.edge_mask.clone().fill_diagonal_(False)
+        cell.A_dag.data = torch.where(in_use, kept, cell.A_dag.data)
 
 
 # -- Generator -------------------------------------------------------------------------
@@ -158,16 +164,8 @@ def loss_diffusion(
 ) -> Tensor:
     """Return ``decoder.compute_loss``: the generator's loss, scalar.
 
-    Parameters
-    ----------
-    decoder, conditioning : CausalDiffusionDecoder, Conditioning or Tensor
-        The generator, and what it is given of B days.
-    target : Tensor
-        Standardised residual, NaN where there is none. Shape ``(B, C, Y, X)``.
-    use_focal_loss, focal_alpha, focal_gamma
-        Weights of large errors.
-    **options
-        Further keywords of ``compute_loss``: ``valid``, ``extreme_weight_factor`` ...
+    ``target`` is the standardised residual of B days, NaN where there is none, shape
+    ``(B, C, Y, X)``; ``options`` are further keywords of ``compute_loss``.
     """
     loss: Tensor = decoder.compute_loss(
         target, conditioning, use_focal_loss, focal_alpha, focal_gamma, **options

@@ -7,18 +7,18 @@ into ``state.json``. It is written at the end of every epoch.
 
 from __future__ import annotations
 
+import csv
 import json
 import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins.io import CheckpointIO
+from pytorch_lightning.utilities import rank_zero_only
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -28,8 +28,6 @@ from st_cdgm.errors import InputError
 TENSORS = "optimizer.safetensors"
 STATE = "state.json"
 METRICS = "metrics.csv"
-EARLIER = "metrics-before.csv"
-_CSV: dict[str, Any] = {"index": False, "lineterminator": "\r\n"}  # as Lightning's
 
 
 # -- files -----------------------------------------------------------------------------
@@ -162,37 +160,15 @@ class RandomState(Callback):
 # -- metrics ---------------------------------------------------------------------------
 
 
-@contextmanager
-def kept_metrics(folder: Path, step: int | None) -> Iterator[None]:
-    """Join the metrics of a resumed training with those from before.
+@rank_zero_only
+def take_up_metrics(log: Any, step: int) -> None:
+    """Let ``metrics.csv``, which a CSVLogger begins anew, begin with the earlier rows.
 
-    Lightning begins a new ``metrics.csv`` in ``folder``. ``step`` is the update at
-    which the training goes on; None: it begins anew.
+    Those of before update ``step``, at which the training goes on.
     """
-    current, earlier = folder / METRICS, folder / EARLIER
-    if step is None:
-        earlier.unlink(missing_ok=True)
-        yield
-        return
-
-    rows = _rows(earlier, current)
-    if len(rows):
-        rows = rows[rows["step"].astype(int) < step]
-    if len(rows):
-        rows.to_csv(earlier, **_CSV)
-    try:
-        yield
-    finally:
-        if earlier.is_file():
-            _rows(earlier, current).to_csv(current, **_CSV)
-            earlier.unlink()
-
-
-def _rows(*paths: Path) -> pd.DataFrame:
-    """Return the rows of those files that exist, one after the other, as texts."""
-    tables = [
-        pd.read_csv(path, dtype=str, keep_default_na=False)
-        for path in paths
-        if path.is_file() and path.stat().st_size
-    ]
-    return pd.concat(tables).fillna("") if tables else pd.DataFrame()
+    path = Path(log.log_dir) / METRICS
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
+        log.experiment.metrics.extend(rows)
+        log.experiment.save()

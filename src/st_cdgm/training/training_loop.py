@@ -20,15 +20,14 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from st_cdgm.data.variables.fields import Channel, TargetVariable
-from st_cdgm.models.objective import Objective
 from st_cdgm.physics.wind import (
     compute_divergence,
     compute_vorticity,
     loss_physical,
 )
-from st_cdgm.training.config import PhysicalLossConfig
-from st_cdgm.training.loop_epoch import Epoch, Precision, TrainingStepResult
-from st_cdgm.training.loop_step import Chain, StepOptions
+from st_cdgm.training.config import LossConfig, PhysicalLossConfig
+from st_cdgm.training.loop_epoch import Epoch, TrainingStepResult, mixed_dtype
+from st_cdgm.training.loop_step import LoopStep
 from st_cdgm.training.losses import (
     loss_dagma,
     loss_diffusion,
@@ -186,11 +185,10 @@ def train_epoch(
 
     Parameters
     ----------
-    encoder, rcn_runner, diffusion_decoder
+    encoder, rcn_runner, diffusion_decoder, optimizer
         ``IntelligibleVariableEncoder``, ``RCNSequenceRunner``,
-        ``CausalDiffusionDecoder``, on ``device``; set to training mode.
-    optimizer : torch.optim.Optimizer
-        Of all their parameters.
+        ``CausalDiffusionDecoder``, on ``device``; set to training mode. The optimiser
+        of all their parameters.
     data_loader : iterable of dict
         Batches of :func:`convert_sample_to_batch`: ``lr (T, N, C_lr)``, ``residual``
         (or, without it, ``hr``) ``(T, C, Y, X)`` with NaN where there is no truth,
@@ -202,12 +200,8 @@ def train_epoch(
     conditioning_fn : callable, optional
         ``(H, batch_index) -> Conditioning or tokens`` instead of the encoder's
         ``project_state_tensor``.
-    device : torch.device or str
-        Where to compute.
     gradient_clipping : float, optional
         Largest gradient norm of recurrent network, decoder and encoder, each by itself.
-    batch_index_key, residual_key : str
-        Names in the batch.
     log_interval, verbose : int, bool
         Log every so many batches; at INFO, or at DEBUG unless ``verbose``.
     dag_method : {"dagma", "no_tears", "none"}
@@ -223,6 +217,9 @@ def train_epoch(
         Standard deviation by which each channel of the target was divided, ``(C,)``.
     use_predicted_output, physical_sample_interval, physical_num_steps
         What L_phy compares with the target, see `PhysicalLossConfig`.
+    use_focal_loss, focal_alpha, focal_gamma, min_snr_gamma, extreme_weight_factor,
+    extreme_percentiles, energy_weight, energy_patch, reconstruction_loss_type
+        Weights of errors, cells and noise levels, and forms of terms, see `LossConfig`.
     use_amp, amp_dtype : bool, torch.dtype
         Mixed precision; dropped with a warning without CUDA, unless ``amp_dtype`` is
         bfloat16. Without a type: bfloat16 where the device knows it, else float16.
@@ -232,12 +229,6 @@ def train_epoch(
         Stepped after every epoch or after every batch. ReduceLROnPlateau is stepped
         after the epoch with ``val_loss``; without ``validation_loader`` with the
         training loss (a warning).
-    use_focal_loss, focal_alpha, focal_gamma, min_snr_gamma
-        Weights of large errors and of noise levels, see `LossConfig`.
-    extreme_weight_factor, extreme_percentiles
-        Weights of extreme cells, see `LossConfig`.
-    energy_weight, energy_patch, reconstruction_loss_type
-        The energy score of ``one_step``, and the form of L_rec, see `LossConfig`.
     extreme_key : str, optional
         Entry of the batch whose extremes count instead of the target's, such as ``hr``.
     members : int, optional
@@ -274,25 +265,17 @@ def train_epoch(
     """
     # An option goes where a field has its name.
     given = locals() | {"extreme_percentiles": extreme_percentiles or None}
-    options = _taken(
-        StepOptions,
-        given,
-        look=_taken(PhysicalLossConfig, given),
-        objective=_taken(Objective, given),
-    )
+    loss, look = (_taken(kind, given) for kind in (LossConfig, PhysicalLossConfig))
+    step = _taken(LoopStep, given, loss=loss, look=look)
 
-    epoch: Epoch = _taken(
-        Epoch,
-        given,
-        chain=Chain(encoder, rcn_runner, diffusion_decoder, conditioning_fn),
-        options=options,
-        precision=Precision.choose(use_amp, amp_dtype, torch.device(device)),
-        level=logging.INFO if verbose else logging.DEBUG,
-    )
+    where = torch.device(device)
+    given |= {"device": where, "amp_dtype": mixed_dtype(use_amp, amp_dtype, where)}
+    level = logging.INFO if verbose else logging.DEBUG
+    epoch: Epoch = _taken(Epoch, given, step=step, level=level)
     return epoch.run(data_loader, validation_loader)
 
 
 def _taken(kind: Any, given: Mapping[str, Any], **more: Any) -> Any:
     """Make a dataclass of the values that are given under its fields' names."""
-    names = {field.name for field in fields(kind)} & given.keys()
+    names = {field.name for field in fields(kind) if given.get(field.name) is not None}
     return kind(**{name: given[name] for name in names}, **more)
