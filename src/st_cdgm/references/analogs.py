@@ -45,7 +45,12 @@ class AnalogReference(Reference):
     variance: float = 0.95
     window: float = 45.0
 
-    def fit(self, train: FieldArrays, preprocessor: Preprocessor) -> Self:
+    def fit(
+        self,
+        train: FieldArrays,
+        preprocessor: Preprocessor,
+        validation: FieldArrays | None = None,
+    ) -> Self:
         """Keep the training fields and the components of their predictors."""
         days, self._truth = training_days(train, preprocessor)
         self._season = days.season

@@ -59,7 +59,12 @@ class RidgeReference(Reference):
     harmonics: int = 2
     window: float = 45.0
 
-    def fit(self, train: FieldArrays, preprocessor: Preprocessor) -> Self:
+    def fit(
+        self,
+        train: FieldArrays,
+        preprocessor: Preprocessor,
+        validation: FieldArrays | None = None,
+    ) -> Self:
         """Choose the penalty, fit, and keep the cross-validated residuals."""
         days, truth = training_days(train, preprocessor)
         self._preprocessor = preprocessor

@@ -31,9 +31,9 @@ def run_references(
 ) -> dict[str, Path]:
     """Fit the reference methods on the training days; write their test ensembles."""
     from st_cdgm.inference.writer import EnsembleWriter
-    from st_cdgm.references.base import build_reference
+    from st_cdgm.references.base import fit_reference
 
-    training = pipeline.arrays("train")
+    training, validation = (pipeline.arrays(k) for k in ("train", "validation"))
     # Without the truth: a reference could not look at it if it wanted to.
     test = replace(scored_days(config, pipeline), hr=None)
     written = {}
@@ -41,7 +41,7 @@ def run_references(
 
     with progress(session, "References", len(names)) as advance:
         for name in names:
-            reference = build_reference(name).fit(training, pipeline.preprocessor)
+            reference = fit_reference(name, training, pipeline.preprocessor, validation)
             fields = reference.predict(
                 test, members=config.inference.members, seed=config.run.seed
             )
