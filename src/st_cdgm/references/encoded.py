@@ -31,6 +31,9 @@ class EncodedCells:
     def __init__(self, preprocessor: Preprocessor) -> None:
         self.preprocessor = preprocessor
         self.cells = np.flatnonzero(preprocessor.valid.any(axis=0))
+        # Of these, the ones with truth in each variable. Shape ``(C, P)``.
+        flat = preprocessor.valid.reshape(len(preprocessor.valid), -1)
+        self.valid = flat[:, self.cells]
 
     def encode(self, days: FieldArrays, truth: FloatArray) -> FloatArray:
         """Return complete fields ``(T, C, Y, X)`` encoded. Shape ``(T, C, P)``."""

@@ -17,6 +17,9 @@ from st_cdgm.references.days import (
 )
 from st_cdgm.typing import FloatArray, Floats
 
+# Numbers of similar days that are compared on validation days; the last is all.
+SIMILAR = (60, 150, 400, 10**6)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ResidualDays:

@@ -17,12 +17,10 @@ from st_cdgm.references.encoded import EncodedCells
 from st_cdgm.references.linear import year_folds
 from st_cdgm.references.local.cells import CellRegressions
 from st_cdgm.references.local.features import LocalFeatures
-from st_cdgm.references.local.residuals import ResidualDays
+from st_cdgm.references.local.residuals import SIMILAR, ResidualDays
 from st_cdgm.references.tuning import MEMBERS, choose
 from st_cdgm.registry import register
 
-# Numbers of similar days that are compared on validation days; the last is all.
-SIMILAR = (60, 150, 400, 10**6)
 _LOGGER = logging.getLogger(__name__)
 
 
