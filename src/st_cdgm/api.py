@@ -100,7 +100,7 @@ class Downscaler:
         OutputError
             The directory cannot be written, or holds something else.
         """
-        from st_cdgm.checkpoint.directory import save_checkpoint
+        from st_cdgm.checkpoint.directory import NETWORKS, save_checkpoint
 
         folder = Path(directory).expanduser()
         kept = {"format_version", "package_version", "model", "data", "variables"}
@@ -111,6 +111,11 @@ class Downscaler:
             self.preprocessor,
             extra={key: value for key, value in meta.items() if key not in kept},
         )
+
+        for number, other in enumerate(self.checkpoint.others, start=1):
+            save_checkpoint(
+                folder / NETWORKS / str(number), other.model, other.preprocessor
+            )
 
         config = {
             "model_type": "st_cdgm",
@@ -145,6 +150,7 @@ class Downscaler:
             ("grids", f"{_shape(prep.lr_grid.shape)} to {_shape(prep.hr_grid.shape)}"),
             ("history", f"{prep.seq_len} days"),
             ("baseline", prep.baseline.strategy),
+            ("networks", str(len(self.checkpoint.networks))),
             ("generator", self.model.config.diffusion.scheduler_type),
             ("device", str(self.model.baseline_mean.device)),
         ]
@@ -326,6 +332,7 @@ def evaluate(
     references: Mapping[str, xr.Dataset | str | Path] | None = None,
     *,
     mask: str = "common",
+    metrics: Sequence[str] = (),
     output: str | Path | None = None,
 ) -> Scorecard:
     """Score an ensemble, or a deterministic field, against the truth.
@@ -337,21 +344,30 @@ def evaluate(
     references : mapping, optional
         Other forecasts by name, scored on the same cells and days.
     mask : {"common", "truth", "strict"}
-        Score what all have; demand a forecast wherever there is truth; demand equal
-        masks.
+        Score the variables, cells and days that all have; demand a forecast wherever
+        there is truth; demand, besides, a truth wherever there is a forecast.
+    metrics : sequence of str
+        Metrics beside the standard ones; ``st-cdgm plugins --kind metric`` lists all.
     output : path, optional
         Directory for scorecard.json, scorecard.csv and diagnostics.nc.
 
     Raises
     ------
     InputError
-        Nothing in common, or masks that differ where they must not.
+        Nothing in common, or a difference that ``mask`` does not allow.
+    ConfigError
+        There is no metric of a name.
     """
     from st_cdgm.evaluation.scorecard import evaluate_files
 
     folder = None if output is None else Path(output)
     return evaluate_files(
-        prediction, truth, references=references, mask=mask, output=folder
+        prediction,
+        truth,
+        references=references,
+        mask=mask,
+        metrics=metrics,
+        output=folder,
     )
 
 

@@ -83,7 +83,7 @@ def no_training(monkeypatch):
         raise AssertionError("training began")
 
     for module in (_steps, _workflow):
-        monkeypatch.setattr(module, "train_model", fail)
+        monkeypatch.setattr(module, "train_pool", fail)
 
 
 @pytest.mark.usefixtures("no_training")
@@ -226,7 +226,7 @@ def test_interrupted_training_ends_cleanly(files, tmp_path, monkeypatch):
 def test_interrupted_downscaling_leaves_nothing(
     files, checkpoint, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("st_cdgm.inference.downscale.generate_batch", press)
+    monkeypatch.setattr("st_cdgm.inference.members.generate_batch", press)
     result = downscale(files, checkpoint, tmp_path / "out.nc")
     assert result.exit_code == EXIT_INTERRUPTED, result.output
     assert "Interrupted" in result.stderr
@@ -398,7 +398,7 @@ def test_missing_values_and_a_short_record_are_said(files, checkpoint, tmp_path)
         ("cut", None, "cannot be read"),
         ("hr_without", "pr", "lacks a variable"),
         ("hr_empty", "pr", "no values"),
-        ("hr_narrow", None, "another shape"),
+        ("hr_narrow", None, "beyond the grid"),
         ("hr_later", None, "no day in common"),
         ("hr_other_calendar", None, "another calendar"),
     ],
@@ -406,12 +406,32 @@ def test_missing_values_and_a_short_record_are_said(files, checkpoint, tmp_path)
 def test_evaluate_refuses_a_truth(files, prediction, tmp_path, name, variable, word):
     truth, output = files / f"{name}.nc", tmp_path / "scores"
     given = ["--prediction", prediction, "--truth", truth, "--output", output]
-    facts = facts_of(call("evaluate", *given))
+    strict = name in ("hr_without", "hr_narrow")  # else what both have is scored
+    facts = facts_of(call("evaluate", *given, *(["--mask=strict"] if strict else [])))
     assert word in facts["problem"]
     assert facts["file"] in (str(truth), str(prediction))
     assert facts.get("variable") == variable
     assert {"found", "expected", "remedy"} <= set(facts)
     assert below(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("hr_without", "  variables: left out pr of {prediction}\n"),
+        (
+            "hr_narrow",
+            "  grid: left out 1 of 8 rows and 0 of 10 columns of {prediction}, outside "
+            "39.5..45.5 N, -0.5..8.5 E\n",
+        ),
+    ],
+)
+def test_evaluate_scores_what_both_have(files, prediction, tmp_path, name, line):
+    given = ["--prediction", prediction, "--truth", files / f"{name}.nc"]
+    result = call("evaluate", *given, "--output", tmp_path / "scores")
+    assert result.exit_code == 0, result.output
+    assert line.format(prediction=prediction) in result.stdout
+    assert len(below(tmp_path / "scores")) == 3
 
 
 def test_evaluate_refuses_a_prediction_of_something_else(files, tmp_path):

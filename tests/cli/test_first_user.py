@@ -394,7 +394,7 @@ def test_an_interrupted_downscaling_says_that_it_starts_anew(
     def press(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("st_cdgm.inference.downscale.generate_batch", press)
+    monkeypatch.setattr("st_cdgm.inference.members.generate_batch", press)
     result = downscale(files, checkpoint, tmp_path / "out.nc")
     assert result.exit_code == EXIT_INTERRUPTED
     assert "run the same command again: it starts anew" in result.stderr

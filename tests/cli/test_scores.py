@@ -102,3 +102,18 @@ def test_evaluate_names_the_file_and_says_what_is_left_out(tmp_path):
         refused = evaluate("--mask", mask)
         assert refused.exit_code == 2
         assert word in refused.stderr
+
+    more = evaluate("--metric", "rmse", "--metric", "histogram_distance")
+    assert more.exit_code == 0, more.output
+    tables = [line for line in more.stdout.splitlines() if "(* best)" in line]
+    assert [line.split(" (")[0] for line in tables] == [
+        "fair CRPS",
+        "RMSE of the ensemble mean",
+        "distance of the histograms of all values",
+    ]
+    unknown = evaluate("--metric", "histogram")
+    assert unknown.exit_code == 2
+    assert "histogram_distance" in unknown.stderr.split("expected:")[1]
+    dry = evaluate("--metric", "fss")  # of precipitation alone
+    assert dry.exit_code == 0, dry.output
+    assert dry.stdout.count("(* best)") == 1

@@ -15,6 +15,7 @@ import pytest
 import xarray as xr
 from run_directory import CONFIG, GRAPH_NAMES, NOTE, write_run
 
+from st_cdgm import registry
 from st_cdgm.errors import InputError, MissingFileError, OutputError
 from st_cdgm.evaluation.gains import Gain
 from st_cdgm.evaluation.report import build as report_module
@@ -246,12 +247,27 @@ def test_maps_beyond_the_budget_are_left_out_and_said(
     assert "No spectrum was stored." in text
 
 
-def test_oracle_baseline_and_changed_code_are_called_out(tmp_path: Path):
-    config = CONFIG.format(name="x", strategy="hr_smoothing")
+@pytest.fixture
+def peeking(monkeypatch) -> str:
+    """Register an oracle, as a plugin may do; return its name."""
+    registry.names("baseline")  # those of the package first
+    monkeypatch.setattr(registry, "_ENTRIES", registry._ENTRIES.copy())
+    registry.register("baseline", "peeking")(type("Peeking", (), {"oracle": True}))
+    return "peeking"
+
+
+@pytest.mark.parametrize(
+    "strategy", ["hr_smoothing", "peeking", "lr_interp", "unknown"]
+)
+def test_oracle_baseline_and_changed_code_are_called_out(
+    tmp_path: Path, strategy: str, peeking: str
+):
+    config = CONFIG.format(name="x", strategy=strategy)
     (tmp_path / "config.yaml").write_text(config)
     (tmp_path / "provenance.json").write_text('{"git_commit": "abc-dirty"}')
     text = Page(build_report(tmp_path).read_text("utf-8")).text
-    assert "smoothed truth (an oracle)" in text
+    oracle = strategy in ("hr_smoothing", peeking)
+    assert ("made from the truth (an oracle)" in text) is oracle
     assert "uncommitted changes" in text
 
 

@@ -248,7 +248,7 @@ def test_a_forecast_hole_names_variable_source_and_count(truth, tmp_path):
 
 def test_missing_variables(truth, tmp_path, caplog):
     with pytest.raises(MissingVariableError, match="truth lacks"):
-        evaluate({"model": dataset(sample())}, truth[["pr"]], tmp_path)
+        evaluate({"model": dataset(sample())}, truth[["pr"]], tmp_path, mask="strict")
     with pytest.raises(InputError, match="no forecast"):
         evaluate({}, truth, tmp_path)
     rain = {"pr": sample()["pr"]}

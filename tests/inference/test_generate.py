@@ -14,12 +14,8 @@ from st_cdgm.data.pipeline import NetCDFDataPipeline
 from st_cdgm.data.task.batch import Batch
 from st_cdgm.errors import ConfigError
 from st_cdgm.inference.config import InferenceConfig
-from st_cdgm.inference.downscale import (
-    chosen_device,
-    downscale,
-    generate,
-    generate_batch,
-)
+from st_cdgm.inference.downscale import chosen_device, downscale
+from st_cdgm.inference.members import generate, generate_batch
 from st_cdgm.training.config import TrainingConfig
 from st_cdgm.training.fit import TrainingResult
 
@@ -81,6 +77,33 @@ def test_history_is_read_but_not_made(checkpoint, tiny_pipeline):
     torch.testing.assert_close(
         made[1], made[0][2:], equal_nan=True, atol=2e-4, rtol=1e-4
     )
+
+
+def test_a_member_that_remembers_is_the_same_in_every_period(
+    checkpoint, tiny_pipeline, monkeypatch
+):
+    """Its noise goes on from days that are not asked for; others are not touched."""
+    arrays = replace(tiny_pipeline.arrays("test").select(slice(0, 9)), hr=None)
+    options = {"members": range(2), "seed": 4, "batch_days": 4}
+
+    def made(**more):
+        return np.concatenate(
+            [f for _, f in generate(checkpoint, arrays, **options | more)]
+        )
+
+    alone = made()
+    config = checkpoint.model.decoder.config
+    monkeypatch.setattr(config, "noise_memory", [0.3, 0.5, 0.8])
+    whole = made()
+    assert np.nanmean(np.abs(whole - alone)) > 1e-3
+    late = made(first=5, members=range(1, 2))
+    np.testing.assert_allclose(late, whole[5:, 1:2], atol=2e-4, rtol=1e-4)
+
+    def step(fields):  # the mean change of a member from day to day
+        deviation = fields[:, 0] - fields[:, 1]
+        return np.nanmean(np.diff(deviation, axis=0)[:, 0] ** 2)
+
+    assert step(whole) < step(alone)
 
 
 def test_the_device_is_chosen_by_itself(monkeypatch):

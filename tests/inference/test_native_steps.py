@@ -18,7 +18,8 @@ from st_cdgm.data.task.config import DataConfig
 from st_cdgm.data.task.predictors import load_predictors
 from st_cdgm.data.time.splits import SplitConfig
 from st_cdgm.errors import InputError
-from st_cdgm.inference.downscale import check_daily, downscale, generate
+from st_cdgm.inference.downscale import check_daily, downscale
+from st_cdgm.inference.members import generate
 from st_cdgm.training.config import LossConfig, TrainingConfig
 from st_cdgm.training.fit import train
 

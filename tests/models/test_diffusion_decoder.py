@@ -184,20 +184,74 @@ def test_multiscale_noise_blocks_and_variance():
     torch.testing.assert_close(z.var(dim=0), torch.ones(3, 5, 6), atol=0.04, rtol=0)
 
 
-def test_smooth_noise_is_the_same_everywhere():
+@pytest.mark.parametrize("pattern", ["gaussian", "smooth"])
+def test_smooth_noise_is_the_same_everywhere(pattern):
     """Unit variance in every cell; neighbours alike, wherever they lie."""
     generator = torch.Generator().manual_seed(0)
-    white = torch.randn(20_000, 3, 8, 12, generator=generator)
-    z = multiscale_noise(white, [1, 4, 100])
+    white = torch.randn(20_000, 4, 8, 12, generator=generator)
+    z = multiscale_noise(white, [1, 4, 100, 0], pattern)
     torch.testing.assert_close(z[:, 0], white[:, 0])
     # 4 standard errors at 20 000 draws.
-    torch.testing.assert_close(z.var(dim=0), torch.ones(3, 8, 12), atol=0.04, rtol=0)
+    torch.testing.assert_close(z.var(dim=0), torch.ones(4, 8, 12), atol=0.04, rtol=0)
     step = (z[:, 1, :, 1:] - z[:, 1, :, :-1]).var(dim=0)
     # A Gaussian filter of standard deviation 2: correlation exp(-1 / 16) at distance 1.
     expected = 2 * (1 - math.exp(-1 / 16))
     torch.testing.assert_close(step, torch.full((8, 11), expected), atol=0.01, rtol=0)
-    # A length beyond the grid: one number for the whole field.
-    assert (z[:, 2] - z[:, 2, :1, :1]).abs().max() < 0.05
+    # The whole domain, or a length beyond it: one number for the whole field.
+    assert (z[:, 3] == z[:, 3, :1, :1]).all()
+    alike = (z[:, 2] - z[:, 2, :1, :1]).abs().max()
+    assert alike < (0.05 if pattern == "smooth" else 1.0)
+
+
+def test_noise_is_not_wrapped_around_the_domain():
+    """Opposite edges: exp(-(d / s)^2) at their distance d, as anywhere else."""
+    generator = torch.Generator().manual_seed(0)
+    white = torch.randn(20_000, 1, 12, 16, generator=generator)
+    wrapped = multiscale_noise(white, [6], "smooth")[:, 0]
+    z = multiscale_noise(white, [6])[:, 0]
+    for y, x in ((6, 15), (11, 0), (3, 2)):
+        expected = math.exp(-((y - 3) ** 2) / 36 - (x - 2) ** 2 / 36)
+        found = (z[:, 3, 2] * z[:, y, x]).mean().item()
+        assert found == pytest.approx(expected, abs=0.03)
+    assert (z[:, :, 0] * z[:, :, -1]).mean().abs() < 0.02
+    assert (wrapped[:, :, 0] * wrapped[:, :, -1]).mean() > 0.9  # what it was
+
+
+def test_modulation_starts_without_effect_and_is_learned():
+    model = decoder(noise_modulation=3, noise_channels=2, noise_groups=2)
+    assert model.noise_shape[0] == 2 * 2 + 3
+    noise, told = torch.randn(3, *model.noise_shape), condition(3)
+    other = noise.clone()
+    other[:, 4:] = torch.randn_like(other[:, 4:])
+    made = model.generate_one_step(noise, told)
+    torch.testing.assert_close(made, model.generate_one_step(other, told))
+
+    made.square().mean().backward()
+    weight = model.unet.class_embedding.weight
+    assert weight.grad.abs().max() > 0
+    with torch.no_grad():
+        weight += torch.randn_like(weight)
+    assert (made - model.generate_one_step(other, told)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("memory", "expected"),
+    [
+        ([], ()),
+        ([0.0, 0.0, 0.0], ()),
+        ([0.3], (0.3,) * 5),
+        ([0.1, 0.2, 0.3], (0.1, 0.2, 0.3, 0.1, 0.3)),
+    ],
+)
+def test_every_noise_channel_has_the_memory_of_its_scale(memory, expected):
+    """The last channel is a number of the whole domain: that of the largest scale."""
+    model = decoder(
+        noise_channels=4,
+        noise_modulation=1,
+        noise_scales=[1, 4, 16],
+        noise_memory=memory,
+    )
+    assert model.noise_memory == expected
 
 
 def test_validation_noise_levels_follow_the_training_distribution():
@@ -216,6 +270,12 @@ def test_configuration_is_checked():
         decoder(train_members=1)
     with pytest.raises(ConfigError, match="noise_margin"):
         decoder(noise_margin=-1)
+    with pytest.raises(ConfigError, match="noise_scales"):
+        decoder(noise_scales=[-1])
+    with pytest.raises(ConfigError, match="noise_memory"):
+        decoder(noise_memory=[0.1, 0.2])
+    with pytest.raises(ConfigError, match="noise_memory"):
+        decoder(noise_memory=[0.99])
 
 
 # --- the documented calls -------------------------------------------------------------

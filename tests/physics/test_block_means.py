@@ -12,7 +12,8 @@ from tests.toy import tiny_model
 from st_cdgm.checkpoint.directory import Checkpoint
 from st_cdgm.errors import ConfigError
 from st_cdgm.inference.config import InferenceConfig
-from st_cdgm.inference.downscale import downscale, generate
+from st_cdgm.inference.downscale import downscale
+from st_cdgm.inference.members import generate
 from st_cdgm.models.config import DiffusionConfig, ModelConfig
 from st_cdgm.models.sampling import Sampling
 from st_cdgm.physics.coarse_means import CoarseMeans

@@ -71,9 +71,13 @@ def test_pool_valid_averages_valid_cells_only():
     values = torch.tensor([[[1.0, 3.0, 9.0], [99.0, 5.0, 99.0]]])
     valid = torch.tensor([[[1.0, 1.0, 1.0], [0.0, 1.0, 0.0]]])
     pooled, share = pool_valid(values, valid, 2)
-    # The last column is half a block; only one of its two cells is valid.
+    # The last column is half a block, and only one of its two cells is valid.
     torch.testing.assert_close(pooled, torch.tensor([[[3.0, 9.0]]]))
-    torch.testing.assert_close(share, torch.tensor([[[0.75, 0.5]]]))
+    torch.testing.assert_close(share, torch.tensor([[[0.75, 0.25]]]))
+
+    whole, share = pool_valid(values, valid, 0)
+    torch.testing.assert_close(whole, torch.tensor([[[18.0 / 4]]]))
+    torch.testing.assert_close(share, torch.tensor([[[4 / 6]]]))
 
 
 def test_multiscale_crps_sees_wrong_dependence_between_cells():

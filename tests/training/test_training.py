@@ -18,7 +18,8 @@ from st_cdgm.checkpoint.directory import load_checkpoint, save_checkpoint
 from st_cdgm.data.pipeline import NetCDFDataPipeline
 from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.models.acyclicity import in_dagma_domain
-from st_cdgm.models.objective import Draws, Objective
+from st_cdgm.models.objective import Objective
+from st_cdgm.models.truth import Draws
 from st_cdgm.training.ablation import _shuffle_within_months, edge_test, shuffle_test
 from st_cdgm.training.config import DagConfig, LossConfig, TrainingConfig
 from st_cdgm.training.fit import TrainingResult, _new_model, train

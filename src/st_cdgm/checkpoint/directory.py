@@ -2,7 +2,8 @@
 
 ``model.safetensors`` holds the weights (keys ``model.*``) and the arrays of the data
 layer (keys ``data.*``); ``meta.json`` holds everything else. ``checkpoints/last`` has
-two more files, from which a training goes on: `st_cdgm.training.resume`.
+two more files, from which a training goes on: `st_cdgm.training.resume`. Further
+networks of a pool lie in ``networks/1``, ``networks/2`` ... , each a checkpoint itself.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,13 @@ from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.models.config import ModelConfig
 from st_cdgm.models.st_cdgm import STCDGM
-from st_cdgm.outputs import move_directory, sync
+from st_cdgm.outputs import move_directory, sync, write_atomically
 from st_cdgm.registry import naming, plugins
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
 META = "meta.json"
+NETWORKS = "networks"
 # What missing or contradictory parts of a checkpoint lead to while it is rebuilt.
 REBUILD_ERRORS = (
     LookupError,
@@ -46,11 +48,20 @@ REBUILD_ERRORS = (
 
 @dataclass(eq=False)
 class Checkpoint:
-    """A model ready for inference and what it must know of its training data."""
+    """A model ready for inference and what it must know of its training data.
+
+    ``others`` are the further networks of a pool, with their own preprocessors.
+    """
 
     model: STCDGM
     preprocessor: Preprocessor
     meta: dict[str, Any]
+    others: tuple[Checkpoint, ...] = ()
+
+    @property
+    def networks(self) -> tuple[Checkpoint, ...]:
+        """All networks; network k of K makes the members k, k + K, k + 2 K ..."""
+        return (self, *self.others)
 
 
 def save_checkpoint(
@@ -202,7 +213,57 @@ def load_checkpoint(
             expected=f"{WEIGHTS} and {META} of one training, unchanged",
         ) from error
 
-    return Checkpoint(model.to(device).eval(), preprocessor, meta)
+    others = [load_checkpoint(p, device=device) for p in _further_networks(directory)]
+    return Checkpoint(model.to(device).eval(), preprocessor, meta, tuple(others))
+
+
+def _further_networks(directory: Path) -> list[Path]:
+    """Return the folders of a pool's networks 1, 2 ... in order."""
+    folder = directory / NETWORKS
+    found = [p for p in folder.iterdir() if p.is_dir()] if folder.is_dir() else []
+    return sorted(found, key=lambda path: (len(path.name), path.name))
+
+
+def _same_grid(one: Preprocessor, other: Preprocessor) -> bool:
+    pairs = (
+        (one.hr_grid.lat2d, other.hr_grid.lat2d),
+        (one.hr_grid.lon2d, other.hr_grid.lon2d),
+    )
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def pool_checkpoints(first: Path, others: Sequence[Path]) -> Path:
+    """Put networks beside the one in ``first``, replacing those that are there.
+
+    The pool appears in one step, and the other checkpoints stay where they are.
+
+    Raises
+    ------
+    InputError
+        The networks do not make the same variables on the same grid.
+    """
+    loaded = [load_checkpoint(path) for path in (first, *others)]
+    wanted = loaded[0].preprocessor
+    for path, found in zip(others, loaded[1:], strict=True):
+        prep = found.preprocessor
+        if prep.targets != wanted.targets or not _same_grid(prep, wanted):
+            raise InputError(
+                "the networks of a pool make different fields",
+                file=path,
+                found=", ".join(t.name for t in prep.targets),
+                expected=", ".join(t.name for t in wanted.targets) + ", same grid",
+            )
+
+    temporary = Path(tempfile.mkdtemp(prefix=".networks-", dir=first))
+    try:
+        for number, path in enumerate(others, start=1):
+            kept = shutil.ignore_patterns(NETWORKS, ".*")
+            shutil.copytree(path, temporary / str(number), ignore=kept)
+        temporary.chmod(0o755)
+        move_directory(temporary, first / NETWORKS)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return first
 
 
 def _check_plugins(meta: dict[str, Any], directory: Path, cause: Exception) -> None:
@@ -250,6 +311,17 @@ def _part(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor
         for key, value in tensors.items()
         if key.startswith(f"{name}.")
     }
+
+
+def change_settings(directory: Path, part: str, **settings: Any) -> None:
+    """Change settings of a part of the model that leave its weights alone.
+
+    Of ``diffusion`` for instance; what was chosen after the training.
+    """
+    meta = _read_meta(directory)
+    meta["model"][part] |= settings
+    text = json.dumps(meta, indent=2)
+    write_atomically(directory / META, lambda p: p.write_text(text, encoding="utf-8"))
 
 
 def load_weights(model: STCDGM, directory: Path) -> None:

@@ -29,10 +29,18 @@ def evaluate(
         str,
         typer.Option(
             metavar="common|truth|strict",
-            help="common: score what all have. truth: every cell and day with truth "
-            "must be predicted. strict: and no other.",
+            help="common: score the variables, cells and days that all have. truth: "
+            "all that has a truth must be predicted. strict: and no more.",
         ),
     ] = "common",
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A metric beside the standard ones; may be repeated. List: st-cdgm "
+            "plugins --kind metric.",
+        ),
+    ] = None,
 ) -> None:
     """Score an ensemble and write scorecard.json, scorecard.csv, diagnostics.nc.
 
@@ -47,10 +55,17 @@ def evaluate(
     current = logged(ctx)
     check_output_directory(output)
     scorecard = score_files(
-        prediction, truth, output, references=references, mask=mask, session=current
+        prediction,
+        truth,
+        output,
+        references=references,
+        mask=mask,
+        metrics=metric or [],
+        session=current,
     )
-    show_scorecard(scorecard)
-    typer.echo(scorecard.protocol["scored"]["mask"]["text"])
+
+    show_scorecard(scorecard, metric or [])
+    typer.echo(scorecard.protocol["scored"]["mask"]["text"].replace(" | ", "\n  "))
     typer.echo(f"Scores: {output / 'scorecard.json'}")
 
 

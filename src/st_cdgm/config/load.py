@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
@@ -97,6 +97,31 @@ def _load_plugins(config: Config, *, trusted: bool, source: str) -> None:
         )
     load_plugins(config.plugins)
     config.plugins = list(dict.fromkeys([*config.plugins, *plugins(named=True)]))
+
+
+def changed(config: Config, changes: Mapping[str, Any]) -> Config:
+    """Return a copy with other values for some dotted keys, checked.
+
+    Raises
+    ------
+    ConfigError
+        Unknown key, or a value of the wrong type or out of range.
+    """
+    node = OmegaConf.structured(config)
+    for key, value in changes.items():
+        try:
+            OmegaConf.update(node, key, value, merge=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(
+                "a key cannot be changed so",
+                variable=key,
+                found=value,
+                expected=f"a key and a value as {LIST}",
+            ) from error
+    copy = OmegaConf.to_object(node)
+    assert isinstance(copy, Config)
+    copy.check()
+    return copy
 
 
 def config_to_yaml(config: Config) -> str:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from st_cdgm.data.files.open import data_variables
 from st_cdgm.data.time.calendar import CalendarDays
 from st_cdgm.data.variables.fields import TargetVariable
-from st_cdgm.errors import InputError, MissingVariableError
+from st_cdgm.errors import InputError
 from st_cdgm.evaluation.masks import check_rule, hide_unshared, shared_days, summary
 from st_cdgm.evaluation.metrics.blocks import Pair
-from st_cdgm.evaluation.source import Source, label, open_source
+from st_cdgm.evaluation.overlap import shared_grid, shared_variables
+from st_cdgm.evaluation.source import Source, open_source
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -55,16 +55,17 @@ class Aligned:
             shape=(len(self.days), source.members, Y, X),
             weights=self.truth.grid.area_weights().astype(np.float64),
             name=f"{variable} of {source.name}",
+            network=source.network,
         )
 
 
 def align(
     forecasts: Mapping[str, xr.Dataset], truth: xr.Dataset, *, mask: str = "common"
 ) -> Aligned:
-    """Bring forecasts and truth to their common days and cells.
+    """Bring forecasts and truth to their common variables, days and cells.
 
     Every source is scored on the days and cells that the truth and *all* sources have,
-    so that their numbers can be compared.
+    so that their numbers can be compared. A reference may lack a variable.
 
     Parameters
     ----------
@@ -74,15 +75,15 @@ def align(
         What they are compared with. Rows and columns of the others are brought into its
         order.
     mask : {"common", "truth", "strict"}
-        What happens where one has values and another has not; see
+        What happens where one has something and another has not; see
         :mod:`st_cdgm.evaluation.masks`.
 
     Raises
     ------
     GridMismatchError
-        A source has another grid than the truth.
+        A source shares too little of the truth's grid, or less than ``mask`` allows.
     MissingVariableError
-        The first source has a variable without truth, or none in common.
+        No variable in common, or one without a match that ``mask`` does not allow.
     InputError
         No source, another calendar, other units, no common day, a truth that is an
         ensemble, or a gap that ``mask`` does not allow.
@@ -90,7 +91,7 @@ def align(
     check_rule(mask)
     if not forecasts:
         raise InputError("There is no forecast to evaluate.")
-    names = _scored_variables(next(iter(forecasts.values())), truth)
+    names, variables_left = shared_variables(forecasts, truth, mask)
     reference = open_source("truth", truth, names)
     if reference.members != 1:
         raise InputError(
@@ -101,11 +102,11 @@ def align(
             remedy="select one member, or exchange prediction and truth",
         )
 
-    opened = []
-    for name, dataset in forecasts.items():
-        source = open_source(name, dataset, names).on_grid(reference.grid)
+    opened = [open_source(name, one, names) for name, one in forecasts.items()]
+    grid, grid_left = shared_grid(reference, opened, mask)
+    reference, *opened = (one.on_grid(grid) for one in (reference, *opened))
+    for source in opened:
         _check_like(source, reference)
-        opened.append(source)
 
     # Days first: cells are compared on the scored days only.
     keys, days_left = shared_days(reference, opened, mask)
@@ -115,8 +116,16 @@ def align(
     )
     looked = {name: hide_unshared(reference, sources, name, mask) for name in names}
     hidden = {name: bits for name, (bits, _) in looked.items() if bits is not None}
-    scored = summary(mask, len(keys), days_left, [left for _, left in looked.values()])
-    _LOGGER.info("%s", scored["text"])
+    scored = summary(
+        mask,
+        len(keys),
+        days_left,
+        [left for _, left in looked.values()],
+        grid=grid_left,
+        variables=variables_left,
+    )
+    heard = logging.WARNING if grid_left or variables_left else logging.INFO
+    _LOGGER.log(heard, "%s", scored["text"])
     return Aligned(
         truth=replace(reference, hidden=hidden),
         sources=tuple(sources),
@@ -124,26 +133,6 @@ def align(
         days=reference.days.select(reference.index),
         scored=scored,
     )
-
-
-def _scored_variables(model: xr.Dataset, truth: xr.Dataset) -> list[str]:
-    names, known = data_variables(model), data_variables(truth)
-    absent = [name for name in names if name not in known]
-
-    if absent or not names:
-        raise MissingVariableError(
-            "The truth lacks a variable of the forecast."
-            if names
-            else "The forecast has no field to score.",
-            file=label("truth", truth) if names else label("forecast", model),
-            variable=", ".join(absent) or None,
-            found=", ".join(known if names else names) or "no variable",
-            expected=", ".join(names) or "at least one variable",
-            remedy="name the variables alike in forecast and truth"
-            if names
-            else "give a file that st-cdgm downscale wrote",
-        )
-    return names
 
 
 def _check_like(source: Source, truth: Source) -> None:

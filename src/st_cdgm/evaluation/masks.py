@@ -1,11 +1,13 @@
 """Which days and cells are scored, and what is left out, where.
 
-A rule says what happens where forecasts and truth do not have the same values:
+A rule says what happens where forecasts and truth do not have the same variables, rows,
+columns, days and values:
 
 ``common``
     What the truth and all sources have is scored; one line says what is left out.
 ``truth``
-    All that the truth has must be predicted, else the first gap is an error.
+    All that the truth has must be predicted, else the first gap is an error. What
+    forecasts have besides is left out.
 ``strict``
     Forecasts must, besides, not have more than the truth.
 """
@@ -24,7 +26,7 @@ from st_cdgm.data.time.calendar import key_text
 from st_cdgm.errors import ConfigError, InputError
 from st_cdgm.evaluation.metrics.blocks import day_slices
 from st_cdgm.evaluation.source import Source
-from st_cdgm.typing import Indices
+from st_cdgm.typing import Floats, Indices
 
 MaskRule = Literal["common", "truth", "strict"]
 RULES: tuple[str, ...] = get_args(MaskRule)
@@ -250,21 +252,21 @@ def _look(
 
 def _left_out(tally: _Tally, variable: str, grid: Grid) -> CellsLeftOut:
     never = tally.known & ~tally.scored
-    region = None
-    if never.any():
-        lat, lon = grid.lat2d[never], grid.lon2d[never]
-        sides = (lat.min(), lat.max(), lon.min(), lon.max())
-        region = [round(float(side), 4) for side in sides]
-
     return CellsLeftOut(
         variable=variable,
         cells=int(tally.known.sum()),
         cells_lost=int(never.sum()),
-        region=region,
+        region=region(grid.lat2d[never], grid.lon2d[never]) if never.any() else None,
         values_lost=int(tally.values_lost[~never].sum()),
         missing_in=list(tally.missing),
         without_truth=int((tally.predicted & ~tally.known).sum()),
     )
+
+
+def region(lat: Floats, lon: Floats) -> list[float]:
+    """Return south, north, west and east of some cells, degrees."""
+    sides = (lat.min(), lat.max(), lon.min(), lon.max())
+    return [round(float(side), 4) for side in sides]
 
 
 # -- What is refused -------------------------------------------------------------------
@@ -301,12 +303,21 @@ def _gap(tally: _Tally, truth: Source, variable: str) -> InputError:
 
 
 def summary(
-    rule: str, days: int, left: Sequence[DaysLeftOut], cells: Sequence[CellsLeftOut]
+    rule: str,
+    days: int,
+    left: Sequence[DaysLeftOut],
+    cells: Sequence[CellsLeftOut],
+    **others: Sequence[str],
 ) -> dict[str, Any]:
-    """Return rule, text and numbers of what is scored, as the scorecard keeps them."""
+    """Return rule, text and numbers of what is scored, as the scorecard keeps them.
+
+    ``others`` says what else is left out.
+    """
     parts = [f"{days} days"]
     if left:
         parts[0] += f", left out {', '.join(map(str, left))}"
+
+    parts += [f"{name}: {'; '.join(said)}" for name, said in others.items() if said]
 
     # What is the same of several variables is said once.
     alike: dict[str, list[str]] = {}
@@ -318,4 +329,5 @@ def summary(
         "text": f"scored (mask {rule}): " + " | ".join(parts),
         "days_left_out": [asdict(one) for one in left],
         "cells_left_out": [asdict(one) for one in cells],
+        **{f"{name}_left_out": list(said) for name, said in others.items()},
     }

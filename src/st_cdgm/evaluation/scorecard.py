@@ -188,6 +188,7 @@ def evaluate_files(
     *,
     references: Mapping[str, Paths] | None = None,
     mask: str = "common",
+    metrics: Sequence[str] = (),
     output: Path | None = None,
 ) -> Scorecard:
     """Score an ensemble, and others, against a truth; each a file or a data set.
@@ -199,7 +200,7 @@ def evaluate_files(
         is called, without folder and ending.
     references : mapping of str to path or Dataset
         What the prediction is compared with.
-    mask, output
+    mask, metrics, output
         See :func:`evaluate_ensembles`.
 
     Raises
@@ -224,7 +225,7 @@ def evaluate_files(
         "version": __version__,
     }
     return evaluate_ensembles(
-        sources, truth, protocol=protocol, output=output, mask=mask
+        sources, truth, protocol=protocol, output=output, metrics=metrics, mask=mask
     )
 
 
@@ -259,11 +260,11 @@ def evaluate_ensembles(
 ) -> Scorecard:
     """Score ensembles against the truth and write the results.
 
-    Every source is scored on the days and cells that the truth and all sources have in
-    common, with cell-area weights. The metrics are those registered (see
-    :mod:`st_cdgm.evaluation.metrics.base`), each on the variables it has a meaning for.
-    The CRPS of the first source is compared with that of the best other one, with an
-    interval over days.
+    The variables that the truth and the first source have are scored, on the days and
+    cells that the truth and all sources have in common, with cell-area weights. The
+    metrics are those registered (see :mod:`st_cdgm.evaluation.metrics.base`), each on
+    the variables it has a meaning for. The CRPS of the first source is compared with
+    that of the best other one, with an interval over days.
 
     Parameters
     ----------
@@ -283,21 +284,22 @@ def evaluate_ensembles(
         Metrics beside the standard ones.
     mask : {"common", "truth", "strict"}
         ``common`` scores what all have and says what is left out; with ``truth`` every
-        cell and day with truth must be predicted; ``strict`` refuses, besides,
-        predictions without truth.
+        variable, cell and day with truth must be predicted; ``strict`` refuses,
+        besides, predictions without truth.
     baseline : Dataset, optional
         The model's baseline, shown in the diagnostics but not scored.
     land : ndarray, optional
-        Land area fraction, kept in the diagnostics for maps. Shape ``(Y, X)``.
+        Land area fraction of the scored cells, kept in the diagnostics for maps. Shape
+        ``(Y, X)``.
 
     Raises
     ------
     ConfigError
         There is no metric of a name.
     GridMismatchError
-        A source has another grid than the truth.
+        A source shares too little of the truth's grid, or less than ``mask`` allows.
     MissingVariableError
-        The first source has a variable without truth.
+        No variable in common, or one without a match that ``mask`` does not allow.
     InputError
         No common day (both periods are named), other calendars, or a gap that ``mask``
         does not allow.
@@ -390,6 +392,16 @@ def _card(
     )
 
 
+def _pools(aligned: Aligned) -> dict[str, Any]:
+    """Say which sources are scored as mixtures, and of how many networks."""
+    pools = {
+        source.name: len(set(source.network.tolist()))
+        for source in aligned.sources
+        if source.network is not None
+    }
+    return {"networks": pools} if pools else {}
+
+
 def _scored(aligned: Aligned) -> dict[str, Any]:
     return {
         "days": len(aligned.days),
@@ -399,5 +411,6 @@ def _scored(aligned: Aligned) -> dict[str, Any]:
         "weights": "cell area",
         "wet_day": f"{WET_DAY:g} mm day-1",
         "members": {source.name: source.members for source in aligned.sources},
+        **_pools(aligned),
         "mask": aligned.scored,
     }

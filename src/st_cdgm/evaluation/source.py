@@ -10,17 +10,20 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from st_cdgm.data.files.open import data_variables, time_bounds, time_name
-from st_cdgm.data.space.coordinates import read_grid
+from st_cdgm.data.files.open import time_bounds, time_name
+from st_cdgm.data.space.coordinates import locate, read_grid
 from st_cdgm.data.space.grid import Grid
-from st_cdgm.data.space.matching import same_cells_order
+from st_cdgm.data.space.matching import shared_cells
 from st_cdgm.data.time.axis import day_keys
 from st_cdgm.data.time.calendar import CalendarDays
+from st_cdgm.data.variables.table import synonyms
 from st_cdgm.data.variables.units import to_canonical
 from st_cdgm.errors import InputError, MissingVariableError
 from st_cdgm.typing import FloatArray, Indices
 
 MEMBER = "realization"
+# Coordinate along the members: which network of a pool made each.
+NETWORK = "network"
 # What others call it; a dimension whose standard name is "realization" counts, too.
 _MEMBERS = {MEMBER, "realisation", "member", "members", "number", "ensemble", "ens"}
 
@@ -63,6 +66,14 @@ class Source:
         """Ensemble size M."""
         return int(next(iter(self.fields.values())).sizes[MEMBER])
 
+    @property
+    def network(self) -> Indices | None:
+        """Which network of a pool made each member, if the file says so. ``(M,)``."""
+        labels = next(iter(self.fields.values())).coords.get(NETWORK)
+        if labels is None or labels.dims != (MEMBER,):
+            return None
+        return np.asarray(np.unique(labels, return_inverse=True)[1], dtype=np.int64)
+
     def read(self, variable: str, days: slice | Indices) -> FloatArray:
         """Return scored days of a variable. Shape ``(t, M, Y, X)``."""
         picked = _as_slice(self.index[days])
@@ -77,19 +88,21 @@ class Source:
         return np.where(lost, np.float32(np.nan), values)
 
     def on_grid(self, grid: Grid, *, role: str = "forecast") -> Source:
-        """Return the source with its cells in the order of ``grid``.
+        """Return the source on the cells of ``grid``, in their order.
 
         Raises
         ------
         GridMismatchError
-            If they are not the same cells.
+            If it does not have all of them.
         """
-        order = same_cells_order(grid, self.grid)
-        if order is None:
+        shared = shared_cells(grid, self.grid)
+        if shared is None or tuple(map(len, shared[0])) != grid.shape:
             grid.check_same(self.grid, file=self.file, role=role)  # says why
             return self
 
-        if all(np.array_equal(index, np.arange(len(index))) for index in order):
+        order = shared[1]
+        whole = map(np.arange, self.grid.shape)
+        if all(map(np.array_equal, order, whole)):
             return self
         places = dict(zip((self.grid.y_name, self.grid.x_name), order, strict=True))
         turned = {name: field.isel(places) for name, field in self.fields.items()}
@@ -104,8 +117,26 @@ def _as_slice(index: Indices) -> slice | Indices:
     return slice(int(index[0]), int(index[-1]) + 1, int(steps[0]))
 
 
+def daily_fields(dataset: xr.Dataset) -> list[str]:
+    """Return the names of the fields in time, or of all if there is no time."""
+    found = locate(dataset)
+    times = {*found.times, *found.undated}
+    timed = [name for name in found.fields if times & set(dataset[name].dims)]
+    return timed or list(found.fields)
+
+
+def counterpart(variable: str, fields: Sequence[str]) -> str | None:
+    """Return which of the fields a variable is, by its name or the only synonym."""
+    if variable in fields:
+        return variable
+    alike = [field for field in fields if field.lower() in synonyms(variable)]
+    return alike[0] if len(alike) == 1 else None
+
+
 def open_source(name: str, dataset: xr.Dataset, variables: Sequence[str]) -> Source:
     """Check one data set and put its variables in the order (time, member, y, x).
+
+    They get the names asked for, whatever the file calls them.
 
     Raises
     ------
@@ -114,29 +145,31 @@ def open_source(name: str, dataset: xr.Dataset, variables: Sequence[str]) -> Sou
     InputError
         If grid, time or units cannot be used, or a variable has a further dimension.
     """
-    present = [variable for variable in variables if variable in dataset]
-    file = label(name, dataset)
-    if not present:
+    file, known = label(name, dataset), daily_fields(dataset)
+    own = {one: found for one in variables if (found := counterpart(one, known))}
+    if not own:
         raise MissingVariableError(
             "A source has none of the scored variables.",
             file=file,
-            found=", ".join(data_variables(dataset)),
+            found=", ".join(known),
             expected=", ".join(variables),
         )
-    if len(present) < len(variables):
-        missing = sorted(set(variables) - set(present))
-        _LOGGER.warning("%s is not scored in %s: absent", name, ", ".join(missing))
+    for variable, called in own.items():
+        if called != variable:
+            _LOGGER.warning("%s: %s is taken from %s", file, variable, called)
 
     # Where and when, then the fields in this order.
-    grid = read_grid(dataset, file=file, variable=present[0])
+    grid = read_grid(dataset, file=file, variable=next(iter(own.values())))
     time = time_name(dataset)
     days = day_keys(dataset[time], bounds=time_bounds(dataset, time), file=file)
     dims = (time, MEMBER, grid.y_name, grid.x_name)
     fields = {
         variable: _in_order(
-            to_canonical(dataset[variable], file=file, role="hr"), dims, file=file
-        )
-        for variable in present
+            to_canonical(dataset[called], file=file, role="hr", name=variable),
+            dims,
+            file=file,
+        ).rename(variable)
+        for variable, called in own.items()
     }
     return Source(
         name=name,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from st_cdgm._lazy import attach
 
 if TYPE_CHECKING:
-    from st_cdgm.inference.downscale import generate as generate
+    from st_cdgm.inference.members import generate as generate
     from st_cdgm.inference.writer import EnsembleWriter as EnsembleWriter
     from st_cdgm.inference.writer import ensemble_dataset as ensemble_dataset
 

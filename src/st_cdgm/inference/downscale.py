@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,132 +19,31 @@ from st_cdgm._version import __version__
 from st_cdgm.checkpoint.directory import Checkpoint, load_checkpoint
 from st_cdgm.data.files.open import Paths, resolve_paths
 from st_cdgm.data.fit.preprocessor import Preprocessor
-from st_cdgm.data.task.batch import Batch
-from st_cdgm.data.task.datasets import PreparedDays, WindowDataset
 from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.data.task.predictor_check import open_predictors
 from st_cdgm.data.task.predictors import load_predictors
 from st_cdgm.data.time.calendar import DAY, duration
 from st_cdgm.data.time.periods import check_period
 from st_cdgm.errors import ConfigError, InputError, OutputError
+from st_cdgm.inference.members import generate
 from st_cdgm.inference.writer import (
     EnsembleWriter,
     check_netcdf_name,
     ensemble_dataset,
 )
 from st_cdgm.models.sampling import AS_CONFIGURED, Sampling
-from st_cdgm.models.st_cdgm import STCDGM
 from st_cdgm.outputs import check_output_path
 from st_cdgm.physics.coarse_means import CoarseMeans
-from st_cdgm.randomness import member_day_noise
 
 logger = logging.getLogger(__name__)
-
-
-@torch.no_grad()
-def generate_batch(
-    model: STCDGM,
-    preprocessor: Preprocessor,
-    batch: Batch,
-    *,
-    members: range,
-    seed: int,
-    sampling: Sampling = AS_CONFIGURED,
-    coarse_means: CoarseMeans | None = None,
-) -> NDArray[np.float32]:
-    """Generate the last day of each window.
-
-    ``coarse_means`` holds the block means to those of the predictors; it is that of
-    ``sampling.block_means``.
-
-    Returns
-    -------
-    ndarray
-        Target units; NaN on cells without training truth. Shape ``(B, M, C, Y, X)``.
-    """
-    baseline = batch.baseline[:, -1]
-    rollout = model.rollout(batch.lr)
-    condition = model.condition(
-        rollout.state,
-        baseline=baseline,
-        season=batch.season[:, -1],
-        valid=batch.valid[:, -1],
-    )
-    days = batch.time[:, -1].cpu().numpy()
-    noise = member_day_noise(seed, members, days, model.decoder.noise_shape)
-
-    # Block means are held to while sampling where that is possible, and afterwards.
-    if coarse_means is not None:
-        coarse = coarse_means.values(batch.lr[:, -1])
-        projection = coarse_means.projection(coarse, baseline)
-        sampling = replace(sampling, projection=projection)
-    residual = model.decoder.draw_residual(condition, noise, sampling)
-    made = preprocessor.decode(residual.float(), baseline[:, None])
-    if coarse_means is not None:
-        made = coarse_means.match(made, coarse)
-
-    fields = np.asarray(made.cpu().numpy(), dtype=np.float32)
-    fields[..., ~np.asarray(preprocessor.valid)] = np.nan
-    return fields
-
-
-def generate(
-    checkpoint: Checkpoint,
-    arrays: FieldArrays,
-    *,
-    first: int = 0,
-    members: range,
-    seed: int,
-    batch_days: int = 16,
-    sampling: Sampling = AS_CONFIGURED,
-    on_progress: Callable[[int], None] | None = None,
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield (days, fields) in time order, ``batch_days`` days at a time.
-
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-        Model and preprocessor.
-    arrays : FieldArrays
-        Predictors; days before ``first`` serve as history only. Where a day has less
-        history than the model's window, its first day is repeated backwards.
-    members : range
-        Member numbers; the random numbers depend on (seed, member, day) alone.
-    sampling : Sampling
-        How to draw.
-    on_progress : callable
-        Called with the number of days done.
-    """
-    model, preprocessor = checkpoint.model, checkpoint.preprocessor
-    device = model.baseline_mean.device
-    record = PreparedDays.of_arrays(arrays, preprocessor)
-    windows = WindowDataset(record, seq_len=preprocessor.seq_len, pad_start=True)
-    names = sampling.block_means
-    means = CoarseMeans.of(preprocessor, names) if names else None
-
-    wanted = np.flatnonzero(np.asarray(windows.ends) >= first)
-    for start in range(0, len(wanted), batch_days):
-        index = wanted[start : start + batch_days]
-        batch = windows.batch(index.tolist()).to(device)
-        fields = generate_batch(
-            model,
-            preprocessor,
-            batch,
-            members=members,
-            seed=seed,
-            sampling=sampling,
-            coarse_means=means,
-        )
-        yield arrays.day[np.asarray(windows.ends)[index]], fields
-        if on_progress is not None:
-            on_progress(len(index))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EnsemblePlan:
     """An ensemble before it is drawn: predictors read, options checked.
 
-    The attributes are the arguments of :func:`generate`, and ``attrs``: the global
+    The attributes are the arguments of :func:`generate` for the first network;
+    ``others``, the plans of the further networks of a pool; and ``attrs``, the global
     attributes that say what it is.
     """
 
@@ -155,20 +55,32 @@ class EnsemblePlan:
     batch_days: int
     sampling: Sampling
     attrs: dict[str, Any]
+    others: tuple[EnsemblePlan, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
         """Days, members, targets, rows and columns: ``(T, M, C, Y, X)``."""
         c, y, x = np.shape(self.checkpoint.preprocessor.valid)
-        return len(self.arrays) - self.first, len(self.members), c, y, x
+        members = sum(len(plan.members) for plan in (self, *self.others))
+        return len(self.arrays) - self.first, members, c, y, x
 
     def batches(
         self, on_progress: Callable[[int], None] | None = None
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Yield (days, fields) in time order; see :func:`generate`."""
-        given = {f.name: getattr(self, f.name) for f in fields(self)}
-        del given["attrs"]
-        return generate(**given, on_progress=on_progress)
+        plans = (self, *self.others)
+        for parts in zip(*[plan._own_batches() for plan in plans], strict=True):
+            days = parts[0][0]
+            made = np.empty((len(days), *self.shape[1:]), dtype=np.float32)
+            for k, (_, fields_of_one) in enumerate(parts):
+                made[:, k :: len(plans)] = fields_of_one
+            yield days, made
+            if on_progress is not None:
+                on_progress(len(days))
+
+    def _own_batches(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        names = {f.name for f in fields(self)} - {"attrs", "others"}
+        return generate(**{name: getattr(self, name) for name in names})
 
     def part(self, start: int, stop: int) -> EnsemblePlan:
         """Return the plan of the days ``start:stop`` of those asked for.
@@ -181,6 +93,7 @@ class EnsemblePlan:
             self,
             arrays=self.arrays.select(slice(begin, self.first + stop)),
             first=self.first + start - begin,
+            others=tuple(plan.part(start, stop) for plan in self.others),
         )
 
     @property
@@ -190,7 +103,8 @@ class EnsemblePlan:
             "calendar": self.arrays.calendar,
             "targets": self.checkpoint.preprocessor.targets,
             "grid": self.checkpoint.preprocessor.hr_grid,
-            "members": self.members,
+            "members": range(self.shape[1]),
+            "networks": 1 + len(self.others),
             "attrs": self.attrs,
         }
 
@@ -214,32 +128,41 @@ def plan_ensemble(
 ) -> EnsemblePlan:
     """Read predictors and check all that an ensemble needs; see :func:`downscale`."""
     _check_request(members, start, end)
-    generator, preprocessor = checkpoint.model.config.diffusion, checkpoint.preprocessor
-    sampling.check(generator)
-    if sampling.block_means:
+    networks = checkpoint.networks[:members]
+    for network in networks:
         # Refused before anything is read.
-        CoarseMeans.of(preprocessor, sampling.block_means)
-    check_daily(preprocessor)
+        sampling.check(network.model.config.diffusion)
+        if sampling.block_means:
+            CoarseMeans.of(network.preprocessor, sampling.block_means)
+        check_daily(network.preprocessor)
 
-    predictors = open_predictors(preprocessor, lr, regrid=regrid)
-    arrays, first = load_predictors(preprocessor, predictors, start=start, end=end)
-    return EnsemblePlan(
-        checkpoint=checkpoint,
-        arrays=arrays,
-        first=first,
-        members=range(members),
-        seed=seed,
-        batch_days=batch_days,
-        sampling=sampling,
-        attrs={
+    def plan(number: int, network: Checkpoint) -> EnsemblePlan:
+        """Each network with what its own preprocessor makes of the predictors."""
+        predictors = open_predictors(network.preprocessor, lr, regrid=regrid)
+        arrays, first = load_predictors(
+            network.preprocessor, predictors, start=start, end=end
+        )
+        generator = network.model.config.diffusion.scheduler_type
+        attrs = {
             "title": "Downscaled ensemble",
             "source": f"st-cdgm {__version__}, generator "
-            f"{sampling.sampler or generator.scheduler_type}",
+            f"{sampling.sampler or generator}",
             "seed": seed,
-            **_steering(sampling),
-            **({"regridding": predictors.regridding} if predictors.regridding else {}),
-        },
-    )
+            **_steering(sampling, predictors.regridding),
+        }
+        return EnsemblePlan(
+            checkpoint=network,
+            arrays=arrays,
+            first=first,
+            members=range(number, members, len(networks)),
+            seed=seed,
+            batch_days=batch_days,
+            sampling=sampling,
+            attrs=attrs,
+        )
+
+    first, *others = itertools.starmap(plan, enumerate(networks))
+    return replace(first, others=tuple(others))
 
 
 def _check_request(members: int, start: str | None, end: str | None) -> None:
@@ -356,11 +279,14 @@ def chosen_device(name: str) -> torch.device:
     )
 
 
-def _steering(sampling: Sampling) -> dict[str, Any]:
-    """Return the attributes that tell of guidance and block means, where used."""
+def _steering(sampling: Sampling, regridding: str | None) -> dict[str, Any]:
+    """Return the attributes of guidance, block means and regridding, where used."""
     pairs = (f"{a} of {b}" for a, b in sampling.block_means.items())
-    scale = sampling.guidance_scale if sampling.guidance_scale != 1 else None
-    found = {"guidance_scale": scale, "block_means": ", ".join(pairs) or None}
+    found = {
+        "guidance_scale": None if (scale := sampling.guidance_scale) == 1 else scale,
+        "block_means": ", ".join(pairs) or None,
+        "regridding": regridding,
+    }
     return {key: value for key, value in found.items() if value is not None}
 
 
@@ -374,7 +300,7 @@ def check_daily(preprocessor: Preprocessor) -> None:
             f"{duration(preprocessor.step_seconds)}",
             expected="daily steps",
             remedy="train with data.time_step=daily, which makes days of the steps; or "
-            "take the fields from st_cdgm.inference.downscale.generate and write them "
+            "take the fields from st_cdgm.inference.generate and write them "
             "yourself",
         )
 

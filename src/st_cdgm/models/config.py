@@ -11,6 +11,7 @@ from st_cdgm.registry import names
 
 _LOGGER = logging.getLogger(__name__)
 
+MOST_MEMORY = 0.95  # beyond it a moving average of few steps is none
 VP_STEPS = 1000  # noise levels of the variance-preserving schedule
 
 
@@ -184,11 +185,22 @@ class DiffusionConfig:
     spatial_channels : int
         Channels of the state maps handed to the U-Net.
     noise_channels : int
-        Noise inputs of ``one_step``.
+        Noise inputs of ``one_step``, of each group of variables.
+    noise_groups : int
+        Groups of variables with noise inputs of their own: what is to vary alone
+        (precipitation beside temperatures) needs noise that the others need not use.
     noise_scales : list of int
-        Length scales (fine cells) of the noise inputs, in turn.
+        Length scales (fine cells) of the noise inputs, in turn; 0: the whole domain.
     noise_pattern : str
-        ``smooth`` (Gaussian filter) or ``blocks`` (constant on blocks).
+        ``gaussian`` (stationary), ``blocks`` (constant on blocks), or ``smooth``, the
+        wrapped form of earlier checkpoints; see `models.noise`.
+    noise_modulation : int
+        Random numbers per member and day that scale and shift what the network's
+        normalisations give, everywhere alike; without effect before training.
+    noise_memory : list of float
+        Correlation of a member's noise from one step to the next, of the inputs of each
+        of ``noise_scales`` in turn; empty: none. Training chooses it on validation days
+        where ``training.fit_noise_memory`` says so. Diffusion models take the first.
     noise_margin : int
         Cells beyond each border that ``one_step`` computes and drops. They have noise
         of their own; beyond them the convolutions see zeros, which narrows the spread.
@@ -216,8 +228,11 @@ class DiffusionConfig:
     p_std: float = 1.2
     spatial_channels: int = 32
     noise_channels: int = 6
+    noise_groups: int = 1
     noise_scales: list[int] = field(default_factory=lambda: [1, 4, 16])
-    noise_pattern: str = "smooth"
+    noise_pattern: str = "gaussian"
+    noise_modulation: int = 0
+    noise_memory: list[float] = field(default_factory=list)
     noise_margin: int = 4
     train_members: int = 3
     pooling_scales: list[int] = field(default_factory=lambda: [1, 2, 4])
@@ -231,14 +246,14 @@ class DiffusionConfig:
         section = "diffusion."
         kinds = ("edm", "eps", "v")
         check_choice("parameterisation", self.parameterisation, kinds, section=section)
-        patterns = ("smooth", "blocks")
+        patterns = ("gaussian", "blocks", "smooth")
         check_choice("noise_pattern", self.noise_pattern, patterns, section=section)
         if not self.one_step:
             known = ("one_step", *names("sampler"))
             check_choice("scheduler_type", self.scheduler_type, known, section=section)
 
         check_between("steps", self.steps, 2, VP_STEPS, section=section)
-        check_least("noise_margin", self.noise_margin, 0, section=section)
+        self._check_noise(section)
         # The fair CRPS compares members.
         check_least("train_members", self.train_members, 2, section=section)
         if self.parameterisation == "edm" and self.scheduler_type in ("ddpm", "ddim"):
@@ -263,6 +278,28 @@ class DiffusionConfig:
                 expected="0 and false",
                 remedy="choose a diffusion sampler as diffusion.scheduler_type",
             )
+
+    def _check_noise(self, section: str) -> None:
+        for name, least in (
+            ("noise_channels", 1),
+            ("noise_groups", 1),
+            ("noise_modulation", 0),
+            ("noise_margin", 0),
+        ):
+            check_least(name, getattr(self, name), least, section=section)
+        for scale in self.noise_scales:
+            check_least("noise_scales", scale, 0, section=section)
+
+        memory, scales = self.noise_memory, self.noise_scales
+        if len(memory) not in (0, 1, len(scales)):
+            raise ConfigError(
+                "diffusion.noise_memory has another length than diffusion.noise_scales",
+                variable="diffusion.noise_memory",
+                found=f"{len(memory)} values",
+                expected=f"none, one, or {len(scales)}",
+            )
+        for value in memory:
+            check_between("noise_memory", value, 0, MOST_MEMORY, section=section)
 
     @property
     def one_step(self) -> bool:

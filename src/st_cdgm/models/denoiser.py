@@ -17,10 +17,11 @@ from torch.nn import functional as F
 
 from st_cdgm.models.conditioning import Conditioning, Prepared
 from st_cdgm.models.config import DiffusionConfig
-from st_cdgm.models.noise import multiscale_noise
+from st_cdgm.models.noise import WHOLE_DOMAIN, domain_numbers, multiscale_noise
 from st_cdgm.models.noise_levels import vp_sigmas
 from st_cdgm.models.preconditioning import precondition
 from st_cdgm.models.stacked import check_shape
+from st_cdgm.models.unet import modulated
 from st_cdgm.models.unet import unet_kwargs as unet_kwargs_of
 
 Adapter = Callable[[Any], "Conditioning | Tensor"]
@@ -61,15 +62,19 @@ class ConditionalDenoiser(nn.Module):
 
         sizes = unet_kwargs_of(config.unet, unet_kwargs)
         self.multiple = 2 ** (len(sizes["block_out_channels"]) - 1)
-        inputs = self.noise_shape[0] + spatial_channels
+        inputs = self.noise_maps + spatial_channels
         inputs += in_channels if config.self_conditioning else 0
         self.unet: nn.Module = UNet2DConditionModel(
             sample_size=(height, width),
             in_channels=inputs,
             out_channels=in_channels,
             cross_attention_dim=conditioning_dim,
-            **sizes,
+            **(modulated(self.modulation) | sizes),
         )
+        if self.modulation:
+            # Without effect at first: the network learns where to use it.
+            for parameter in self.unet.class_embedding.parameters():
+                nn.init.zeros_(parameter)
         if config.use_gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
 
@@ -84,9 +89,38 @@ class ConditionalDenoiser(nn.Module):
 
         That of ``one_step`` reaches beyond the borders by the margin.
         """
-        around, config = 2 * self.margin, self.config
-        channels = config.noise_channels if config.one_step else self.in_channels
+        around = 2 * self.margin
+        channels = self.noise_maps + self.modulation
         return (channels, self.height + around, self.width + around)
+
+    @property
+    def noise_maps(self) -> int:
+        """Noise channels that the network is given as maps."""
+        config = self.config
+        own = config.noise_channels * config.noise_groups
+        return own if config.one_step else self.in_channels
+
+    @property
+    def modulation(self) -> int:
+        """Noise channels that become one number each, for the normalisations."""
+        return self.config.noise_modulation if self.config.one_step else 0
+
+    @property
+    def noise_memory(self) -> tuple[float, ...]:
+        """Correlation of a step's noise with the step before, per noise channel.
+
+        Empty where steps are independent.
+        """
+        memory = self.config.noise_memory
+        if not any(memory):
+            return ()
+        if not self.config.one_step or len(memory) == 1:
+            return (memory[0],) * self.noise_shape[0]
+        scales = self.config.noise_scales
+        of_maps = [memory[c % len(scales)] for c in range(self.noise_maps)]
+        # The numbers of the whole domain go with the largest scale.
+        largest = max(scales, key=lambda s: math.inf if s == WHOLE_DOMAIN else s)
+        return (*of_maps, *[memory[scales.index(largest)]] * self.modulation)
 
     @property
     def margin(self) -> int:
@@ -148,12 +182,14 @@ class ConditionalDenoiser(nn.Module):
         conditioning: Conditioning | Tensor,
         *,
         previous: Tensor | None = None,
+        modulation: Tensor | None = None,
     ) -> Tensor:
-        """Run the U-Net on ``(B, *noise_shape)``; pads to its multiple and crops back.
+        """Run the U-Net on ``(B, C, Y, X)``; pads to its multiple and crops back.
 
         With ``eps``, for ``sqrt(abar_t) x0 + sqrt(1 - abar_t) eps`` at the training
         level t, it returns the prediction of eps. ``previous`` is an earlier estimate,
-        for a self-conditioned network.
+        for a self-conditioned network, ``modulation`` the numbers ``(B, K)`` that
+        modulate its normalisations.
         """
         condition, noisy = self.prepare(conditioning), noisy_sample
         m, parts = self.margin, [noisy]
@@ -168,7 +204,9 @@ class ConditionalDenoiser(nn.Module):
         pad_y, pad_x = (-size % self.multiple for size in noisy.shape[-2:])
         if pad_y or pad_x:
             inputs = F.pad(inputs, (0, pad_x, 0, pad_y), mode="replicate")
-        output: Tensor = self.unet(inputs, timestep, condition.tokens.to(dtype)).sample
+        more = {} if modulation is None else {"class_labels": modulation.to(dtype)}
+        tokens = condition.tokens.to(dtype)
+        output: Tensor = self.unet(inputs, timestep, tokens, **more).sample
         output = output if dtype == noisy.dtype else output.to(noisy.dtype)
         return output[..., m : m + self.height, m : m + self.width]
 
@@ -176,9 +214,11 @@ class ConditionalDenoiser(nn.Module):
         self, noise: Tensor, condition: Conditioning | Tensor
     ) -> Tensor:
         """Turn noise ``(B, *noise_shape)`` into residuals in one pass."""
-        z = multiscale_noise(noise, self.config.noise_scales, self.config.noise_pattern)
+        maps, numbers = noise[:, : self.noise_maps], noise[:, self.noise_maps :]
+        z = multiscale_noise(maps, self.config.noise_scales, self.config.noise_pattern)
         level = torch.zeros(len(z), device=z.device)
-        return self.forward(z, level, condition)
+        told = domain_numbers(numbers) if self.modulation else None
+        return self.forward(z, level, condition, modulation=told)
 
     def denoise(
         self,

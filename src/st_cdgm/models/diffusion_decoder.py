@@ -30,10 +30,11 @@ from st_cdgm.models.diffusion_output import (
     decode_temperatures,
 )
 from st_cdgm.models.guidance import GuidedDenoiser, Projection
-from st_cdgm.models.objective import Draws, Objective, Truth
+from st_cdgm.models.objective import Objective
 from st_cdgm.models.samplers import resolve_sampler, sample
 from st_cdgm.models.sampling import AS_CONFIGURED, Sampling
 from st_cdgm.models.stacked import check_shape
+from st_cdgm.models.truth import Draws, Truth
 from st_cdgm.randomness import member_day_noise
 
 

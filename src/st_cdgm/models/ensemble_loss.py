@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -86,7 +87,7 @@ def multiscale_crps(
     truth, valid : Tensor
         Shape ``(B, C, Y, X)``; the truth is finite also where not valid.
     scales : sequence of int
-        Block sizes, in cells.
+        Block sizes, in cells; 0: the whole domain.
     importance : Tensor, optional
         Weights of the cells, shape ``(B, C, Y, X)``; a block has its cells' mean. Those
         that depend on the truth make the score improper (Lerch et al. 2017,
@@ -210,3 +211,98 @@ def _patches(x: Tensor, side: int) -> Tensor:
     rows, columns = x.shape[-2] // side, x.shape[-1] // side
     cut = x.reshape(*x.shape[:-2], rows, side, columns, side)
     return cut.transpose(-3, -2).flatten(-4, -3)
+
+
+def joint_energy(
+    members: Tensor,
+    truth: Tensor,
+    valid: Tensor,
+    scales: Sequence[int],
+    *,
+    side: int = 1,
+    per_day: bool = False,
+) -> Tensor:
+    """Fair energy score of all variables of a patch as one vector.
+
+    A score per variable leaves the dependence between variables free; this one sees
+    whether a wet member is the cold one. Averaged over block sizes and patches.
+
+    Parameters
+    ----------
+    members, truth, valid, scales, per_day
+        As for `multiscale_crps`, the variables in units of their spread.
+    side : int
+        Side of the patches, in blocks.
+
+    Returns
+    -------
+    Tensor
+        Scalar, or ``(B,)`` with ``per_day``.
+    """
+    known = valid.to(members.dtype)
+    terms = []
+    for scale in scales:
+        pooled, _ = pool_valid(members, known[:, None], scale)
+        target, share = pool_valid(truth, known, scale)
+        # (..., C, P, side, side) -> (..., P, C, side * side): one vector per patch.
+        pooled, target, share = (
+            _patches(x, side).flatten(-2).transpose(-3, -2)
+            for x in (pooled, target, share)
+        )
+        score = fair_energy_score(pooled, target, share)[:, None]  # (B, 1, P)
+        weight = share.sum(dim=(-2, -1))[:, None]
+        terms.append(masked_mean(score, weight, per_day=per_day)[..., 0])
+
+    return torch.stack(terms).mean(dim=0)
+
+
+def spectral_crps(
+    members: Tensor, truth: Tensor, valid: Tensor, *, per_day: bool = False
+) -> Tensor:
+    """Fair CRPS of the logarithm of the power in each band of wavelengths.
+
+    Of the cosine transform of the fields, which does not see a jump from one border to
+    the other. Cells that are not valid count as 0 in all.
+
+    Parameters
+    ----------
+    members, truth, valid, per_day
+        As for `multiscale_crps`.
+
+    Returns
+    -------
+    Tensor
+        Per variable. Shape ``(C,)``, or ``(B, C)`` with ``per_day``.
+
+    References
+    ----------
+    Denis et al. 2002, doi:10.1175/1520-0493(2002)130<1812:SDOTDA>2.0.CO;2.
+    """
+    known = valid.to(members.dtype)
+    power = _log_power(members * known[:, None])  # (B, M, C, K)
+    score = fair_crps(power, _log_power(truth * known))  # (B, C, K)
+    weight = known.flatten(2).amax(dim=2, keepdim=True).expand_as(score)
+    return masked_mean(score, weight, per_day=per_day)
+
+
+def _log_power(fields: Tensor) -> Tensor:
+    """Log of the mean power per band of normalised wavenumber. ``(..., K)``."""
+    y, x = fields.shape[-2:]
+    power = (_cosines(y, fields) @ fields @ _cosines(x, fields).T).square()
+    row = torch.arange(y, device=fields.device)[:, None] / y
+    column = torch.arange(x, device=fields.device)[None] / x
+    bands = min(y, x)
+    # Normalised wavenumber 1 is two cells; the corners beyond it join the last band.
+    band = ((row**2 + column**2).sqrt() * bands).long().clamp(max=bands - 1).flatten()
+    total = power.new_zeros(*power.shape[:-2], bands)
+    total = total.index_add(-1, band, power.flatten(-2))
+    count = torch.bincount(band, minlength=bands).to(power)
+    return (total / count + 1e-6)[..., 1:].log()
+
+
+def _cosines(size: int, like: Tensor) -> Tensor:
+    """Orthonormal matrix of the cosine transform (DCT-II). ``(size, size)``."""
+    at = torch.arange(size, device=like.device, dtype=like.dtype)
+    matrix = torch.cos(math.pi * at[:, None] * (at + 0.5) / size)
+    scale = torch.where(at == 0, 1.0, 2.0).to(like) / size
+    return matrix * scale.sqrt()[:, None]

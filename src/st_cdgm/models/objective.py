@@ -13,7 +13,7 @@ Karras et al. 2022, arXiv:2206.00364 (EDM); Hang et al. 2023, arXiv:2303.09556
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,83 +22,28 @@ from torch import Tensor
 
 from st_cdgm.errors import ConfigError
 from st_cdgm.models.conditioning import Conditioning
-from st_cdgm.models.ensemble_loss import masked_mean, multiscale_crps, multiscale_energy
+from st_cdgm.models.ensemble_loss import (
+    joint_energy,
+    masked_mean,
+    multiscale_crps,
+    multiscale_energy,
+    spectral_crps,
+)
 from st_cdgm.models.loss_weights import extreme_weight, focal_weight
 from st_cdgm.models.noise_levels import karras_sigmas
 from st_cdgm.models.preconditioning import precondition
+from st_cdgm.models.truth import Draws, Truth
 
 if TYPE_CHECKING:
     from st_cdgm.models.denoiser import ConditionalDenoiser
 
 
+Scored = tuple[Tensor, Tensor, Tensor]  # members, truth, where valid
+ENSEMBLE_TERMS = ("energy_weight", "joint_weight", "change_weight", "spectral_weight")
+
+
 class NotFiniteError(ValueError):
     """The conditioning, the prediction or the loss holds NaN or infinity."""
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What the generator learns of B days.
-
-    Attributes
-    ----------
-    residual : Tensor
-        Standardised, finite also where not valid. Shape ``(B, C, Y, X)``.
-    valid : Tensor
-        Where it counts. Shape ``(B, C, Y, X)``, bool.
-    fields : Tensor, optional
-        The truth in the scale that ensembles are scored in; default the residual. Shape
-        ``(B, C, Y, X)``.
-    to_fields : callable, optional
-        Brings residuals of members ``(B, M, C, Y, X)`` to that scale.
-    extreme : Tensor, optional
-        Whose extremes count more; default the residual. Shape ``(B, C, Y, X)``.
-    """
-
-    residual: Tensor
-    valid: Tensor
-    fields: Tensor | None = None
-    to_fields: Callable[[Tensor], Tensor] | None = None
-    extreme: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Draws:
-    """Random numbers of one evaluation.
-
-    Attributes
-    ----------
-    noise : Tensor
-        Standard normal. Shape ``(B, C, Y, X)``; of ``one_step``
-        ``(B * M, *noise_shape)``.
-    sigma : Tensor or None
-        Noise levels, shape ``(B,)``; None for ``one_step``.
-    """
-
-    noise: Tensor
-    sigma: Tensor | None = None
-
-    @classmethod
-    def of(
-        cls,
-        decoder: ConditionalDenoiser,
-        residual: Tensor,
-        *,
-        members: int | None = None,
-        noise: Tensor | None = None,
-        sigma: Tensor | None = None,
-    ) -> Draws:
-        """Draw what is not given: noise levels first, then noise.
-
-        ``members`` is M of ``one_step``, by default the decoder's ``train_members``.
-        """
-        b, device = len(residual), residual.device
-        if decoder.config.one_step:
-            if noise is None:
-                count = b * (members or decoder.config.train_members)
-                noise = torch.randn(count, *decoder.noise_shape, device=device)
-            return cls(noise)
-        sigma = decoder.training_sigma(b, device) if sigma is None else sigma
-        return cls(torch.randn_like(residual) if noise is None else noise, sigma)
 
 
 @dataclass(frozen=True)
@@ -160,6 +105,14 @@ class Objective:
     energy_weight, energy_patch : float, int or None
         Weight of the energy score beside the CRPS, and side of its patches; of
         ``one_step``.
+    joint_weight, joint_patch : float, int
+        Weight and side of the patches of `ensemble_loss.joint_energy`, which sees the
+        variables together.
+    change_weight : float
+        Weight of the CRPS of the changes from a day to the next; where the truth has
+        two days.
+    spectral_weight : float
+        Weight of `ensemble_loss.spectral_crps`.
     """
 
     use_focal_loss: bool = False
@@ -171,6 +124,10 @@ class Objective:
     extreme_thresholds: Tensor | None = None
     energy_weight: float = 0.0
     energy_patch: int | None = None
+    joint_weight: float = 0.0
+    joint_patch: int = 1
+    change_weight: float = 0.0
+    spectral_weight: float = 0.0
 
     @classmethod
     def of(cls, options: Any) -> Objective:
@@ -196,12 +153,21 @@ class Objective:
                 expected=False,
             )
 
-        if self.energy_weight > 0 and not one_step:
+        for name in ENSEMBLE_TERMS:
+            if getattr(self, name) > 0 and not one_step:
+                raise ConfigError(
+                    "this score is of an ensemble; a denoiser has none in training",
+                    variable=f"{section}{name}",
+                    found=getattr(self, name),
+                    expected="0, or diffusion.scheduler_type: one_step",
+                )
+
+        if self.change_weight > 0 and not decoder.noise_memory:
             raise ConfigError(
-                "the energy score is of an ensemble; a denoiser has none in training",
-                variable=f"{section}energy_weight",
-                found=self.energy_weight,
-                expected="0, or diffusion.scheduler_type: one_step",
+                "neighbouring days have independent noise: no change can be right",
+                variable=f"{section}change_weight",
+                found=self.change_weight,
+                expected="0, or diffusion.noise_memory above 0, such as [0.4]",
             )
 
         # Min-SNR weights replace those of the two VP parameterisations.
@@ -276,15 +242,53 @@ class Objective:
         scales = decoder.config.pooling_scales
         shown = members if truth.to_fields is None else truth.to_fields(members)
         fields = truth.residual if truth.fields is None else truth.fields
+        scored = shown, fields, truth.valid
 
-        scored = shown, fields, truth.valid, scales
-        importance = self._importance(truth)
-        loss = multiscale_crps(*scored, importance=importance, per_day=per_day)
+        # Cells in the scale they are scored in, blocks in physical units.
+        totals = scored
+        if truth.amounts is not None and truth.to_amounts is not None:
+            totals = truth.to_amounts(members), truth.amounts, truth.valid
+        loss = self._crps(scored, totals, scales, truth, per_day=per_day)
+
+        # What the scores of single variables and days leave free.
         if self.energy_weight > 0:
             patch = self.energy_patch
-            energy = multiscale_energy(*scored, patch=patch, per_day=per_day)
+            energy = multiscale_energy(*scored, scales, patch=patch, per_day=per_day)
             loss = loss + self.energy_weight * energy
+        if self.joint_weight > 0:
+            side = self.joint_patch
+            joint = joint_energy(*scored, scales, side=side, per_day=per_day)
+            loss = loss + self.joint_weight * joint[..., None]
+        if self.spectral_weight > 0:
+            spectral = spectral_crps(*scored, per_day=per_day)
+            loss = loss + self.spectral_weight * spectral
+        if self.change_weight > 0 and truth.days == 2:
+            changes = multiscale_crps(*_changes(*scored), scales)
+            loss = loss + self.change_weight * changes
         return loss
+
+    def _crps(
+        self,
+        scored: Scored,
+        totals: Scored,
+        scales: Sequence[int],
+        truth: Truth,
+        *,
+        per_day: bool,
+    ) -> Tensor:
+        """Average the fair CRPS over scales: cells of one kind, blocks of another."""
+        importance = self._importance(truth)
+        parts = [
+            (fields, [s for s in scales if (s == 1) == cells])
+            for fields, cells in ((scored, True), (totals, False))
+        ]
+        terms = [
+            len(chosen)
+            * multiscale_crps(*fields, chosen, importance=importance, per_day=per_day)
+            for fields, chosen in parts
+            if chosen
+        ]
+        return torch.stack(terms).sum(dim=0) / len(scales)
 
     def _importance(self, truth: Truth) -> Tensor | None:
         """Weights of extreme cells, of mean 1, or None. Shape ``(B, C, Y, X)``."""
@@ -298,6 +302,12 @@ class Objective:
             percentiles=self.extreme_percentiles,
             thresholds=self.extreme_thresholds,
         )
+
+
+def _changes(members: Tensor, truth: Tensor, valid: Tensor) -> Scored:
+    """Return what changed from the first half of the rows to the second."""
+    (m0, m1), (t0, t1), (v0, v1) = (x.chunk(2) for x in (members, truth, valid))
+    return m1 - m0, t1 - t0, v0 & v1
 
 
 def _members(

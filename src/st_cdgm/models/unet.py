@@ -60,3 +60,18 @@ def unet_kwargs(
         "norm_num_groups": sizes.norm_num_groups,
         "dropout": sizes.dropout,
     } | extra
+
+
+def modulated(numbers: int) -> dict[str, Any]:
+    """Arguments of a U-Net whose normalisations are scaled and shifted by numbers.
+
+    Empty for none. The library's class embedding takes them, as do conditional
+    normalisations that carry an ensemble's noise (Lang et al. 2024, arXiv:2412.15832).
+    """
+    if numbers == 0:
+        return {}
+    return {
+        "class_embed_type": "simple_projection",
+        "projection_class_embeddings_input_dim": numbers,
+        "resnet_time_scale_shift": "scale_shift",
+    }

@@ -155,7 +155,7 @@ class Blocks:
 
 
 def pool_valid(values: Tensor, valid: Tensor, scale: int) -> tuple[Tensor, Tensor]:
-    """Average the valid cells of blocks of ``scale`` cells.
+    """Average the valid cells of blocks of ``scale`` cells; 0: of the whole domain.
 
     Parameters
     ----------
@@ -165,15 +165,19 @@ def pool_valid(values: Tensor, valid: Tensor, scale: int) -> tuple[Tensor, Tenso
     Returns
     -------
     tuple of Tensor
-        Block means (0 where a block has no valid cell) and the share of valid cells,
-        each ``(..., ceil(Y/scale), ceil(X/scale))``. For ``scale`` 1 both as they are.
+        Block means (0 where a block has no valid cell) and the share of a whole block
+        that is valid, each ``(..., ceil(Y/scale), ceil(X/scale))``: a block that the
+        border cuts counts by its cells. For ``scale`` 1 both as they are.
     """
     if scale == 1:
         return values, valid
 
+    rows, columns = (scale or size for size in values.shape[-2:])
+    pad = (0, -values.shape[-1] % columns, 0, -values.shape[-2] % rows)
+
     def pool(x: Tensor) -> Tensor:
-        flat = x.reshape(-1, 1, *x.shape[-2:])
-        pooled = F.avg_pool2d(flat, scale, ceil_mode=True, count_include_pad=False)
+        flat = F.pad(x.reshape(-1, 1, *x.shape[-2:]), pad)
+        pooled = F.avg_pool2d(flat, (rows, columns))
         return pooled.reshape(*x.shape[:-2], *pooled.shape[-2:])
 
     share = pool(valid)

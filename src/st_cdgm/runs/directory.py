@@ -36,6 +36,7 @@ _WRITTEN = (
     *("checkpoints/best", "checkpoints/last", "downscaled.nc", "scorecard.json"),
     *("logs/metrics.csv", "logs/metrics-before.csv", "logs/hparams.yaml"),
     *("logs/tensorboard", "scorecard.csv", "diagnostics.nc", "conditioning.json"),
+    "networks",
     *("dag.json", "dag.csv", "dag.png", "edges.json", "edges.csv", "report.html"),
 )
 # Keys that may change when a run is resumed: they do not decide about its results.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from st_cdgm.runs.console import console, table_lines
@@ -21,9 +22,15 @@ _VERDICTS = {
 }
 
 
-def show_scorecard(scorecard: Scorecard) -> None:
-    """Print the tables; without lines and folding where it goes into a pipe."""
-    console(wide=True).print(scorecard_table(scorecard))
+def show_scorecard(scorecard: Scorecard, metrics: Sequence[str] = ()) -> None:
+    """Print the table of the CRPS and of other metrics that some variable has.
+
+    Without lines and folding where it goes into a pipe.
+    """
+    known = set(scorecard.rows["metric"])
+    for metric in dict.fromkeys(["crps", *metrics]):
+        if metric in known:
+            console(wide=True).print(scorecard_table(scorecard, metric))
 
 
 def scorecard_table(scorecard: Scorecard, metric: str = "crps") -> Group:

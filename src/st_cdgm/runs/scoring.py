@@ -206,17 +206,14 @@ def score_files(
     truth: Path,
     output: Path,
     *,
-    references: Mapping[str, Path],
-    mask: str = "common",
     session: Session,
+    **options: Any,
 ) -> Scorecard:
-    """Score an ensemble file, and others, against a truth file."""
+    """Score an ensemble file against a truth file; options of ``evaluate_files``."""
     from st_cdgm.evaluation.scorecard import evaluate_files
 
     with progress(session, "Scoring"):
-        return evaluate_files(
-            prediction, truth, references=references, mask=mask, output=output
-        )
+        return evaluate_files(prediction, truth, output=output, **options)
 
 
 def write_report(run_dir: Path, *, title: str | None = None) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from st_cdgm.errors import InputError
 from st_cdgm.runs.console import (
     DownscalingWatch,
     Session,
@@ -86,6 +87,8 @@ def train_model(
             ],
             resume=resume,
         )
+    if config.training.fit_noise_memory and not config.diffusion.noise_memory:
+        _fit_noise_memory(config, pipeline, result.checkpoint, session)
     logger.info(
         "best validation loss %.4f in epoch %d, %d updates in %.0f s",
         result.best_loss,
@@ -94,6 +97,105 @@ def train_model(
         result.seconds,
     )
     return result
+
+
+def network_configs(config: Config) -> list[Config]:
+    """Return the configuration of every network of the pool; the first may be as it is.
+
+    Each has a seed of its own, and the changes of `training.variants` in turn.
+
+    Raises
+    ------
+    ConfigError
+        A variant changes what all networks share, or a key that does not exist.
+    """
+    from st_cdgm.config.load import changed
+    from st_cdgm.errors import ConfigError
+
+    variants = config.training.variants or [{}]
+    configs = []
+    for k in range(config.training.ensemble):
+        changes = dict(variants[k % len(variants)])
+        shared = [key for key in changes if key.split(".")[0] in ("run", "plugins")]
+        if shared:
+            raise ConfigError(
+                "the networks of a pool belong to one run",
+                variable="training.variants",
+                found=", ".join(shared),
+                expected="keys of data, encoder, rcn, diffusion, loss or training",
+            )
+        configs.append(changed(config, {**changes, "run.seed": config.run.seed + k}))
+    return configs
+
+
+def train_pool(
+    config: Config,
+    pipeline: PipelineViews,
+    run_dir: Path,
+    session: Session,
+    *,
+    resume: bool = False,
+) -> TrainingResult:
+    """Train every network and pool them; return the result of the first.
+
+    The first lies where that of a single training does, the others in ``networks/1``,
+    ``networks/2`` ... of the run, and all of them in ``checkpoints/best``.
+    """
+    from st_cdgm.checkpoint.directory import pool_checkpoints
+
+    first, *others = network_configs(config)
+    result = train_model(
+        first,
+        _data_of(first, config, pipeline, session),
+        run_dir,
+        session,
+        resume=resume,
+    )
+    checkpoints = []
+    for number, other in enumerate(others, start=1):
+        logger.info("network %d of %d", number + 1, len(others) + 1)
+        folder = run_dir / "networks" / str(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        data = _data_of(other, config, pipeline, session)
+        found = train_model(other, data, folder, session, resume=resume)
+        checkpoints.append(found.checkpoint)
+
+    if checkpoints:
+        pool_checkpoints(result.checkpoint, checkpoints)
+    return result
+
+
+def _data_of(
+    network: Config, config: Config, pipeline: PipelineViews, session: Session
+) -> PipelineViews:
+    """Return the data as a network sees them: prepared anew only if it differs."""
+    return pipeline if network.data == config.data else open_data(network, session)
+
+
+def _fit_noise_memory(
+    config: Config, pipeline: PipelineViews, best: Path, session: Session
+) -> None:
+    """Let members of both checkpoints remember as errors on validation days last."""
+    from st_cdgm.checkpoint.directory import change_settings, load_checkpoint
+    from st_cdgm.inference.memory import fit_noise_memory
+
+    loaded = load_checkpoint(best)
+    try:
+        with progress(session, "Noise memory"):
+            memory = fit_noise_memory(
+                loaded,
+                pipeline.arrays("validation"),
+                batch_days=config.inference.batch_days,
+                # A diffusion model draws some ten times slower.
+                days=160 if loaded.model.decoder.config.one_step else 40,
+                seed=config.run.seed,
+            )
+    except InputError as error:
+        # A trained model is worth more than this refinement of it.
+        logger.warning("the noise keeps no memory from day to day: %s", error)
+        return
+    for directory in (best, best.with_name("last")):
+        change_settings(directory, "diffusion", noise_memory=memory)
 
 
 def downscale_test(

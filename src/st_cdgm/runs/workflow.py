@@ -25,7 +25,7 @@ from st_cdgm.runs.scoring import (
     score_test,
     write_report,
 )
-from st_cdgm.runs.steps import downscale_test, open_data, train_model
+from st_cdgm.runs.steps import downscale_test, open_data, train_pool
 
 if TYPE_CHECKING:
     from st_cdgm.config.schema import Config
@@ -65,7 +65,7 @@ def run_workflow(
         # test period or with them is known before the long part.
         references = run_references(config, pipeline, run_dir, session)
         discard_replaced(run_dir)
-        checkpoint = train_model(
+        checkpoint = train_pool(
             config, pipeline, run_dir, session, resume=resume
         ).checkpoint
         ensemble = downscale_test(config, checkpoint, run_dir, session)
@@ -92,7 +92,7 @@ def train_workflow(
     how = {"resume": resume, "overwrite": overwrite}
     with _begun(config, session, to_the_end=False, **how) as (run_dir, pipeline):
         discard_replaced(run_dir)
-        result = train_model(config, pipeline, run_dir, session, resume=resume)
+        result = train_pool(config, pipeline, run_dir, session, resume=resume)
 
     best = f"{result.best_loss:.4f} in epoch {result.best_epoch}"
     show_results(

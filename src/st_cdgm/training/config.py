@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from st_cdgm.errors import ConfigError, check_choice, check_least
 
@@ -75,6 +76,18 @@ class LossConfig:
     energy_patch : int or None
         Side of the patches that the energy score compares, in cells of each pooling
         scale; None: whole fields.
+    joint_weight, joint_patch : float, int
+        Weight of the energy score of all variables together, of patches of so many
+        cells of each pooling scale a side; of ``one_step``.
+    change_weight : float
+        Weight of the fair CRPS of the changes from one day to the next, of
+        ``one_step``. Windows are then a day longer and generate their last two days,
+        whose noise is as alike as ``diffusion.noise_memory`` says.
+    spectral_weight : float
+        Weight of the fair CRPS of the logarithm of the power per band of wavelengths.
+    block_units : str
+        What blocks of cells are averaged in: ``scored`` (as cells are scored,
+        precipitation as its root) or ``physical`` (areal totals).
     use_focal_loss, focal_alpha, focal_gamma : bool, float, float
         Weigh cells by alpha (|error| / its root mean square)^gamma; not of
         ``one_step``.
@@ -108,6 +121,11 @@ class LossConfig:
     lambda_block: float = 0.0
     energy_weight: float = 0.0
     energy_patch: int | None = None
+    joint_weight: float = 0.0
+    joint_patch: int = 1
+    change_weight: float = 0.0
+    spectral_weight: float = 0.0
+    block_units: str = "scored"
     use_focal_loss: bool = False
     focal_alpha: float = 1.0
     focal_gamma: float = 2.0
@@ -139,11 +157,13 @@ class LossConfig:
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
         terms = ("lambda_gen", "beta_rec", "gamma_dag", "lambda_phy", "lambda_block")
-        others = ("energy_weight", "extreme_weight_factor", "focal_gamma")
-        for key in terms + others:
+        scores = ("energy_weight", "joint_weight", "change_weight", "spectral_weight")
+        others = ("extreme_weight_factor", "focal_gamma")
+        for key in terms + scores + others:
             check_least(key, getattr(self, key), 0, section="loss.")
         if self.energy_patch is not None:
             check_least("energy_patch", self.energy_patch, 1, section="loss.")
+        check_least("joint_patch", self.joint_patch, 1, section="loss.")
 
         alpha, percentiles = self.focal_alpha, self.extreme_percentiles
         _check_range("loss.focal_alpha", alpha, alpha > 0, "> 0")
@@ -153,6 +173,7 @@ class LossConfig:
 
         for key, choices in (
             ("extreme_values", ("target", "field")),
+            ("block_units", ("scored", "physical")),
             ("reconstruction_loss_type", RECONSTRUCTION_TYPES),
         ):
             check_choice(key, getattr(self, key), choices, section="loss.")
@@ -299,6 +320,17 @@ class TrainingConfig:
         Another schedule of the learning rate, that of the validation loss.
     physical_loss : PhysicalLossConfig
         What the physical losses look at.
+    ensemble : int
+        Networks K that are trained one after the other, with seeds of their own, and
+        pooled: member m of an ensemble is made by network m modulo K.
+    variants : list of dict
+        What differs between the networks, by dotted keys, in turn: ``{}`` is the
+        configuration itself, ``{diffusion.unet.dropout: 0.2}`` another network,
+        ``{data.baseline_strategy: climatology}`` another baseline. Unlike networks err
+        unlike.
+    fit_noise_memory : bool
+        Choose ``diffusion.noise_memory`` on validation days after the training, where
+        it is not given.
     """
 
     epochs: int = 20
@@ -321,10 +353,13 @@ class TrainingConfig:
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
     lr_scheduler: LrSchedulerConfig = field(default_factory=LrSchedulerConfig)
     physical_loss: PhysicalLossConfig = field(default_factory=PhysicalLossConfig)
+    ensemble: int = 1
+    variants: list[dict[str, Any]] = field(default_factory=list)
+    fit_noise_memory: bool = True
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
-        sizes = ("epochs", "batch_size", "devices")
+        sizes = ("epochs", "batch_size", "devices", "ensemble")
         validation = ("validation_every", "validation_members", "validation_stride")
         for key in sizes + validation:
             check_least(key, getattr(self, key), 1, section="training.")

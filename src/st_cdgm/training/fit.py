@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from st_cdgm.checkpoint.build import build_model
@@ -80,6 +81,19 @@ def _new_model(pipeline: PipelineViews, config: ModelConfig) -> STCDGM:
         baseline_mean=torch.from_numpy(mean[:, 0, 0]),
         baseline_std=torch.from_numpy(std[:, 0, 0]),
     )
+
+
+def _amount_std(pipeline: PipelineViews) -> Tensor:
+    """Spread of truth minus baseline in physical units over training. ``(C,)``."""
+    preprocessor = pipeline.preprocessor
+    spread = Moments(preprocessor.valid.shape)
+    for part in pipeline.blocks("train"):
+        truth, baseline = (
+            preprocessor.codec.decode(torch.from_numpy(part[key]))
+            for key in ("hr", "baseline")
+        )
+        spread.add((truth - baseline).numpy())
+    return torch.from_numpy(spread.result("per_variable")[1][:, 0, 0])
 
 
 def _loggers(run_dir: Path) -> list[Logger]:
@@ -158,7 +172,7 @@ def train(
         The loss is not finite; the message names the days.
     """
     seed_everything(seed)
-    windows = pipeline.windows("train")
+    windows = pipeline.windows("train", more_days=int(loss.change_weight > 0))
     validation = pipeline.windows("validation", stride=training.validation_stride)
     network = _new_model(pipeline, model)
     loader = _loader(windows, training, shuffle=True, seed=seed)
@@ -169,6 +183,7 @@ def train(
         loss=loss,
         training=training,
         total_steps=total_steps,
+        amount_std=_amount_std(pipeline) if loss.block_units == "physical" else None,
     )
 
     parameters = sum(p.numel() for p in network.parameters())

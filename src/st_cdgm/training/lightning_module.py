@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,8 +15,9 @@ from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.task.batch import Batch
 from st_cdgm.models.acyclicity import acyclicity, central_path, keep_in_domain, sparsity
 from st_cdgm.models.conditioning import Conditioning
-from st_cdgm.models.objective import Draws, Objective, Truth
+from st_cdgm.models.objective import Objective
 from st_cdgm.models.st_cdgm import STCDGM, CausalRollout
+from st_cdgm.models.truth import Draws, Truth
 from st_cdgm.physics.terms import BlockTerm, WindTerm
 from st_cdgm.training.config import LossConfig, TrainingConfig
 from st_cdgm.training.losses import generator_terms, loss_reconstruction
@@ -47,6 +49,9 @@ class STCDGMModule(pl.LightningModule):
         Weights and optimisation.
     total_steps : int
         Updates of the whole training, for the learning-rate schedule.
+    amount_std : Tensor, optional
+        Spread of the targets around the baseline in physical units, shape ``(C,)``; for
+        ``loss.block_units: physical``.
 
     Raises
     ------
@@ -56,6 +61,7 @@ class STCDGMModule(pl.LightningModule):
 
     variable_weight: Tensor
     score_std: Tensor  # yardstick of each variable, (C,)
+    amount_std: Tensor | None  # that of areal totals
 
     def __init__(
         self,
@@ -65,6 +71,7 @@ class STCDGMModule(pl.LightningModule):
         loss: LossConfig,
         training: TrainingConfig,
         total_steps: int,
+        amount_std: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -76,6 +83,7 @@ class STCDGMModule(pl.LightningModule):
         self.register_buffer("variable_weight", torch.tensor(weights))
         score_std = torch.as_tensor(preprocessor.score_std, dtype=torch.float32)
         self.register_buffer("score_std", score_std)
+        self.register_buffer("amount_std", amount_std, persistent=False)
 
         self._previous_dag: Tensor | None = None
         self.lr_factor = 1.0  # of `PlateauSchedule`
@@ -96,12 +104,22 @@ class STCDGMModule(pl.LightningModule):
         residual = torch.where(valid, prep.residual(encoded, baseline), 0.0)
         scale = self.score_std.view(-1, 1, 1)
         fields = prep.codec.scored(encoded) / scale
-        return Truth(
+        truth = Truth(
             residual,
             valid,
             fields=fields,
             to_fields=lambda members: prep.scored(members, baseline[:, None]) / scale,
             extreme=fields if self.loss_config.extreme_values == "field" else None,
+        )
+        if self.amount_std is None:
+            return truth
+
+        # Blocks are areal totals in physical units.
+        unit = self.amount_std.view(-1, 1, 1)
+        return replace(
+            truth,
+            amounts=prep.codec.decode(encoded) / unit,
+            to_amounts=lambda members: prep.decode(members, baseline[:, None]) / unit,
         )
 
     def generator_loss(
@@ -208,13 +226,15 @@ class STCDGMModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the weighted sum of generator, causal network and graph losses."""
         cfg = self.loss_config
+        days = 2 if cfg.change_weight > 0 else 1
+        batch = batch.neighbours() if days == 2 else batch
         lr = batch.lr
         if self.training_config.predictor_noise > 0:
             lr = lr + self.training_config.predictor_noise * torch.randn_like(lr)
         rollout = self.model.rollout(lr)
 
         # The generator, and the physics of what it makes.
-        truth = self.truth(batch)
+        truth = replace(self.truth(batch), days=days)
         found, loss_phy = generator_terms(
             self.model.decoder,
             truth,

@@ -13,7 +13,8 @@ from torch import Tensor
 from st_cdgm.data.variables.fields import Channel, TargetVariable
 from st_cdgm.errors import ConfigError, InputError, check_choice
 from st_cdgm.models.conditioning import Conditioning
-from st_cdgm.models.objective import NotFiniteError, Objective, Truth
+from st_cdgm.models.objective import NotFiniteError, Objective
+from st_cdgm.models.truth import Truth
 from st_cdgm.physics.derivatives import WindDerivatives
 from st_cdgm.physics.terms import WindTerm
 from st_cdgm.physics.wind import wind_pairs

@@ -11,13 +11,8 @@ from torch import Tensor
 from st_cdgm.errors import InputError, check_choice
 from st_cdgm.models.acyclicity import acyclicity, notears, sparsity
 from st_cdgm.models.conditioning import Conditioning
-from st_cdgm.models.objective import (
-    Draws,
-    GeneratorLoss,
-    Objective,
-    Truth,
-    clean_estimate,
-)
+from st_cdgm.models.objective import GeneratorLoss, Objective, clean_estimate
+from st_cdgm.models.truth import Draws, Truth
 from st_cdgm.training.config import (
     DAG_METHODS,
     RECONSTRUCTION_TYPES,
@@ -205,7 +200,7 @@ def generator_terms(
         What it looks at, of a diffusion model, and the number of the batch: a sample is
         due in every so many of them.
     """
-    draws = Draws.of(decoder, truth.residual, members=members)
+    draws = Draws.of(decoder, truth.residual, members=members, days=truth.days)
     found = objective.loss(decoder, truth, conditioning, draws)
     if physical is None:
         return found, None

@@ -53,6 +53,22 @@ class Batch:
         }
         return Batch(**moved)
 
+    def neighbours(self) -> Batch:
+        """Cut windows of T + 1 days into two of T days: all earlier, then all later.
+
+        They end on neighbouring days.
+        """
+
+        def cut(values: Tensor) -> Tensor:
+            return torch.cat([values[:, :-1], values[:, 1:]])
+
+        parts = {
+            name: cut(value)
+            for name, value in vars(self).items()
+            if value is not None and name != "static"
+        }
+        return Batch(**parts, static=self.static)
+
     @property
     def batch_size(self) -> int:
         """Number of windows B."""

@@ -286,15 +286,16 @@ class PipelineViews:
         *,
         stride: int | None = None,
         pad_start: bool = False,
+        more_days: int = 0,
     ) -> WindowDataset:
         """Return the windows of a split; none crosses a gap or the split's border.
 
         ``stride`` None takes the configured one; ``pad_start`` gives every day a
-        window, see :class:`WindowDataset`.
+        window, see :class:`WindowDataset`; ``more_days`` makes windows longer.
         """
         return WindowDataset(
             self._days(split),
-            seq_len=self.seq_len,
+            seq_len=self.seq_len + more_days,
             stride=self.config.stride if stride is None else stride,
             pad_start=pad_start,
         )

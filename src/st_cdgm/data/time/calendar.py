@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
@@ -107,6 +108,28 @@ def key_date(key: int | np.int64, calendar: str) -> cftime.datetime:
     date = (day // 10000, day // 100 % 100, day % 100)
     time = (clock // 10000, clock // 100 % 100, clock % 100)
     return cftime.datetime(*date, *time, calendar=calendar)
+
+
+def with_earlier_keys(
+    keys: Integers, count: int, *, calendar: str, step_seconds: int = DAY
+) -> Integers:
+    """Return each key followed by those of ``count`` steps before. ``(T, count + 1)``.
+
+    By the calendar alone, whether there are data or not.
+    """
+    step = timedelta(seconds=step_seconds)
+    rows = []
+    for key in keys:
+        date = key_date(key, calendar)
+        earlier = [date - lag * step for lag in range(count + 1)]
+        rows.append([_date_key(d, clock=key >= 100 * CLOCK) for d in earlier])
+    return np.array(rows, dtype=np.int64).reshape(len(keys), count + 1)
+
+
+def _date_key(date: cftime.datetime, *, clock: bool) -> int:
+    day = date.year * 10000 + date.month * 100 + date.day
+    seconds = date.hour * 10000 + date.minute * 100 + date.second
+    return int(day * CLOCK + seconds) if clock else int(day)
 
 
 def duration(seconds: int) -> str:

@@ -124,7 +124,3 @@ class WassersteinMetric(Metric):
     )
     ideal, place = 0.0, 210
     standard = False
-
-    def value(self, score: WassersteinScore) -> float:
-        """Return the distance."""
-        return score.value

@@ -30,7 +30,7 @@ from st_cdgm.evaluation.report.scores import (
     verdict,
 )
 from st_cdgm.outputs import check_output_path, flat, write_bytes
-from st_cdgm.registry import names, naming
+from st_cdgm.registry import get, names, naming
 
 _LOGGER = logging.getLogger(__name__)
 SECTIONS = (
@@ -184,11 +184,12 @@ def _warnings(run: RunFiles) -> Iterator[str]:
     """Yield what a reader must know before trusting the numbers."""
     protocol = run.scorecard.protocol if run.scorecard is not None else {}
     strategies = (run.setting("data", "baseline_strategy"), protocol.get("baseline"))
-    if "hr_smoothing" in strategies:
+    known = [name for name in names("baseline") if name in strategies]
+    if any(get("baseline", name).oracle for name in known):
         yield (
-            "The baseline of this run is made from the smoothed truth (an oracle). It "
-            "does not exist when downscaling new data, so these scores say nothing "
-            "about downscaling skill."
+            "The baseline of this run is made from the truth (an oracle). It does not "
+            "exist when downscaling new data, so these scores say nothing about "
+            "downscaling skill."
         )
     if str((run.provenance or {}).get("git_commit", "")).endswith("-dirty"):
         yield "The code had uncommitted changes when this run was made."
