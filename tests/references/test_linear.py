@@ -49,6 +49,9 @@ def test_folds_are_years_or_spells_dealt_out():
         assert np.diff(fold).max() == 41
         assert (np.diff(fold) == 1).mean() > 0.85
     assert len(year_folds(np.array([20010101, 20010102]))) == 2
+    # Steps shorter than a day.
+    hours = np.array([19990101060000, 19991231120000, 20000615000000, 20010101180000])
+    assert [f.tolist() for f in year_folds(hours)] == [[0, 1], [2], [3]]
 
 
 def test_residuals_come_from_fits_that_had_not_seen_the_fold():

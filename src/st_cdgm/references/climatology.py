@@ -30,6 +30,8 @@ class ClimatologyReference(Reference):
 
     window: float = 10.0
 
+    history = 0
+
     def fit(
         self,
         train: FieldArrays,

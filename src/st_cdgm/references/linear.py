@@ -58,6 +58,8 @@ class ComponentRidgeReference(Reference):
     harmonics: int = 2
     window: float = 45.0
 
+    candidates = len(PENALTIES)
+
     def fit(
         self,
         train: FieldArrays,
@@ -114,9 +116,9 @@ def year_folds(day: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     Parameters
     ----------
     day : ndarray
-        YYYYMMDD, increasing. Shape ``(T,)``.
+        YYYYMMDD, or YYYYMMDDhhmmss of shorter steps, increasing. Shape ``(T,)``.
     """
-    year = day // 10000
+    year = day // (10**4 if day.max(initial=0) < 10**8 else 10**10)
     years = np.unique(year)
     if years.size >= FEWEST_YEARS:
         return [np.flatnonzero(year == y) for y in years]

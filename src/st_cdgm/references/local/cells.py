@@ -21,7 +21,8 @@ from st_cdgm.typing import FloatArray, Floats, Indices
 
 # The penalties are chosen on at most this many cells.
 PENALTY_CELLS = 24
-CHUNK_BYTES = 64 * 2**20
+CHUNK_BYTES = 96 * 2**20
+_FOLDS = 10  # that a record usually has
 
 
 @dataclass(kw_only=True, eq=False)
@@ -141,10 +142,10 @@ class FeatureTable:
     def chunks(self, which: Indices) -> Iterator[tuple[Indices, FloatArray]]:
         """Yield positions of cells and their features ``(p, T, K + F)``, float32.
 
-        A chunk takes up to ``CHUNK_BYTES``.
+        A chunk and its normal equations take about ``CHUNK_BYTES``.
         """
-        days = len(self._shared)
-        step = max(1, CHUNK_BYTES // (4 * max(days, 1) * self._width))
+        rows = len(self._shared) + _FOLDS * self._width
+        step = max(1, CHUNK_BYTES // (4 * rows * self._width))
         for start in range(0, len(which), step):
             at = which[start : start + step]
             own = self._weather.at(self._cells[at])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from scipy import linalg
 
 from st_cdgm.references.local.features import GROUPS, LocalFeatures
 from st_cdgm.typing import FloatArray, Floats, Indices
@@ -14,11 +15,11 @@ from st_cdgm.typing import FloatArray, Floats, Indices
 # Penalties per day that are compared, of each group of features; and the factor by
 # which those of the day before are larger.
 LADDERS = {
-    "components": (0.03, 0.1, 0.3, 1.0, 3.0),
+    "components": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
     "own": (0.0003, 0.001, 0.003, 0.01),
-    "modulated": (0.001, 0.003, 0.01, 0.03, 0.1),
+    "modulated": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
     "derivatives": (0.001, 0.003, 0.01, 0.03, 0.1),
-    "yesterday": (0.3, 1.0, 3.0, 10.0, 100.0),
+    "yesterday": (0.3, 1.0, 3.0, 10.0, 100.0, 1000.0),
 }
 START = {
     "components": 0.3,
@@ -80,12 +81,15 @@ class NormalEquations:
         Shape ``(folds, p, K, C)``, float32.
     square : ndarray
         Of the targets. Shape ``(folds, p, C)``.
+    whole : tuple of ndarray
+        ``gram`` and ``cross`` of all folds. Shapes ``(p, K, K)`` and ``(p, K, C)``.
     """
 
     days: Indices
     gram: FloatArray
     cross: FloatArray
     square: FloatArray
+    whole: tuple[Floats, Floats]
 
     @classmethod
     def of(cls, X: FloatArray, Y: FloatArray, folds: Sequence[Indices]) -> Self:
@@ -97,11 +101,13 @@ class NormalEquations:
             gram.append(turned @ x)
             cross.append(turned @ y)
             square.append(np.square(y).sum(axis=1))
+        first, second = np.stack(gram), np.stack(cross)
         return cls(
             days=np.array([len(fold) for fold in folds]),
-            gram=np.stack(gram),
-            cross=np.stack(cross),
+            gram=first,
+            cross=second,
             square=np.stack(square),
+            whole=(first.sum(axis=0, dtype="f8"), second.sum(axis=0, dtype="f8")),
         )
 
     def solve(self, penalty: Floats, without: int | None = None) -> Floats:
@@ -109,17 +115,21 @@ class NormalEquations:
 
         The penalty is that of each feature, per day.
         """
-        gram = self.gram.sum(axis=0, dtype=np.float64)
-        cross = self.cross.sum(axis=0, dtype=np.float64)
+        gram, cross = self.whole
         days = int(self.days.sum())
-        if without is not None:
-            gram -= self.gram[without]
-            cross -= self.cross[without]
+        if without is None:
+            gram = gram.copy()
+        else:
+            gram, cross = gram - self.gram[without], cross - self.cross[without]
             days -= int(self.days[without])
 
         diagonal = np.arange(gram.shape[-1])
         gram[:, diagonal, diagonal] += days * penalty
-        return np.asarray(np.linalg.solve(gram, cross))
+        out = np.empty(cross.shape)
+        for one, left, right in zip(out, gram, cross, strict=True):
+            factor = linalg.cho_factor(left, overwrite_a=True, check_finite=False)
+            one[:] = linalg.cho_solve(factor, right, check_finite=False)
+        return out
 
     def held_out_error(self, penalty: Floats) -> Floats:
         """Return the squared error per target, each fold by a fit without it. ``(C,)``.

@@ -14,11 +14,11 @@ from st_cdgm.typing import FloatArray, Floats, Indices
 
 ROUNDS = 25
 # Rounds from the fit to all days towards the one without a fold: its curvature is known
-# then, and each round leaves a few hundredths of what is missing.
-HELD_OUT_ROUNDS = 4
+# then, and each round leaves some hundredths of what was missing.
+HELD_OUT_ROUNDS = 3
 # No round moves a linear predictor by more than this, and none leaves its range.
 _LONGEST = 3.0
-_SETTLED = 1e-3
+_SETTLED = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,6 +45,7 @@ class Family(ABC):
     """
 
     largest: ClassVar[float]  # of the linear predictor, in absolute value
+    constant: ClassVar[bool] = False  # whether all means have one weight
 
     @abstractmethod
     def mean(self, eta: Floats) -> Floats:
@@ -97,6 +98,7 @@ class Gamma(Family):
     """How much it rains, with the logarithmic link."""
 
     largest = 5.5
+    constant = True
 
     def mean(self, eta: Floats) -> Floats:
         """Return an amount."""
@@ -161,25 +163,27 @@ def fit_cells(
     """
     task = _Task(family=family, X=X, y=y, penalty=penalty, start=start)
     beta = np.zeros((len(X), X.shape[-1]))
-    beta[:, 0] = task.first
+    beta[:, 0] = family.link(start)
+    eta = np.repeat(beta[:, :1], X.shape[1], axis=1)
 
     # All days, until nothing moves.
+    grams = task.information(eta, counts, folds)
     for _ in range(ROUNDS):
-        grams = task.information(beta, counts, folds)
-        beta, moved = task.improved(beta, grams.sum(axis=0), counts)
+        beta, eta, moved = task.improved(beta, eta, grams.sum(axis=0), counts)
         if moved < _SETTLED:
             break
+        if not family.constant:
+            grams = task.information(eta, counts, folds)
 
     # Without each fold, from there.
     held_out = np.empty(y.shape)
-    grams = task.information(beta, counts, folds)
     for fold, own in zip(folds, grams, strict=True):
         rest = counts.copy()
         rest[:, fold] = 0.0
-        gram, without = grams.sum(axis=0) - own, beta
+        gram, state = grams.sum(axis=0) - own, (beta, eta)
         for _ in range(HELD_OUT_ROUNDS):
-            without, _ = task.improved(without, gram, rest)
-        held_out[:, fold] = family.mean(task.eta(without, fold))
+            state = task.improved(*state, gram, rest)[:2]
+        held_out[:, fold] = family.mean(state[1][:, fold])
 
     return CellFit(coefficients=beta, held_out=held_out)
 
@@ -194,21 +198,11 @@ class _Task:
     penalty: Floats
     start: Floats
 
-    @property
-    def first(self) -> Floats:
-        """Intercept without any feature. Shape ``(p,)``."""
-        return self.family.link(self.start)
-
-    def eta(self, beta: Floats, days: Indices | slice = slice(None)) -> Floats:
-        """Return the linear predictor. Shape ``(p, t)``."""
-        made = (self.X[:, days] @ beta[:, :, None].astype(np.float32))[..., 0]
-        return np.clip(made, -self.family.largest, self.family.largest).astype(float)
-
     def information(
-        self, beta: Floats, counts: Floats, folds: Sequence[Indices]
+        self, eta: Floats, counts: Floats, folds: Sequence[Indices]
     ) -> FloatArray:
         """Return Fisher's information of each fold. Shape ``(folds, p, K, K)``."""
-        weight = self.family.weight(self.family.mean(self.eta(beta))) * counts
+        weight = self.family.weight(self.family.mean(eta)) * counts
         root = np.sqrt(weight).astype(np.float32)[..., None]
         parts = []
         for fold in folds:
@@ -217,20 +211,33 @@ class _Task:
         return np.stack(parts)
 
     def improved(
-        self, beta: Floats, gram: FloatArray, counts: Floats
-    ) -> tuple[Floats, float]:
-        """Return the coefficients after a round, and how far a day moved at most."""
+        self, beta: Floats, eta: Floats, gram: FloatArray, counts: Floats
+    ) -> tuple[Floats, Floats, float]:
+        """Return coefficients and linear predictor after a round, and how far it moved.
+
+        Shapes ``(p, K)`` and ``(p, T)``.
+        """
         away = beta.copy()
-        away[:, 0] -= self.first
+        away[:, 0] -= self.family.link(self.start)
         weight = np.maximum(counts.sum(axis=1), 1.0)[:, None] * self.penalty  # (p, K)
-        mean = self.family.mean(self.eta(beta))
-        score = (self.family.score(mean, self.y) * counts).astype(np.float32)
-        slope = (score[:, None] @ self.X)[:, 0] - weight * away
+        score = self.family.score(self.family.mean(eta), self.y) * counts
+        slope = _products(score.astype(np.float32), self.X) - weight * away
 
         wide = gram.astype(np.float64)
         diagonal = np.arange(wide.shape[-1])
         wide[:, diagonal, diagonal] += weight
         step = np.linalg.solve(wide, slope[..., None])[..., 0]
-        reach = np.abs(self.X @ step[..., None].astype(np.float32)).max(axis=(1, 2))
-        factor = np.minimum(1.0, _LONGEST / np.maximum(reach, 1e-30))
-        return beta + factor[:, None] * step, float((factor * reach).max())
+        change = _products(step.astype(np.float32), self.X.transpose(0, 2, 1))
+        reach = np.abs(change).max(axis=1)
+        factor = np.minimum(1.0, _LONGEST / np.maximum(reach, 1e-30))[:, None]
+
+        limit = self.family.largest
+        moved = np.clip(eta + factor * change, -limit, limit)
+        far = float(np.abs(moved - eta).max())
+        return beta + factor * step, moved, far
+
+
+def _products(vectors: FloatArray, matrices: FloatArray) -> FloatArray:
+    """Return ``v @ M`` of every cell, one call of the library each."""
+    made = [v @ one for v, one in zip(vectors, matrices, strict=True)]
+    return np.stack(made)

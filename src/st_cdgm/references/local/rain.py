@@ -20,13 +20,15 @@ from st_cdgm.references.local.irls import Bernoulli, CellFit, Family, Gamma, fit
 from st_cdgm.typing import FloatArray, Floats, Indices
 
 # Penalties per day, and how much larger those of the day before are.
-CANDIDATES = tuple(product((0.003, 0.01, 0.03, 0.1), (1.0, 10.0)))
+CANDIDATES = tuple(product((0.003, 0.01, 0.03, 0.1, 0.3), (1.0, 10.0)))
 PENALTY_CELLS = 16
 # Cells with fewer wet days take the dispersion of the domain.
 FEW_DAYS = 30
 _SHAPES = (0.1, 20.0)
 # Weight of the intercept without any feature, in days.
 _PSEUDO_DAYS = 1.0
+# Quantiles u are looked up in a table, in steps of -log(1 - u) up to this.
+_DEEPEST, _STEPS = 12.0, 600
 
 
 @dataclass(kw_only=True, eq=False)
@@ -61,6 +63,7 @@ class RainRegressions:
     _occurrence: FloatArray = field(init=False)
     _amount: FloatArray = field(init=False)
     _shape: Floats = field(init=False)
+    _ratios: Floats = field(init=False)  # quantile over mean, (P, _STEPS + 1)
 
     def fit(
         self, days: FieldArrays, truth: FloatArray, folds: Sequence[Indices]
@@ -96,6 +99,8 @@ class RainRegressions:
             self._amount[at], mean[at] = second.coefficients, second.held_out
 
         self._shape = _shapes(excess / mean, wet)
+        depth = -np.expm1(-np.linspace(0.0, _DEEPEST, _STEPS + 1))
+        self._ratios = gammaincinv(self._shape[:, None], depth) / self._shape[:, None]
         self.quantile = self._quantiles(days, parts, chance, mean)
         return self
 
@@ -118,12 +123,13 @@ class RainRegressions:
     ) -> FloatArray:
         """Return the amounts of quantiles, all of shape ``(..., P)``."""
         share = (quantile - (1.0 - chance)) / np.maximum(chance, 1e-9)
-        shape = np.broadcast_to(self._shape, share.shape)
-        wet = share > 0
-        out = np.zeros(share.shape, dtype=np.float32)
-        ratio = gammaincinv(shape[wet], np.minimum(share[wet], 0.99999)) / shape[wet]
-        out[wet] = self.threshold + ratio * np.broadcast_to(mean, share.shape)[wet]
-        return out
+        at = -np.log1p(-share.clip(0.0, 1.0 - 1e-6)) * (_STEPS / _DEEPEST)
+        below = np.minimum(at.astype(np.int64), _STEPS - 1)
+        cell = np.arange(len(self.cells))
+        low, high = self._ratios[cell, below], self._ratios[cell, below + 1]
+        ratio = low + (high - low) * np.minimum(at - below, 1.0)
+        wet = self.threshold + ratio * mean
+        return np.where(share > 0, wet, 0.0).astype(np.float32)
 
     def _choose(self, table: FeatureTable, parts: _Parts) -> None:
         """Choose the penalties by the held-out likelihood on some cells."""

@@ -41,7 +41,7 @@ class LocalRidgeReference(Reference):
     Attributes
     ----------
     components : int
-        Number of principal components (80) of each of the two days.
+        Number of principal components (60) of each of the two days.
     window : float
         Half width of the season in days (45) from which residuals are drawn.
     similar : int
@@ -58,7 +58,7 @@ class LocalRidgeReference(Reference):
     Hertig and Jacobeit (2013), doi:10.1007/s00382-012-1500-3, its use in downscaling.
     """
 
-    components: int = 80
+    components: int = 60
     window: float = 45.0
     similar: int = 150
 
