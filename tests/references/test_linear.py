@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from st_cdgm.data.fit.ridge import solve_ridge
-from st_cdgm.references import linear
+from st_cdgm.references import encoded, linear
 from st_cdgm.references.base import build_reference
 from st_cdgm.references.linear import (
     PENALTIES,
@@ -49,6 +49,9 @@ def test_folds_are_years_or_spells_dealt_out():
         assert np.diff(fold).max() == 41
         assert (np.diff(fold) == 1).mean() > 0.85
     assert len(year_folds(np.array([20010101, 20010102]))) == 2
+    # Steps shorter than a day.
+    hours = np.array([19990101060000, 19991231120000, 20000615000000, 20010101180000])
+    assert [f.tolist() for f in year_folds(hours)] == [[0, 1], [2], [3]]
 
 
 def test_residuals_come_from_fits_that_had_not_seen_the_fold():
@@ -88,7 +91,7 @@ def test_penalty_is_chosen_on_some_cells_only(monkeypatch):
 
 
 def test_members_scatter_about_the_regression(world):
-    reference = build_reference("ridge").fit(world.train, world.preprocessor)
+    reference = build_reference("ridge_pc").fit(world.train, world.preprocessor)
     assert reference.penalty in PENALTIES
     fields = reference.predict(world.test, members=30, seed=0)
     truth, valid = world.test.hr, world.preprocessor.valid
@@ -104,7 +107,7 @@ def test_members_are_as_wide_as_errors_on_days_never_seen(world, monkeypatch):
     """29 coefficients from 90 days: the fit's own residuals would be a third short."""
     monkeypatch.setattr(linear, "choose_penalty", lambda *_: 1e-4)
     few = world.train.select(slice(0, 90))
-    reference = linear.RidgeReference(components=24, window=400)
+    reference = linear.ComponentRidgeReference(components=24, window=400)
     fields = reference.fit(few, world.preprocessor).predict(
         world.test, members=30, seed=0
     )
@@ -119,7 +122,7 @@ def test_a_cell_with_truth_in_one_temperature_only(world):
     """tasmax is encoded from tasmin, which has no truth on this cell."""
     hr, valid = world.train.hr.copy(), world.preprocessor.valid.copy()
     hr[:, 0, 3, 3], valid[0, 3, 3] = np.nan, False
-    reference = build_reference("ridge").fit(
+    reference = build_reference("ridge_pc").fit(
         replace(world.train, hr=hr), replace(world.preprocessor, valid=valid)
     )
     fields = reference.predict(world.test, members=4, seed=0)
@@ -128,14 +131,14 @@ def test_a_cell_with_truth_in_one_temperature_only(world):
     )
     error = fields[:, :, 1, 3, 3].mean(axis=1) - world.test.hr[:, 1, 3, 3]
     assert np.sqrt(np.mean(error**2)) < world.test.hr[:, 1, 3, 3].std() / 3
-    whole = build_reference("ridge").fit(world.train, world.preprocessor)
+    whole = build_reference("ridge_pc").fit(world.train, world.preprocessor)
     assert reference.penalty == whole.penalty
 
 
 def test_prediction_in_blocks_is_the_same(world, monkeypatch):
-    reference = build_reference("ridge").fit(world.train, world.preprocessor)
+    reference = build_reference("ridge_pc").fit(world.train, world.preprocessor)
     whole = reference.predict(world.test, members=4, seed=0)
-    monkeypatch.setattr(linear, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(encoded, "BLOCK_BYTES", 1)
     np.testing.assert_array_equal(
         reference.predict(world.test, members=4, seed=0), whole
     )
@@ -143,7 +146,7 @@ def test_prediction_in_blocks_is_the_same(world, monkeypatch):
 
 @pytest.mark.parametrize("harmonics", [0, 1, 3])
 def test_number_of_harmonics(world, harmonics):
-    reference = linear.RidgeReference(harmonics=harmonics, components=3)
+    reference = linear.ComponentRidgeReference(harmonics=harmonics, components=3)
     reference.fit(world.train, world.preprocessor)
     fields = reference.predict(world.test, members=2, seed=0)
     assert np.isfinite(fields[..., 1:, :]).all()

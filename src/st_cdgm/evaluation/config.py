@@ -16,8 +16,9 @@ class EvaluationConfig:
     ----------
     references : list of str
         Methods fitted on the same training period and scored on the same days:
-        ``lr_interp`` (the baseline alone), ``climatology``, ``analogs``, ``ridge``, or
-        one of a plugin.
+        ``lr_interp`` (the baseline alone), ``climatology``, ``quantile_mapping``,
+        ``analogs``, ``ridge_pc``, ``ridge`` (per fine cell), ``glm``, or one of a
+        plugin. ``st-cdgm plugins --kind reference`` lists all.
     metrics : list of str
         Metrics beside the standard ones, which every scorecard has: ``fss``,
         ``fss_10mm``, ``f1_p95``, ``f1_p99``, ``histogram_distance`` and, slow,
@@ -27,7 +28,7 @@ class EvaluationConfig:
     """
 
     references: list[str] = field(
-        default_factory=lambda: ["climatology", "analogs", "ridge"]
+        default_factory=lambda: ["climatology", "analogs", "ridge", "glm"]
     )
     metrics: list[str] = field(default_factory=list)
     stride: int = 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from itertools import product
 from typing import Self
 
 import numpy as np
@@ -18,7 +20,15 @@ from st_cdgm.references.days import (
     season_pool,
     training_days,
 )
+from st_cdgm.references.tuning import MEMBERS, choose
 from st_cdgm.registry import register
+from st_cdgm.typing import Floats
+
+_LOGGER = logging.getLogger(__name__)
+
+
+# Numbers of components and weights of the day before that are compared on validation.
+CANDIDATES = tuple(product((10, 20, 40), (0.0, 0.25, 0.5, 1.0)))
 
 
 @register("reference", "analogs")
@@ -26,12 +36,18 @@ from st_cdgm.registry import register
 class AnalogReference(Reference):
     """The M training days nearest in the space of predictor principal components.
 
+    The squared distance of two days is that of their components, plus ``yesterday``
+    times that of the components of the days before them.
+
     Attributes
     ----------
     components : int
-        Largest number of components (20).
+        Largest number of components; chosen on validation days where there are any
+        (20).
+    yesterday : float
+        Weight of the day before, chosen likewise (0.5).
     variance : float
-        Fewer are used where they explain this share of the variance (0.95).
+        Fewer components are used where they explain this share of the variance (0.99).
     window : float
         Half width of the season in days (45) in which analogs are looked for.
 
@@ -42,20 +58,40 @@ class AnalogReference(Reference):
     """
 
     components: int = 20
-    variance: float = 0.95
+    yesterday: float = 0.5
+    variance: float = 0.99
     window: float = 45.0
 
-    def fit(self, train: FieldArrays, preprocessor: Preprocessor) -> Self:
+    history = 2
+
+    def fit(
+        self,
+        train: FieldArrays,
+        preprocessor: Preprocessor,
+        validation: FieldArrays | None = None,
+    ) -> Self:
         """Keep the training fields and the components of their predictors."""
         days, self._truth = training_days(train, preprocessor)
         self._season = days.season
+        most = max(self.components, *(number for number, _ in CANDIDATES))
         self._space = PrincipalComponents.fit(
             days.lr,
             area=preprocessor.lr_grid.area_weights(),
-            limit=self.components,
+            limit=most,
             variance=self.variance,
         )
-        self._scores = self._space.transform(days.lr)  # (T, K)
+        self._scores = self._both(days)
+
+        if validation is not None:
+            self.components, self.yesterday = choose(
+                CANDIDATES, self._tried, validation, preprocessor
+            )
+            self.candidates = len(CANDIDATES)
+            _LOGGER.info(
+                "analogs: %d components, weight %g of the day before",
+                self.components,
+                self.yesterday,
+            )
         return self
 
     def predict(
@@ -70,8 +106,22 @@ class AnalogReference(Reference):
         shape = (len(days), members, *self._truth.shape[1:])
         out = np.empty(shape, dtype=np.float32)
         season = season_distance(days.season, self._season)
-        for t, score in enumerate(self._space.transform(days.lr)):
+        weight = np.array([1.0, self.yesterday])
+        for t, score in enumerate(self._both(days)):
             pool = season_pool(season[t], self.window, members)
-            distance = ((self._scores[pool] - score) ** 2).sum(axis=1)
+            away = (self._scores[pool] - score)[:, :, : self.components]
+            distance = np.square(away).sum(axis=2) @ weight
             out[t] = self._truth[pool[np.argsort(distance, kind="stable")[:members]]]
         return out
+
+    def _both(self, days: FieldArrays) -> Floats:
+        """Return the components of each day and of the day before. ``(T, 2, K)``."""
+        both = (days.lr, days.lagged(1))
+        return np.stack([self._space.transform(lr) for lr in both], axis=1)
+
+    def _tried(
+        self, candidate: tuple[int, float], days: FieldArrays
+    ) -> NDArray[np.float32]:
+        """Return the prediction that another candidate makes."""
+        self.components, self.yesterday = candidate
+        return self.predict(days, members=min(MEMBERS, len(self._truth)), seed=0)

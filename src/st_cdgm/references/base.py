@@ -8,8 +8,9 @@ valid in ``evaluation.references``, and its name stands in scorecard and report.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +23,28 @@ from st_cdgm.registry import get
 class Reference(ABC):
     """A method that predicts ensembles and was fitted on training days only.
 
-    It can be made without arguments: what it can be told has default values.
+    It can be made without arguments: what it can be told has default values. The
+    protocol of a scorecard states both attributes.
+
+    Attributes
+    ----------
+    history : int
+        Days of predictors that a prediction sees, the day itself included (1).
+    candidates : int
+        Settings that :meth:`fit` compared, the budget of its tuning; 1 where it
+        chooses nothing.
     """
 
+    history: int = 1
+    candidates: int = 1
+
     @abstractmethod
-    def fit(self, train: FieldArrays, preprocessor: Preprocessor) -> Self:
+    def fit(
+        self,
+        train: FieldArrays,
+        preprocessor: Preprocessor,
+        validation: FieldArrays | None = None,
+    ) -> Self:
         """Learn from the training days and return the fitted reference.
 
         Parameters
@@ -37,6 +55,10 @@ class Reference(ABC):
             truth is missing.
         preprocessor : Preprocessor
             Targets, grids, codec and the cells ``valid`` (C, Y, X) with training truth.
+        validation : FieldArrays, optional
+            Days with truth on which settings may be compared; never to learn from.
+            Without them a setting keeps its default value. A method that has nothing
+            to choose may leave this parameter out.
 
         Raises
         ------
@@ -79,3 +101,24 @@ def build_reference(name: str) -> Reference:
         Unknown name; the message lists the known ones.
     """
     return cast("Reference", get("reference", name)())
+
+
+def fit_reference(
+    name: str,
+    train: FieldArrays,
+    preprocessor: Preprocessor,
+    validation: FieldArrays | None = None,
+) -> Reference:
+    """Return a fitted reference; it gets the validation days if its ``fit`` asks.
+
+    Raises
+    ------
+    ConfigError
+        Unknown name.
+    InputError
+        The days do not suffice; see :meth:`Reference.fit`.
+    """
+    reference = build_reference(name)
+    asks = "validation" in inspect.signature(reference.fit).parameters
+    options: dict[str, Any] = {"validation": validation} if asks else {}
+    return reference.fit(train, preprocessor, **options)

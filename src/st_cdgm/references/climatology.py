@@ -30,7 +30,14 @@ class ClimatologyReference(Reference):
 
     window: float = 10.0
 
-    def fit(self, train: FieldArrays, preprocessor: Preprocessor) -> Self:
+    history = 0
+
+    def fit(
+        self,
+        train: FieldArrays,
+        preprocessor: Preprocessor,
+        validation: FieldArrays | None = None,
+    ) -> Self:
         """Keep the training fields and their seasons."""
         days, self._truth = training_days(train, preprocessor)
         self._season = days.season

@@ -23,7 +23,12 @@ STRATEGY = "lr_interp"
 class InterpolationReference(Reference):
     """The ``lr_interp`` baseline alone: one deterministic member."""
 
-    def fit(self, train: FieldArrays, preprocessor: Preprocessor) -> Self:
+    def fit(
+        self,
+        train: FieldArrays,
+        preprocessor: Preprocessor,
+        validation: FieldArrays | None = None,
+    ) -> Self:
         """Check that the baseline is an interpolation; nothing is learned.
 
         Raises
@@ -31,7 +36,7 @@ class InterpolationReference(Reference):
         InputError
             Another baseline is in use, for all targets or for some.
         """
-        del train
+        del train, validation
         baseline = preprocessor.baseline
         parts = getattr(baseline, "parts", [(baseline, None)])
         strategies = {part.strategy for part, _ in parts}

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from st_cdgm.data.fit.harmonics import annual_harmonics
@@ -16,9 +15,10 @@ from st_cdgm.data.fit.ridge import solve_ridge
 from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.references.base import Reference
 from st_cdgm.references.components import PrincipalComponents
-from st_cdgm.references.days import draw_in_season, mask_invalid, training_days
+from st_cdgm.references.days import draw_in_season, training_days
+from st_cdgm.references.encoded import EncodedCells
 from st_cdgm.registry import register
-from st_cdgm.typing import Floats
+from st_cdgm.typing import FloatArray, Floats
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -29,12 +29,11 @@ PENALTY_CELLS = 2000
 FEWEST_YEARS = 3
 FOLDS = 5
 SPELL_DAYS = 10
-BLOCK_BYTES = 64 * 2**20
 
 
-@register("reference", "ridge")
+@register("reference", "ridge_pc")
 @dataclass(kw_only=True, eq=False)
-class RidgeReference(Reference):
+class ComponentRidgeReference(Reference):
     """A linear regression in encoded target space plus whole residual fields.
 
     Predictors are the leading principal components (scaled to unit variance) and
@@ -59,26 +58,27 @@ class RidgeReference(Reference):
     harmonics: int = 2
     window: float = 45.0
 
-    def fit(self, train: FieldArrays, preprocessor: Preprocessor) -> Self:
+    candidates = len(PENALTIES)
+
+    def fit(
+        self,
+        train: FieldArrays,
+        preprocessor: Preprocessor,
+        validation: FieldArrays | None = None,
+    ) -> Self:
         """Choose the penalty, fit, and keep the cross-validated residuals."""
         days, truth = training_days(train, preprocessor)
-        self._preprocessor = preprocessor
         self._season = days.season
         self._space = PrincipalComponents.fit(
             days.lr, area=preprocessor.lr_grid.area_weights(), limit=self.components
         )
         self._width = self._space.transform(days.lr).std(axis=0)
         X = self._features(days)  # (T, K), the intercept first
-        valid = preprocessor.valid
-        # A temperature is encoded as a step from its colder neighbour: where a cell has
-        # truth in one variable, all are needed, and the baseline fills the others.
-        self._cells = np.broadcast_to(valid.any(axis=0), valid.shape)
-        whole = np.where(valid, truth, days.baseline)
-        encoded = preprocessor.codec.encode(torch.from_numpy(whole)).numpy()
-        Y = encoded[:, self._cells]  # (T, P)
+        self._encoded = EncodedCells(preprocessor)
+        Y = self._encoded.encode(days, truth).reshape(len(days), -1)  # (T, C * P)
         folds = year_folds(days.day)
         self.penalty = choose_penalty(X, Y, folds)
-        _LOGGER.info("ridge: penalty %g of the number of days", self.penalty)
+        _LOGGER.info("ridge_pc: penalty %g of the number of days", self.penalty)
         self._coefficients = _solve(X.T @ X, X.T @ Y, self.penalty, len(X))
         self._residual = held_out_residuals(X, Y, folds, self.penalty)
         return self
@@ -98,17 +98,13 @@ class RidgeReference(Reference):
         drawn = draw_in_season(
             days, self._season, window=self.window, members=members, seed=seed
         )
-        cells, codec = self._cells, self._preprocessor.codec
-        mean = (self._features(days) @ self._coefficients).astype(np.float32)  # (T, P)
-        out = np.empty((len(days), members, *cells.shape), dtype=np.float32)
-        step = max(1, BLOCK_BYTES // (4 * members * cells.size))
-        for start in range(0, len(days), step):
-            part = slice(start, start + step)
-            encoded = np.zeros(out[part].shape, dtype=np.float32)
-            encoded[..., cells] = mean[part, None] + self._residual[drawn[part]]
-            out[part] = codec.decode(torch.from_numpy(encoded)).numpy()
+        mean = (self._features(days) @ self._coefficients).astype(np.float32)
 
-        return mask_invalid(out, self._preprocessor)
+        def members_of(part: slice) -> FloatArray:
+            both = mean[part, None] + self._residual[drawn[part]]
+            return both.reshape(*both.shape[:2], -1, self._encoded.cells.size)
+
+        return self._encoded.decode(len(days), members, members_of)
 
 
 def year_folds(day: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -120,9 +116,9 @@ def year_folds(day: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     Parameters
     ----------
     day : ndarray
-        YYYYMMDD, increasing. Shape ``(T,)``.
+        YYYYMMDD, or YYYYMMDDhhmmss of shorter steps, increasing. Shape ``(T,)``.
     """
-    year = day // 10000
+    year = day // (10**4 if day.max(initial=0) < 10**8 else 10**10)
     years = np.unique(year)
     if years.size >= FEWEST_YEARS:
         return [np.flatnonzero(year == y) for y in years]

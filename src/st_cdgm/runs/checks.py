@@ -29,8 +29,7 @@ def check_before_training(config: Config, *, to_the_end: bool) -> None:
         A data file does not exist.
     """
     if to_the_end or not config.data.store:
-        for key, role in ROLES.items():
-            _check_file(config, key, role)
+        check_files(config)
     if "validation" not in config.data.splits.names():
         raise ConfigError(
             "there is no validation period: the best state could not be chosen",
@@ -40,7 +39,14 @@ def check_before_training(config: Config, *, to_the_end: bool) -> None:
     if to_the_end:
         check_test_period(config)
         _check_inference(config)
-        _check_references(config)
+        for name in config.evaluation.references:
+            check_reference(config, name)
+
+
+def check_files(config: Config) -> None:
+    """Raise ConfigError or MissingFileError for a data file that is not there."""
+    for key, role in ROLES.items():
+        _check_file(config, key, role)
 
 
 def check_same_settings(asked: DataConfig, stored: DataConfig) -> None:
@@ -107,13 +113,11 @@ def _check_inference(config: Config) -> None:
         )
 
 
-def _check_references(config: Config) -> None:
-    """Raise ConfigError where a reference is asked for that another key rules out."""
+def check_reference(config: Config, name: str) -> None:
+    """Raise ConfigError for an unknown reference, or one that another key rules out."""
+    get("reference", name)
     strategy = config.data.baseline_strategy
-    if INTERPOLATION in config.evaluation.references and strategy not in (
-        "auto",
-        INTERPOLATION,
-    ):
+    if name == INTERPOLATION and strategy not in ("auto", INTERPOLATION):
         raise ConfigError(
             "a reference needs another baseline than the configured one",
             variable="evaluation.references",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,41 +26,74 @@ logger = logging.getLogger(__name__)
 MODEL = "st-cdgm"
 
 
+@dataclass(frozen=True, kw_only=True)
+class FittedReference:
+    """What was written of a reference method, and what a protocol says of it.
+
+    Attributes
+    ----------
+    path : Path
+        Its ensemble of the scored test days.
+    history, candidates : int
+        As in :class:`st_cdgm.references.base.Reference`.
+    """
+
+    path: Path
+    history: int
+    candidates: int
+
+
 def run_references(
     config: Config, pipeline: PipelineViews, run_dir: Path, session: Session
-) -> dict[str, Path]:
+) -> dict[str, FittedReference]:
     """Fit the reference methods on the training days; write their test ensembles."""
-    from st_cdgm.inference.writer import EnsembleWriter
-    from st_cdgm.references.base import build_reference
-
-    training = pipeline.arrays("train")
-    # Without the truth: a reference could not look at it if it wanted to.
-    test = replace(scored_days(config, pipeline), hr=None)
     written = {}
     names = config.evaluation.references
-
     with progress(session, "References", len(names)) as advance:
         for name in names:
-            reference = build_reference(name).fit(training, pipeline.preprocessor)
-            fields = reference.predict(
-                test, members=config.inference.members, seed=config.run.seed
-            )
-
-            written[name] = run_dir / "references" / f"{name}.nc"
-            written[name].parent.mkdir(parents=True, exist_ok=True)
-            source = f"st-cdgm {__version__}"
-            with EnsembleWriter(
-                written[name],
-                targets=pipeline.preprocessor.targets,
-                grid=pipeline.preprocessor.hr_grid,
-                calendar=test.calendar,
-                members=range(fields.shape[1]),
-                attrs={"title": f"Reference {name}", "source": source},
-            ) as writer:
-                writer.append(test.day, fields)
-            logger.info("reference %s: %d members", name, fields.shape[1])
+            path = run_dir / "references" / f"{name}.nc"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            written[name] = run_reference(config, pipeline, name, path)
             advance(1, None)
     return written
+
+
+def run_reference(
+    config: Config, pipeline: PipelineViews, name: str, path: Path
+) -> FittedReference:
+    """Fit one reference method and write its ensemble of the scored test days.
+
+    It learns from the training days; the validation days, if any, are for its tuning.
+    """
+    from st_cdgm.inference.writer import EnsembleWriter
+    from st_cdgm.references.base import fit_reference
+
+    has = "validation" in config.data.splits.names()
+    reference = fit_reference(
+        name,
+        pipeline.arrays("train"),
+        pipeline.preprocessor,
+        pipeline.arrays("validation") if has else None,
+    )
+
+    # Without the truth: a reference could not look at it if it wanted to.
+    test = replace(scored_days(config, pipeline), hr=None)
+    members, seed = config.inference.members, config.run.seed
+    fields = reference.predict(test, members=members, seed=seed)
+    with EnsembleWriter(
+        path,
+        targets=pipeline.preprocessor.targets,
+        grid=pipeline.preprocessor.hr_grid,
+        calendar=test.calendar,
+        members=range(fields.shape[1]),
+        attrs={"title": f"Reference {name}", "source": f"st-cdgm {__version__}"},
+    ) as writer:
+        writer.append(test.day, fields)
+
+    logger.info("reference %s: %d members", name, fields.shape[1])
+    return FittedReference(
+        path=path, history=reference.history, candidates=reference.candidates
+    )
 
 
 def scored_days(config: Config, pipeline: PipelineViews) -> FieldArrays:
@@ -71,12 +104,22 @@ def scored_days(config: Config, pipeline: PipelineViews) -> FieldArrays:
 def score_test(
     config: Config,
     pipeline: PipelineViews,
-    forecasts: Mapping[str, Path],
-    run_dir: Path,
+    ensemble: Path | None,
+    references: Mapping[str, FittedReference],
+    output: Path | None,
     session: Session,
 ) -> Scorecard:
-    """Score all sources on the scored test days."""
+    """Score the model's ensemble, if any, and the references on the scored test days.
+
+    Without ``output`` nothing is written.
+    """
     from st_cdgm.evaluation.scorecard import evaluate_ensembles
+
+    forecasts = {} if ensemble is None else {MODEL: ensemble}
+    history = {} if ensemble is None else {MODEL: config.data.seq_len}
+    forecasts |= {name: fitted.path for name, fitted in references.items()}
+    history |= {name: fitted.history for name, fitted in references.items()}
+    tuned = {name: fitted.candidates for name, fitted in references.items()}
 
     days = scored_days(config, pipeline)
     assert days.hr is not None
@@ -87,7 +130,8 @@ def score_test(
         "test": pipeline.preprocessor.periods["test"],
         "stride": config.evaluation.stride,
         "baseline": pipeline.preprocessor.baseline.strategy,
-        "history": f"model {config.data.seq_len} days of predictors, references 1",
+        "history": f"days of predictors: {_listed(history)}",
+        "tuning": f"settings compared, none on test days: {_listed(tuned)}",
         "version": __version__,
     }
     # A cell without training truth has no prediction, so it cannot be scored.
@@ -106,9 +150,13 @@ def score_test(
             baseline=_as_dataset(days.baseline, days, pipeline),
             land=_land_fraction(config, pipeline),
             protocol=protocol,
-            output=run_dir,
+            output=output,
             metrics=config.evaluation.metrics,
         )
+
+
+def _listed(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in numbers.items()) or "none"
 
 
 def _land_fraction(config: Config, pipeline: PipelineViews) -> Any:

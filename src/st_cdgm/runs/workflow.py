@@ -7,7 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from st_cdgm.runs.checks import check_before_training
+from st_cdgm.outputs import check_output_path
+from st_cdgm.runs.checks import (
+    check_before_training,
+    check_files,
+    check_reference,
+    check_test_period,
+)
 from st_cdgm.runs.console import Session, lasting, progress, show_results
 from st_cdgm.runs.directory import (
     check_run_directory,
@@ -18,18 +24,19 @@ from st_cdgm.runs.directory import (
 from st_cdgm.runs.discovery import discover_if_possible, discover_links
 from st_cdgm.runs.score_table import show_scorecard
 from st_cdgm.runs.scoring import (
-    MODEL,
     ablate,
     export_graph,
+    run_reference,
     run_references,
     score_test,
     write_report,
 )
-from st_cdgm.runs.steps import downscale_test, open_data, train_pool
+from st_cdgm.runs.steps import downscale_test, ensemble_results, open_data, train_pool
 
 if TYPE_CHECKING:
     from st_cdgm.config.schema import Config
     from st_cdgm.data.task.prepared import PipelineViews
+    from st_cdgm.evaluation.scorecard import Scorecard
     from st_cdgm.training.fit import TrainingResult
 
 
@@ -70,9 +77,7 @@ def run_workflow(
         ).checkpoint
         ensemble = downscale_test(config, checkpoint, run_dir, session)
 
-        scorecard = score_test(
-            config, pipeline, {MODEL: ensemble, **references}, run_dir, session
-        )
+        scorecard = score_test(config, pipeline, ensemble, references, run_dir, session)
         export_graph(config, checkpoint, run_dir)
         ablate(config, checkpoint, pipeline, run_dir, session)
         discover_if_possible(config, pipeline, run_dir, session)
@@ -110,6 +115,51 @@ def discover_workflow(config: Config, session: Session) -> Path:
     how = {"resume": True, "overwrite": False}
     with _begun(config, session, to_the_end=False, **how) as (run_dir, pipeline):
         return discover_links(config, pipeline, run_dir, session)
+
+
+def reference_workflow(
+    config: Config, name: str, output: Path, session: Session
+) -> Scorecard:
+    """Fit a reference method, write its ensemble of the test days and score it.
+
+    Parameters
+    ----------
+    config : Config
+        Settings of the run that it is compared with; ``evaluation.stride`` says which
+        test days are made, ``inference.members`` how many members.
+    name : str
+        A registered reference.
+    output : Path
+        NetCDF file to write.
+    session : Session
+        Where progress and results are shown.
+
+    Raises
+    ------
+    ConfigError
+        There is no reference of this name, or no test period.
+    InputError
+        A file cannot be used, or the reference cannot be fitted to the data.
+    """
+    # All that can be known before the data are read.
+    check_reference(config, name)
+    check_test_period(config)
+    check_files(config)
+    check_output_path(output)
+
+    pipeline = open_data(config, session)
+    with progress(session, f"Fitting {name}"):
+        fitted = run_reference(config, pipeline, name, output)
+    scorecard = score_test(config, pipeline, None, {name: fitted}, None, session)
+
+    if session.announce:
+        show_scorecard(scorecard, ["spread_skill"])
+        show_results(
+            ensemble_results(output)
+            | {"Seen": str(scorecard.protocol["history"])}
+            | {"Tuned": str(scorecard.protocol["tuning"])}
+        )
+    return scorecard
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Regressions that every fine cell has for itself, and what they see."""
