@@ -55,6 +55,7 @@ class Aligned:
             shape=(len(self.days), source.members, Y, X),
             weights=self.truth.grid.area_weights().astype(np.float64),
             name=f"{variable} of {source.name}",
+            network=source.network,
         )
 
 

@@ -390,6 +390,16 @@ def _card(
     )
 
 
+def _pools(aligned: Aligned) -> dict[str, Any]:
+    """Say which sources are scored as mixtures, and of how many networks."""
+    pools = {
+        source.name: len(set(source.network.tolist()))
+        for source in aligned.sources
+        if source.network is not None
+    }
+    return {"networks": pools} if pools else {}
+
+
 def _scored(aligned: Aligned) -> dict[str, Any]:
     return {
         "days": len(aligned.days),
@@ -399,5 +409,6 @@ def _scored(aligned: Aligned) -> dict[str, Any]:
         "weights": "cell area",
         "wet_day": f"{WET_DAY:g} mm day-1",
         "members": {source.name: source.members for source in aligned.sources},
+        **_pools(aligned),
         "mask": aligned.scored,
     }

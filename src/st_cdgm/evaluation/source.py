@@ -21,6 +21,8 @@ from st_cdgm.errors import InputError, MissingVariableError
 from st_cdgm.typing import FloatArray, Indices
 
 MEMBER = "realization"
+# Coordinate along the members: which network of a pool made each.
+NETWORK = "network"
 # What others call it; a dimension whose standard name is "realization" counts, too.
 _MEMBERS = {MEMBER, "realisation", "member", "members", "number", "ensemble", "ens"}
 
@@ -62,6 +64,14 @@ class Source:
     def members(self) -> int:
         """Ensemble size M."""
         return int(next(iter(self.fields.values())).sizes[MEMBER])
+
+    @property
+    def network(self) -> Indices | None:
+        """Which network of a pool made each member, if the file says so. ``(M,)``."""
+        labels = next(iter(self.fields.values())).coords.get(NETWORK)
+        if labels is None or labels.dims != (MEMBER,):
+            return None
+        return np.asarray(np.unique(labels, return_inverse=True)[1], dtype=np.int64)
 
     def read(self, variable: str, days: slice | Indices) -> FloatArray:
         """Return scored days of a variable. Shape ``(t, M, Y, X)``."""

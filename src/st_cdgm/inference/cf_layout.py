@@ -44,6 +44,7 @@ _OVER_THE_DAY = re.compile(
     r"\btime:\s*(sum|mean|maximum|minimum|range|median|mid_range|mode|variance|"
     r"standard_deviation|root_mean_square)\b"
 )
+_NETWORK_ATTRS = {"long_name": "network of the pool that made it", "units": "1"}
 _REALIZATION_ATTRS = {
     "standard_name": "realization",
     "long_name": "ensemble member",
@@ -60,6 +61,7 @@ def layout(
     grid: Grid,
     members: Sequence[int] | range,
     attrs: Mapping[str, Any] | None,
+    networks: int = 1,
 ) -> xr.Dataset:
     """Return the dataset as it is stored: numbers and CF attributes, not decoded.
 
@@ -67,7 +69,7 @@ def layout(
     ----------
     fields, number : ndarray
         Values ``(T, M, C, Y, X)``, T may be 0, and days as of `encode_days` ``(T,)``.
-    calendar, targets, grid, members, attrs
+    calendar, targets, grid, members, attrs, networks
         As in `st_cdgm.inference.writer.ensemble_dataset`.
 
     Raises
@@ -83,6 +85,10 @@ def layout(
     member = ("realization", np.asarray(members, dtype=_INT), _REALIZATION_ATTRS)
     time = ("time", number, _time_attrs(calendar, daily=daily))
     coords = {"time": time, "realization": member, **horizontal}
+    if networks > 1:
+        made_by = np.asarray(members, dtype=_INT) % networks
+        coords["network"] = ("realization", made_by, _NETWORK_ATTRS)
+
     ds = xr.Dataset(coords=coords, attrs=_global_attrs(attrs))
     if mapping is not None:
         ds = ds.reset_coords(mapping)
@@ -250,7 +256,7 @@ def _check_contents(
 ) -> None:
     """Refuse names used twice or by a coordinate, and members used twice or none."""
     names = [target.name for target in targets]
-    reserved = {"time", "time_bnds", "bnds", "realization", *taken}
+    reserved = {"time", "time_bnds", "bnds", "realization", "network", *taken}
     bad = sorted({n for n in names if names.count(n) > 1 or n in reserved})
     if bad or not names:
         raise InputError(

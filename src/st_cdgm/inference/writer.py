@@ -45,6 +45,7 @@ def ensemble_dataset(
     grid: Grid,
     members: Sequence[int] | range,
     attrs: Mapping[str, Any] | None = None,
+    networks: int = 1,
 ) -> xr.Dataset:
     """Return fields as a dataset, as a file of `EnsembleWriter` would be read back.
 
@@ -60,6 +61,9 @@ def ensemble_dataset(
     attrs : mapping, optional
         Global attributes, e.g. ``title``, ``institution``, ``history``. None values are
         left out.
+    networks : int
+        Networks K of a pool, member m made by network m modulo K: noted as coordinate
+        ``network``, so that scores treat the members as a mixture.
 
     Returns
     -------
@@ -88,6 +92,7 @@ def ensemble_dataset(
         grid=grid,
         members=members,
         attrs=attrs,
+        networks=networks,
     )
     # As a reader of the file sees it.
     decoded = xr.decode_cf(
@@ -127,7 +132,7 @@ class EnsembleWriter:
     ----------
     path : str or Path
         The output file; an existing one is replaced at the end.
-    targets, grid, calendar, members, attrs
+    targets, grid, calendar, members, attrs, networks
         As in `ensemble_dataset`.
     total_days : int, optional
         How many days will come; a file with fewer or more is an error.
@@ -165,6 +170,7 @@ class EnsembleWriter:
         members: Sequence[int] | range,
         attrs: Mapping[str, Any] | None = None,
         total_days: int | None = None,
+        networks: int = 1,
     ) -> None:
         check_netcdf_name(path)
         self.path = check_output_path(path)
@@ -182,6 +188,7 @@ class EnsembleWriter:
             grid=grid,
             members=members,
             attrs=attrs,
+            networks=networks,
         )
         self._temporary = temporary_name(self.path)
         self._file: netCDF4.Dataset | None = None

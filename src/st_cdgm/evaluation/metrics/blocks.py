@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from st_cdgm.errors import GridMismatchError, InputError
-from st_cdgm.typing import Floats
+from st_cdgm.typing import Floats, Indices
 
 # A block's forecast in float64; the scores need about four temporaries of that size.
 BLOCK_BYTES = 64 * 2**20
@@ -56,6 +56,7 @@ class Block:
     forecast: Floats  # (t, M, Y, X)
     reference: Floats  # (t, Y, X)
     weight: Floats  # (t, Y, X)
+    network: Indices | None = None  # which one made each member, (M,)
 
 
 class Score(Protocol):
@@ -91,6 +92,7 @@ class Pair:
     weights: Floats  # (Y, X)
     mask: NDArray[np.bool_] | None = None  # (T, Y, X)
     name: str | None = None  # variable (and source) named in errors
+    network: Indices | None = None  # which one made each member of a pool, (M,)
 
     def slices(self) -> Iterator[slice]:
         """Yield day slices of bounded size."""
@@ -115,6 +117,7 @@ class Pair:
                 forecast=np.where(counted[:, None], forecast, 0).astype(np.float64),
                 reference=np.where(counted, reference, 0).astype(np.float64),
                 weight=np.where(counted, self.weights, 0.0),
+                network=self.network,
             )
 
     def _refuse_holes(self) -> None:

@@ -6,16 +6,25 @@ Call shape and array shapes: see :mod:`st_cdgm.evaluation.metrics.blocks`.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Unpack
 
 import numpy as np
 import scoringrules
 from numpy.typing import ArrayLike
 
+from st_cdgm.errors import GridMismatchError
 from st_cdgm.evaluation.metrics.base import Metric
-from st_cdgm.evaluation.metrics.blocks import Block, Cells, ratio, scored
+from st_cdgm.evaluation.metrics.blocks import (
+    Block,
+    Cells,
+    accumulate,
+    pair_of,
+    ratio,
+    scored,
+)
 from st_cdgm.registry import register
-from st_cdgm.typing import Floats
+from st_cdgm.typing import Floats, Indices
 
 
 class CrpsScore:
@@ -33,6 +42,8 @@ class CrpsScore:
         error = block.forecast - block.reference[:, None]  # (t, M, Y, X)
         if error.shape[1] == 1:
             field = np.abs(error[:, 0])
+        elif block.network is not None:
+            field = _mixture(error, block.network, fair=self.fair)
         else:
             field = scoringrules.crps_ensemble(
                 np.zeros_like(block.reference),
@@ -41,6 +52,7 @@ class CrpsScore:
                 estimator="pwm" if self.fair else "qd",
                 backend="numpy",
             )
+
         self._sums.append((block.weight * field).sum(axis=(1, 2)))
         self._weights.append(block.weight.sum(axis=(1, 2)))
 
@@ -69,11 +81,41 @@ def _joined(parts: list[Floats]) -> Floats:
     return np.concatenate([np.empty(0), *parts])
 
 
+def _mixture(error: Floats, network: Indices, *, fair: bool) -> Floats:
+    """CRPS of members minus truth ``(t, M, Y, X)`` as a mixture; see :func:`crps`."""
+    _, which, count = np.unique(network, return_inverse=True, return_counts=True)
+    K = count.size
+    weight = 1 / (K * count[which])  # (M,)
+    skill = np.tensordot(np.abs(error), weight, axes=(1, 0))  # (t, Y, X)
+    spread = _half_distance(error, weight)
+    if not fair:
+        return np.asarray(skill - spread)
+
+    # A member has no distance to itself: n (n - 1) pairs within a network, not n^2.
+    for k, n in enumerate(count):
+        if n > 1:
+            own = _half_distance(error[:, which == k], np.full(n, 1 / n))
+            spread = spread + own / ((n - 1) * K**2)
+    return np.asarray(skill - spread)
+
+
+def _half_distance(values: Floats, weight: Floats) -> Floats:
+    """Half the mean distance of two draws from weighted values, along axis 1.
+
+    It is the integral of F (1 - F), F the distribution function.
+    """
+    order = values.argsort(axis=1)
+    F = weight[order].cumsum(axis=1)[:, :-1]
+    gaps = np.diff(np.take_along_axis(values, order, axis=1), axis=1)
+    return np.asarray((F * (1 - F) * gaps).sum(axis=1))
+
+
 def crps(
     forecast: ArrayLike,
     reference: ArrayLike,
     *,
     fair: bool = True,
+    network: ArrayLike | None = None,
     **cells: Unpack[Cells],
 ) -> float:
     """Continuous ranked probability score, mean over days and cells.
@@ -83,17 +125,49 @@ def crps(
     member gives the mean absolute error. In the units of the variable; NaN when
     nothing is counted.
 
+    A pool of K networks is scored as the mixture of their distributions in equal parts.
+    Its members are no random draw from that mixture, for each network has its share of
+    them: all pairs alike would count the wide ones, between networks, too often. So the
+    mean distance is 1/K times that of pairs within a network and 1 - 1/K times that of
+    pairs between two, and the mean error is that of the networks' means. A network of
+    one member has no pair: its spread counts as 0, which makes the score worse.
+
     Parameters
     ----------
     fair : bool
         The estimator.
+    network : array_like, optional
+        Which network made each member, any labels. Shape ``(M,)``. Files say so by a
+        coordinate of this name along their members.
+
+    Raises
+    ------
+    GridMismatchError
+        Another number of labels than of members.
 
     References
     ----------
     Ferro (2014), doi:10.1002/qj.2270. The sorted form (probability weighted moments) is
     Zamo and Naveau (2018), doi:10.1007/s11004-017-9709-7.
     """
-    return scored(CrpsScore(fair=fair), forecast, reference, **cells).value
+    pair = pair_of(forecast, reference, **cells)
+    if network is not None:
+        pair = replace(pair, network=_check_network(network, pair.shape[1]))
+    score = CrpsScore(fair=fair)
+    accumulate(pair, score)
+    return score.value
+
+
+def _check_network(network: ArrayLike, members: int) -> Indices:
+    """Return labels as numbers; refuse another number of them than of members."""
+    labels = np.asarray(network)
+    if labels.shape != (members,):
+        raise GridMismatchError(
+            "The networks of the members do not fit the forecast.",
+            found=labels.shape,
+            expected=(members,),
+        )
+    return np.asarray(np.unique(labels, return_inverse=True)[1], dtype=np.int64)
 
 
 class EnergyScore:
