@@ -26,7 +26,12 @@ class Reference(ABC):
     """
 
     @abstractmethod
-    def fit(self, train: FieldArrays, preprocessor: Preprocessor) -> Self:
+    def fit(
+        self,
+        train: FieldArrays,
+        preprocessor: Preprocessor,
+        validation: FieldArrays | None = None,
+    ) -> Self:
         """Learn from the training days and return the fitted reference.
 
         Parameters
@@ -37,6 +42,10 @@ class Reference(ABC):
             truth is missing.
         preprocessor : Preprocessor
             Targets, grids, codec and the cells ``valid`` (C, Y, X) with training truth.
+        validation : FieldArrays, optional
+            Days with truth on which settings may be compared; never to learn from.
+            Without them a setting keeps its default value. A method that has nothing
+            to choose may leave this parameter out.
 
         Raises
         ------
