@@ -104,11 +104,23 @@ def score_test(
             _as_dataset(truth, days, pipeline),
             mask="truth",
             baseline=_as_dataset(days.baseline, days, pipeline),
+            climatology=_as_dataset(_usual(days, pipeline), days, pipeline),
             land=_land_fraction(config, pipeline),
             protocol=protocol,
             output=run_dir,
             metrics=config.evaluation.metrics,
         )
+
+
+def _usual(days: FieldArrays, pipeline: PipelineViews) -> Any:
+    """Return the mean of the training days at each day's season. (T, C, Y, X)."""
+    from st_cdgm.data.fit.baseline.climatology import ClimatologyBaseline
+
+    train = pipeline.arrays("train")
+    assert train.hr is not None
+    names = [target.name for target in pipeline.preprocessor.targets]
+    learned = ClimatologyBaseline.fit(train.hr, train.season, names)
+    return learned.predict(days.lr, days.season)
 
 
 def _land_fraction(config: Config, pipeline: PipelineViews) -> Any:
