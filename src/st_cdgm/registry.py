@@ -193,6 +193,8 @@ def _complete(kind: str) -> None:
     _COMPLETE.add(kind)  # first: a part may ask for others while it is imported
     try:
         home = importlib.import_module(f"st_cdgm.{_HOMES[kind][0]}")
+
+        # With the folders inside, such as metrics.calibration.
         inside = getattr(home, "__path__", ())
         for module in pkgutil.walk_packages(inside, f"{home.__name__}."):
             importlib.import_module(module.name)

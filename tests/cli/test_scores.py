@@ -61,7 +61,7 @@ def test_gains_follow_the_table_line_by_line():
     lines = [" ".join(line.split()) for line in below.splitlines()]
     assert "variable reference gain 95 % interval verdict" in lines
     assert "pr ridge +33 % +30 % to +40 % better" in lines
-    assert "tas ridge -0.67 % -2.0 % to +1.0 % no clear difference" in lines
+    assert "tas ridge -0.67 % -2.0 % to +1.0 % tie" in lines
     assert "hus ridge +50 % too few days no clear difference" in lines
     assert max(map(len, below.splitlines())) < 80
     out = io.StringIO()

@@ -134,11 +134,24 @@ def test_summaries_and_coordinates(written):
     assert list(stored["source"].values) == ["model", "interp"]
     assert list(stored["units"].values) == ["mm day-1"]
     assert stored["spectra"].dims == ("source", "variable", "wavenumber")
-    assert np.isfinite(stored["spectra"]).all()
-    assert np.isfinite(stored["truth_spectrum"]).all()
+    # One cell has no truth: a variogram stands in for the spectrum.
+    assert stored["spectra"].isnull().all()
+    assert stored["truth_spectrum"].isnull().all()
+    assert stored["variograms"].dims == ("source", "variable", "lag")
+    assert (stored["variograms"] > 0).all()
+    assert (stored["truth_variogram"] > 0).all()
+    assert stored["quantiles"].dims == ("source", "variable", "level")
+    assert (stored["quantiles"].diff("level") >= 0).all()
     ranks = stored["rank_histogram"].isel(variable=0)
     np.testing.assert_allclose(ranks.sum("rank"), 1)
     assert int(ranks.sel(source="model").notnull().sum()) == 6
     assert int(ranks.sel(source="interp").notnull().sum()) == 2
+    scales = stored["rank_histogram_scale"].isel(variable=0)
+    assert scales.dims == ("source", "block", "window", "rank")
+    assert list(scales["block"].values) == [1, 4, 16, 0]
+    assert list(scales["window"].values) == [1, 7, 30]
+    np.testing.assert_array_equal(scales.isel(block=0, window=0), ranks)
+    np.testing.assert_allclose(scales.sel(window=[1, 7]).sum("rank"), 1)
+    assert scales.sel(window=30).isnull().all()  # of nine days
     assert stored["truth"].dims == ("case", "variable", "lat", "lon")
     assert stored.attrs["calendar"] == "noleap"

@@ -10,15 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from st_cdgm.evaluation.gains import (
-    RESAMPLES,
-    SEED,
     DailyScore,
     Gain,
-    block_length,
     gains_of,
     percent,
     relative_gain,
 )
+from st_cdgm.evaluation.resampling import RESAMPLES, SEED, block_length
 
 nan = math.nan
 
@@ -40,11 +38,11 @@ def test_a_constant_gain_has_an_interval_without_width(block):
     assert found == pytest.approx((0.2, 0.2, 0.2))
 
 
-def test_equal_forecasts_are_no_clear_difference():
+def test_equal_forecasts_are_a_tie():
     scores = {("m", "pr"): daily(gamma(60)), ("a", "pr"): daily(gamma(60))}
     (gain,) = gains_of(scores, ["m", "a"], ["pr"], block=10)
     assert (gain.gain, gain.low, gain.high) == (0, 0, 0)
-    assert gain.outcome == "unclear"
+    assert gain.outcome == "ties"
 
 
 def test_noise_of_either_sign_is_no_clear_difference():
@@ -178,8 +176,7 @@ def test_words():
     assert words(0.21, 0.17, 0.25) == "21 % better (95 % interval 17 to 25 %)"
     assert words(-0.05, -0.12, -0.02) == "5.0 % worse (95 % interval 2.0 to 12 %)"
     assert words(0.007, -0.008, 0.021) == (
-        "no clear difference (0.70 % better; 95 % interval 0.80 % worse to 2.1 % "
-        "better)"
+        "tie (0.70 % better; 95 % interval 0.80 % worse to 2.1 % better)"
     )
     assert words(nan, nan, nan) == "cannot be compared: a score is missing"
     assert percent(-0.5) == "50 %"

@@ -28,7 +28,12 @@ from st_cdgm.evaluation.metrics.events import f1_extremes, fss
 from st_cdgm.evaluation.metrics.probabilistic import crps
 from st_cdgm.evaluation.metrics.wasserstein import sliced_wasserstein
 from st_cdgm.evaluation.report.scores import Scores, score_tables
-from st_cdgm.evaluation.scorecard import COLUMNS, Scorecard, evaluate_ensembles
+from st_cdgm.evaluation.scorecard import (
+    BOUNDS,
+    COLUMNS,
+    Scorecard,
+    evaluate_ensembles,
+)
 
 UNITS = {"tasmin": "degC", "pr": "mm day-1"}
 STANDARD = {"tasmin": "air_temperature", "pr": "lwe_precipitation_rate"}
@@ -113,12 +118,14 @@ def test_scores_are_area_weighted_and_masked(truth, tmp_path):
 
 def test_rows_name_metric_and_units(truth, tmp_path):
     card = evaluate({"model": dataset(sample())}, truth, tmp_path)
-    assert list(card.rows.columns) == COLUMNS
+    assert list(card.rows.columns) == [*COLUMNS, *BOUNDS]
     units = card.rows.set_index(["variable", "metric"])["units"]
     assert units["tasmin", "crps"] == units["tasmin", "bias"] == "degC"
     assert units["pr", "rmse"] == "mm day-1"
     assert units["pr", "p99_ratio"] == "1"
-    assert units["pr", "spectrum_distance"] == "dB"
+    assert units["pr", "variogram_distance"] == "dB"
+    assert ("pr", "spectrum_distance") not in units.index  # a cell has no truth
+    assert units["tasmin & pr", "variables_members"] == "1"
     # wet days and a ratio of quantiles have no meaning for degC
     assert ("tasmin", "p99_ratio") not in units.index
     assert ("tasmin", "wet_day_frequency") not in units.index
@@ -150,7 +157,7 @@ def test_all_sources_are_scored_on_the_days_they_share(truth, tmp_path):
         truth,
         tmp_path,
     )
-    for metric in ("crps", "rmse", "p99_bias", "spectrum_distance"):
+    for metric in ("crps", "rmse", "p99_bias", "variogram_distance"):
         expected = value(alone, "model", "tasmin", metric)
         assert value(both, "model", "tasmin", metric) == pytest.approx(expected)
 
@@ -290,20 +297,26 @@ def test_gains_come_with_intervals_and_survive_the_file(truth, tmp_path):
     far = {name: np.concatenate([field] * 9) for name, field in far.items()}
     long = dataset({n: np.concatenate([truth[n].values] * 9) for n in ("tasmin", "pr")})
     card = evaluate({"model": dataset(nine), "far": dataset(far)}, long, tmp_path)
-    assert [g.variable for g in card.gains] == ["tasmin", "pr"]
-    skill = card.skill("far").loc["model"]
+    assert [(g.variable, g.metric) for g in card.gains] == [
+        ("tasmin", "crps"),
+        ("pr", "crps"),
+        ("all variables", "patch_energy"),
+        ("all variables", "patch_variogram"),
+    ]
     for gain in card.gains:
+        skill = card.skill("far", gain.metric).loc["model"]
         assert (gain.reference, gain.days, gain.block) == ("far", 54, 10)
         assert gain.gain == pytest.approx(skill[gain.variable])
         assert gain.low <= gain.gain <= gain.high
-        assert gain.outcome == "wins"
+        # Differences between cells do not see that all are 5 too warm.
+        assert (gain.outcome == "wins") == (gain.metric != "patch_variogram")
     assert Scorecard.from_json(tmp_path / "scorecard.json").gains == card.gains
     sparse = evaluate(
         {"model": dataset(nine), "far": dataset(far)},
         long.isel(time=slice(None, None, 3)),
         tmp_path,
     )
-    assert [(g.days, g.block) for g in sparse.gains] == [(18, 3)] * 2
+    assert [(g.days, g.block) for g in sparse.gains] == [(18, 3)] * 4
 
 
 def test_few_days_give_null_bounds_and_older_files_have_no_gains(truth, tmp_path):
@@ -319,9 +332,14 @@ def test_few_days_give_null_bounds_and_older_files_have_no_gains(truth, tmp_path
         "high",
         "days",
         "block",
+        "metric",
     }
-    assert [(g["low"], g["high"]) for g in stored["gains"]] == [(None, None)] * 2
+    assert [(g["low"], g["high"]) for g in stored["gains"]] == [(None, None)] * 4
     assert not any(g.has_interval for g in Scorecard.from_json(path).gains)
+    # Before scores of several variables were compared, all gains were in CRPS.
+    unnamed = [{k: g[k] for k in g if k != "metric"} for g in stored["gains"]]
+    path.write_text(json.dumps({**stored, "gains": unnamed}))
+    assert {g.metric for g in Scorecard.from_json(path).gains} == {"crps"}
     del stored["gains"]
     path.write_text(json.dumps(stored))
     older = Scorecard.from_json(path)
@@ -494,7 +512,10 @@ def test_a_metric_of_one_class_is_seen_in_scorecard_and_report(
     expected = values["pr"][..., inside].max() / np.nanmax(truth["pr"].values)
     assert value(card, "model", "pr", "largest") == pytest.approx(expected)
     scores = Scores(Scorecard.from_json(tmp_path / "scorecard.json"))
-    for table in score_tables(scores):
+    *tables, together = score_tables(scores)
+    assert together.variable == "all variables"
+    assert len(tables) == 2
+    for table in tables:
         assert table.columns[-1] == ("largest value", "ideal 1")
     full = score_tables(scores, full=True)[0]
     assert full.columns[-1] == ("ratio of the largest values", "ideal 1")

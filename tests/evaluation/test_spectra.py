@@ -12,32 +12,71 @@ from st_cdgm.evaluation.metrics.spectra import (
 )
 
 
+def modes(shape):
+    """Wavenumber of every mode in cycles per cell, from its definition."""
+    along = [np.arange(size) / (2 * size) for size in shape]
+    return np.hypot(*np.meshgrid(*along, indexing="ij"))
+
+
+def cosines(size):
+    """Rows of the orthonormal DCT-II."""
+    k, x = np.arange(size)[:, None], np.arange(size) + 0.5
+    rows = np.sqrt(2 / size) * np.cos(np.pi * k * x / size)
+    rows[0] /= np.sqrt(2)
+    return rows
+
+
 @pytest.mark.parametrize("shape", [(8, 8), (7, 9), (6, 11), (9, 4)])
 def test_rings_hold_all_power_of_the_modes_they_cover(shape):
     # Parseval, with the modes beyond the last ring counted apart (odd and even sizes)
     rng = np.random.default_rng(0)
     field = rng.normal(size=shape)
-    coefficient = np.fft.fft2(field - field.mean()) / field.size
-    radius = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, shape), indexing="ij"))
-    ring = np.rint(radius * min(shape))
+    coefficient = cosines(shape[0]) @ field @ cosines(shape[1]).T
+    assert (coefficient**2).sum() == pytest.approx((field**2).sum())
+    ring = np.rint(modes(shape) * 2 * min(shape))
     wavenumber, power = power_spectrum(field)
     expected = [
-        (np.abs(coefficient[ring == k]) ** 2).mean()
-        for k in range(1, min(shape) // 2 + 1)
+        (coefficient[ring == k] ** 2).mean() / field.size for k in range(1, min(shape))
     ]
     np.testing.assert_allclose(power, expected)
-    np.testing.assert_allclose(wavenumber * min(shape), np.arange(1, len(power) + 1))
+    np.testing.assert_allclose(
+        wavenumber * 2 * min(shape), np.arange(1, len(power) + 1)
+    )
 
 
 def test_a_wave_has_its_power_at_its_own_wavenumber():
-    # D78: a field (Y, X) is enough. Amplitude 3 gives 3^2 / 4 in each of two modes.
-    x = np.arange(16)
+    # D78: a field (Y, X) is enough. Amplitude 3 gives a mean square of 3^2 / 2.
+    x = np.arange(16) + 0.5
     field = np.broadcast_to(3 * np.cos(2 * np.pi * 4 * x / 16), (16, 16))
     wavenumber, power = power_spectrum(field)
     assert wavenumber[power.argmax()] == pytest.approx(4 / 16)
-    ring = np.rint(np.hypot(*np.meshgrid(*[np.fft.fftfreq(16) * 16] * 2))) == 4
-    assert power.max() * ring.sum() == pytest.approx(2 * 9 / 4)
+    ring = np.rint(modes((16, 16)) * 32) == 8
+    assert power.max() * ring.sum() == pytest.approx(9 / 2)
     assert np.delete(power, power.argmax()).max() < 1e-20
+
+
+def test_a_slope_does_not_leak_into_small_scales():
+    """What a Fourier transform takes for a jump at the border is none here."""
+    slope = np.broadcast_to(np.linspace(-1, 1, 32), (32, 32))
+    _, power = power_spectrum(slope)
+    fourier = np.abs(np.fft.fft(slope[0]) / 32) ** 2
+    shares = power[24:28].mean() / power[0], fourier[12:14].mean() / fourier[1]
+    assert shares[0] < 0.01 * shares[1]
+
+
+def test_small_scales_are_those_under_eight_cells():
+    rng = np.random.default_rng(0)
+    white = rng.normal(size=(100, 16, 24))
+    short = modes((16, 24)) > 1 / 8
+    transform = cosines(16) @ white @ cosines(24).T
+    louder = transform * np.where(short, np.sqrt(2), 5.0)
+    forecast = cosines(16).T @ louder @ cosines(24)
+    level = spectra(forecast, white).small_scales
+    assert level.value == pytest.approx(10 * np.log10(2))
+    assert level.low == pytest.approx(level.high)
+    members = rng.normal(size=(100, 5, 16, 24))
+    level = spectra(members, white).small_scales
+    assert level.low < 0 < level.high
 
 
 def test_distance_is_in_decibel_and_zero_for_the_truth():
@@ -56,20 +95,18 @@ def test_members_are_compared_not_their_mean():
     assert spectrum_distance(members, truth) < 1
     assert spectrum_distance(members.mean(axis=1), truth) > 10
     spectrum = spectra(members, truth)
-    assert spectrum.forecast.shape == (20, 8)
-    assert spectrum.reference.shape == spectrum.wavenumber.shape == (8,)
+    assert spectrum.forecast.shape == (20, 15)
+    assert spectrum.reference.shape == spectrum.wavenumber.shape == (15,)
 
 
-def test_sea_leaves_the_same_trace_in_forecast_and_truth():
+def test_days_with_a_hole_have_no_spectrum():
     rng = np.random.default_rng(0)
-    truth = 15 + rng.normal(size=(4, 12, 12))
-    forecast = truth.copy()
-    truth[:, :, 7:] = np.nan
-    forecast[:, :, 7:] = 1e5
-    assert spectrum_distance(forecast, truth) == pytest.approx(0, abs=1e-9)
-    truth[2] = np.nan  # a day without truth takes no part
+    truth = rng.normal(size=(4, 12, 12))
+    truth[2, :, 7:] = np.nan
     expected = power_spectrum(truth[[0, 1, 3]])[1]
-    np.testing.assert_allclose(spectra(forecast, truth).reference, expected)
+    np.testing.assert_allclose(spectra(truth, truth).reference, expected)
+    truth[:, 0, 0] = np.nan
+    assert np.isnan(spectrum_distance(truth, truth))
 
 
 def test_a_forecast_without_variance_has_a_finite_distance_and_dry_truth_none():

@@ -7,7 +7,13 @@ variable                  dimensions                                      units
 ========================  ==============================================  =============
 ``spectra``               source, variable, wavenumber                    squared
 ``truth_spectrum``        variable, wavenumber                            squared
+``variograms``            source, variable, lag                           squared
+``truth_variogram``       variable, lag                                   squared
 ``rank_histogram``        source, variable, rank                          1 (sum 1)
+``rank_histogram_scale``  source, variable, block, window, rank           1 (sum 1)
+``..._low``, ``..._high`` the same                                        1
+``quantiles``             source, variable, level                         variable's
+``truth_quantiles``       variable, level                                 variable's
 ``crps_daily``            source, variable, time                          variable's
 ``truth``                 case, variable, y, x                            variable's
 ``baseline`` (optional)   case, variable, y, x                            variable's
@@ -17,13 +23,16 @@ variable                  dimensions                                      units
 ========================  ==============================================  =============
 
 Coordinates: ``source`` (names, the model first), ``variable`` (names), ``units``
-(variable), ``ensemble_size`` (source), ``wavenumber`` (cycles per grid cell), ``case``
-(``wettest``, ``coldest`` ...), ``day`` (case; YYYYMMDD), ``why`` (case; the rule that
-chose the day and its value), ``member`` (0, 1, 2) and those of the grid, whose
-dimensions keep their names (``lat``, ``lon``, or ``rlat``, ``rlon`` ...); of the scored
-days ``time`` and ``scored_day`` (time; YYYYMMDD). A rank histogram of M members fills
-the first M + 1 ranks. ``spread`` is the standard deviation (with M - 1). ``crps_daily``
-is the area mean of the fair CRPS.
+(variable), ``ensemble_size`` (source), ``wavenumber`` (cycles per grid cell), ``lag``
+(cells), ``block`` (cells a side, 0 the domain), ``window`` (consecutive days),
+``level`` (of quantiles), ``case`` (``wettest``, ``coldest`` ...), ``day`` (case;
+YYYYMMDD), ``why`` (case; the rule that chose the day and its value), ``member`` (0, 1,
+2) and those of the grid, whose dimensions keep their names (``lat``, ``lon``, or
+``rlat``, ``rlon`` ...); of the scored days ``time`` and ``scored_day`` (time;
+YYYYMMDD). A rank histogram of M members fills the first M + 1 ranks;
+``rank_histogram_scale_low`` and ``..._high`` are its 95 % intervals over days. Spectra
+are of days on which every cell is counted, variograms of the others. ``spread`` is the
+standard deviation (with M - 1). ``crps_daily`` is the area mean of the fair CRPS.
 """
 
 from __future__ import annotations
@@ -40,7 +49,10 @@ from st_cdgm.data.time.calendar import ORIGIN
 from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.data.variables.table import PRECIPITATION, TEMPERATURE
 from st_cdgm.evaluation.alignment import Aligned
-from st_cdgm.evaluation.metrics.spectra import Spectrum
+from st_cdgm.evaluation.metrics.calibration.windows import BLOCKS, WINDOWS, Scale
+from st_cdgm.evaluation.metrics.quantiles import LEVELS
+from st_cdgm.evaluation.metrics.variograms import LAGS
+from st_cdgm.evaluation.scoring import Shown
 from st_cdgm.evaluation.source import Source
 from st_cdgm.outputs import write_atomically
 from st_cdgm.typing import FloatArray, Floats
@@ -112,10 +124,8 @@ def _day_of_quantile(values: Floats, q: float) -> int | None:
 
 def build_diagnostics(
     aligned: Aligned,
+    shown: Mapping[Key, Shown],
     *,
-    spectra: Mapping[Key, Spectrum],
-    histograms: Mapping[Key, Floats],
-    daily: Mapping[Key, Floats],
     baseline: Source | None = None,
     land: FloatArray | None = None,
 ) -> xr.Dataset:
@@ -128,11 +138,13 @@ def build_diagnostics(
         about = {"standard_name": "land_area_fraction", "units": "1"}
         fields["sftlf"] = ((grid.y_name, grid.x_name), land, about)
 
+    wavenumber = next(iter(shown.values())).spectrum.wavenumber
     return xr.Dataset(
-        _summaries(aligned, spectra, histograms)
-        | {"crps_daily": _daily(aligned, daily)}
+        _curves(aligned, shown)
+        | _ranks(aligned, shown)
+        | {"crps_daily": _daily(aligned, shown)}
         | fields,
-        coords=_coordinates(aligned, cases, spectra),
+        coords=_coordinates(aligned, cases, wavenumber),
         attrs={
             "title": "Evaluation diagnostics",
             "Conventions": "CF-1.11",
@@ -155,19 +167,23 @@ def _area_mean(aligned: Aligned, variable: str) -> Floats:
 
 
 def _coordinates(
-    aligned: Aligned, cases: Sequence[Case], spectra: Mapping[Key, Spectrum]
+    aligned: Aligned, cases: Sequence[Case], wavenumber: Floats
 ) -> dict[str, tuple[object, ...]]:
     days = aligned.days
-    wavenumber = next(iter(spectra.values())).wavenumber
     wave_attrs = {"units": "1", "long_name": "cycles per grid cell"}
     index = np.array([case.index for case in cases], dtype=np.int64)
 
+    # Names, axes of the curves, the cases, and the scored days.
     coords: dict[str, tuple[object, ...]] = {
         "source": ("source", [s.name for s in aligned.sources]),
         "ensemble_size": ("source", [s.members for s in aligned.sources]),
         "variable": ("variable", [t.name for t in aligned.targets]),
         "units": ("variable", [t.units for t in aligned.targets]),
         "wavenumber": ("wavenumber", wavenumber, wave_attrs),
+        "lag": ("lag", list(LAGS), {"units": "1", "long_name": "grid cells"}),
+        "block": ("block", list(BLOCKS), {"long_name": "cells a side, 0: the domain"}),
+        "window": ("window", list(WINDOWS), {"long_name": "consecutive days"}),
+        "level": ("level", list(LEVELS), {"units": "1"}),
         "case": ("case", [case.label for case in cases]),
         "why": ("case", [case.why for case in cases]),
         "day": ("case", days.day[index], {"long_name": "day as YYYYMMDD"}),
@@ -182,36 +198,67 @@ def _coordinates(
     return coords | dict(aligned.truth.grid.coords())
 
 
-def _summaries(
-    aligned: Aligned, spectra: Mapping[Key, Spectrum], histograms: Mapping[Key, Floats]
+def _curves(
+    aligned: Aligned, shown: Mapping[Key, Shown]
 ) -> dict[str, tuple[object, ...]]:
-    shape = (len(aligned.sources), len(aligned.targets))
-    waves = next(iter(spectra.values())).wavenumber.size
-    ranks = max(h.size for h in histograms.values())
-    power, truth = np.full((*shape, waves), np.nan), np.full((shape[1], waves), np.nan)
-    ranked = np.full((*shape, ranks), np.nan)
+    """Return spectra, variograms and quantiles, of the sources and of the truth."""
+    found: dict[str, tuple[object, ...]] = {}
+    for name, of_truth, axis, about in (
+        ("spectra", "truth_spectrum", "wavenumber", "mean power per mode, squared"),
+        ("variograms", "truth_variogram", "lag", "semivariance, squared"),
+        ("quantiles", "truth_quantiles", "level", "quantile of all values"),
+    ):
+        curves = {key: _curve(part, name) for key, part in shown.items()}
+        size = next(iter(curves.values()))[1].size
+        shape = (len(aligned.sources), len(aligned.targets), size)
+        sources, truth = np.full(shape, np.nan), np.full(shape[1:], np.nan)
+        for key, (forecast, reference) in curves.items():
+            at = _place(aligned, key)
+            sources[at], truth[at[1]] = forecast, reference
 
-    # An ensemble of fewer members fills the first ranks.
-    for key, spectrum in spectra.items():
-        at = _place(aligned, key)
-        power[at] = spectrum.forecast.mean(axis=0)
-        truth[at[1]] = spectrum.reference
-        ranked[at][: histograms[key].size] = histograms[key]
+        attrs = _attrs(about, "units of the variable")
+        found[name] = (("source", "variable", axis), sources, attrs)
+        found[of_truth] = (("variable", axis), truth, attrs)
+    return found
 
-    of_power = _attrs("mean power per mode", "squared units of the variable")
-    of_rank = _attrs("relative frequency of the rank of the truth", "1")
+
+def _curve(shown: Shown, name: str) -> tuple[Floats, Floats]:
+    """Return a curve of the forecast and of the truth."""
+    if name == "spectra":
+        return shown.spectrum.forecast.mean(axis=0), shown.spectrum.reference
+    part = shown.variogram if name == "variograms" else shown.quantiles
+    return part.forecast, part.reference
+
+
+def _ranks(
+    aligned: Aligned, shown: Mapping[Key, Shown]
+) -> dict[str, tuple[object, ...]]:
+    """Return rank histograms; an ensemble of fewer members fills the first ranks."""
+    most = max(source.members for source in aligned.sources) + 1
+    scales = (len(BLOCKS), len(WINDOWS))
+    shape = (len(aligned.sources), len(aligned.targets), *scales, most)
+    shares, low, high = (np.full(shape, np.nan) for _ in range(3))
+    for key, part in shown.items():
+        for (b, block), (w, days) in product(enumerate(BLOCKS), enumerate(WINDOWS)):
+            ranks = part.scales[Scale(block, days)].ranks
+            for out, values in zip((shares, low, high), ranks, strict=True):
+                out[(*_place(aligned, key), b, w, slice(values.size))] = values
+
+    about = _attrs("relative frequency of the rank of the truth", "1")
+    dims = ("source", "variable", "block", "window", "rank")
     return {
-        "spectra": (("source", "variable", "wavenumber"), power, of_power),
-        "truth_spectrum": (("variable", "wavenumber"), truth, of_power),
-        "rank_histogram": (("source", "variable", "rank"), ranked, of_rank),
+        "rank_histogram": ((*dims[:2], "rank"), shares[:, :, 0, 0], about),
+        "rank_histogram_scale": (dims, shares, about),
+        "rank_histogram_scale_low": (dims, low, about),
+        "rank_histogram_scale_high": (dims, high, about),
     }
 
 
-def _daily(aligned: Aligned, daily: Mapping[Key, Floats]) -> tuple[object, ...]:
+def _daily(aligned: Aligned, shown: Mapping[Key, Shown]) -> tuple[object, ...]:
     shape = (len(aligned.sources), len(aligned.targets), len(aligned.days))
     out = np.full(shape, np.nan)
-    for key, series in daily.items():
-        out[_place(aligned, key)] = series
+    for key, part in shown.items():
+        out[_place(aligned, key)] = part.daily.value
     about = _attrs("area mean of the fair CRPS per day", "units of the variable")
     return ("source", "variable", "time"), out, about
 

@@ -9,14 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from st_cdgm.typing import Floats, Indices
-
-# Weather remembers some days; drawing single days would give too narrow an interval.
-BLOCK_DAYS = 10
-RESAMPLES = 2000
-SEED = 0
-# With fewer blocks an interval would be narrow by construction, not by knowledge.
-MIN_BLOCKS = 5
+from st_cdgm.evaluation.resampling import MIN_BLOCKS, resampled_sums
+from st_cdgm.typing import Floats
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,15 +23,16 @@ class DailyScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """The model's fair CRPS against that of the best reference, in one variable."""
+    """The model's score against that of the best reference, in one variable."""
 
     variable: str
-    reference: str  # with the smallest CRPS in the variable
+    reference: str  # with the smallest score in the variable
     gain: float  # 1 - model / reference: positive where the model is better
     low: float  # of its 95 % interval, see relative_gain; NaN with too few days
     high: float
     days: int  # scored days with truth
     block: int  # block length in scored days
+    metric: str = "crps"
 
     @property
     def has_interval(self) -> bool:
@@ -46,11 +41,17 @@ class Gain:
 
     @property
     def outcome(self) -> str:
-        """``wins``, ``loses``, ``unclear`` (the interval contains 0) or ``unknown``."""
+        """``wins``, ``loses``, or one of three that decide nothing.
+
+        ``ties``: the interval contains 0; ``unclear``: there are too few days for one;
+        ``unknown``: a score is missing.
+        """
         if not math.isfinite(self.gain):
             return "unknown"
-        if not self.has_interval or self.low <= 0 <= self.high:
+        if not self.has_interval:
             return "unclear"
+        if self.low <= 0 <= self.high:
+            return "ties"
         return "wins" if self.low > 0 else "loses"
 
     @property
@@ -58,7 +59,7 @@ class Gain:
         """The interval, or why there is none, in words."""
         if not self.has_interval:
             return f"{self.days} scored days are too few for an interval"
-        if self.outcome == "unclear":
+        if self.outcome == "ties":
             return f"95 % interval {_side(self.low)} to {_side(self.high)}"
         # Of a loss the smaller size comes first, as of a win.
         near, far = sorted((self.low, self.high), key=abs)
@@ -69,8 +70,9 @@ class Gain:
         """The difference and its interval in words."""
         if self.outcome == "unknown":
             return "cannot be compared: a score is missing"
-        if self.outcome == "unclear":
-            return f"no clear difference ({_side(self.gain)}; {self.interval})"
+        if self.outcome in ("ties", "unclear"):
+            verdict = "tie" if self.has_interval else "no clear difference"
+            return f"{verdict} ({_side(self.gain)}; {self.interval})"
         return f"{_side(self.gain)} ({self.interval})"
 
     def to_dict(self) -> dict[str, object]:
@@ -79,7 +81,11 @@ class Gain:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Gain:
-        """Read what :meth:`to_dict` gave; null numbers are NaN."""
+        """Read what :meth:`to_dict` gave; null numbers are NaN.
+
+        Files of earlier versions do not name the metric, which is the CRPS.
+        """
+        stored = {"metric": "crps", **stored}
         found: dict[str, Any] = {
             item.name: math.nan if stored[item.name] is None else stored[item.name]
             for item in fields(cls)
@@ -98,29 +104,16 @@ def _side(gain: float) -> str:
     return percent(gain) + (" better" if gain > 0 else " worse" if gain < 0 else "")
 
 
-def block_length(ordinal: Indices) -> int:
-    """Return how many scored days make about ten days, at least 1.
-
-    Parameters
-    ----------
-    ordinal : ndarray
-        Scored days, counted from any origin. Their median step is taken as the stride.
-        Shape ``(T,)``.
-    """
-    stride = float(np.median(np.diff(ordinal))) if ordinal.size > 1 else 1.0
-    return max(1, round(BLOCK_DAYS / stride))
-
-
 def relative_gain(
     model: DailyScore, reference: DailyScore, *, block: int
 ) -> tuple[float, float, float]:
     """Return ``1 - model / reference`` of the mean scores, and its 95 % interval.
 
-    Moving-block bootstrap over days: a resample is a row of blocks of ``block``
-    consecutive scored days, cut to the number of days; model and reference are averaged
-    over the same resampled days. The bounds are the 2.5 and 97.5 % quantiles of the
-    gain over 2000 resamples of a fixed seed. They hold what the choice of days does,
-    not what another training run would do; with few blocks they are too narrow.
+    Moving-block bootstrap over days, see :mod:`st_cdgm.evaluation.resampling`; model
+    and reference are averaged over the same resampled days. The bounds are the 2.5 and
+    97.5 % quantiles of the gain over 2000 resamples of a fixed seed. They hold what the
+    choice of days does, not what another training run would do; with few blocks they
+    are too narrow.
 
     Parameters
     ----------
@@ -134,10 +127,6 @@ def relative_gain(
     gain, low, high : float
         The bounds are NaN with fewer days than five blocks, or where a resample has
         a reference score of 0; the gain is NaN where the reference score is.
-
-    References
-    ----------
-    Kuensch (1989), doi:10.1214/aos/1176347265.
     """
     sums = np.stack(
         [np.where(s.weight > 0, s.value * s.weight, 0.0) for s in (model, reference)]
@@ -149,30 +138,11 @@ def relative_gain(
 
     if np.count_nonzero(reference.weight) < MIN_BLOCKS * block:
         return gain, math.nan, math.nan
-    own, other = _resampled_sums(sums, block)
+    own, other = resampled_sums(sums, block)
     if not (other > 0).all():
         return gain, math.nan, math.nan
     low, high = np.quantile(1 - own / other, [0.025, 0.975])
     return gain, float(low), float(high)
-
-
-def _resampled_sums(values: Floats, block: int) -> Floats:
-    """Sum series over resampled days, the same for all. ``(K, T)`` to ``(K, R)``."""
-    T = values.shape[-1]
-    count, rest = divmod(T, block)
-    starts = np.random.default_rng(SEED).integers(
-        0, T - block + 1, size=(RESAMPLES, count + (rest > 0))
-    )
-
-    def sums(length: int) -> Floats:
-        """Sum of the ``length`` days from each start on."""
-        windows = np.lib.stride_tricks.sliding_window_view(values, length, axis=-1)
-        return np.asarray(windows.sum(axis=-1))
-
-    total = sums(block)[:, starts[:, :count]].sum(axis=-1)
-    if rest:
-        total += sums(rest)[:, starts[:, count]]
-    return np.asarray(total)
 
 
 def gains_of(
@@ -181,6 +151,7 @@ def gains_of(
     variables: Sequence[str],
     *,
     block: int,
+    metric: str = "crps",
 ) -> list[Gain]:
     """Compare the first source with the best of the others, per variable.
 
@@ -190,11 +161,13 @@ def gains_of(
     Parameters
     ----------
     daily : mapping
-        ``(source, variable)`` to its daily CRPS.
+        ``(source, variable)`` to its daily score.
     sources, variables : sequence of str
         Names, the model first.
     block : int
         Block length in scored days.
+    metric : str
+        Which score it is.
     """
     model, *references = sources
     gains = []
@@ -221,6 +194,7 @@ def gains_of(
                 high=high,
                 days=int(np.count_nonzero(reference.weight)),
                 block=block,
+                metric=metric,
             )
         )
     return gains

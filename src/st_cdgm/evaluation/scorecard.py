@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -16,23 +15,22 @@ import xarray as xr
 
 from st_cdgm._version import __version__
 from st_cdgm.data.files.open import Paths, file_label, open_dataset
-from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.evaluation.alignment import Aligned, align
 from st_cdgm.evaluation.diagnostics import build_diagnostics, write_diagnostics
-from st_cdgm.evaluation.gains import DailyScore, Gain, block_length, gains_of
-from st_cdgm.evaluation.metrics.base import Metric, metric_of, metrics_of
-from st_cdgm.evaluation.metrics.blocks import Pair, accumulate
+from st_cdgm.evaluation.gains import Gain, gains_of
+from st_cdgm.evaluation.judgement import judged
+from st_cdgm.evaluation.metrics.base import ALL, metric_of, metrics_of
 from st_cdgm.evaluation.metrics.distribution import WET_DAY
-from st_cdgm.evaluation.metrics.probabilistic import CrpsScore, RankHistogram
-from st_cdgm.evaluation.metrics.spectra import Spectrum, SpectrumScore
+from st_cdgm.evaluation.resampling import block_length
+from st_cdgm.evaluation.scoring import COMPARED, Results, score_sources
 from st_cdgm.evaluation.source import open_source
 from st_cdgm.outputs import check_output_directory, native, write_atomically
-from st_cdgm.typing import FloatArray, Floats
-
-_LOGGER = logging.getLogger(__name__)
+from st_cdgm.typing import FloatArray
 
 COLUMNS = ["source", "variable", "metric", "value", "units"]
+# 95 % interval over days; missing where there is none, and in older files.
+BOUNDS = ["low", "high"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,12 +40,14 @@ class Scorecard:
     Attributes
     ----------
     rows : DataFrame
-        Columns source, variable, metric, value, units.
+        Columns source, variable, metric, value, units, and low and high, the bounds of
+        the 95 % interval of the value where it has one.
     protocol : dict
         What was compared on which days; only what JSON can hold.
     gains : list of Gain
         Per variable, the relative gain of the first source over the best of the others
-        with its interval; empty with one source, and in files of earlier versions.
+        in CRPS, and for all variables in the joint scores, with its interval; empty
+        with one source, and in files of earlier versions.
     """
 
     rows: pd.DataFrame
@@ -56,10 +56,12 @@ class Scorecard:
 
     def to_json(self, path: Path) -> Path:
         """Write valid JSON (a missing value is null)."""
-        rows = [
-            {**row, "value": row["value"] if math.isfinite(row["value"]) else None}
-            for row in self.rows.to_dict(orient="records")
-        ]
+        rows = []
+        for row in self.rows.to_dict(orient="records"):
+            bounds = {n: row[n] for n in BOUNDS if math.isfinite(row.get(n, math.nan))}
+            value = row["value"] if math.isfinite(row["value"]) else None
+            rows.append({**{n: row[n] for n in COLUMNS}, "value": value, **bounds})
+
         content = {
             "format": 1,
             "protocol": self.protocol,
@@ -86,19 +88,25 @@ class Scorecard:
             raise MissingFileError("There is no scorecard.", file=path)
         try:
             stored = json.loads(path.read_text("utf-8"))
-            rows = pd.DataFrame(stored["rows"], columns=COLUMNS)
+            rows = pd.DataFrame(stored["rows"], columns=[*COLUMNS, *BOUNDS])
             protocol = dict(stored["protocol"])
             gains = [Gain.from_dict(row) for row in stored.get("gains", [])]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 "The file is not a scorecard.", file=path, found=str(error)
             ) from error
-        rows["value"] = rows["value"].astype(float)
+        rows = rows.astype(dict.fromkeys(["value", *BOUNDS], float))
         return cls(rows=rows, protocol=protocol, gains=gains)
 
-    def to_dataframe(self) -> pd.DataFrame:
-        """Return a table of all scores: variables and metrics by sources."""
-        table = self.rows.pivot_table(
+    def to_dataframe(self, *, calibration: bool = False) -> pd.DataFrame:
+        """Return a table of the scores: variables and metrics by sources.
+
+        With ``calibration`` it is of the calibration at all scales, between variables
+        and days, instead; :meth:`calibration` has the intervals.
+        """
+        metrics = self.rows["metric"].unique()
+        wanted = [m for m in metrics if metric_of(m).calibration == calibration]
+        table = self.rows[self.rows["metric"].isin(wanted)].pivot_table(
             index=["variable", "metric", "units"],
             columns="source",
             values="value",
@@ -106,7 +114,36 @@ class Scorecard:
             sort=False,
         )
         sources = list(dict.fromkeys(self.rows["source"]))
-        return table.dropna(how="all")[sources]
+        return table.dropna(how="all").reindex(columns=sources)
+
+    def calibration(self, source: str | None = None) -> pd.DataFrame:
+        """Return what a source is judged by besides its skill, the weakest first.
+
+        Every score with an ideal value and a tolerance, such as spread over error at
+        every scale. The distance from the ideal is in tolerances: 1 is still good.
+
+        Parameters
+        ----------
+        source : str, optional
+            The first one by default.
+
+        Returns
+        -------
+        DataFrame
+            Columns variable, metric, value, low, high, ideal, distance, sure. ``sure``
+            is the distance of the nearest value in the interval, 0 where it holds the
+            ideal, and missing without an interval.
+
+        Raises
+        ------
+        InputError
+            The scorecard does not have this source.
+        """
+        names = list(dict.fromkeys(self.rows["source"]))
+        if source is not None:
+            self._check_source(source, names)
+        chosen = self.rows["source"] == (source or (names[0] if names else ""))
+        return judged(self.rows[chosen])
 
     def _repr_html_(self) -> str:
         return self.to_dataframe().to_html(float_format="{:.4g}".format, na_rep="")
@@ -141,45 +178,16 @@ class Scorecard:
     def skill(self, reference: str, metric: str = "crps") -> pd.DataFrame:
         """Return ``1 - score / score of reference``: 0 equal, 1 perfect, < 0 worse."""
         table = self.wide(metric)
-        if reference not in table.index:
-            raise InputError(
-                "The scorecard does not have this source.",
-                found=reference,
-                expected=", ".join(map(str, table.index)),
-            )
+        self._check_source(reference, list(table.index))
         return 1 - table / table.loc[reference]
 
-
-@dataclass(frozen=True, kw_only=True)
-class PairScores:
-    """All that one source's variable gives."""
-
-    values: dict[str, float]  # by metric
-    units: dict[str, str]  # by metric
-    spectrum: Spectrum  # of the members and the truth
-    histogram: Floats  # of ranks, shape (M + 1,)
-    daily: DailyScore  # fair CRPS
-
-
-def score_pair(
-    pair: Pair, target: TargetVariable, metrics: Mapping[str, Metric]
-) -> PairScores:
-    """Compute those of the metrics that have a meaning for ``target``, in one pass."""
-    suited = {name: m for name, m in metrics.items() if m.suits(target)}
-    # What the diagnostics show is counted with them, each only once.
-    kinds = (CrpsScore, RankHistogram, SpectrumScore)
-    needed = dict.fromkeys([*kinds, *(metric.score for metric in suited.values())])
-    scores: dict[type, Any] = {kind: kind() for kind in needed}
-    accumulate(pair, *scores.values())
-
-    crps = scores[CrpsScore]
-    return PairScores(
-        values={n: float(m.value(scores[m.score])) for n, m in suited.items()},
-        units={name: metric.units or target.units for name, metric in suited.items()},
-        spectrum=scores[SpectrumScore].value,
-        histogram=scores[RankHistogram].value,
-        daily=DailyScore(value=crps.daily, weight=crps.daily_weight),
-    )
+    def _check_source(self, name: str, known: Sequence[str]) -> None:
+        if name not in known:
+            raise InputError(
+                "The scorecard does not have this source.",
+                found=name,
+                expected=", ".join(known),
+            )
 
 
 def evaluate_files(
@@ -256,6 +264,7 @@ def evaluate_ensembles(
     metrics: Sequence[str] = (),
     mask: str = "common",
     baseline: xr.Dataset | None = None,
+    climatology: xr.Dataset | None = None,
     land: FloatArray | None = None,
 ) -> Scorecard:
     """Score ensembles against the truth and write the results.
@@ -288,6 +297,10 @@ def evaluate_ensembles(
         besides, predictions without truth.
     baseline : Dataset, optional
         The model's baseline, shown in the diagnostics but not scored.
+    climatology : Dataset, optional
+        What is usual on the scored days, learned on training days: spectra, variograms
+        and scores of several variables are of the departures from it. Without it, from
+        the mean of the truth over the scored days. Variables (time, y, x).
     land : ndarray, optional
         Land area fraction of the scored cells, kept in the diagnostics for maps. Shape
         ``(Y, X)``.
@@ -315,8 +328,8 @@ def evaluate_ensembles(
             name: _opened(paths, "forecast", files) for name, paths in forecasts.items()
         }
         aligned = align(opened, _opened(truth, "truth", files), mask=mask)
-        scores = _score_all(aligned, columns)
-        card = _card(aligned, scores, protocol)
+        results = score_sources(aligned, columns, climatology)
+        card = _card(aligned, results, protocol, climatology is not None)
         if output is None:
             return card
 
@@ -328,12 +341,7 @@ def evaluate_ensembles(
 
         # What a report draws needs the fields once more.
         diagnostics = build_diagnostics(
-            aligned,
-            spectra={key: value.spectrum for key, value in scores.items()},
-            histograms={key: value.histogram for key, value in scores.items()},
-            daily={key: value.daily.value for key, value in scores.items()},
-            baseline=shown,
-            land=land,
+            aligned, results.shown, baseline=shown, land=land
         )
         write_diagnostics(diagnostics, Path(output) / "diagnostics.nc")
 
@@ -352,43 +360,28 @@ def _opened(paths: Paths, role: str, files: ExitStack) -> xr.Dataset:
     return opened
 
 
-def _score_all(
-    aligned: Aligned, columns: Mapping[str, Metric]
-) -> dict[tuple[str, str], PairScores]:
-    """Score every source in every variable that it has."""
-    scores: dict[tuple[str, str], PairScores] = {}
-    for source in aligned.sources:
-        for target in aligned.targets:
-            if target.name not in source.fields:
-                continue
-            found = score_pair(aligned.pair(source, target.name), target, columns)
-            scores[source.name, target.name] = found
-            _LOGGER.info(
-                "%s %s: CRPS %.4g", source.name, target.name, found.values["crps"]
-            )
-    return scores
-
-
 def _card(
-    aligned: Aligned,
-    scores: Mapping[tuple[str, str], PairScores],
-    protocol: Mapping[str, Any],
+    aligned: Aligned, results: Results, protocol: Mapping[str, Any], learned: bool
 ) -> Scorecard:
-    rows = [
-        (*key, name, value, found.units[name])
-        for key, found in scores.items()
-        for name, value in found.values.items()
-    ]
+    sources = [source.name for source in aligned.sources]
+    block = block_length(aligned.days.ordinal)
+    variables = {"crps": [target.name for target in aligned.targets]}
+    variables |= {metric: [ALL] for metric in COMPARED}
+    usual = "of the training days" if learned else "mean of the scored days"
 
     return Scorecard(
-        rows=pd.DataFrame(rows, columns=COLUMNS),
-        protocol={**protocol, "scored": _scored(aligned)},
-        gains=gains_of(
-            {key: value.daily for key, value in scores.items()},
-            [source.name for source in aligned.sources],
-            [target.name for target in aligned.targets],
-            block=block_length(aligned.days.ordinal),
-        ),
+        rows=pd.DataFrame(results.rows, columns=[*COLUMNS, *BOUNDS]),
+        protocol={
+            **protocol,
+            "scored": {**_scored(aligned), "climatology": usual},
+        },
+        gains=[
+            gain
+            for metric, names in variables.items()
+            for gain in gains_of(
+                results.daily[metric], sources, names, block=block, metric=metric
+            )
+        ],
     )
 
 

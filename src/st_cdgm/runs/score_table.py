@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _VERDICTS = {
     "wins": "better",
     "loses": "worse",
+    "ties": "tie",
     "unclear": "no clear difference",
     "unknown": "not comparable",
 }
@@ -36,8 +37,8 @@ def show_scorecard(scorecard: Scorecard, metrics: Sequence[str] = ()) -> None:
 def scorecard_table(scorecard: Scorecard, metric: str = "crps") -> Group:
     """Return sources by variables; the best source of a variable is marked.
 
-    Below that of the CRPS stands a second table: how much better the first source is
-    than the best other one, with its interval.
+    Below that of the CRPS stand how much better the first source is than the best other
+    one, with its interval, and how well its spread fits its errors.
     """
     from rich.console import Group
     from rich.table import Table
@@ -66,14 +67,17 @@ def scorecard_table(scorecard: Scorecard, metric: str = "crps") -> Group:
             cells.append(f"[bold]{text} *[/bold]" if is_best else f"{text}  ")
         table.add_row(str(source), *cells)
 
-    if metric != "crps" or not scorecard.gains:
+    if metric != "crps":
         return Group(table)
-    return Group(table, _gain_table(scorecard))
+    parts = [_gain_table(scorecard)] if scorecard.gains else []
+    return Group(table, *parts, *_calibration(scorecard))
 
 
 def _gain_table(scorecard: Scorecard) -> Table:
     """Return the gain over the best reference with its interval, a line a variable."""
     from rich.table import Column, Table
+
+    from st_cdgm.evaluation.metrics.base import metric_of
 
     model = scorecard.rows["source"].iloc[0]
     table = Table(
@@ -85,15 +89,47 @@ def _gain_table(scorecard: Scorecard) -> Table:
         title_justify="left",
     )
     for gain in scorecard.gains:
+        joint = gain.metric != "crps"
         bounds = f"{_signed(gain.low)} to {_signed(gain.high)}"
         table.add_row(
-            gain.variable,
+            metric_of(gain.metric).head if joint else gain.variable,
             gain.reference,
             _signed(gain.gain),
             bounds if gain.has_interval else "too few days",
             _VERDICTS[gain.outcome],
         )
     return table
+
+
+def _calibration(scorecard: Scorecard) -> list[Table | str]:
+    """Return spread over error by scale, and the weakest calibration in words."""
+    from rich.table import Column, Table
+
+    from st_cdgm.evaluation.metrics.calibration.windows import BLOCKS, WINDOWS, Scale
+    from st_cdgm.evaluation.report.text import weakest
+
+    judged = scorecard.calibration()
+    keys = zip(judged["variable"], judged["metric"], strict=True)
+    known = dict(zip(keys, judged["value"], strict=True))
+    heads = ["cells" if block == 1 else Scale(block, 1).where for block in BLOCKS]
+    table = Table(
+        "variable",
+        *(Column(head, justify="right") for head in heads),
+        title=f"spread over error of means of {' / '.join(map(str, WINDOWS))} days",
+        box=table_lines(),
+        title_justify="left",
+    )
+
+    # A cell has the numbers of all windows of days.
+    for variable in dict.fromkeys(scorecard.rows["variable"]):
+        names = [[f"spread_skill{Scale(b, d).suffix}" for d in WINDOWS] for b in BLOCKS]
+        cells = [
+            " ".join(f"{known.get((variable, name), math.nan):4.2f}" for name in line)
+            for line in names
+        ]
+        if any(character.isdigit() for character in "".join(cells)):
+            table.add_row(str(variable), *(cell.replace("nan", "-") for cell in cells))
+    return [table, weakest(judged)] if table.row_count else []
 
 
 def _signed(gain: float) -> str:

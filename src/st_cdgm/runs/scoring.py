@@ -148,6 +148,7 @@ def score_test(
             _as_dataset(truth, days, pipeline),
             mask="truth",
             baseline=_as_dataset(days.baseline, days, pipeline),
+            climatology=_as_dataset(_usual(days, pipeline), days, pipeline),
             land=_land_fraction(config, pipeline),
             protocol=protocol,
             output=output,
@@ -157,6 +158,25 @@ def score_test(
 
 def _listed(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {number}" for name, number in numbers.items()) or "none"
+
+
+def _usual(days: FieldArrays, pipeline: PipelineViews) -> Any:
+    """Return the mean of the training days at each day's season. (T, C, Y, X)."""
+    from st_cdgm.data.fit.baseline.climatology import ClimatologyBaseline
+    from st_cdgm.data.fit.baseline.contract import BaselineTask
+
+    train, prep = pipeline.arrays("train"), pipeline.preprocessor
+    truth = train.hr
+    assert truth is not None
+    task = BaselineTask(
+        targets=prep.targets,
+        channels=prep.channels,
+        lr_grid=prep.lr_grid,
+        hr_grid=prep.hr_grid,
+        blocks=lambda: iter([(train.lr, train.season, truth)]),
+        found={},
+    )
+    return ClimatologyBaseline.build(task).predict(days.lr, days.season)
 
 
 def _land_fraction(config: Config, pipeline: PipelineViews) -> Any:

@@ -24,14 +24,18 @@ plugin. Scorecard, terminal and report take columns, labels and goals from it::
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
 from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.data.variables.table import is_precipitation
-from st_cdgm.evaluation.metrics.blocks import PairScore, Score
+from st_cdgm.evaluation.metrics.blocks import JointScore, PairScore, Score
+from st_cdgm.evaluation.resampling import Measured
 from st_cdgm.registry import get, names
+
+# The variable of a row about all variables.
+ALL = "all variables"
 
 
 class Metric:
@@ -68,9 +72,16 @@ class Metric:
         above 0. Such a metric is positive and better low.
     replaces : str
         Metric that need not stand beside it in the main table.
+    tolerance : float
+        How far from the ideal is still good. Metrics that have one are compared by
+        their :meth:`distance` in such units; the verdict names the largest.
+    calibration : bool
+        Stands in the calibration tables, not in those of the scores; is optional.
+    optional : bool
+        Has no row where it is not defined; else the row has a missing value.
     """
 
-    score: type[Score] | type[PairScore]
+    score: type[Score] | type[PairScore] | type[JointScore]
     title: str
     ideal: float
     number = "value"
@@ -81,6 +92,9 @@ class Metric:
     place = 1000
     headline = 0
     replaces = ""
+    tolerance = math.nan
+    calibration = False
+    optional = False
 
     def suits(self, target: TargetVariable) -> bool:
         """Whether the metric has a meaning for a variable; for all by default."""
@@ -90,6 +104,41 @@ class Metric:
     def value(self, score: Any) -> float:
         """Return the number, NaN where it is not defined, from a complete `score`."""
         return float(attrgetter(self.number)(score))
+
+    def measured(self, score: Any) -> Measured:
+        """Return the number with its interval over days; without one by default."""
+        return Measured(float(self.value(score)))
+
+    def distance(self, value: float) -> float:
+        """Return how many tolerances a value is from the ideal."""
+        return abs(value - self.ideal) / self.tolerance
+
+
+class JointMetric(Metric):
+    """A metric that sees all variables of a source at once.
+
+    Its `score` is made once per source and has ``update(blocks)``: a mapping of every
+    variable to its block of the same days. Its numbers stand in rows of their own,
+    whose variable is what :meth:`rows` calls it: ``pr & tas``, `ALL`.
+    """
+
+    score: type[JointScore]
+
+    def rows(self, score: Any) -> Mapping[str, Measured]:
+        """Return the numbers, by the variable of their row."""
+        raise NotImplementedError
+
+
+class RatioMetric(Metric):
+    """A metric of ideal 1 that is as bad when it is half as when it is double."""
+
+    ideal, units = 1.0, "1"
+
+    def distance(self, value: float) -> float:
+        """Return the distance of the logarithms; infinite for 0."""
+        if value <= 0:
+            return math.inf
+        return abs(math.log(value)) / math.log1p(self.tolerance)
 
 
 class PrecipitationMetric(Metric):

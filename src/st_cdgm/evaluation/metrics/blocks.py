@@ -17,8 +17,9 @@ the forecast, no member or a weight that is negative or not finite, InputError.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, TypedDict, TypeVar, Unpack, runtime_checkable
 
 import numpy as np
@@ -28,7 +29,7 @@ from st_cdgm.errors import GridMismatchError, InputError
 from st_cdgm.typing import Floats, Indices
 
 # A block's forecast in float64; the scores need about four temporaries of that size.
-BLOCK_BYTES = 64 * 2**20
+BLOCK_BYTES = 6 * 2**20
 
 Reader = Callable[[slice], NDArray[np.floating]]
 
@@ -49,14 +50,40 @@ class Cells(TypedDict, total=False):
     mask: ArrayLike | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Block:
     """Some days of a forecast and its reference, 0 on cells that are not counted."""
 
     forecast: Floats  # (t, M, Y, X)
     reference: Floats  # (t, Y, X)
     weight: Floats  # (t, Y, X)
+    ordinal: Indices  # days counted from any origin, (t,)
+    year: Indices  # (t,)
+    normal: Floats  # what is usual on these days, 0 where nobody said; (t, Y, X)
+    size: float  # of the usual departures from it, 1 where nobody said
     network: Indices | None = None  # which one made each member, (M,)
+
+    @cached_property
+    def counted(self) -> NDArray[np.bool_]:
+        """Where there is weight. Shape ``(t, Y, X)``."""
+        return self.weight > 0
+
+    @cached_property
+    def root(self) -> Floats:
+        """Square root of the weights: products of two scaled fields are weighted."""
+        return np.asarray(np.sqrt(self.weight))
+
+    @cached_property
+    def deviation(self) -> Floats:
+        """Members minus their mean, times `root`. Shape ``(t, M, Y, X)``."""
+        apart = self.forecast - self.forecast.mean(axis=1, keepdims=True)
+        apart *= self.root[:, None]
+        return np.asarray(apart)
+
+    @cached_property
+    def error(self) -> Floats:
+        """Reference minus ensemble mean, times `root`. Shape ``(t, Y, X)``."""
+        return np.asarray((self.reference - self.forecast.mean(axis=1)) * self.root)
 
 
 class Score(Protocol):
@@ -64,6 +91,13 @@ class Score(Protocol):
 
     def update(self, block: Block) -> None:
         """Take in a block of days."""
+
+
+class JointScore(Protocol):
+    """A sum over days of all variables of a source together."""
+
+    def update(self, blocks: Mapping[str, Block]) -> None:
+        """Take in the same days of every variable."""
 
 
 @runtime_checkable
@@ -74,10 +108,12 @@ class PairScore(Protocol):
         """Read forecast and reference, in pieces that fit into memory."""
 
 
-def day_slices(shape: tuple[int, int, int, int]) -> Iterator[slice]:
-    """Yield slices of the days of an array (T, M, Y, X), of bounded size in float64."""
+def day_slices(
+    shape: tuple[int, int, int, int], *, variables: int = 1
+) -> Iterator[slice]:
+    """Yield slices of the days of arrays (T, M, Y, X), of bounded size in float64."""
     days, members, ny, nx = shape
-    step = max(1, BLOCK_BYTES // max(1, 8 * members * ny * nx))
+    step = max(1, BLOCK_BYTES // max(1, 8 * members * ny * nx * variables))
     for start in range(0, days, step):
         yield slice(start, min(start + step, days))
 
@@ -93,10 +129,16 @@ class Pair:
     mask: NDArray[np.bool_] | None = None  # (T, Y, X)
     name: str | None = None  # variable (and source) named in errors
     network: Indices | None = None  # which one made each member of a pool, (M,)
+    # Days counted from any origin, and their years; one after the other by default.
+    ordinal: Indices | None = None  # (T,)
+    year: Indices | None = None  # (T,)
+    # What is usual, and the size of the usual departures from it.
+    normal: Reader | None = None  # a slice of days -> (t, Y, X)
+    size: float = 1.0
 
-    def slices(self) -> Iterator[slice]:
+    def slices(self, *, variables: int = 1) -> Iterator[slice]:
         """Yield day slices of bounded size."""
-        return day_slices(self.shape)
+        return day_slices(self.shape, variables=variables)
 
     def counted(
         self, days: slice, reference: NDArray[np.floating]
@@ -105,19 +147,31 @@ class Pair:
         counted: NDArray[np.bool_] = np.isfinite(reference)
         return counted if self.mask is None else counted & self.mask[days]
 
-    def blocks(self) -> Iterator[Block]:
-        """Yield the blocks; refuse a forecast with holes where the reference counts."""
-        for days in self.slices():
+    def blocks(self, *, variables: int = 1) -> Iterator[Block]:
+        """Yield the blocks; refuse a forecast with holes where the reference counts.
+
+        ``variables`` is how many are read side by side and share the memory.
+        """
+        first = np.arange(self.shape[0]) if self.ordinal is None else self.ordinal
+        years = np.zeros_like(first) if self.year is None else self.year
+
+        for days in self.slices(variables=variables):
             reference, forecast = self.reference(days), self.forecast(days)
             counted = self.counted(days, reference)
             finite = np.isfinite(forecast)
             if not finite.all() and (counted[:, None] & ~finite).any():
                 self._refuse_holes()
+
+            normal = 0.0 if self.normal is None else self.normal(days)
             yield Block(
                 forecast=np.where(counted[:, None], forecast, 0).astype(np.float64),
                 reference=np.where(counted, reference, 0).astype(np.float64),
                 weight=np.where(counted, self.weights, 0.0),
                 network=self.network,
+                ordinal=first[days],
+                year=years[days],
+                normal=np.where(counted, normal, 0).astype(np.float64),
+                size=self.size,
             )
 
     def _refuse_holes(self) -> None:
@@ -217,14 +271,35 @@ def accumulate(pair: Pair, *scores: Score | PairScore) -> None:
 
     Scores that need all days together then read for themselves.
     """
-    sums = [score for score in scores if not isinstance(score, PairScore)]
-    for block in pair.blocks():
-        for score in sums:
-            score.update(block)
+    accumulate_all({"": pair}, {"": scores}, ())
 
-    for whole in scores:
-        if isinstance(whole, PairScore):
-            whole.read(pair)
+
+def accumulate_all(
+    pairs: Mapping[str, Pair],
+    scores: Mapping[str, Sequence[Score | PairScore]],
+    joint: Sequence[JointScore],
+) -> None:
+    """Do the same for all variables of a source, by name, side by side.
+
+    ``joint`` are given all variables of the same days at once.
+    """
+    sums = {
+        name: [score for score in found if not isinstance(score, PairScore)]
+        for name, found in scores.items()
+    }
+    readers = [pair.blocks(variables=len(pairs)) for pair in pairs.values()]
+    for found in zip(*readers, strict=True):
+        blocks = dict(zip(pairs, found, strict=True))
+        for name, block in blocks.items():
+            for score in sums[name]:
+                score.update(block)
+        for together in joint:
+            together.update(blocks)
+
+    for name, pair in pairs.items():
+        for whole in scores[name]:
+            if isinstance(whole, PairScore):
+                whole.read(pair)
 
 
 def ratio(numerator: float, denominator: float) -> float:

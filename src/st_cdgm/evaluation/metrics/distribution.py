@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from st_cdgm.errors import InputError
 from st_cdgm.evaluation.metrics.base import Metric, PrecipitationMetric
 from st_cdgm.evaluation.metrics.blocks import Block, Cells, Pair, ratio, scored
+from st_cdgm.evaluation.resampling import Measured, block_length, bootstrap
 from st_cdgm.registry import register
-from st_cdgm.typing import Floats
+from st_cdgm.typing import Floats, Indices
 
 # mm day-1; what the scorecard calls a wet day.
 WET_DAY = 1.0
@@ -48,22 +49,29 @@ class WetDayScore:
 
     def __init__(self, *, threshold: float = WET_DAY) -> None:
         self.threshold = threshold
-        self._forecast = self._reference = self._weight = 0.0
+        self._series: list[Floats] = []  # forecast, reference and weight of each day
+        self._ordinal: list[Indices] = []
 
     def update(self, block: Block) -> None:
         """Take in a block of days."""
         share = (block.forecast >= self.threshold).mean(axis=1)
         wet = block.reference >= self.threshold
-        self._forecast += float((block.weight * share).sum())
-        self._reference += float((block.weight * wet).sum())
-        self._weight += float(block.weight.sum())
+        parts = (block.weight * share, block.weight * wet, block.weight)
+        self._series.append(np.stack([part.sum(axis=(1, 2)) for part in parts]))
+        self._ordinal.append(block.ordinal)
 
     @property
     def value(self) -> Compared:
         """The two frequencies."""
-        return Compared(
-            ratio(self._forecast, self._weight), ratio(self._reference, self._weight)
-        )
+        forecast, reference, weight = np.concatenate(self._series, axis=1).sum(axis=1)
+        return Compared(ratio(forecast, weight), ratio(reference, weight))
+
+    @property
+    def difference(self) -> Measured:
+        """Their difference with its interval over days."""
+        series = np.concatenate(self._series, axis=1)
+        block = block_length(np.concatenate(self._ordinal))
+        return bootstrap(lambda s: (s[0] - s[1]) / s[2], series, block)
 
 
 def wet_day_frequency(
@@ -269,7 +277,12 @@ class WetDayBiasMetric(WetDayMetric):
     title, head = "bias of the share of wet days", "wet-day frequency difference"
     ideal, place = 0.0, 130
     signed = True
+    tolerance = 0.02
     number = "value.difference"
+
+    def measured(self, score: WetDayScore) -> Measured:
+        """Return the difference with its interval."""
+        return score.difference
 
 
 @register("metric", "histogram_distance")

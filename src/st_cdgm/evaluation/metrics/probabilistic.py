@@ -5,7 +5,6 @@ Call shape and array shapes: see :mod:`st_cdgm.evaluation.metrics.blocks`.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Unpack
 
@@ -47,8 +46,9 @@ class CrpsScore:
         else:
             field = scoringrules.crps_ensemble(
                 np.zeros_like(block.reference),
-                error,
+                np.sort(error, axis=1),
                 m_axis=1,
+                sorted_ensemble=True,
                 estimator="pwm" if self.fair else "qd",
                 backend="numpy",
             )
@@ -354,27 +354,3 @@ class EnergyMetric(Metric):
     score = EnergyScore
     title = "fair energy score of the day's field"
     ideal, place = 0.0, 20
-
-
-@register("metric", "spread_skill")
-class SpreadSkillMetric(Metric):
-    """Spread of the ensemble over the error of its mean."""
-
-    score = SpreadSkillScore
-    title, head = "spread-skill ratio", "spread / skill"
-    ideal, place = 1.0, 70
-    units = "1"
-
-
-@register("metric", "rank_histogram_distance")
-class RankHistogramMetric(Metric):
-    """Distance of the rank histogram from flat."""
-
-    score = RankHistogram
-    title, head = "distance of the rank histogram from flat", "rank histogram distance"
-    ideal, place = 0.0, 80
-    units = "1"
-
-    def value(self, score: RankHistogram) -> float:
-        """Return the reliability index, NaN for one member."""
-        return reliability_index(score.value) if score.value.size > 2 else math.nan

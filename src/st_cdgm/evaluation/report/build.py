@@ -12,13 +12,18 @@ from jinja2 import Environment, StrictUndefined
 
 from st_cdgm._version import __version__
 from st_cdgm.evaluation.graph.matrix import acyclicity_report
+from st_cdgm.evaluation.report.calibration import calibration_tables, outside
 from st_cdgm.evaluation.report.figures import (
     Picture,
     day_pictures,
     graph_pictures,
+    quantile_pictures,
     rank_pictures,
+    scale_picture,
+    scale_rank_pictures,
     spectrum_pictures,
     training_picture,
+    variogram_pictures,
 )
 from st_cdgm.evaluation.report.inputs import LearnedGraph, RunFiles, read_run
 from st_cdgm.evaluation.report.plots import pretty_units
@@ -36,6 +41,7 @@ _LOGGER = logging.getLogger(__name__)
 SECTIONS = (
     ("headline", "Headline"),
     ("scorecard", "Scorecard"),
+    ("calibration", "Calibration"),
     ("maps", "Maps"),
     ("spectra", "Spectra"),
     ("ranks", "Rank histograms"),
@@ -52,9 +58,9 @@ def build_report(run_dir: str | Path, *, title: str | None = None) -> Path:
     """Write ``report.html`` into a run directory.
 
     The page holds its images and styles itself and loads nothing. Sections, in the
-    order of reading: headline, scorecard, maps, spectra, rank histograms, learned
-    graph, training, protocol, configuration. A section whose file is absent or damaged
-    says so. The same files give the same bytes.
+    order of reading: headline, scorecard, calibration, maps, spectra, rank histograms,
+    learned graph, training, protocol, configuration. A section whose file is absent or
+    damaged says so. The same files give the same bytes.
 
     Parameters
     ----------
@@ -111,6 +117,10 @@ def _notes(run: RunFiles) -> dict[str, str]:
     diagnostics = run.missing.get("diagnostics.nc")
     return {
         "scorecard": run.missing.get("scorecard.json", "The scorecard has no scores."),
+        "calibration": run.missing.get(
+            "scorecard.json",
+            "The scorecard has no calibration scores: an earlier version wrote it.",
+        ),
         "maps": diagnostics or "",
         "spectra": diagnostics or "No spectrum was stored.",
         "ranks": diagnostics or "No source is an ensemble, so there are no ranks.",
@@ -122,7 +132,8 @@ def _notes(run: RunFiles) -> dict[str, str]:
 
 def _score_context(run: RunFiles) -> dict[str, Any]:
     """Return headline and tables."""
-    empty = ("comparisons", "interval_note", "facts", "tables", "full_tables")
+    empty = ["comparisons", "interval_note", "facts", "tables", "full_tables"]
+    empty += ["calibration", "outside", "scales"]
     context: dict[str, Any] = {**dict.fromkeys(empty), "warnings": list(_warnings(run))}
     if run.scorecard is None:
         return context | {
@@ -146,6 +157,9 @@ def _score_context(run: RunFiles) -> dict[str, Any]:
         "facts": facts,
         "tables": tables,
         "full_tables": full if longer else [],
+        "calibration": calibration_tables(scores),
+        "outside": outside(scores.judged),
+        "scales": scale_picture(scores),
     }
 
 
@@ -209,7 +223,8 @@ def _diagnostic_context(run: RunFiles) -> dict[str, Any]:
     """Return maps, spectra and rank histograms."""
     found = run.diagnostics
     if found is None:
-        return {"days": [], "spectra": [], "ranks": [], "map_note": ""}
+        nothing = ("days", "spectra", "ranks", "scale_ranks", "quantiles")
+        return {**{name: [] for name in nothing}, "map_note": ""}
 
     # Pictures are shown as long as the page has room for them.
     days, used, left_out = [], 0, 0
@@ -235,8 +250,10 @@ def _diagnostic_context(run: RunFiles) -> dict[str, Any]:
 
     return {
         "days": days,
-        "spectra": spectrum_pictures(found),
+        "spectra": spectrum_pictures(found) + variogram_pictures(found),
         "ranks": rank_pictures(found),
+        "scale_ranks": scale_rank_pictures(found),
+        "quantiles": quantile_pictures(found),
         "map_note": note,
     }
 

@@ -12,12 +12,15 @@ from matplotlib.figure import Figure
 
 from st_cdgm.evaluation.graph.matrix import Edge
 from st_cdgm.evaluation.graph.plots import plot_dag_graph, plot_dag_heatmap
-from st_cdgm.evaluation.report.inputs import (
-    Diagnostics,
-    LearnedGraph,
-    ShownDay,
-    TrainingLog,
+from st_cdgm.evaluation.metrics.calibration.windows import SCALES, Scale
+from st_cdgm.evaluation.report.calibration_plots import (
+    plot_quantiles,
+    plot_scale_ranks,
+    plot_scales,
+    plot_variograms,
 )
+from st_cdgm.evaluation.report.diagnostics import Diagnostics, ShownDay
+from st_cdgm.evaluation.report.inputs import LearnedGraph, TrainingLog
 from st_cdgm.evaluation.report.maps import (
     SHOWN_MEMBERS,
     DayMaps,
@@ -32,6 +35,7 @@ from st_cdgm.evaluation.report.plots import (
     plot_training_curves,
     pretty_units,
 )
+from st_cdgm.evaluation.report.scores import Scores
 from st_cdgm.typing import Floats
 
 
@@ -126,8 +130,7 @@ def spectrum_pictures(diagnostics: Diagnostics) -> list[Picture]:
             continue
 
         # The power axis has the variable's units squared.
-        units = pretty_units(diagnostics.units[variable])
-        squared = f"({units})²" if " " in units else f"{units}²"
+        squared = _squared(diagnostics.units[variable])
         figure = plot_spectra(
             wavelength,
             spectra,
@@ -150,6 +153,129 @@ def spectrum_pictures(diagnostics: Diagnostics) -> list[Picture]:
                     f"Power at the shortest wave over that of the truth: {shares}."
                 ),
                 caption=f"{variable}: mean over the scored days, and over members.",
+            )
+        )
+    return pictures
+
+
+def _squared(units: str) -> str:
+    """Return squared units as print sets them."""
+    units = pretty_units(units)
+    return f"({units})²" if " " in units else f"{units}²"
+
+
+def variogram_pictures(diagnostics: Diagnostics) -> list[Picture]:
+    """Return one picture per variable that has no spectrum."""
+    found = diagnostics.variograms
+    pictures = []
+    for variable, truth in (found.truth if found else {}).items():
+        assert found is not None
+        if np.isfinite(diagnostics.truth_spectrum[variable]).any():
+            continue
+
+        # The axis has the variable's units squared.
+        sources = found.sources[variable]
+        figure = plot_variograms(
+            found.axis,
+            truth,
+            sources,
+            title=variable,
+            units=_squared(diagnostics.units[variable]),
+        )
+
+        shares = ", ".join(
+            f"{name} {v[0] / truth[0]:.2g}" for name, v in sources.items()
+        )
+        pictures.append(
+            _picture(
+                figure,
+                alt=(
+                    f"Variograms of {variable}, truth and {len(sources)} sources. "
+                    f"Semivariance of neighbours over that of the truth: {shares}."
+                ),
+                caption=f"{variable}: mean over the scored days, and over members.",
+            )
+        )
+    return pictures
+
+
+def quantile_pictures(diagnostics: Diagnostics) -> list[Picture]:
+    """Return one picture per variable: quantiles of the sources minus the truth's."""
+    found = diagnostics.quantiles
+    pictures = []
+    for variable, truth in (found.truth if found else {}).items():
+        assert found is not None
+        sources, units = found.sources[variable], diagnostics.units[variable]
+        figure = plot_quantiles(
+            found.axis, truth, sources, title=variable, units=pretty_units(units)
+        )
+
+        gaps = ", ".join(f"{n} {v[-1] - truth[-1]:+.2g}" for n, v in sources.items())
+        pictures.append(
+            _picture(
+                figure,
+                alt=(
+                    f"Quantiles of {variable}, sources minus truth. At the "
+                    f"{100 * found.axis[-1]:g}th percentile in {units}: {gaps}."
+                ),
+                caption=f"{variable}: all cells, days and members pooled.",
+                min_width=480,
+                png=True,
+            )
+        )
+    return pictures
+
+
+def scale_picture(scores: Scores) -> Picture | None:
+    """Return spread over error of the model at every scale; None without any."""
+    ratios: dict[str, dict[Scale, Floats]] = {}
+
+    for variable in scores.variables:
+        for scale in SCALES:
+            key = (scores.sources[0], variable, f"spread_skill{scale.suffix}")
+            value = scores.get(*key)
+            if np.isfinite(value):
+                bounds = scores.bounds.get(key, (np.nan, np.nan))
+                numbers = np.array([value, *bounds])
+                ratios.setdefault(variable, {})[scale] = numbers
+
+    if all(len(found) < 2 for found in ratios.values()):
+        return None
+
+    parts = [
+        f"{variable} {', '.join(f'{s.words} {v[0]:.2g}' for s, v in found.items())}"
+        for variable, found in ratios.items()
+    ]
+    return _picture(
+        plot_scales(ratios),
+        alt=f"Spread over error by scale: {'; '.join(parts)}.",
+        caption="Spread over error of means over blocks of cells (lines) and of days, "
+        "with 95 % intervals; shaded: 0.9 to 1.1. Below, the ensemble is too sure.",
+        min_width=600 if len(ratios) > 1 else 360,
+    )
+
+
+def scale_rank_pictures(diagnostics: Diagnostics) -> list[Picture]:
+    """Return one picture per variable: the first source's ranks at every scale."""
+    pictures = []
+    for variable, ranks in diagnostics.scale_ranks.items():
+        if len(ranks) < 2:
+            continue
+
+        outer = ", ".join(
+            f"{scale.words} {(own[0, 0] + own[0, -1]) * own.shape[1] / 2:.2g}"
+            for scale, own in ranks.items()
+        )
+        pictures.append(
+            _picture(
+                plot_scale_ranks(ranks, title=variable),
+                alt=(
+                    f"Rank histograms of {variable} at several scales. Share of the "
+                    f"outer ranks over that of a flat one: {outer}."
+                ),
+                caption=f"{variable}; dashed: the flat line of a reliable ensemble.",
+                min_width=600,
+                png=True,
             )
         )
     return pictures

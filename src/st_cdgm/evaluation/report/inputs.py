@@ -6,65 +6,22 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import product
 from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 import yaml
 
-from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.evaluation.graph.matrix import Edge, check_matrix, check_names
-from st_cdgm.evaluation.report.maps import DayMaps, MapGrid
+from st_cdgm.evaluation.report.diagnostics import Diagnostics, read_diagnostics
 from st_cdgm.evaluation.scorecard import Scorecard
 from st_cdgm.typing import Floats
 
 _LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ShownDay:
-    """One day shown as maps, with the rule that chose it."""
-
-    day: str
-    label: str
-    why: str
-    fields: list[DayMaps]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Diagnostics:
-    """The content of ``diagnostics.nc``.
-
-    Attributes
-    ----------
-    grid : MapGrid
-        Fine grid.
-    cases : list of ShownDay
-        Days to show.
-    units : dict
-        Variable to units.
-    wavenumber : ndarray
-        Cycles per grid cell. Shape ``(K,)``.
-    truth_spectrum : dict
-        Variable to mean power, shape ``(K,)``.
-    spectra, ranks : dict
-        Variable to source to mean power, shape ``(K,)``, or to the rank histogram of M
-        members, shape ``(M + 1,)``; only sources that have one.
-    """
-
-    grid: MapGrid
-    cases: list[ShownDay]
-    units: dict[str, str]
-    wavenumber: Floats
-    truth_spectrum: dict[str, Floats]
-    spectra: dict[str, dict[str, Floats]]
-    ranks: dict[str, dict[str, Floats]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -148,7 +105,7 @@ def read_run(run_dir: Path) -> RunFiles:
 
     run = RunFiles()
     run.scorecard = _try(run, run_dir, "scorecard.json", Scorecard.from_json)
-    run.diagnostics = _try(run, run_dir, "diagnostics.nc", _read_diagnostics)
+    run.diagnostics = _try(run, run_dir, "diagnostics.nc", read_diagnostics)
     run.graph = _try(run, run_dir, "dag.json", _read_graph)
     run.training = _try(run, run_dir, "logs/metrics.csv", _read_training)
     run.provenance = _try(run, run_dir, "provenance.json", _read_json)
@@ -253,83 +210,3 @@ def _read_training(path: Path) -> TrainingLog:
         epoch=means.index.to_numpy(float),
         curves={str(n): c.to_numpy() for n, c in means.items() if c.notna().any()},
     )
-
-
-def _read_diagnostics(path: Path) -> Diagnostics:
-    with xr.open_dataset(path, decode_times=False) as dataset:
-        data = dataset.load()
-    names = [str(name) for name in data["variable"].values]
-    sources = [str(name) for name in data["source"].values]
-    units = dict(zip(names, map(str, data["units"].values), strict=True))
-    sizes = data["ensemble_size"].values
-
-    # Only sources that have one: a single member has no ranks.
-    spectra: dict[str, dict[str, Floats]] = {name: {} for name in names}
-    ranks: dict[str, dict[str, Floats]] = {name: {} for name in names}
-    for (v, name), (s, source) in product(enumerate(names), enumerate(sources)):
-        power = data["spectra"].values[s, v]
-        if np.isfinite(power).any():
-            spectra[name][source] = power
-        counts = data["rank_histogram"].values[s, v, : int(sizes[s]) + 1]
-        if sizes[s] > 1 and np.isfinite(counts).all():
-            ranks[name][source] = counts
-
-    truth = data["truth_spectrum"].values
-    return Diagnostics(
-        grid=_map_grid(data, path),
-        cases=[_case(data, c, units) for c in range(data.sizes["case"])],
-        units=units,
-        wavenumber=np.asarray(data["wavenumber"].values, dtype=np.float64),
-        truth_spectrum={name: truth[v] for v, name in enumerate(names)},
-        spectra=spectra,
-        ranks=ranks,
-    )
-
-
-def _map_grid(data: xr.Dataset, path: Path) -> MapGrid:
-    grid = read_grid(data, file=path, variable="truth")
-    land = None
-    if "sftlf" in data and data["sftlf"].shape == grid.shape:
-        fraction = data["sftlf"].values.astype(np.float64)
-        # CMIP files give per cent, others a fraction.
-        land = fraction / 100 if np.nanmax(fraction) > 1.5 else fraction
-    return MapGrid(lat=grid.lat2d, lon=grid.lon2d, land=land)
-
-
-def _case(data: xr.Dataset, case: int, units: Mapping[str, str]) -> ShownDay:
-    number = int(data["day"].values[case])
-    day = f"{number // 10000:04d}-{number // 100 % 100:02d}-{number % 100:02d}"
-
-    fields = [
-        DayMaps(
-            variable=name,
-            units=units[name],
-            day=day,
-            truth=_plane(data, "truth", (case, v)),
-            baseline=_plane(data, "baseline", (case, v)),
-            mean=_plane(data, "mean", (0, case, v)),
-            spread=_plane(data, "spread", (0, case, v)),
-            members=_members(data, case, v),
-        )
-        for v, name in enumerate(units)
-    ]
-
-    return ShownDay(
-        day=day,
-        label=str(data["case"].values[case]),
-        why=str(data["why"].values[case]) if "why" in data else "",
-        fields=fields,
-    )
-
-
-def _plane(data: xr.Dataset, name: str, index: tuple[int, ...]) -> Floats | None:
-    """Return one map of the first source, None where it was not stored."""
-    if name not in data:
-        return None
-    plane = data[name].values[index].astype(np.float64)
-    return plane if np.isfinite(plane).any() else None
-
-
-def _members(data: xr.Dataset, case: int, variable: int) -> Floats:
-    members = data["members"].values[0, :, case, variable].astype(np.float64)
-    return np.asarray(members[np.isfinite(members).any(axis=(1, 2))])

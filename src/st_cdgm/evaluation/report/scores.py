@@ -6,14 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from st_cdgm.evaluation.gains import BLOCK_DAYS, RESAMPLES, Gain, percent
-from st_cdgm.evaluation.metrics.base import metric_of
+from st_cdgm.evaluation.gains import Gain, percent
+from st_cdgm.evaluation.metrics.base import ALL, JointMetric, metric_of
 from st_cdgm.evaluation.report.plots import pretty_units
-from st_cdgm.evaluation.scorecard import COLUMNS, Scorecard
+from st_cdgm.evaluation.report.text import number, weakest
+from st_cdgm.evaluation.resampling import BLOCK_DAYS, RESAMPLES
+from st_cdgm.evaluation.scorecard import BOUNDS, COLUMNS, Scorecard
 
 # How the verdict goes on after the wins, in this order.
 _SAID = {
-    "ties": "it equals it in",
+    "ties": "a tie in",
     "unclear": "no clear difference in",
     "loses": "it loses in",
     "unknown": "scores are missing for",
@@ -30,26 +32,44 @@ class Scores:
     sources : list of str
         The model first, then the references.
     variables, metrics : list of str
-        In the order of the scorecard.
+        In the order of the scorecard; rows about several variables are not listed.
     values : dict
         ``(source, variable, metric)`` to value.
+    bounds : dict
+        The same to the bounds of the interval; only where there is one.
     units : dict
         ``(variable, metric)`` to units; ``"1"`` and ``""`` are dimensionless.
     gains : dict
         Variable to the gain in CRPS with its interval; empty where none was stored.
+    joint : list of Gain
+        Gains in scores of all variables together.
+    judged : DataFrame
+        The calibration of the model, the weakest first.
     """
 
     def __init__(self, card: Scorecard) -> None:
-        self.sources, self.variables, self.metrics = (
+        self.sources, variables, self.metrics = (
             list(dict.fromkeys(card.rows[name]))
             for name in ("source", "variable", "metric")
         )
+        single = [m for m in self.metrics if not isinstance(metric_of(m), JointMetric)]
+        known = set(card.rows["variable"][card.rows["metric"].isin(single)])
+        self.variables = [name for name in variables if name in known]
+
         self.values: dict[tuple[str, str, str], float] = {}
+        self.bounds: dict[tuple[str, str, str], tuple[float, float]] = {}
         self.units: dict[tuple[str, str], str] = {}
-        for source, variable, metric, value, units in card.rows[COLUMNS].to_numpy():
-            self.values[source, variable, metric] = float(value)
-            self.units[variable, metric] = units or ""
-        self.gains = {gain.variable: gain for gain in card.gains}
+        for row in card.rows.to_dict(orient="records"):
+            source, variable, metric = (row[name] for name in COLUMNS[:3])
+            self.values[source, variable, metric] = float(row["value"])
+            self.units[variable, metric] = row["units"] or ""
+            low, high = (float(row.get(name, math.nan)) for name in BOUNDS)
+            if math.isfinite(low) and math.isfinite(high):
+                self.bounds[source, variable, metric] = (low, high)
+
+        self.gains = {g.variable: g for g in card.gains if g.metric == "crps"}
+        self.joint = [gain for gain in card.gains if gain.metric != "crps"]
+        self.judged = card.calibration()
 
     def get(self, source: str, variable: str, metric: str) -> float:
         """Return a value, NaN where the scorecard has none."""
@@ -81,10 +101,10 @@ class Comparison:
 
     @property
     def outcome(self) -> str:
-        """``wins``, ``loses``, ``unknown``, or one of two that decide nothing.
+        """``wins``, ``loses``, or one of three that decide nothing.
 
-        ``unclear``: the interval contains 0, or there are too few days for one.
-        ``ties``: equal numbers, on a scorecard without intervals.
+        ``ties``: the interval contains 0, or equal numbers on a scorecard without
+        intervals; ``unclear``: there are too few days for an interval; ``unknown``.
         """
         if not math.isfinite(self.gain):
             return "unknown"
@@ -101,7 +121,7 @@ class Comparison:
             return "cannot be compared: a score is missing"
         units = f" {pretty_units(self.units)}" if self.units not in ("", "1") else ""
         against = (
-            f"{_number(self.model)}{units} against {_number(self.reference)}{units} of "
+            f"{number(self.model)}{units} against {number(self.reference)}{units} of "
             f"{self.reference_name}, the best reference"
         )
         if self.measured is not None:
@@ -167,16 +187,23 @@ def headline_metric(scores: Scores, variable: str) -> str | None:
 
 
 def verdict(scores: Scores) -> str:
-    """Say in one sentence in which variables the model beats the best reference.
+    """Say in which variables the model beats the best reference, and what is weakest.
 
     Returns
     -------
     str
         Names every variable, the size of the difference and the reference; says so
-        plainly where the model loses, and where nothing can be compared.
+        plainly where the model loses or ties, and where nothing can be compared. Then
+        the scores of all variables together, and the weakest calibration.
     """
     if not scores.sources:
         return "The scorecard is empty, so nothing can be said about skill."
+    parts = (_skill(scores), _joint_skill(scores), weakest(scores.judged))
+    return " ".join(part for part in parts if part)
+
+
+def _skill(scores: Scores) -> str:
+    """Say in one sentence how the model compares with the references."""
     model = scores.sources[0]
     pairs = compare(scores)
     if not pairs:
@@ -203,6 +230,18 @@ def verdict(scores: Scores) -> str:
         if group:
             parts.append(f"{_SAID[outcome]} {len(group)}: {which}")
     return "; ".join(parts) + "."
+
+
+def _joint_skill(scores: Scores) -> str:
+    """Say in one sentence how it compares in all variables together."""
+    parts = [
+        f"{gain.words} than {gain.reference} in the {metric_of(gain.metric).title}"
+        if gain.outcome in ("wins", "loses")
+        else f"{gain.words} with {gain.reference} in the {metric_of(gain.metric).title}"
+        for gain in scores.joint
+        if gain.outcome != "unknown"
+    ]
+    return f"In all variables together: {'; '.join(parts)}." if parts else ""
 
 
 def _count(part: int, total: int) -> str:
@@ -236,9 +275,8 @@ def interval_note(scores: Scores) -> str:
         f"Intervals: 95 %, from a moving-block bootstrap over the {gain.days} scored "
         f"days (blocks of {size}, about {BLOCK_DAYS} days; {RESAMPLES} resamples; the "
         "same days for the model and the reference, which stays the best one over all "
-        "days). They cover the choice of days, not another training run. Where an "
-        "interval contains 0, or too few days were scored for one, there is no clear "
-        "difference."
+        "days). They cover the choice of days, not another training run. A tie: the "
+        "interval contains 0."
     )
 
 
@@ -254,21 +292,24 @@ class ScoreTable:
 
 
 def score_tables(scores: Scores, *, full: bool = False) -> list[ScoreTable]:
-    """Return one table per variable: the chief scores, or with ``full`` all of them."""
+    """Return one table per variable: the chief scores, or with ``full`` all of them.
+
+    A last one has the scores of all variables together.
+    """
     tables = []
-    for variable in scores.variables:
+    for variable in [*scores.variables, ALL]:
         metrics = _columns_of(scores, variable, full=full)
         if not metrics:
             continue
 
         best = {metric: scores.best(variable, metric) for metric in metrics}
         rows = []
-        for number, source in enumerate(scores.sources):
+        for source in scores.sources:
             values = [(m, scores.get(source, variable, m)) for m in metrics]
             if all(math.isnan(value) for _, value in values):
                 continue
-            cells = [(_number(value), source in best[m]) for m, value in values]
-            rows.append((source, number == 0, cells))
+            cells = [(number(value), source in best[m]) for m, value in values]
+            rows.append((source, source == scores.sources[0], cells))
 
         columns = [
             (
@@ -286,7 +327,8 @@ def _columns_of(scores: Scores, variable: str, *, full: bool) -> list[str]:
     present = [
         metric
         for metric in scores.metrics
-        if any(math.isfinite(scores.get(s, variable, metric)) for s in scores.sources)
+        if not metric_of(metric).calibration
+        and any(math.isfinite(scores.get(s, variable, metric)) for s in scores.sources)
     ]
     described = {name: metric_of(name) for name in present}
     dropped = {metric.replaces for metric in described.values()}
@@ -305,17 +347,3 @@ def _note(metric: str, units: str) -> str:
         side = f"ideal {goal:g}"
     shown = "" if units in ("", "1") else pretty_units(units)
     return ", ".join(part for part in (shown, side) if part)
-
-
-def _number(value: float) -> str:
-    """Return a value with four significant digits at most, a dash for NaN."""
-    if not math.isfinite(value):
-        return "\N{EN DASH}"
-    if value == 0:
-        return "0"
-    if abs(value) >= 1e5 or abs(value) < 1e-3:
-        text = f"{value:.2e}"
-    else:
-        digits = max(0, 3 - math.floor(math.log10(abs(value))))
-        text = f"{value:.{min(digits, 3)}f}"
-    return text.replace("-", "\N{MINUS SIGN}")
