@@ -114,9 +114,9 @@ def test_noise_that_wraps_is_seen_at_the_edges():
 def test_the_ends_of_a_row_are_its_first_and_last_counted_cells():
     rng = np.random.default_rng(0)
     fields = rng.normal(size=(60, 6, 3, 8))
-    fields[:, :, 0, 6] = fields[:, :, 0, 1]  # ends of the first row, equal
+    fields[:, :, 0, 6] = fields[:, :, 0, 0]  # ends of the first row, equal
     truth = fields[:, 0].copy()
-    truth[:, 0, [0, 7]] = np.nan
+    truth[:, 0, 7] = np.nan
     truth[:, 1, 3:] = np.nan  # too short: no opposite ends
     truth[:, 2] = np.nan
     found = edges(fields[:, 1:], truth)["rows"]

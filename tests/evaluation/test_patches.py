@@ -105,7 +105,7 @@ def test_variables_count_in_units_of_their_usual_size():
     large = {"a": forecasts["a"], "b": 50 * forecasts["b"]}
     true = {"a": truths["a"], "b": 50 * truths["b"]}
     for one, two in zip(plain, scored(large, true, {"b": 50.0}), strict=True):
-        assert two.value == pytest.approx(one.value, rel=1e-5)
+        assert two.value.value == pytest.approx(one.value.value, rel=1e-5)
 
 
 def test_cells_without_truth_take_no_part():
@@ -113,7 +113,7 @@ def test_cells_without_truth_take_no_part():
     truths["a"][:, :, 6:] = np.nan
     cut = [{n: v[..., :6] for n, v in fields.items()} for fields in (forecasts, truths)]
     for one, two in zip(scored(forecasts, truths), scored(*cut), strict=True):
-        assert one.value == pytest.approx(two.value, rel=1e-5)
+        assert one.value.value == pytest.approx(two.value.value, rel=1e-5)
     truths["b"][3] = np.nan
     energy, _ = scored(forecasts, truths)
     assert np.isnan(energy.daily.value[3])

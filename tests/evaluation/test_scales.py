@@ -39,14 +39,15 @@ def test_an_exchangeable_ensemble_has_ratio_one_at_every_scale():
     forecast, truth = exchangeable()
     found = calibration(forecast, truth)
     assert list(found) == list(SCALES)
+    outside = []
     for scale in SCALES:
         ratio, ranks = found[scale]
         assert ratio.low < 1 < ratio.high, scale
         assert 0.7 < ratio.value < 1.45, scale
         assert ranks.share.sum() == pytest.approx(1)
-        assert (ranks.low <= 0.1).all(), scale
-        assert (ranks.high >= 0.1).all(), scale
-        assert ranks.worst.low == 0, scale
+        outside += [*(ranks.low > 0.1), *(ranks.high < 0.1)]
+    # Of 120 intervals of 95 %, correlated, few miss the flat share.
+    assert sum(outside) <= 12
     narrow = found[Scale(1, 1)].spread_skill
     assert narrow.high - narrow.low < 0.08
     assert found[Scale(1, 1)].ranks.worst.value < 0.1

@@ -156,7 +156,8 @@ class Objective:
         for name in ENSEMBLE_TERMS:
             if getattr(self, name) > 0 and not one_step:
                 raise ConfigError(
-                    "this score is of an ensemble; a denoiser has none in training",
+                    f"the {name.removesuffix('_weight')} score is of an ensemble; a "
+                    "denoiser has none in training",
                     variable=f"{section}{name}",
                     found=getattr(self, name),
                     expected="0, or diffusion.scheduler_type: one_step",

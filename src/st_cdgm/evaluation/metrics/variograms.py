@@ -89,10 +89,10 @@ class VariogramScore:
 
         # A small grid does not have all lags.
         there = weight > 0
-        flat = series[there, :2].reshape(2 * int(there.sum()), -1)
+        flat = series[there, :2].reshape(2 * int(there.sum()), series.shape[-1])
 
         def level(sums: Floats) -> Floats:
-            lags = sums.reshape(-1, 2, sums.shape[-1])
+            lags = sums.reshape(len(sums) // 2, 2, sums.shape[-1])
             levels = np.array([decibels(lag) for lag in lags])
             return levels.mean(axis=0) if len(lags) else np.full(1, np.nan)
 
