@@ -73,9 +73,11 @@ class ComponentRidgeReference(Reference):
             days.lr, area=preprocessor.lr_grid.area_weights(), limit=self.components
         )
         self._width = self._space.transform(days.lr).std(axis=0)
+
         X = self._features(days)  # (T, K), the intercept first
         self._encoded = EncodedCells(preprocessor)
         Y = self._encoded.encode(days, truth).reshape(len(days), -1)  # (T, C * P)
+
         folds = year_folds(days.day)
         self.penalty = choose_penalty(X, Y, folds)
         _LOGGER.info("ridge_pc: penalty %g of the number of days", self.penalty)

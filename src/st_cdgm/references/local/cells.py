@@ -82,6 +82,7 @@ class CellRegressions:
             sums = NormalEquations.of(X, standard[at], folds)
             self.coefficients[at] = sums.solve(weights) * scale.T[at, None]
             self.coefficients[at, 0] += mean.T[at]
+
             away = np.empty_like(standard[at])
             for k, fold in enumerate(folds):
                 held_out = X[:, fold] @ sums.solve(weights, without=k)

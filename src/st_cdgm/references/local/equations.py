@@ -101,6 +101,7 @@ class NormalEquations:
             gram.append(turned @ x)
             cross.append(turned @ y)
             square.append(np.square(y).sum(axis=1))
+
         first, second = np.stack(gram), np.stack(cross)
         return cls(
             days=np.array([len(fold) for fold in folds]),

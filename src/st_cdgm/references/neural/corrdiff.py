@@ -114,6 +114,7 @@ class CorrDiffReference(Pool):
         maps = self._inputs.maps(torch.from_numpy(two_days(days)), phase_of_year(days))
         noise = member_day_noise(seed, members, days.day, self._targets.cells.shape)()
         start, repeated = noise.flatten(0, 1), maps.repeat_interleave(len(members), 0)
+
         residual = sample(
             lambda x, sigma: network(x, sigma, repeated),
             start.shape,
