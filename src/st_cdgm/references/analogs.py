@@ -105,6 +105,7 @@ class AnalogReference(Reference):
         check_members(members, len(self._truth))
         shape = (len(days), members, *self._truth.shape[1:])
         out = np.empty(shape, dtype=np.float32)
+
         season = season_distance(days.season, self._season)
         weight = np.array([1.0, self.yesterday])
         for t, score in enumerate(self._both(days)):

@@ -33,10 +33,14 @@ class Reference(ABC):
     candidates : int
         Settings that :meth:`fit` compared, the budget of its tuning; 1 where it
         chooses nothing.
+    networks : int
+        Networks K of a pool, which is scored as a mixture; member m is made by network
+        m modulo K (1).
     """
 
     history: int = 1
     candidates: int = 1
+    networks: int = 1
 
     @abstractmethod
     def fit(
@@ -56,7 +60,8 @@ class Reference(ABC):
         preprocessor : Preprocessor
             Targets, grids, codec and the cells ``valid`` (C, Y, X) with training truth.
         validation : FieldArrays, optional
-            Days with truth on which settings may be compared; never to learn from.
+            Days with truth on which settings, the spread and the end of a training may
+            be chosen; never to fit a mean to.
             Without them a setting keeps its default value. A method that has nothing
             to choose may leave this parameter out.
 

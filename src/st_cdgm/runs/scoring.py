@@ -86,6 +86,7 @@ def run_reference(
         grid=pipeline.preprocessor.hr_grid,
         calendar=test.calendar,
         members=range(fields.shape[1]),
+        networks=reference.networks,
         attrs={"title": f"Reference {name}", "source": f"st-cdgm {__version__}"},
     ) as writer:
         writer.append(test.day, fields)

@@ -41,11 +41,6 @@ class NeuralReference(Reference):
     seed: int = 0
     history = 2
 
-    @property
-    def networks(self) -> int:
-        """All members come from one network, or from the mean of some."""
-        return 1
-
     def fit(
         self,
         train: FieldArrays,
@@ -103,15 +98,10 @@ class Pool(NeuralReference):
 
     seeds: int = 4
 
-    @property
-    def networks(self) -> int:
-        """Member m comes from network m modulo K."""
-        return self.seeds
-
     def learn(self, task: Task) -> None:
         """Learn what all share, then train network by network."""
         self.prepare(task)
-        self._networks = []
+        self._networks, self.networks = [], self.seeds
         for k in range(self.seeds):
             with seeded(self.seed + k):
                 self._networks.append(self.train(task))
