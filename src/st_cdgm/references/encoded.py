@@ -54,6 +54,7 @@ class EncodedCells:
         channels, *fine = valid.shape
         out = np.empty((days, members, *valid.shape), dtype=np.float32)
         step = max(1, BLOCK_BYTES // (4 * members * valid.size))
+
         for start in range(0, days, step):
             part = slice(start, start + step)
             shape = (*out[part].shape[:2], channels, int(np.prod(fine)))

@@ -136,6 +136,7 @@ class RainRegressions:
         count = min(PENALTY_CELLS, len(self.cells))
         some = np.linspace(0, len(self.cells) - 1, count).astype(int)
         losses = np.zeros((2, len(CANDIDATES)))
+
         for at, X in table.chunks(some):
             for k, candidate in enumerate(CANDIDATES):
                 weights = self._weights(candidate, X.shape[1])

@@ -106,6 +106,7 @@ class EngressionReference(Pool):
         x = torch.from_numpy(self.features(days)).repeat_interleave(len(members), dim=0)
         shape = (len(network), self.layers - 1, self.noise)
         noise = member_day_noise(seed, members, days.day, shape)().flatten(0, 1)
+
         cells = self._targets.cells
         out = torch.zeros(len(x), *cells.shape)
         groups = zip(self._targets.groups, network, strict=True)

@@ -98,10 +98,13 @@ class Pool(NeuralReference):
 
     seeds: int = 4
 
+    def __post_init__(self) -> None:
+        self.networks = self.seeds
+
     def learn(self, task: Task) -> None:
         """Learn what all share, then train network by network."""
         self.prepare(task)
-        self._networks, self.networks = [], self.seeds
+        self._networks = []
         for k in range(self.seeds):
             with seeded(self.seed + k):
                 self._networks.append(self.train(task))
