@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Self
 
@@ -84,7 +86,7 @@ class AnalogReference(Reference):
 
         if validation is not None:
             self.components, self.yesterday = choose(
-                CANDIDATES, self._tried, validation, preprocessor
+                CANDIDATES, self._trial, validation, preprocessor
             )
             self.candidates = len(CANDIDATES)
             _LOGGER.info(
@@ -102,15 +104,28 @@ class AnalogReference(Reference):
         Nothing is drawn: the seed changes nothing.
         """
         del seed
+        candidate = (self.components, self.yesterday)
+        return self._nearest(days, self._both(days), candidate, members=members)
+
+    def _nearest(
+        self,
+        days: FieldArrays,
+        scores: Floats,
+        candidate: tuple[int, float],
+        *,
+        members: int,
+    ) -> NDArray[np.float32]:
+        """Return the nearest days; the components of the days are ``(T, 2, K)``."""
         check_members(members, len(self._truth))
+        components, yesterday = candidate
         shape = (len(days), members, *self._truth.shape[1:])
         out = np.empty(shape, dtype=np.float32)
 
         season = season_distance(days.season, self._season)
-        weight = np.array([1.0, self.yesterday])
-        for t, score in enumerate(self._both(days)):
+        weight = np.array([1.0, yesterday])
+        for t, score in enumerate(scores):
             pool = season_pool(season[t], self.window, members)
-            away = (self._scores[pool] - score)[:, :, : self.components]
+            away = (self._scores[pool] - score)[:, :, :components]
             distance = np.square(away).sum(axis=2) @ weight
             out[t] = self._truth[pool[np.argsort(distance, kind="stable")[:members]]]
         return out
@@ -120,9 +135,9 @@ class AnalogReference(Reference):
         both = (days.lr, days.lagged(1))
         return np.stack([self._space.transform(lr) for lr in both], axis=1)
 
-    def _tried(
-        self, candidate: tuple[int, float], days: FieldArrays
-    ) -> NDArray[np.float32]:
-        """Return the prediction that another candidate makes."""
-        self.components, self.yesterday = candidate
-        return self.predict(days, members=min(MEMBERS, len(self._truth)), seed=0)
+    def _trial(
+        self, days: FieldArrays
+    ) -> Callable[[tuple[int, float]], NDArray[np.float32]]:
+        """Return what another candidate makes of some days."""
+        members = min(MEMBERS, len(self._truth))
+        return partial(self._nearest, days, self._both(days), members=members)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Self, cast
 
 import numpy as np
@@ -80,7 +82,7 @@ class QuantileMappingReference(Reference):
         self._coarse = self._mapped(days)
 
         if validation is not None:
-            self.window = choose(WINDOWS, self._tried, validation, preprocessor)
+            self.window = choose(WINDOWS, self._trial, validation, preprocessor)
             self.candidates = len(WINDOWS)
         return self
 
@@ -89,20 +91,27 @@ class QuantileMappingReference(Reference):
     ) -> NDArray[np.float32]:
         """Return the mapped fields. Shape ``(T, 1, C, Y, X)`` whatever ``members``."""
         del members, seed
-        coarse = self._mapped(days)
+        return self._by_season(days, self._mapped(days), self.window)
+
+    def _by_season(
+        self, days: FieldArrays, coarse: FloatArray, window: float
+    ) -> NDArray[np.float32]:
+        """Map values ``(T, C, P)``; every day of the year has one mapping."""
         mapped = np.empty(coarse.shape, dtype=np.float32)
         apart = season_distance(days.season, self._season)
         number = np.unique(days.season, return_inverse=True)[1]
-
-        # All days of one day of the year have one mapping.
         for k in range(int(number.max(initial=-1)) + 1):
             at = np.flatnonzero(number == k)
-            pool = season_pool(apart[at[0]], self.window, 1)
+            pool = season_pool(apart[at[0]], window, 1)
             mapped[at] = map_quantiles(
                 coarse[at], self._coarse[pool], self._truth[pool]
             )
 
         return self._fields(mapped)
+
+    def _trial(self, days: FieldArrays) -> Callable[[float], NDArray[np.float32]]:
+        """Return what another window makes of some days."""
+        return partial(self._by_season, days, self._mapped(days))
 
     def _fields(self, mapped: FloatArray) -> NDArray[np.float32]:
         """Return mapped values ``(T, C, P)`` as fields, temperatures in their order."""
@@ -116,10 +125,6 @@ class QuantileMappingReference(Reference):
         out[:, :, self._cells] = mapped
         fields = out.reshape(len(mapped), 1, *valid.shape)
         return np.where(valid, fields, np.float32(np.nan))
-
-    def _tried(self, window: float, days: FieldArrays) -> NDArray[np.float32]:
-        self.window = window
-        return self.predict(days, members=1, seed=0)
 
     def _flat(self, fields: FloatArray) -> FloatArray:
         """Return ``(T, C, Y, X)`` on the cells that count. Shape ``(T, C, P)``."""

@@ -13,8 +13,10 @@ from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.task.days import FieldArrays
 
 T = TypeVar("T")
-Predict = Callable[[FieldArrays], NDArray[np.float32]]
-DAYS = 366
+# Of the days whose ensembles are to be compared: what each candidate makes of them.
+Trial = Callable[[FieldArrays], Callable[[T], NDArray[np.float32]]]
+DAYS = 200
+CELLS = 1024
 MEMBERS = 20
 
 
@@ -37,36 +39,39 @@ def fair_crps(
 
 def choose(
     candidates: Sequence[T],
-    predict: Callable[[T, FieldArrays], NDArray[np.float32]],
+    trial: Trial[T],
     validation: FieldArrays,
     preprocessor: Preprocessor,
 ) -> T:
     """Return the candidate with the smallest fair CRPS on validation days.
 
     Targets count alike: each in units of its deviation over the days. Of a long period
-    every so many-th day is looked at, ``DAYS`` in all.
+    every so many-th day is looked at, of a large grid every so many-th row and column:
+    about ``DAYS`` and ``CELLS``.
 
     Parameters
     ----------
     candidates : sequence
         What to compare, one at least.
-    predict : callable
-        Returns the ensemble of days, without truth, by a candidate. Shape
-        ``(T, M, C, Y, X)``.
+    trial : callable
+        Gets the days, without truth, and returns what makes their ensemble from a
+        candidate. Shape ``(T, M, C, Y, X)``.
     validation : FieldArrays
         Days with truth.
     preprocessor : Preprocessor
         Says which cells count.
     """
-    days = validation.select(slice(None, None, max(1, -(-len(validation) // DAYS))))
+    days = validation.select(slice(None, None, max(1, len(validation) // DAYS)))
     assert days.hr is not None
-    truth = np.where(preprocessor.valid, days.hr, np.nan)
+    every = max(1, int(np.sqrt(days.hr[0, 0].size / CELLS)))
+    some = (..., slice(None, None, every), slice(None, None, every))
+    truth = np.where(preprocessor.valid, days.hr, np.nan)[some]
     scale = np.nanstd(truth, axis=(0, 2, 3))
-    blind = replace(days, hr=None)
 
     scores = []
+    made = trial(replace(days, hr=None))
     for candidate in candidates:
-        score = fair_crps(predict(candidate, blind), truth)
+        score = fair_crps(made(candidate)[some], truth)
         each = np.nanmean(score, axis=(0, 2, 3)) / np.where(scale > 0, scale, 1.0)
         scores.append(float(np.nanmean(each)))
     return candidates[int(np.argmin(scores))]

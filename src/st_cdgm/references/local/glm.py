@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -22,9 +24,12 @@ from st_cdgm.references.local.rain import CANDIDATES, RainRegressions
 from st_cdgm.references.local.residuals import SIMILAR, ResidualDays
 from st_cdgm.references.tuning import MEMBERS, choose
 from st_cdgm.registry import register
+from st_cdgm.typing import FloatArray
 
 _LOGGER = logging.getLogger(__name__)
 WET = 0.1  # mm day-1, where the codec names no threshold
+# All targets in encoded space; of precipitation, chance and mean excess.
+_Predicted = tuple[FloatArray, dict[int, tuple[FloatArray, FloatArray]]]
 
 
 @register("reference", "glm")
@@ -103,7 +108,7 @@ class GlmReference(Reference):
             _LOGGER.info("glm: penalties of occurrence and amount %s", rain.penalty)
 
         if validation is not None:
-            self.similar = choose(SIMILAR, self._tried, validation, preprocessor)
+            self.similar = choose(SIMILAR, self._trial, validation, preprocessor)
             self.candidates += len(SIMILAR)
         return self
 
@@ -114,12 +119,30 @@ class GlmReference(Reference):
 
         Members 1-4 of 20 equal members 1-4 of 4.
         """
-        mean, residual = self._linear.predict(days), self._linear.residual
+        made = self._predicted(days)
+        return self._members(days, made, self.similar, members=members, seed=seed)
+
+    def _predicted(self, days: FieldArrays) -> _Predicted:
+        rain = {channel: one.predict(days) for channel, one in self._rain.items()}
+        return self._linear.predict(days), rain
+
+    def _members(
+        self,
+        days: FieldArrays,
+        predicted: _Predicted,
+        similar: int,
+        *,
+        members: int,
+        seed: int,
+    ) -> NDArray[np.float32]:
+        """Return members around what all regressions predict."""
+        mean, amounts = predicted
+        residual = self._linear.residual
         drawn = self._days.draw(
             days,
             mean,
             window=self.window,
-            similar=self.similar,
+            similar=similar,
             members=members,
             seed=seed,
         )
@@ -129,17 +152,16 @@ class GlmReference(Reference):
 
         # The regressions of precipitation take the place of the linear one.
         flat = out.reshape(*out.shape[:3], -1)
-        for channel, rain in self._rain.items():
-            chance, amount = rain.predict(days)
-            valid = self._encoded.valid[channel]
+        for channel, (chance, amount) in amounts.items():
+            rain, valid = self._rain[channel], self._encoded.valid[channel]
             for t, positions in enumerate(drawn):
                 made = rain.amounts(rain.quantile[positions], chance[t], amount[t])
-                flat[t, :, channel, self._encoded.cells] = np.where(
-                    valid, made, np.nan
-                ).T
+                made = np.where(valid, made, np.float32(np.nan))
+                flat[t, :, channel, self._encoded.cells] = made.T
         return out
 
-    def _tried(self, similar: int, days: FieldArrays) -> NDArray[np.float32]:
-        """Return the prediction that another number of similar days makes."""
-        self.similar = similar
-        return self.predict(days, members=min(MEMBERS, len(self._days.season)), seed=0)
+    def _trial(self, days: FieldArrays) -> Callable[[int], NDArray[np.float32]]:
+        """Return what another number of similar days makes of some days."""
+        members = min(MEMBERS, len(self._days.season))
+        predicted = self._predicted(days)
+        return partial(self._members, days, predicted, members=members, seed=0)

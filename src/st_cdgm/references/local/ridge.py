@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -20,6 +22,7 @@ from st_cdgm.references.local.features import LocalFeatures
 from st_cdgm.references.local.residuals import SIMILAR, ResidualDays
 from st_cdgm.references.tuning import MEMBERS, choose
 from st_cdgm.registry import register
+from st_cdgm.typing import FloatArray
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -83,7 +86,7 @@ class LocalRidgeReference(Reference):
         self.penalty = self._regressions.penalty
         self.candidates = self._regressions.candidates
         if validation is not None:
-            self.similar = choose(SIMILAR, self._tried, validation, preprocessor)
+            self.similar = choose(SIMILAR, self._trial, validation, preprocessor)
             self.candidates += len(SIMILAR)
 
         _LOGGER.info("ridge: penalties %s, %d similar days", self.penalty, self.similar)
@@ -96,12 +99,25 @@ class LocalRidgeReference(Reference):
 
         Members 1-4 of 20 equal members 1-4 of 4.
         """
-        mean, residual = self._regressions.predict(days), self._regressions.residual
+        mean = self._regressions.predict(days)
+        return self._members(days, mean, self.similar, members=members, seed=seed)
+
+    def _members(
+        self,
+        days: FieldArrays,
+        mean: FloatArray,
+        similar: int,
+        *,
+        members: int,
+        seed: int,
+    ) -> NDArray[np.float32]:
+        """Return members around the regression ``mean``, shape ``(T, C, P)``."""
+        residual = self._regressions.residual
         drawn = self._days.draw(
             days,
             mean,
             window=self.window,
-            similar=self.similar,
+            similar=similar,
             members=members,
             seed=seed,
         )
@@ -109,7 +125,8 @@ class LocalRidgeReference(Reference):
             len(days), members, lambda part: mean[part, None] + residual[drawn[part]]
         )
 
-    def _tried(self, similar: int, days: FieldArrays) -> NDArray[np.float32]:
-        """Return the prediction that another number of similar days makes."""
-        self.similar = similar
-        return self.predict(days, members=min(MEMBERS, len(self._days.season)), seed=0)
+    def _trial(self, days: FieldArrays) -> Callable[[int], NDArray[np.float32]]:
+        """Return what another number of similar days makes of some days."""
+        mean = self._regressions.predict(days)
+        members = min(MEMBERS, len(self._days.season))
+        return partial(self._members, days, mean, members=members, seed=0)
