@@ -8,7 +8,7 @@ from typing import Any
 
 from st_cdgm.data.synthetic.config import SyntheticConfig
 from st_cdgm.data.task.config import DataConfig
-from st_cdgm.discovery.network import DiscoveryConfig
+from st_cdgm.discovery.config import DiscoveryConfig
 from st_cdgm.errors import check_choice, check_least
 from st_cdgm.evaluation.config import EvaluationConfig
 from st_cdgm.inference.config import InferenceConfig

@@ -84,11 +84,29 @@ class RCNConfig:
         Dropout on the states.
     detach_interval : int or None
         Truncate back-propagation every so many days.
+    edges : str
+        Which edges between variables the network may use: ``tested``, those that hold
+        on parts of the training period that no fit has seen, found before training;
+        ``all``; ``learned``, all, the sparsity of the loss decides; or a file with
+        the columns (or the JSON list ``edges``) ``source`` and ``target``.
+    required, forbidden : list of str
+        Edges ``GP500->SURF`` that are there, or not, whatever was found.
+    parents : dict or None
+        Node type to the node types that may act on it; None: all. What ``edges`` came
+        to is written here.
+    conditioning : list of str or None
+        Node types whose states reach the generator; None: all. The static fields
+        always do.
     """
 
     driver_scope: str = "own"
     dropout: float = 0.0
     detach_interval: int | None = None
+    edges: str = "tested"
+    required: list[str] = field(default_factory=list)
+    forbidden: list[str] = field(default_factory=list)
+    parents: dict[str, list[str]] | None = None
+    conditioning: list[str] | None = None
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""

@@ -129,6 +129,7 @@ class STCDGM(nn.Module):
     static_driver: Tensor
     gather: Tensor
     gather_mask: Tensor
+    gates: Tensor
 
     def __init__(self, inputs: ModelInputs, config: ModelConfig) -> None:
         super().__init__()
@@ -240,10 +241,25 @@ class STCDGM(nn.Module):
             reconstruction_dim=self.driver_dim,
             dropout=rcn.dropout,
         )
-        # Nothing in the atmosphere causes a field that does not change.
+        self.cell.restrict_edges(self._allowed_edges())
+
+        # A level that drives no target does not reach the generator.
+        known = rcn.conditioning
+        opened = [known is None or s in (*known, STATIC_NODE) for s in self.sources]
+        self.register_buffer("gates", torch.tensor(opened), persistent=False)
+
+    def _allowed_edges(self) -> Tensor:
+        """Return which variable may act on which, ``[i, k]``, bool."""
+        parents = self.config.rcn.parents
         keep = torch.ones(self.num_vars, self.num_vars, dtype=torch.bool)
-        keep[:, [source == STATIC_NODE for source in self.sources]] = False
-        self.cell.restrict_edges(keep)
+        for k, target in enumerate(self.sources):
+            # Nothing in the atmosphere causes a field that does not change.
+            if target == STATIC_NODE:
+                keep[:, k] = False
+            elif parents is not None:
+                allowed = (*parents.get(target, ()), target, STATIC_NODE)
+                keep[:, k] = torch.tensor([s in allowed for s in self.sources])
+        return keep
 
     def _build_generator(self, inputs: ModelInputs) -> None:
         enc, diffusion = self.config.encoder, self.config.diffusion
@@ -320,6 +336,7 @@ class STCDGM(nn.Module):
             Where the target exists. Shape ``(B, C, Y, X)``, bool.
         """
         q, _, h = state.shape
+        state = state * self.gates[:, None, None]
         per_window = state.reshape(q, len(baseline), -1, h).transpose(0, 1)
         standard = (baseline - self.baseline_mean) / self.baseline_std
         return Conditioning(

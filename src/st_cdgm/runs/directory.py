@@ -37,7 +37,9 @@ _WRITTEN = (
     *("logs/metrics.csv", "logs/hparams.yaml", "logs/tensorboard"),
     *("scorecard.csv", "diagnostics.nc", "conditioning.json"),
     "networks",
-    *("dag.json", "dag.csv", "dag.png", "edges.json", "edges.csv", "report.html"),
+    *("dag.json", "dag.csv", "dag.png", "dag.graphml", "dag_acyclic.json"),
+    *("edges.json", "edges.csv", "tests.npz", "certificate.json"),
+    *("weights.json", "weights.csv", "weights.png", "report.html"),
 )
 # Keys that may change when a run is resumed: they do not decide about its results.
 _FREE = {"run.dir", "run.log_level", "training.max_minutes", "training.num_workers"}

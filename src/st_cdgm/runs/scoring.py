@@ -207,18 +207,24 @@ def _as_dataset(fields: Any, days: FieldArrays, pipeline: PipelineViews) -> xr.D
     return dataset.isel(realization=0, drop=True)
 
 
-def export_graph(config: Config, checkpoint: Path, run_dir: Path) -> None:
-    """Write the learned graph as dag.json, dag.csv and dag.png."""
+def export_weights(config: Config, checkpoint: Path, run_dir: Path) -> None:
+    """Write the weights of the causal network as weights.json, .csv and .png.
+
+    They say how the network uses the edges that it was given, not which edges there
+    are. Where no graph could be tested they are all there is, and written as the graph.
+    """
     from st_cdgm.checkpoint.directory import load_checkpoint
     from st_cdgm.evaluation.graph.dag import export_dag
 
     model = load_checkpoint(checkpoint).model
+    tested = (run_dir / "dag.json").is_file()
     export_dag(
         run_dir,
         model.effective_dag().detach().cpu().numpy(),
         model.names,
         constraint=config.loss.dag.constraint,
         possible=model.possible_edges,
+        name="weights" if tested else "dag",
     )
 
 

@@ -21,11 +21,11 @@ from st_cdgm.runs.directory import (
     nothing_left_behind,
     prepare_run,
 )
-from st_cdgm.runs.discovery import discover_if_possible, discover_links
+from st_cdgm.runs.discovery import discover_links, inside_graph
 from st_cdgm.runs.score_table import show_scorecard
 from st_cdgm.runs.scoring import (
     ablate,
-    export_graph,
+    export_weights,
     run_reference,
     run_references,
     score_test,
@@ -72,15 +72,15 @@ def run_workflow(
         # test period or with them is known before the long part.
         references = run_references(config, pipeline, run_dir, session)
         discard_replaced(run_dir)
+        inside = inside_graph(config, pipeline, run_dir, session)
         checkpoint = train_pool(
-            config, pipeline, run_dir, session, resume=resume
+            inside, pipeline, run_dir, session, resume=resume
         ).checkpoint
         ensemble = downscale_test(config, checkpoint, run_dir, session)
 
         scorecard = score_test(config, pipeline, ensemble, references, run_dir, session)
-        export_graph(config, checkpoint, run_dir)
+        export_weights(config, checkpoint, run_dir)
         ablate(config, checkpoint, pipeline, run_dir, session)
-        discover_if_possible(config, pipeline, run_dir, session)
         with progress(session, "Report"):
             report = write_report(run_dir, title=config.run.name)
 
@@ -97,7 +97,8 @@ def train_workflow(
     how = {"resume": resume, "overwrite": overwrite}
     with _begun(config, session, to_the_end=False, **how) as (run_dir, pipeline):
         discard_replaced(run_dir)
-        result = train_pool(config, pipeline, run_dir, session, resume=resume)
+        inside = inside_graph(config, pipeline, run_dir, session)
+        result = train_pool(inside, pipeline, run_dir, session, resume=resume)
 
     best = f"{result.best_loss:.4f} in epoch {result.best_epoch}"
     show_results(
@@ -111,10 +112,11 @@ def train_workflow(
 
 
 def discover_workflow(config: Config, session: Session) -> Path:
-    """Test the links between predictors in a run directory; return ``edges.json``."""
+    """Test the graph of a run's data in its directory; return ``dag.json``."""
     how = {"resume": True, "overwrite": False}
     with _begun(config, session, to_the_end=False, **how) as (run_dir, pipeline):
-        return discover_links(config, pipeline, run_dir, session)
+        discover_links(config, pipeline, run_dir, session)
+        return run_dir / "dag.json"
 
 
 def reference_workflow(
