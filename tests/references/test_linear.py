@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from st_cdgm.data.fit.folds import year_folds
 from st_cdgm.data.fit.ridge import solve_ridge
 from st_cdgm.references import encoded, linear
 from st_cdgm.references.base import build_reference
@@ -14,7 +15,6 @@ from st_cdgm.references.linear import (
     PENALTIES,
     choose_penalty,
     held_out_residuals,
-    year_folds,
 )
 
 
@@ -49,6 +49,10 @@ def test_folds_are_years_or_spells_dealt_out():
         assert np.diff(fold).max() == 41
         assert (np.diff(fold) == 1).mean() > 0.85
     assert len(year_folds(np.array([20010101, 20010102]))) == 2
+    # Of many years few folds are made, each with early and late years.
+    day = 10000 * np.repeat(np.arange(1990, 1997), 2) + 101
+    expected = [[0, 1, 6, 7, 12, 13], [2, 3, 8, 9], [4, 5, 10, 11]]
+    assert [f.tolist() for f in year_folds(day, most=3)] == expected
     # Steps shorter than a day.
     hours = np.array([19990101060000, 19991231120000, 20000615000000, 20010101180000])
     assert [f.tolist() for f in year_folds(hours)] == [[0, 1], [2], [3]]

@@ -9,12 +9,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from st_cdgm.data.fit.components import PrincipalComponents
+from st_cdgm.data.fit.folds import year_folds
 from st_cdgm.data.fit.harmonics import annual_harmonics
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.fit.ridge import solve_ridge
 from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.references.base import Reference
-from st_cdgm.references.components import PrincipalComponents
 from st_cdgm.references.days import draw_in_season, training_days
 from st_cdgm.references.encoded import EncodedCells
 from st_cdgm.registry import register
@@ -26,9 +27,6 @@ _LOGGER = logging.getLogger(__name__)
 PENALTIES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 # The penalty is chosen on at most this many cells.
 PENALTY_CELLS = 2000
-FEWEST_YEARS = 3
-FOLDS = 5
-SPELL_DAYS = 10
 
 
 @register("reference", "ridge_pc")
@@ -107,26 +105,6 @@ class ComponentRidgeReference(Reference):
             return both.reshape(*both.shape[:2], -1, self._encoded.cells.size)
 
         return self._encoded.decode(len(days), members, members_of)
-
-
-def year_folds(day: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Positions of each year; where years are under three, of five folds dealt out.
-
-    A fold of a short record is every fifth spell of ten days: to leave out a whole
-    season would ask the regression for a season it has never seen.
-
-    Parameters
-    ----------
-    day : ndarray
-        YYYYMMDD, or YYYYMMDDhhmmss of shorter steps, increasing. Shape ``(T,)``.
-    """
-    year = day // (10**4 if day.max(initial=0) < 10**8 else 10**10)
-    years = np.unique(year)
-    if years.size >= FEWEST_YEARS:
-        return [np.flatnonzero(year == y) for y in years]
-    spell = max(1, min(SPELL_DAYS, day.size // (2 * FOLDS)))
-    fold = np.arange(day.size) // spell % FOLDS
-    return [np.flatnonzero(fold == k) for k in range(FOLDS) if (fold == k).any()]
 
 
 def _solve(gram: Floats, cross: Floats, penalty: float, days: int) -> Floats:

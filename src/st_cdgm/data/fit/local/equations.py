@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from scipy import linalg
 
-from st_cdgm.references.local.features import GROUPS, LocalFeatures
+from st_cdgm.data.fit.local.features import GROUPS, LocalFeatures
 from st_cdgm.typing import FloatArray, Floats, Indices
 
 # Penalties per day that are compared, of each group of features; and the factor by

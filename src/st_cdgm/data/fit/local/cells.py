@@ -9,14 +9,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from st_cdgm.data.task.days import FieldArrays
-from st_cdgm.references.local.equations import (
+from st_cdgm.data.fit.local.equations import (
     NormalEquations,
     Penalty,
     penalties,
     search,
 )
-from st_cdgm.references.local.features import LocalFeatures
+from st_cdgm.data.fit.local.features import LocalFeatures, TwoDays
 from st_cdgm.typing import FloatArray, Floats, Indices
 
 # The penalties are chosen on at most this many cells.
@@ -53,14 +52,12 @@ class CellRegressions:
     coefficients: FloatArray = field(init=False)
     residual: FloatArray = field(init=False)
 
-    def fit(
-        self, days: FieldArrays, truth: FloatArray, folds: Sequence[Indices]
-    ) -> Self:
+    def fit(self, days: TwoDays, truth: FloatArray, folds: Sequence[Indices]) -> Self:
         """Choose the penalty by leaving out folds, then fit every cell.
 
         Parameters
         ----------
-        days : FieldArrays
+        days : TwoDays
             T training days.
         truth : ndarray
             Encoded targets, complete. Shape ``(T, C, P)``.
@@ -91,11 +88,12 @@ class CellRegressions:
 
         return self
 
-    def predict(self, days: FieldArrays) -> FloatArray:
+    def predict(self, days: TwoDays) -> FloatArray:
         """Return the regressions' encoded targets. Shape ``(T, C, P)``, float32."""
         table = FeatureTable(self.features, days, self.cells)
         out = np.empty(
-            (len(days), self.coefficients.shape[-1], len(self.cells)), dtype=np.float32
+            (len(days.season), self.coefficients.shape[-1], len(self.cells)),
+            dtype=np.float32,
         )
         for at, X in table.chunks(np.arange(len(self.cells))):
             made = X.astype(np.float64) @ self.coefficients[at]
@@ -127,14 +125,14 @@ class FeatureTable:
     ----------
     features : LocalFeatures
         What they are.
-    days : FieldArrays
+    days : TwoDays
         T days.
     cells : ndarray
         Flat fine cells. Shape ``(P,)``.
     """
 
     def __init__(
-        self, features: LocalFeatures, days: FieldArrays, cells: NDArray[np.int64]
+        self, features: LocalFeatures, days: TwoDays, cells: NDArray[np.int64]
     ) -> None:
         self._shared = features.shared(days).astype(np.float32)  # (T, K)
         self._weather, self._cells = features.weather(days), cells
