@@ -209,9 +209,7 @@ class NetCDFDataPipeline(PipelineViews):
         return PreparedReader(source=self.source, preprocessor=self.preprocessor)
 
     def _physical(self, index: NDArray[np.int64]) -> FieldArrays:
-        raw, truth = self.source.read(index)
-        days = self.days.select(index)
-        return FieldArrays.prepared(self.preprocessor, days, raw, truth)
+        return self.prepared_reader().physical(index)
 
     def _apply_target_transform(self) -> None:
         """Turn named transforms into codec options."""
@@ -301,11 +299,13 @@ class NetCDFDataPipeline(PipelineViews):
             "lr_grid": lr.grid,
             "hr_grid": hr.grid,
             "codec": self._codec(hr.targets, blocks),
+            "days": self.days.select(self.indices["train"]),
         }
         baseline = build_baseline(
             config.baseline_strategy,
             mapping=config.baseline_map,
             factor=config.baseline_factor,
+            sources=config.baseline_sources,
             **task,
         )
         fitted = fit_preprocessor(
@@ -353,6 +353,7 @@ def _integer(name: str, value: Any) -> int:
 
 _PLAIN: dict[str, Callable[[Any], Any]] = {
     "baseline_map": dict,
+    "baseline_sources": dict,
     "codecs": dict,
     "lr_derived": as_list,
     "lr_coarsen": partial(_integer, "lr_coarsen"),

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from st_cdgm.data.fit.baseline.combined import CombinedBaseline
-from st_cdgm.data.fit.baseline.contract import Baseline, filed
+from st_cdgm.data.fit.baseline.contract import Baseline, BaselineDays, filed
 from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.moments import FillStrategy, fill_missing, rooted
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.time.calendar import DAY
 from st_cdgm.data.variables.fields import Channel, TargetVariable
 from st_cdgm.errors import InputError
-from st_cdgm.typing import FloatArray, State
+from st_cdgm.typing import FloatArray, Indices, State
 
 FORMAT_VERSION = 1
 # What is saved as it is; of the facts, older versions lack the last three.
@@ -138,14 +138,32 @@ class Preprocessor:
         return out
 
     def predict_baseline(
-        self, raw: FloatArray, season: FloatArray, truth: FloatArray | None = None
+        self,
+        raw: FloatArray,
+        season: FloatArray,
+        truth: FloatArray | None = None,
+        *,
+        before: FloatArray | None = None,
+        key: Indices | None = None,
     ) -> FloatArray:
         """Return the baseline in target units, without NaN.
 
-        See :meth:`st_cdgm.data.fit.baseline.contract.Baseline.predict`; ``raw`` may be
-        NaN where missing.
+        See :class:`st_cdgm.data.fit.baseline.contract.BaselineDays`; ``raw`` and
+        ``before`` may be NaN where missing.
         """
-        return self.baseline.predict(self.fill_lr(raw), season, truth)
+        days = BaselineDays(
+            lr=self.fill_lr(raw),
+            season=season,
+            truth=truth,
+            before=None if before is None else self.fill_lr(before),
+            key=key,
+        )
+        return self.baseline.predict_days(days)
+
+    @property
+    def history(self) -> int:
+        """Days of predictors that a day needs, itself included."""
+        return max(self.seq_len, self.baseline.history)
 
     def encode_baseline(self, baseline: FloatArray | Tensor) -> Tensor:
         """Encode baselines in target units. Shape ``(..., C, Y, X)``."""

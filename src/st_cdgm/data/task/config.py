@@ -36,9 +36,15 @@ class DataConfig:
         Days per window and from one window to the next.
     baseline_strategy : str
         ``auto``, ``lr_interp``, ``climatology``, ``regression`` (ridge from principal
-        components), ``hr_smoothing`` (an oracle), or one that a plugin registers.
+        components), ``ridge`` (per fine cell from the weather of the day and the day
+        before; of training days by a fit without their year), ``hr_smoothing`` (an
+        oracle), or one that a plugin registers.
     baseline_map : dict
         Target name to the predictor channel it is interpolated from.
+    baseline_sources : dict
+        Target name to the predictors that may enter its baseline, of ``ridge`` and
+        ``regression``: node types (``SURF``, ``GP850``) or levels (``850``). Targets
+        that are not named see all.
     baseline_factor : int
         Block side of ``hr_smoothing``, cells.
     normalize : bool
@@ -94,6 +100,7 @@ class DataConfig:
     stride: int = 1
     baseline_strategy: str = "auto"
     baseline_map: dict[str, str] = field(default_factory=dict)
+    baseline_sources: dict[str, list[str]] = field(default_factory=dict)
     baseline_factor: int = 4
     normalize: bool = True
     normalization: str = "per_variable"

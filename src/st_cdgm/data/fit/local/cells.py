@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Self
@@ -16,6 +17,7 @@ from st_cdgm.data.fit.local.equations import (
     search,
 )
 from st_cdgm.data.fit.local.features import LocalFeatures, TwoDays
+from st_cdgm.data.fit.local.linear_map import LinearMap
 from st_cdgm.typing import FloatArray, Floats, Indices
 
 # The penalties are chosen on at most this many cells.
@@ -39,7 +41,7 @@ class CellRegressions:
     candidates : int
         After :meth:`fit`: how many were compared.
     coefficients : ndarray
-        After :meth:`fit`. Shape ``(P, K + F, C)``, float32.
+        After :meth:`fit`. Shape ``(P, C, K + F)``, float32.
     residual : ndarray
         After :meth:`fit`: truth minus the prediction of a regression that had not seen
         the fold of the day. Shape ``(T, C, P)``, float32.
@@ -65,57 +67,128 @@ class CellRegressions:
             Positions of the days of each fold; together every day once.
         """
         table = FeatureTable(self.features, days, self.cells)
-        mean, scale = truth.mean(axis=0), truth.std(axis=0)
-        scale = np.where(scale > 0, scale, 1.0).astype(np.float32)
-        standard = ((truth - mean) / scale).transpose(2, 0, 1)  # (P, T, C)
-        self._choose(table, standard, folds)
+        self._choose(table, truth, folds)
 
         # All cells, and what a fit without the fold leaves over.
         weights = penalties(self.features, self.penalty)
-        size = (len(self.cells), len(weights), truth.shape[1])
+        size = (len(self.cells), truth.shape[1], len(weights))
         self.coefficients = np.empty(size, dtype=np.float32)
         self.residual = np.empty(truth.shape, dtype=np.float32)
         for at, X in table.chunks(np.arange(len(self.cells))):
-            sums = NormalEquations.of(X, standard[at], folds)
-            self.coefficients[at] = sums.solve(weights) * scale.T[at, None]
-            self.coefficients[at, 0] += mean.T[at]
-
-            away = np.empty_like(standard[at])
-            for k, fold in enumerate(folds):
-                held_out = X[:, fold] @ sums.solve(weights, without=k)
-                away[:, fold] = standard[at][:, fold] - held_out
-            self.residual[:, :, at] = away.transpose(1, 2, 0) * scale[:, at]
+            fit = CellFit.of(X, truth[:, :, at], folds)
+            self.coefficients[at] = fit.coefficients(weights)
+            self.residual[:, :, at] = fit.residual(weights)
 
         return self
 
     def predict(self, days: TwoDays) -> FloatArray:
         """Return the regressions' encoded targets. Shape ``(T, C, P)``, float32."""
-        table = FeatureTable(self.features, days, self.cells)
-        out = np.empty(
-            (len(days.season), self.coefficients.shape[-1], len(self.cells)),
-            dtype=np.float32,
-        )
-        for at, X in table.chunks(np.arange(len(self.cells))):
-            made = X.astype(np.float64) @ self.coefficients[at]
-            out[:, :, at] = made.transpose(1, 2, 0)
-        return out
+        targets = self.coefficients.shape[1]
+        applied = LinearMap(self.features, self.cells, targets)
+        return applied.predict(days, lambda _: self.coefficients)
 
     def _choose(
         self, table: FeatureTable, truth: FloatArray, folds: Sequence[Indices]
     ) -> None:
-        """Choose the penalty on some cells. The truth is standardised, (P, T, C)."""
-        count = min(PENALTY_CELLS, len(self.cells))
-        some = np.linspace(0, len(self.cells) - 1, count).astype(int)
-        every = [
-            NormalEquations.of(X, truth[at], folds) for at, X in table.chunks(some)
-        ]
+        self.penalty, self.candidates = choose_penalty(table, truth, folds)
 
-        def error(penalty: Penalty) -> Floats:
-            weights = penalties(self.features, penalty)
-            errors = [sums.held_out_error(weights) for sums in every]
-            return np.asarray(np.sum(errors, axis=0))
 
-        self.penalty, self.candidates = search(error)
+def choose_penalty(
+    table: FeatureTable, truth: FloatArray, folds: Sequence[Indices]
+) -> tuple[Penalty, int]:
+    """Return the penalty with the least held-out error, and how many were compared.
+
+    On at most ``PENALTY_CELLS`` of the table's cells; all targets count alike. The
+    truth ``(T, C, P)`` is as in :meth:`CellFit.of`.
+    """
+    count = min(PENALTY_CELLS, truth.shape[-1])
+    some = np.linspace(0, truth.shape[-1] - 1, count).astype(int)
+    every = [CellFit.of(X, truth[:, :, at], folds) for at, X in table.chunks(some)]
+
+    def error(penalty: Penalty) -> Floats:
+        weights = penalties(table.features, penalty)
+        errors = [fit.sums.held_out_error(weights) for fit in every]
+        return np.asarray(np.sum(errors, axis=0))
+
+    return search(error)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CellFit:
+    """Regressions of standardised targets of p cells on their features.
+
+    Attributes
+    ----------
+    X, Y : ndarray
+        Features and standardised targets, 0 on days that do not count in a cell.
+        Shapes ``(p, T, K)`` and ``(p, T, C)``.
+    mean, scale : ndarray
+        Of the targets. Shape ``(p, C)``.
+    sums : NormalEquations
+        Their products.
+    folds : sequence of ndarray
+        Positions of the days of each fold.
+    """
+
+    X: FloatArray
+    Y: FloatArray
+    mean: FloatArray
+    scale: FloatArray
+    sums: NormalEquations
+    folds: Sequence[Indices]
+
+    @classmethod
+    def of(cls, X: FloatArray, truth: FloatArray, folds: Sequence[Indices]) -> Self:
+        """Take in p cells; days on which a target is missing do not count there.
+
+        Parameters
+        ----------
+        X : ndarray
+            Features. Shape ``(p, T, K)``.
+        truth : ndarray
+            Encoded targets, NaN where missing. Shape ``(T, C, p)``.
+        folds : sequence of ndarray
+            Positions of the days of each fold; together every day once.
+        """
+        given = truth.transpose(2, 0, 1)  # (p, T, C)
+        known = np.isfinite(given).all(axis=-1, keepdims=True)
+        if not known.all():
+            given, X = np.where(known, given, np.nan), np.where(known, X, 0.0)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*(empty slice|freedom).*")
+            mean, scale = np.nanmean(given, axis=1), np.nanstd(given, axis=1)
+        mean = np.nan_to_num(mean)
+        scale = np.where(scale > 0, scale, 1.0).astype(np.float32)
+
+        standard = np.nan_to_num((given - mean[:, None]) / scale[:, None])
+        return cls(
+            X=X,
+            Y=standard,
+            mean=mean,
+            scale=scale,
+            sums=NormalEquations.of(X, standard, folds),
+            folds=folds,
+        )
+
+    def coefficients(self, penalty: Floats, without: int | None = None) -> Floats:
+        """Return the coefficients in units of the targets. Shape ``(p, C, K)``.
+
+        Of all days, or of all but those of a fold.
+        """
+        out = self.sums.solve(penalty, without) * self.scale[:, None]
+        out[:, 0] += self.mean
+        return out.transpose(0, 2, 1)
+
+    def residual(self, penalty: Floats) -> FloatArray:
+        """Return truth minus the prediction of a fit without the day's fold.
+
+        In units of the targets. Shape ``(T, C, p)``.
+        """
+        away = np.empty_like(self.Y)
+        for k, fold in enumerate(self.folds):
+            held_out = self.X[:, fold] @ self.sums.solve(penalty, without=k)
+            away[:, fold] = self.Y[:, fold] - held_out
+        return np.asarray((away * self.scale[:, None]).transpose(1, 2, 0))
 
 
 class FeatureTable:
@@ -134,6 +207,7 @@ class FeatureTable:
     def __init__(
         self, features: LocalFeatures, days: TwoDays, cells: NDArray[np.int64]
     ) -> None:
+        self.features = features
         self._shared = features.shared(days).astype(np.float32)  # (T, K)
         self._weather, self._cells = features.weather(days), cells
         self._width = len(features.groups()[0])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -16,7 +16,7 @@ from st_cdgm.data.space.gradients import Gradient, horizontal_gradient
 from st_cdgm.data.space.grid import Grid, interpolation
 from st_cdgm.data.variables.fields import Channel
 from st_cdgm.data.variables.table import quantity_of
-from st_cdgm.typing import FloatArray, Floats
+from st_cdgm.typing import FloatArray, Floats, State
 
 HARMONICS = 2
 # What a feature is; each group has a penalty of its own.
@@ -25,6 +25,10 @@ GROUPS = ("harmonics", "components", "own", "modulated", "derivatives")
 # their curvature says where air rises.
 _MASS = ("pressure", "geopotential", "geopotential_height")
 _DAYS_FOR_SCALES = 500
+# Arrays that a state holds, of the components, of an operator and of its matrix.
+_SPACE = ("mean", "scale", "axes", "explained")
+_OPERATOR = ("channels", "mean", "scale")
+_MATRIX = ("data", "indices", "indptr")
 _COLUMNS = 256
 
 
@@ -140,6 +144,11 @@ class LocalFeatures:
             operators=_operators(days, place, modulated=modulated),
         )
 
+    def at(self, cells: NDArray[np.int64]) -> LocalFeatures:
+        """Return the features of some fine cells alone, counted anew."""
+        own = (replace(o, matrix=csr_array(o.matrix[cells])) for o in self.operators)
+        return replace(self, operators=tuple(own))
+
     def shared(self, days: TwoDays) -> Floats:
         """Return the features that all cells share, the intercept first.
 
@@ -165,6 +174,33 @@ class LocalFeatures:
         counts = (len(waves) + scores, scores, len(own), len(own))
         yesterday = np.repeat([False, True, False, True], counts)
         return np.array([GROUPS.index(name) for name in names]), yesterday
+
+    def to_state(self) -> State:
+        """Return JSON-able facts and arrays, from which :meth:`from_state` rebuilds."""
+        arrays: dict[str, NDArray[Any]] = {"width": self.width}
+        arrays |= {key: getattr(self.space, key) for key in _SPACE}
+        meta: list[dict[str, Any]] = []
+        for i, one in enumerate(self.operators):
+            meta.append({"groups": list(one.groups), "shape": list(one.matrix.shape)})
+            parts = {key: getattr(one.matrix, key) for key in _MATRIX}
+            parts |= {key: getattr(one, key) for key in _OPERATOR}
+            arrays |= {f"{i}.{key}": value for key, value in parts.items()}
+        return {"operators": meta}, arrays
+
+    @classmethod
+    def from_state(cls, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self:
+        """Rebuild the features written by :meth:`to_state`."""
+        operators = []
+        for i, facts in enumerate(meta["operators"]):
+            parts = {key: arrays[f"{i}.{key}"] for key in (*_MATRIX, *_OPERATOR)}
+            matrix = csr_array(
+                tuple(parts.pop(key) for key in _MATRIX), shape=tuple(facts["shape"])
+            )
+            groups = tuple(facts["groups"])
+            operators.append(Operator(matrix=matrix, groups=groups, **parts))
+
+        space = PrincipalComponents(**{key: arrays[key] for key in _SPACE})
+        return cls(space=space, width=arrays["width"], operators=tuple(operators))
 
     def weather(self, days: TwoDays) -> Weather:
         """Return the days as the features of cells are made of them."""
@@ -240,7 +276,7 @@ def _operator(
 
     return Operator(
         channels=channels,
-        matrix=csr_array(weights @ matrix),
+        matrix=csr_array(weights @ matrix, dtype=np.float32),
         mean=mean,
         scale=np.sqrt(np.where(variance > 0, variance, 1.0))[:, None].astype("f4"),
         groups=groups,
