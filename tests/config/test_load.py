@@ -90,6 +90,11 @@ def test_dictionaries_accept_new_keys(override):
     assert config.data.baseline_map["pr"] == "pr"
 
 
+def test_levels_of_a_baseline_are_numbers_or_names():
+    config = load_config("iberia", ["data.baseline_sources={pr: [SURF, 850]}"])
+    assert config.data.baseline_sources == {"pr": ["SURF", 850]}
+
+
 def test_later_override_wins():
     config = load_config("demo", ["training.epochs=3", "training.epochs=5"])
     assert config.training.epochs == 5

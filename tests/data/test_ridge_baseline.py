@@ -233,7 +233,7 @@ def test_targets_see_only_their_sources(weather):
 def test_groups_of_targets_with_the_same_sources():
     targets = (TAS, WIND, TargetVariable(name="pr", units="mm day-1"))
     assert source_groups(targets, CHANNELS, {}) == [([0, 1, 2], None)]
-    every = ["SURF", "500", "GP850"]
+    every = ["SURF", 500, "850"]
     named = {"tas": ["SURF"], "pr": ["SURF"], "sfcWind": every}
     assert source_groups(targets, CHANNELS, named) == [([0, 2], [0]), ([1], None)]
 
@@ -264,6 +264,14 @@ def test_a_baseline_that_is_not_fitted_cannot_be_restricted(weather):
             sources={"tas": ["SURF"]},
         )
     assert caught.value.facts["expected"] == "ridge or regression"
+
+
+def test_options_of_the_pipeline_reach_it(folder, pipeline):
+    options = {"baseline_strategy": "ridge", "baseline_sources": {"pr": [850]}}
+    config = small_task.config(folder / "files", **options)
+    made = NetCDFDataPipeline.from_config(config).preprocessor.baseline
+    assert made.sources == ((0,), None)
+    assert made.parts[1][1] == (1, 2)
 
 
 # -- In the pipeline -------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from st_cdgm import registry
 from st_cdgm.data.files.open import is_url
@@ -100,7 +100,7 @@ class DataConfig:
     stride: int = 1
     baseline_strategy: str = "auto"
     baseline_map: dict[str, str] = field(default_factory=dict)
-    baseline_sources: dict[str, list[str]] = field(default_factory=dict)
+    baseline_sources: dict[str, list[Any]] = field(default_factory=dict)
     baseline_factor: int = 4
     normalize: bool = True
     normalization: str = "per_variable"

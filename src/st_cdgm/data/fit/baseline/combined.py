@@ -201,7 +201,7 @@ def build_baseline(
     strategy: str,
     *,
     mapping: Mapping[str, str] | None = None,
-    sources: Mapping[str, Sequence[str]] | None = None,
+    sources: Mapping[str, Sequence[Any]] | None = None,
     **task: Any,
 ) -> CombinedBaseline:
     """Build and fit the configured baseline.
@@ -254,7 +254,7 @@ def build_baseline(
 def source_groups(
     targets: Sequence[TargetVariable],
     channels: Sequence[Channel],
-    sources: Mapping[str, Sequence[str]],
+    sources: Mapping[str, Sequence[Any]],
 ) -> list[tuple[list[int], list[int] | None]]:
     """Put targets together that see the same predictors.
 
@@ -287,13 +287,14 @@ def source_groups(
     return [(own, None if seen is None else list(seen)) for seen, own in groups.items()]
 
 
-def _node_type(name: str) -> str:
+def _node_type(name: object) -> str:
     """Return ``850`` as ``GP850``; node types stay as they are."""
-    return f"GP{name}" if name[:1].isdigit() else name
+    text = f"{name:g}" if isinstance(name, int | float) else str(name)
+    return f"GP{text}" if text[:1].isdigit() else text
 
 
 def _check_sources(
-    sources: Mapping[str, Sequence[str]], targets: list[str], known: list[str]
+    sources: Mapping[str, Sequence[Any]], targets: list[str], known: list[str]
 ) -> None:
     for target, names in sources.items():
         # First the target, then what it may see.
@@ -308,7 +309,7 @@ def _check_sources(
             raise MissingVariableError(
                 "data.baseline_sources names predictors that there are not",
                 variable=f"data.baseline_sources.{target}",
-                found=", ".join(wrong) or "none",
+                found=", ".join(map(str, wrong)) or "none",
                 expected=f"some of {', '.join(known)}",
                 remedy="name node types (SURF, GP850) or levels (850)",
             )
