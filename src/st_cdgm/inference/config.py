@@ -30,6 +30,9 @@ class InferenceConfig:
     block_means : dict of str to str
         Target -> predictor of the same quantity: the area mean of each ensemble field
         over a coarse cell is made that of the coarse model, exactly. Empty: off.
+    calibrate : bool
+        Whether bias and spread are put right as `training.fit_bias` and
+        `training.fit_spread` found on validation days, where the checkpoint holds that.
     device : str
         ``auto`` (CUDA where there is one, else the CPU), ``cpu``, ``cuda`` ...
     """
@@ -40,6 +43,7 @@ class InferenceConfig:
     steps: int | None = None
     guidance_scale: float = 1.0
     block_means: dict[str, str] = field(default_factory=dict)
+    calibrate: bool = True
     device: str = "auto"
 
     @property
@@ -50,6 +54,7 @@ class InferenceConfig:
             steps=self.steps,
             guidance_scale=self.guidance_scale,
             block_means=self.block_means,
+            calibrate=self.calibrate,
         )
 
     def check(self) -> None:

@@ -25,6 +25,7 @@ from st_cdgm.data.task.predictors import load_predictors
 from st_cdgm.data.time.calendar import DAY, duration
 from st_cdgm.data.time.periods import check_period
 from st_cdgm.errors import ConfigError, InputError, OutputError
+from st_cdgm.inference.calibration import Calibration
 from st_cdgm.inference.members import generate
 from st_cdgm.inference.writer import (
     EnsembleWriter,
@@ -150,6 +151,7 @@ def plan_ensemble(
             f"{sampling.sampler or generator}",
             "seed": seed,
             **_steering(sampling, predictors.regridding),
+            **_calibration(network, sampling),
         }
         return EnsemblePlan(
             checkpoint=network,
@@ -289,6 +291,12 @@ def _steering(sampling: Sampling, regridding: str | None) -> dict[str, Any]:
         "regridding": regridding,
     }
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _calibration(network: Checkpoint, sampling: Sampling) -> dict[str, str]:
+    """Return the attribute that says what of bias and spread is put right."""
+    found = Calibration.of(network.meta) if sampling.calibrate else None
+    return {} if found is None else {"calibration": str(found)}
 
 
 def check_daily(preprocessor: Preprocessor) -> None:

@@ -302,6 +302,11 @@ class TrainingConfig:
     fit_noise_memory : bool
         Choose ``diffusion.noise_memory`` on validation days after the training, where
         it is not given.
+    fit_bias, fit_spread : bool
+        Find on validation days, after the training, what the mean of each target is
+        off by (with a cross-fitted baseline also its trend over training and validation
+        years), and a factor of the spread of each target and length scale. The
+        checkpoint holds both; ``inference.calibrate`` applies them.
     """
 
     epochs: int = 20
@@ -327,6 +332,8 @@ class TrainingConfig:
     ensemble: int = 1
     variants: list[dict[str, Any]] = field(default_factory=list)
     fit_noise_memory: bool = True
+    fit_bias: bool = False
+    fit_spread: bool = False
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""

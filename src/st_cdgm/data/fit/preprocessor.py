@@ -196,11 +196,11 @@ class Preprocessor:
         Of standardised residuals, ``(..., C, Y, X)``; the baseline is broadcastable to
         them, e.g. ``(B, 1, C, Y, X)`` for members.
         """
-        return self.codec.decode(self._encoded(residual, encoded_baseline))
+        return self.codec.decode(self.encoded(residual, encoded_baseline))
 
     def scored(self, residual: Tensor, encoded_baseline: Tensor) -> Tensor:
         """Return the fields in the scale of training scores; see the codec."""
-        return self.codec.scored(self._encoded(residual, encoded_baseline))
+        return self.codec.scored(self.encoded(residual, encoded_baseline))
 
     @property
     def bytes_per_day(self) -> int:
@@ -262,7 +262,8 @@ class Preprocessor:
             **cast("Any", {key: np.asarray(arrays[key]) for key in _ARRAYS}),
         )
 
-    def _encoded(self, residual: Tensor, encoded_baseline: Tensor) -> Tensor:
+    def encoded(self, residual: Tensor, encoded_baseline: Tensor) -> Tensor:
+        """Return encoded fields of standardised residuals; see :meth:`decode`."""
         mean, std = self._scale(residual.device)
         return encoded_baseline + residual * std + mean
 

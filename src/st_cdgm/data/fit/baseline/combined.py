@@ -66,6 +66,7 @@ class CombinedBaseline(Baseline):
         self.precipitation = tuple(precipitation)
         self.ordered = tuple(ordered)
         self.oracle = any(part.oracle for part, _ in self.parts)
+        self.cross_fitted = all(part.cross_fitted for part, _ in self.parts)
         self.history = max(part.history for part, _ in self.parts)
 
     @property

@@ -137,11 +137,14 @@ class Baseline(ABC):
     restricts : bool
         Whether it can be made of some of the predictor channels alone, as
         ``data.baseline_sources`` asks.
+    cross_fitted : bool
+        Whether a training day is predicted by a fit that has not seen its year.
     """
 
     oracle: bool = False
     history: int = 1
     restricts: bool = False
+    cross_fitted: bool = False
 
     @property
     def strategy(self) -> str:

@@ -102,6 +102,7 @@ class RidgeBaseline(Baseline):
 
     history = 2
     restricts = True
+    cross_fitted = True
 
     @classmethod
     def build(cls, task: BaselineTask) -> Self:
