@@ -68,21 +68,23 @@ class PlateauSchedule(_Resumed):
     The rule is that of ``torch.optim.lr_scheduler.ReduceLROnPlateau`` (threshold
     ``1e-4``, relative), applied to a factor so that it works beside the warm-up.
 
-    ``lr`` is the peak learning rate.
+    ``lr`` is the peak learning rate, ``monitor`` the score that is followed.
     """
 
     KEPT = ("best", "waited", "factor")
     THRESHOLD = 1e-4
 
-    def __init__(self, settings: LrSchedulerConfig, lr: float) -> None:
-        self.settings, self.lr = settings, lr
+    def __init__(
+        self, settings: LrSchedulerConfig, lr: float, monitor: str = "val_loss"
+    ) -> None:
+        self.settings, self.lr, self.monitor = settings, lr, monitor
         self.best, self.waited, self.factor = math.inf, 0, 1.0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take note of the validation loss."""
         if trainer.sanity_checking:
             return
-        score = float(trainer.callback_metrics.get("val_loss", math.nan))
+        score = float(trainer.callback_metrics.get(self.monitor, math.nan))
         if score < self.best - self.THRESHOLD * abs(self.best) or (
             math.isinf(self.best) and math.isfinite(score)
         ):
@@ -103,7 +105,7 @@ class PlateauSchedule(_Resumed):
 
 
 class BestCheckpoint(_Resumed):
-    """Keep ``checkpoints/best`` (lowest validation loss) and ``checkpoints/last``.
+    """Keep ``checkpoints/best`` (lowest validation score) and ``checkpoints/last``.
 
     Parameters
     ----------
@@ -115,6 +117,8 @@ class BestCheckpoint(_Resumed):
         Let ``last`` hold the best weights instead of the final ones.
     store : StateStore, optional
         With it ``last`` is written after every epoch, with all that is needed to go on.
+    monitor : str
+        Name of the validation score.
     """
 
     KEPT = ("best", "best_epoch")
@@ -127,7 +131,9 @@ class BestCheckpoint(_Resumed):
         *,
         restore_best: bool = False,
         store: StateStore | None = None,
+        monitor: str = "val_loss",
     ) -> None:
+        self.monitor = monitor
         self.directory, self.averaging = directory, averaging
         self.restore_best, self.store = restore_best, store
         self.extra = extra or {}
@@ -141,7 +147,7 @@ class BestCheckpoint(_Resumed):
             return
         found = trainer.callback_metrics
         metrics = {k: float(v) for k, v in found.items() if k.startswith("val_")}
-        score = metrics.get("val_loss", math.nan)
+        score = metrics.get(self.monitor, math.nan)
         minutes = (time.monotonic() - self._started) / 60
         told = ", ".join(f"{k} {v:.4f}" for k, v in metrics.items())
         logger.info("epoch %d, %.1f min: %s", trainer.current_epoch, minutes, told)

@@ -288,6 +288,12 @@ class TrainingConfig:
     validation_every, validation_stride, validation_members : int
         Epochs between validations; every so many validation days are used; members of
         the validation ensemble (``one_step``).
+    monitor : str
+        Score of the validation days that decides which checkpoint is the best, when to
+        stop and when to lower the learning rate: ``loss`` (the generator's objective,
+        with pooled, joint and denoising terms) or ``crps`` (the fair CRPS in cells of
+        ``validation_members`` drawn as at inference, each variable in units of the
+        spread around the baseline).
     early_stopping, lr_scheduler, physical_loss
         When to stop before the last epoch; a learning rate that follows the validation
         loss; what the physical losses look at.
@@ -326,6 +332,7 @@ class TrainingConfig:
     validation_every: int = 1
     validation_members: int = 8
     validation_stride: int = 3
+    monitor: str = "loss"
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
     lr_scheduler: LrSchedulerConfig = field(default_factory=LrSchedulerConfig)
     physical_loss: PhysicalLossConfig = field(default_factory=PhysicalLossConfig)
@@ -335,6 +342,11 @@ class TrainingConfig:
     fit_bias: bool = False
     fit_spread: bool = False
 
+    @property
+    def monitored(self) -> str:
+        """Name of the score in the logs."""
+        return f"val_{self.monitor}"
+
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
         sizes = ("epochs", "batch_size", "devices", "ensemble")
@@ -343,6 +355,11 @@ class TrainingConfig:
             check_least(key, getattr(self, key), 1, section="training.")
         for key in ("warmup_steps", "num_workers", "weight_decay", "predictor_noise"):
             check_least(key, getattr(self, key), 0, section="training.")
+
+        check_choice("monitor", self.monitor, ("loss", "crps"), section="training.")
+        if self.monitor == "crps":
+            number = self.validation_members
+            check_least("validation_members", number, 2, section="training.")
 
         _check_range("training.lr", self.lr, self.lr > 0, "> 0")
         fits = 0 <= self.ema_decay < 1

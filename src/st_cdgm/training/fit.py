@@ -107,17 +107,19 @@ def _callbacks(
         extra,
         restore_best=stopping.enabled and stopping.restore_best,
         store=store,
+        monitor=training.monitored,
     )
     callbacks: list[Callback] = [best, LearningRateMonitor("epoch")]
     if averaging is not None:
         callbacks.append(averaging)
 
     if training.lr_scheduler.enabled:
-        callbacks.append(PlateauSchedule(training.lr_scheduler, training.lr))
-    if stopping.enabled:
         callbacks.append(
-            EarlyStopping("val_loss", stopping.min_delta, stopping.patience)
+            PlateauSchedule(training.lr_scheduler, training.lr, training.monitored)
         )
+    if stopping.enabled:
+        score, least = training.monitored, stopping.min_delta
+        callbacks.append(EarlyStopping(score, least, stopping.patience))
     return callbacks, best
 
 
