@@ -7,15 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from st_cdgm.data.fit import ridge
 from st_cdgm.data.fit.folds import year_folds
-from st_cdgm.data.fit.ridge import solve_ridge
-from st_cdgm.references import encoded, linear
-from st_cdgm.references.base import build_reference
-from st_cdgm.references.linear import (
+from st_cdgm.data.fit.ridge import (
     PENALTIES,
     choose_penalty,
     held_out_residuals,
+    solve_ridge,
 )
+from st_cdgm.references import encoded, linear
+from st_cdgm.references.base import build_reference
 
 
 def problem(T=120, K=6, P=4, noise=0.1, seed=0):
@@ -85,7 +86,7 @@ def test_penalty_grows_with_the_noise():
 def test_penalty_is_chosen_on_some_cells_only(monkeypatch):
     X, Y = problem(P=50)
     folds = np.array_split(np.arange(120), 4)
-    monkeypatch.setattr(linear, "PENALTY_CELLS", 2)  # the first and the last
+    monkeypatch.setattr(ridge, "PENALTY_CELLS", 2)  # the first and the last
     chosen = choose_penalty(X, Y, folds)
     assert chosen == choose_penalty(X, Y[:, [0, -1]], folds)
     Y[:, 1:-1] = np.random.default_rng(0).normal(size=(120, 48))

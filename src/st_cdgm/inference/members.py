@@ -92,6 +92,7 @@ def draw_residuals(
         baseline=batch.baseline[:, -1],
         season=batch.season[:, -1],
         valid=batch.valid[:, -1],
+        lr=rollout.lr,
     )
     days = batch.time[:, -1].cpu().numpy()
 

@@ -232,6 +232,13 @@ class DiffusionConfig:
         guidance).
     self_conditioning : bool
         Hand the network its own previous estimate as further channels.
+    linear_components : int
+        Leading components of the predictors of the day, and of the day before where
+        windows have one, that are mapped linearly to the generator's mean, beside the
+        network; 0: none. They see all levels, whatever the graph says.
+    linear_start : str
+        What that map is before training: ``zero``, or ``ridge``, a regression of the
+        training days' residuals.
     use_gradient_checkpointing : bool
         Recompute activations in the backward pass: less memory, more time.
     """
@@ -256,6 +263,8 @@ class DiffusionConfig:
     pooling_scales: list[int] = field(default_factory=lambda: [1, 2, 4])
     condition_dropout: float = 0.0
     self_conditioning: bool = False
+    linear_components: int = 0
+    linear_start: str = "zero"
     use_gradient_checkpointing: bool = False
     unet: UNetConfig = field(default_factory=UNetConfig)
 
@@ -269,6 +278,10 @@ class DiffusionConfig:
         if not self.one_step:
             known = ("one_step", *names("sampler"))
             check_choice("scheduler_type", self.scheduler_type, known, section=section)
+
+        check_least("linear_components", self.linear_components, 0, section=section)
+        starts = ("zero", "ridge")
+        check_choice("linear_start", self.linear_start, starts, section=section)
 
         check_between("steps", self.steps, 2, VP_STEPS, section=section)
         self._check_noise(section)

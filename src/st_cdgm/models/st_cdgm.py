@@ -16,6 +16,7 @@ from st_cdgm.models.convolutions import IntelligibleVariableConfig
 from st_cdgm.models.diffusion_decoder import CausalDiffusionDecoder
 from st_cdgm.models.graph_builder import STATIC_NODE, HeteroGraphBuilder
 from st_cdgm.models.intelligible_encoder import IntelligibleVariableEncoder
+from st_cdgm.models.linear_path import LinearPath
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class ModelInputs:
         Coordinates in degrees, 2-D.
     baseline_mean, baseline_std : Tensor
         Of the encoded baseline in the training period. Shape ``(C,)``.
+    history : int
+        Days of a window that the linear path sees: 2, or 1 where windows are a day.
     """
 
     groups: Mapping[str, Sequence[int]]
@@ -56,6 +59,7 @@ class ModelInputs:
     hr_lon: Tensor
     baseline_mean: Tensor
     baseline_std: Tensor
+    history: int = 1
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,14 @@ class CausalRollout:
         Shape ``(T-1, Q, B*N, D)``; None for windows of one day.
     drivers : Tensor
         The drivers themselves. Shape ``(T, Q, B*N, D)``.
+    lr : Tensor
+        The windows. Shape ``(B, T, C, y, x)``.
     """
 
     state: Tensor
     predicted: Tensor | None
     drivers: Tensor
+    lr: Tensor
 
 
 def default_metapaths(groups: Sequence[str], *, static: bool) -> list[MetaPathConfig]:
@@ -283,6 +290,17 @@ class STCDGM(nn.Module):
             spatial_channels=diffusion.spatial_channels + context,
         )
 
+        # What is linear in the weather of the whole domain, beside the network.
+        self.linear: LinearPath | None = None
+        if diffusion.linear_components:
+            coarse = sum(map(len, self.groups.values()))
+            self.linear = LinearPath(
+                diffusion.linear_components,
+                inputs.history,
+                coarse * self.lr_shape[0] * self.lr_shape[1],
+                (channels, *self.hr_shape),
+            )
+
     def drivers(self, lr: Tensor) -> Tensor:
         """Gather each variable's drivers. ``(B, T, C, y, x)`` -> ``(T, Q, B*N, D)``."""
         b, t, c = lr.shape[:3]
@@ -317,10 +335,16 @@ class STCDGM(nn.Module):
             predicted.append(reconstruction)
 
         stacked = torch.stack(predicted) if predicted else None
-        return CausalRollout(state, stacked, drivers)
+        return CausalRollout(state, stacked, drivers, lr)
 
     def condition(
-        self, state: Tensor, *, baseline: Tensor, season: Tensor, valid: Tensor
+        self,
+        state: Tensor,
+        *,
+        baseline: Tensor,
+        season: Tensor,
+        valid: Tensor,
+        lr: Tensor | None = None,
     ) -> Conditioning:
         """Make the generator's conditioning of one day per window.
 
@@ -334,6 +358,8 @@ class STCDGM(nn.Module):
             Fraction of the year. Shape ``(B,)``.
         valid : Tensor
             Where the target exists. Shape ``(B, C, Y, X)``, bool.
+        lr : Tensor, optional
+            Predictors of the windows, for the linear path. Shape ``(B, T, C, y, x)``.
         """
         q, _, h = state.shape
         state = state * self.gates[:, None, None]
@@ -343,6 +369,7 @@ class STCDGM(nn.Module):
             tokens=self.encoder.project_state_tensor(per_window),
             state_maps=self.conditioner(state),
             context=context_maps(standard, self.static, season, valid),
+            mean=None if self.linear is None or lr is None else self.linear(lr),
         )
 
     @property

@@ -30,6 +30,7 @@ from st_cdgm.randomness import seed_everything
 from st_cdgm.training.callbacks import AveragedWeights, BestCheckpoint, PlateauSchedule
 from st_cdgm.training.config import LossConfig, TrainingConfig
 from st_cdgm.training.lightning_module import STCDGMModule
+from st_cdgm.training.linear_start import start_linear_path
 from st_cdgm.training.resume import (
     STATE,
     RandomState,
@@ -75,12 +76,15 @@ def _new_model(pipeline: PipelineViews, config: ModelConfig) -> STCDGM:
     for part in pipeline.blocks("train"):
         scale.add(part["baseline"])
     mean, std = scale.result("per_variable")  # (C, 1, 1)
-    return build_model(
+    model = build_model(
         preprocessor,
         config,
         baseline_mean=torch.from_numpy(mean[:, 0, 0]),
         baseline_std=torch.from_numpy(std[:, 0, 0]),
     )
+    if model.linear is not None:
+        start_linear_path(model.linear, pipeline, config.diffusion.linear_start)
+    return model
 
 
 def _amount_std(pipeline: PipelineViews) -> Tensor:

@@ -38,6 +38,7 @@ def last_day_condition(
         baseline=batch.baseline[:, -1],
         season=batch.season[:, -1],
         valid=batch.valid[:, -1],
+        lr=rollout.lr,
     )
 
 
