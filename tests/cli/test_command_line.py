@@ -39,6 +39,7 @@ OPTIONS = {
     "train": ["--config", "--dry-run", "--overwrite", "--resume"],
     "downscale": [
         "--block-means",
+        "--calibrate",
         "--checkpoint",
         "--device",
         "--end",

@@ -50,6 +50,13 @@ def downscale(
             help="Give a target the coarse means of a predictor; may be repeated.",
         ),
     ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate/--no-calibrate",
+            help="Put bias and spread right as the checkpoint says, if it does.",
+        ),
+    ] = True,
     device: Annotated[
         str, typer.Option(help="auto (CUDA where there is one), cpu, cuda ...")
     ] = "auto",
@@ -75,6 +82,7 @@ def downscale(
         steps=steps,
         guidance_scale=guidance_scale,
         block_means=dict(means),
+        calibrate=calibrate,
     )
 
     written = downscale_files(
