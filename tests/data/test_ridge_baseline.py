@@ -312,6 +312,26 @@ def test_the_residual_of_training_days_has_the_fitted_scale(pipeline):
     np.testing.assert_allclose(np.nanstd(residual, axis=0)[valid], 1, rtol=0.02)
 
 
+def test_it_knows_the_training_days_alone(pipeline, folder):
+    time = small_task.stamps(keep=prepared_task.GAPS)
+    late = xr.Variable("time", [date.month > 4 for date in time])
+    changed = [
+        (data(time) * xr.where(late, 1.5, 1.0)).transpose("time", "lat", "lon")
+        for data in (small_task.predictors, small_task.targets)
+    ]
+    for new, old in zip(
+        changed, (small_task.predictors(time), small_task.targets(time)), strict=True
+    ):
+        for name in new:
+            new[name].attrs = old[name].attrs
+            new[name] = new[name].astype("f4")
+    small_task.write(folder / "changed", *changed, time=time)
+    config = small_task.config(folder / "changed", baseline_strategy="ridge")
+    other = NetCDFDataPipeline.from_config(config).preprocessor.to_state()
+    for name, values in pipeline.preprocessor.to_state()[1].items():
+        np.testing.assert_array_equal(other[1][name], values)
+
+
 def test_new_predictors_give_the_baseline_of_the_pipeline(pipeline, folder):
     """To the bit, with the day before the first one looked up in the file."""
     test = pipeline.arrays("test")

@@ -28,7 +28,7 @@ from st_cdgm.inference.fit_calibration import find_trend, fit_calibration
 from st_cdgm.inference.members import generate
 from st_cdgm.models.sampling import Sampling
 from st_cdgm.runs.console import Session
-from st_cdgm.runs.steps import calibrate
+from st_cdgm.runs.steps import calibrate, train_pool
 
 VALID = np.ones((3, 16, 20), dtype=bool)
 VALID[:, :4, :6] = False
@@ -184,6 +184,18 @@ def test_a_run_finds_and_stores_it(trained, tiny_pipeline, tmp_path, networks):
     assert set(found[0].factors) == set(found[0].shift) == {"tasmin", "tasmax", "pr"}
     assert found[0] == found[-1]
     assert Calibration.of(load_checkpoint(trained.checkpoint).meta) is None
+
+
+def test_a_training_ends_with_it_where_asked_for(tiny_pipeline, tmp_path):
+    small = ["encoder.hidden_dim=8", "diffusion.unet.block_out_channels=[8,16]"]
+    small += ["diffusion.unet.norm_num_groups=4", "diffusion.unet.attention_head_dim=4"]
+    short = ["training.epochs=1", "training.fit_noise_memory=false"]
+    config = load_config("demo", [*small, *short, "training.fit_bias=true"])
+    session = Session(log_level="ERROR")
+    best = train_pool(config, tiny_pipeline, tmp_path, session).checkpoint
+    found = Calibration.of(load_checkpoint(best).meta)
+    assert set(found.shift) == {"tasmin", "tasmax", "pr"}
+    assert found.factors == {}
 
 
 # -- On validation days ----------------------------------------------------------------
