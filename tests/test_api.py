@@ -192,7 +192,8 @@ def test_a_run_is_opened_as_objects(run):
     assert run.graph.variables[0] == "SURF"
     assert [edge.source for edge in run.graph.edges]
     assert list(run.losses.index[:2]) == [0, 1]
-    assert set(run.figures) == {"maps", "spectra", "ranks", "graph", "training"}
+    sections = {"maps", "spectra", "ranks", "quantiles", "graph", "training"}
+    assert set(run.figures) == sections
     assert "data:image" in run.figures["maps"][0]._repr_html_()
     assert "scorecard" in repr(run)
     assert "<table" in run._repr_html_()

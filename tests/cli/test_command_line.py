@@ -54,6 +54,7 @@ OPTIONS = {
         "--steps",
     ],
     "evaluate": [
+        "--figures",
         "--mask",
         "--metric",
         "--output",

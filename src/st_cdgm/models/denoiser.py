@@ -57,6 +57,7 @@ class ConditionalDenoiser(nn.Module):
         config.check()
         self.config = config
         self.in_channels, self.spatial_channels = in_channels, spatial_channels
+        self.conditioning_dim = conditioning_dim
         self.height, self.width = height, width
         self.condition_adapter: Adapter | None = None
 

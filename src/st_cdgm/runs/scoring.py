@@ -298,3 +298,13 @@ def write_report(run_dir: Path, *, title: str | None = None) -> Path:
     from st_cdgm.evaluation.report.build import build_report
 
     return build_report(run_dir, title=title)
+
+
+def draw_figures(
+    directory: Path, *, session: Session, folder: str = "figures"
+) -> list[Path]:
+    """Draw the figures of the report as files; return them."""
+    from st_cdgm.evaluation.report.export import write_figures
+
+    with progress(session, "Figures"):
+        return write_figures(directory, folder)
