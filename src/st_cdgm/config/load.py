@@ -28,8 +28,10 @@ logger = logging.getLogger(__name__)
 
 PRESETS = "st_cdgm.config.presets"
 SCHEMA = "base"
+ORIGINAL = "st_cdgm_default"  # what the original calls it
 USER = "user_configuration"
-ConfigStore.instance().store(name=SCHEMA, node=Config)
+for _name in (SCHEMA, ORIGINAL):
+    ConfigStore.instance().store(name=_name, node=Config)
 LIST = "`st-cdgm train --config NAME --dry-run` lists every key and its value"
 
 # Hydra's errors are several unrelated families; none of them may reach the user.

@@ -25,10 +25,21 @@ class GraphConfig:
         8 (all touching cells) or 16 (also the knight's moves).
     wrap : bool
         Join the first and the last longitude (global grids).
+    lr_shape, hr_shape : list of int, optional
+        Rows and columns of the coarse and the fine grid. They come from the data; what
+        is stated here is checked against them.
+    include_mid_layer : bool, optional
+        Whether there is more than one pressure level. Checked as well.
+    static_variables : list of str, optional
+        Another name of ``data.static_variables``; an empty list: no static fields.
     """
 
     neighbours: int = 8
     wrap: bool = False
+    lr_shape: list[int] | None = None
+    hr_shape: list[int] | None = None
+    include_mid_layer: bool | None = None
+    static_variables: list[str] | None = None
 
 
 @dataclass(kw_only=True)
@@ -97,6 +108,9 @@ class RCNConfig:
     conditioning : list of str or None
         Node types whose states reach the generator; None: all. The static fields
         always do.
+    hidden_dim, driver_dim, reconstruction_dim : int, optional
+        Sizes that follow from ``encoder.hidden_dim`` and from the data: the most
+        channels that drive a variable. What is stated here is checked against them.
     """
 
     driver_scope: str = "own"
@@ -107,6 +121,9 @@ class RCNConfig:
     forbidden: list[str] = field(default_factory=list)
     parents: dict[str, list[str]] | None = None
     conditioning: list[str] | None = None
+    hidden_dim: int | None = None
+    driver_dim: int | None = None
+    reconstruction_dim: int | None = None
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
@@ -241,6 +258,11 @@ class DiffusionConfig:
         training days' residuals.
     use_gradient_checkpointing : bool
         Recompute activations in the backward pass: less memory, more time.
+    unet : UNetConfig
+        Size of the network.
+    in_channels, conditioning_dim, height, width : int, optional
+        Sizes that follow from the targets, from ``encoder.conditioning_dim`` and from
+        the fine grid. What is stated here is checked against them.
     """
 
     scheduler_type: str = "one_step"
@@ -267,6 +289,10 @@ class DiffusionConfig:
     linear_start: str = "zero"
     use_gradient_checkpointing: bool = False
     unet: UNetConfig = field(default_factory=UNetConfig)
+    in_channels: int | None = None
+    conditioning_dim: int | None = None
+    height: int | None = None
+    width: int | None = None
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""

@@ -13,6 +13,7 @@ from st_cdgm.models.causal_rcn import RCNCell
 from st_cdgm.models.conditioning import Conditioning, SpatialConditioner, context_maps
 from st_cdgm.models.config import MetaPathConfig, ModelConfig
 from st_cdgm.models.convolutions import IntelligibleVariableConfig
+from st_cdgm.models.declared import check_declared
 from st_cdgm.models.diffusion_decoder import CausalDiffusionDecoder
 from st_cdgm.models.graph_builder import STATIC_NODE, HeteroGraphBuilder
 from st_cdgm.models.intelligible_encoder import IntelligibleVariableEncoder
@@ -127,7 +128,8 @@ class STCDGM(nn.Module):
     Raises
     ------
     ConfigError
-        A meta-path names a node type that the data do not have.
+        A meta-path names a node type that the data do not have; a size that the
+        configuration states is another one.
     """
 
     baseline_mean: Tensor
@@ -156,6 +158,14 @@ class STCDGM(nn.Module):
         self.register_buffer("baseline_mean", inputs.baseline_mean.float().view(shape))
         self.register_buffer("baseline_std", inputs.baseline_std.float().view(shape))
         self._register_drivers(inputs)
+        check_declared(
+            config,
+            lr_shape=inputs.lr_shape,
+            hr_shape=inputs.hr_shape,
+            target_channels=inputs.target_channels,
+            groups=list(self.groups),
+            driver_dim=self.driver_dim,
+        )
         self._build_causal_part(inputs)
         self._build_generator(inputs)
 

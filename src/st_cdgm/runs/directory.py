@@ -44,6 +44,8 @@ _WRITTEN = (
 # Keys that may change when a run is resumed: they do not decide about its results.
 _FREE = {"run.dir", "run.log_level", "training.max_minutes", "training.num_workers"}
 _ASIDE = ".replaced"
+# What the names of figures begin with.
+FIGURES = {"maps", "spectra", "ranks", "quantiles", "graph", "training"}
 
 
 def check_run_directory(
@@ -200,6 +202,12 @@ def own_files(run_dir: Path) -> list[Path]:
     with suppress(InputError):
         stored = load_config(run_dir / CONFIG, trusted=False)
         names |= {f"references/{name}.nc" for name in stored.evaluation.references}
+        drawn = run_dir.glob(f"{stored.evaluation.output_dir}/*-*.*")
+        names |= {
+            str(path.relative_to(run_dir))
+            for path in drawn
+            if path.name.partition("-")[0] in FIGURES
+        }
     return [run_dir / name for name in sorted(names) if (run_dir / name).exists()]
 
 

@@ -153,7 +153,7 @@ def score_test(
             land=_land_fraction(config, pipeline),
             protocol=protocol,
             output=output,
-            metrics=config.evaluation.metrics,
+            metrics=config.evaluation.chosen_metrics(),
         )
 
 

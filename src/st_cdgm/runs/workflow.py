@@ -25,6 +25,7 @@ from st_cdgm.runs.discovery import discover_links, inside_graph
 from st_cdgm.runs.score_table import show_scorecard
 from st_cdgm.runs.scoring import (
     ablate,
+    draw_figures,
     export_weights,
     run_reference,
     run_references,
@@ -70,7 +71,10 @@ def run_workflow(
         )
         # The references need seconds and nothing from the model: what is wrong with the
         # test period or with them is known before the long part.
-        references = run_references(config, pipeline, run_dir, session)
+        scored = config.evaluation.enabled
+        references = (
+            run_references(config, pipeline, run_dir, session) if scored else {}
+        )
         discard_replaced(run_dir)
         inside = inside_graph(config, pipeline, run_dir, session)
         checkpoint = train_pool(
@@ -78,14 +82,19 @@ def run_workflow(
         ).checkpoint
         ensemble = downscale_test(config, checkpoint, run_dir, session)
 
-        scorecard = score_test(config, pipeline, ensemble, references, run_dir, session)
+        if scored:
+            card = score_test(config, pipeline, ensemble, references, run_dir, session)
         export_weights(config, checkpoint, run_dir)
         ablate(config, checkpoint, pipeline, run_dir, session)
         with progress(session, "Report"):
             report = write_report(run_dir, title=config.run.name)
+        if config.evaluation.save_visualizations:
+            folder = config.evaluation.output_dir
+            draw_figures(run_dir, session=session, folder=folder)
 
     if session.announce:
-        show_scorecard(scorecard)
+        if scored:
+            show_scorecard(card)
         show_results({"Checkpoint": checkpoint, "Ensemble": ensemble, "Report": report})
     return report
 

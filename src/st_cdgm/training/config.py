@@ -209,8 +209,8 @@ class LrSchedulerConfig:
     enabled : bool
         Take the place of the cosine decay; the warm-up stays.
     mode : str
-        ``min``: a lower validation loss is better. (``max`` is refused: no score that
-        rises is validated on.)
+        ``min``: the validation loss is to fall; ``max``: its negative is to rise, which
+        is the same.
     factor, patience, min_lr : float, int, float
         What the learning rate is multiplied by, after how many validations without
         improvement are waited through, and its least value.
@@ -225,7 +225,7 @@ class LrSchedulerConfig:
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
         section = "training.lr_scheduler."
-        check_choice("mode", self.mode, ("min",), section=section)
+        check_choice("mode", self.mode, ("min", "max"), section=section)
         check_least("patience", self.patience, 0, section=section)
         check_least("min_lr", self.min_lr, 0, section=section)
         fits = 0 < self.factor < 1
@@ -313,6 +313,13 @@ class TrainingConfig:
         off by (with a cross-fitted baseline also its trend over training and validation
         years), and a factor of the spread of each target and length scale. The
         checkpoint holds both; ``inference.calibrate`` applies them.
+    device : str, optional
+        ``cpu``, ``cuda`` or ``auto``: another name of ``accelerator``, which also holds
+        for ``inference.device``.
+    use_amp : bool, optional
+        True: another name of ``precision: bf16-mixed``; False: of ``32-true``.
+    log_every : int
+        Updates from one line of losses in ``logs/metrics.csv`` to the next.
     """
 
     epochs: int = 20
@@ -341,6 +348,9 @@ class TrainingConfig:
     fit_noise_memory: bool = True
     fit_bias: bool = False
     fit_spread: bool = False
+    device: str | None = None
+    use_amp: bool | None = None
+    log_every: int = 1
 
     @property
     def monitored(self) -> str:
@@ -349,7 +359,7 @@ class TrainingConfig:
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
-        sizes = ("epochs", "batch_size", "devices", "ensemble")
+        sizes = ("epochs", "batch_size", "devices", "ensemble", "log_every")
         validation = ("validation_every", "validation_members", "validation_stride")
         for key in sizes + validation:
             check_least(key, getattr(self, key), 1, section="training.")

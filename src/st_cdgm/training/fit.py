@@ -289,5 +289,5 @@ def _trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=run_dir,
-        log_every_n_steps=1,
+        log_every_n_steps=training.log_every,
     )
