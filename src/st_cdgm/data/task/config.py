@@ -12,6 +12,7 @@ from st_cdgm.data.fit.baseline.combined import strategies
 from st_cdgm.data.fit.codecs.amounts import check_precipitation_options
 from st_cdgm.data.fit.moments import FillStrategy, Scope
 from st_cdgm.data.task.days import memory_bytes
+from st_cdgm.data.time.alignment import ALIGNMENTS
 from st_cdgm.data.time.axis import TimeStep
 from st_cdgm.data.time.splits import SplitConfig
 from st_cdgm.errors import check_choice, check_least
@@ -87,6 +88,15 @@ class DataConfig:
     lr_coarsen : int
         Block side over which predictors are averaged, for a perfect-model study in
         which a fine model is its own coarse counterpart; 1 leaves them as they are.
+    target_transform : str or dict, optional
+        ``log`` (``ln(x + transform_epsilon)``) or ``log1p`` (``ln(1 + x)``): of all
+        targets that have a logarithm, or one for each target: ``{pr: log1p}``.
+    transform_epsilon : float
+        Offset of ``log``, in the units of the target.
+    calendar_align : str, optional
+        How records of a calendar with and one without leap days are paired:
+        ``drop_leap_day`` (29 February is left out) or ``day_of_year`` (the same day of
+        the year; the last of a leap year is left out). None: they are refused.
     """
 
     root: str | None = None
@@ -118,6 +128,9 @@ class DataConfig:
     robust: bool = False
     lr_derived: list[str] = field(default_factory=list)
     lr_coarsen: int = 1
+    target_transform: Any = None
+    transform_epsilon: float = 1e-6
+    calendar_align: str | None = None
 
     def check(self) -> None:
         """Raise ConfigError unless every option is in its range."""
@@ -135,6 +148,8 @@ class DataConfig:
 
         for name in ("seq_len", "stride", "lr_coarsen"):
             check_least(name, getattr(self, name), 1, section="data.")
+        if self.calendar_align is not None:
+            check_choice("calendar_align", self.calendar_align, ALIGNMENTS)
         memory_bytes(self.memory)
         check_choice("time_step", self.time_step, get_args(TimeStep))
         if self.splits.given():

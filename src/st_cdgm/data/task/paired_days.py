@@ -14,7 +14,8 @@ from st_cdgm.data.fit.moments import Blocks
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.read.cubes import ChannelCube, TargetCube
 from st_cdgm.data.task.days import DAYS_PER_BLOCK, FieldArrays
-from st_cdgm.data.time.calendar import CalendarDays, shared_steps
+from st_cdgm.data.time.alignment import aligned_steps
+from st_cdgm.data.time.calendar import CalendarDays
 from st_cdgm.data.time.windows import previous_step
 from st_cdgm.errors import InputError
 from st_cdgm.typing import FloatArray, Indices
@@ -92,23 +93,21 @@ def pair_days(
     *,
     memory: int,
     chunks: Mapping[str, int] | None = None,
+    calendar_align: str | None = None,
 ) -> PairedDays:
     """Find the shared days; read them if their values take at most ``memory`` bytes.
+
+    ``calendar_align`` says how records with and without leap days are paired, see
+    :func:`st_cdgm.data.time.alignment.aligned_steps`.
 
     Raises
     ------
     InputError
         If calendars differ or no day is shared.
     """
-    if lr.days.calendar != hr.days.calendar:
-        raise InputError(
-            "predictors and targets have different calendars",
-            file=f"{lr.file}, {hr.file}",
-            found=f"{lr.days.calendar} and {hr.days.calendar}",
-            expected="one calendar, since days are paired",
-            remedy="convert one file (xarray: Dataset.convert_calendar)",
-        )
-    of_lr, of_hr, days = shared_steps(lr.days, hr.days)
+    of_lr, of_hr, days = aligned_steps(
+        lr.days, hr.days, calendar_align, file=f"{lr.file}, {hr.file}"
+    )
     if not len(of_lr):
         raise InputError(
             "predictors and targets share no day",
