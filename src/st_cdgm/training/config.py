@@ -243,8 +243,9 @@ class PhysicalLossConfig:
     ----------
     use_predicted_output : bool
         False: in every batch, the estimate of the clean field from the noise level that
-        the batch is trained at. True: every so many batches a sample, whose last solver
-        step alone carries the gradient.
+        the batch is trained at; of a decoder that predicts noise (``eps``) weighted by
+        1 / (1 + sigma^2), so that it cannot drown the generator's loss. True: every so
+        many batches a sample, whose last solver step alone carries the gradient.
     physical_sample_interval, physical_num_steps : int
         Batches from one sample to the next; solver steps of a sample.
     """
