@@ -67,6 +67,7 @@ OPTIONS = {
     "inspect": ["--checkpoint", "--json", "--output", "--pair"],
     "discover": ["--config", "--dry-run"],
     "doctor": [],
+    "config": [],  # a group: see CONFIG
     "plugins": ["--kind"],
 }
 ARGUMENTS = {

@@ -15,11 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
-from st_cdgm.config.load import config_to_yaml, load_config, save_config
+from st_cdgm.config.load import differences, load_config, save_config
 from st_cdgm.errors import ConfigError, InputError, OutputError
-from st_cdgm.outputs import check_output_directory, flat
+from st_cdgm.outputs import check_output_directory
 from st_cdgm.runs.console import Session, start_logging
 from st_cdgm.runs.provenance import provenance
 
@@ -131,13 +129,12 @@ def _check_same_run(run_dir: Path, config: Config) -> None:
 
 def _differences(stored: Config, asked: Config) -> list[str]:
     """Return the keys whose values decide about the results and differ."""
-    ours, theirs = (
-        dict(flat(yaml.safe_load(config_to_yaml(one)))) for one in (asked, stored)
-    )
     return [
-        f"{key}: {theirs.get(key)} there, {ours.get(key)} here"
-        for key in sorted({*ours, *theirs} - _FREE)
-        if ours.get(key) != theirs.get(key)
+        f"{key}: {before} there, {after} here"
+        for key, before, after in sorted(
+            differences(stored, asked), key=lambda row: row[0]
+        )
+        if key not in _FREE
     ]
 
 
