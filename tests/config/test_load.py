@@ -29,7 +29,7 @@ def write(tmp_path: Path):
 
 
 def test_presets_are_packaged_and_valid():
-    assert preset_names() == ["demo", "demo_quick", "iberia"]
+    assert preset_names() == ["access_cm2", "demo", "demo_quick", "iberia"]
     for name in preset_names():
         config = load_config(name)
         assert set(config.data.splits.periods()) == {"train", "validation", "test"}

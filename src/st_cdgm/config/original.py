@@ -91,7 +91,7 @@ def _others(config: Config) -> Iterator[_Other]:
             name="evaluation.num_samples",
             key="inference.members",
             value=evaluation.num_samples,
-            free=(type(config.inference)().members,),
+            free=(config.inference.members,),  # of a preset: it has two uses
         )
 
     # An empty list means no static fields at all, so the file is left out.

@@ -29,7 +29,7 @@ class EvaluationConfig:
     enabled : bool
         False: a run ends with its ensemble, without references and scores.
     num_samples : int, optional
-        Another name of ``inference.members``.
+        Another name of ``inference.members``; where given, it decides.
     compute_f1_extremes, f1_percentiles : bool, list of float
         Whether to add the metrics ``f1_p95`` ..., one for each percentile of the truth:
         90, 95, 98, 99 or 99.9.
