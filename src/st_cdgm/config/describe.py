@@ -38,7 +38,7 @@ def descriptions(kind: type) -> dict[str, str]:
     text = "\n".join(line.strip() for line in (kind.__doc__ or "").splitlines())
     _, _, attributes = text.partition("Attributes\n----------\n")
     parts = _ENTRY.split(attributes)[1:]
-    found = {}
+    found: dict[str, str] = {}
     for names, body in zip(parts[::2], parts[1::2], strict=True):
         meaning = " ".join(body.split("\n", 1)[-1].split())
         found |= {name.strip(): meaning for name in names.split(",")}
@@ -88,6 +88,7 @@ def _choices(hint: Any) -> Iterator[dict[str, Any]]:
         yield {"type": "null"}
         return
 
+    # One type; every other than text may also be an interpolation.
     if is_dataclass(hint):
         yield _section(hint)
     elif origin is list:
@@ -99,5 +100,6 @@ def _choices(hint: Any) -> Iterator[dict[str, Any]]:
     else:
         yield {}
         return
+
     if hint is not str:
         yield INTERPOLATION

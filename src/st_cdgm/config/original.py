@@ -5,15 +5,27 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from st_cdgm.data.task.config import DataConfig
 from st_cdgm.errors import ConfigError
-
-if TYPE_CHECKING:
-    from st_cdgm.config.schema import Config
+from st_cdgm.evaluation.config import EvaluationConfig
+from st_cdgm.inference.config import InferenceConfig
+from st_cdgm.models.config import GraphConfig
+from st_cdgm.training.config import TrainingConfig
 
 _LOGGER = logging.getLogger(__name__)
 DEVICES = {"auto": "auto", "cpu": "cpu", "cuda": "gpu", "gpu": "gpu"}
+
+
+class Sections(Protocol):
+    """The sections of a configuration that have keys with two names."""
+
+    data: DataConfig
+    graph: GraphConfig
+    training: TrainingConfig
+    inference: InferenceConfig
+    evaluation: EvaluationConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +42,7 @@ class _Other:
     free: tuple[Any, ...]
 
 
-def settle(config: Config) -> None:
+def settle(config: Sections) -> None:
     """Give every key its value where it stands under the original's name.
 
     Settling twice changes nothing.
@@ -46,6 +58,7 @@ def settle(config: Config) -> None:
         found = getattr(part, name)
         if found == other.value:
             continue
+
         if found not in other.free:
             raise ConfigError(
                 "one setting is given under two names with two values",
@@ -58,7 +71,7 @@ def settle(config: Config) -> None:
         setattr(part, name, other.value)
 
 
-def _others(config: Config) -> Iterator[_Other]:
+def _others(config: Sections) -> Iterator[_Other]:
     """Yield what is given under another name."""
     training, evaluation = config.training, config.evaluation
     if training.device is not None:
@@ -97,9 +110,10 @@ def _others(config: Config) -> Iterator[_Other]:
     # An empty list means no static fields at all, so the file is left out.
     static = config.graph.static_variables
     if static is not None:
-        name = "graph.static_variables"
-        if static:
-            key, value, free = "data.static_variables", list(static), (None,)
-        else:
-            key, value, free = "data.static_path", None, (config.data.static_path,)
-        yield _Other(name=name, key=key, value=value, free=free)
+        file = config.data.static_path
+        yield _Other(
+            name="graph.static_variables",
+            key="data.static_variables" if static else "data.static_path",
+            value=list(static) if static else None,
+            free=(None,) if static else (file,),
+        )

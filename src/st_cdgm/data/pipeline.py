@@ -245,6 +245,7 @@ class NetCDFDataPipeline(PipelineViews):
                 expected="a function from data set to data set",
             )
 
+        # One codec for all targets.
         names = tuple(target.name for target in targets)
         codec = FunctionCodec(
             names=names,

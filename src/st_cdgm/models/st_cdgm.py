@@ -158,6 +158,7 @@ class STCDGM(nn.Module):
         self.register_buffer("baseline_mean", inputs.baseline_mean.float().view(shape))
         self.register_buffer("baseline_std", inputs.baseline_std.float().view(shape))
         self._register_drivers(inputs)
+        # Only now the sizes are known that a configuration may state.
         check_declared(
             config,
             lr_shape=inputs.lr_shape,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from st_cdgm.data.time.calendar import CalendarDays, Integers, shared_steps
 from st_cdgm.errors import InputError
@@ -88,7 +89,7 @@ def _renamed(day: Integers, days: CalendarDays, calendar: str) -> Integers:
     return np.where(exists, key, -1 - np.arange(len(day)))
 
 
-def _leap(year: Integers, calendar: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _leap(year: Integers, calendar: str) -> NDArray[np.bool_]:
     """Whether years have a 29 February."""
-    found = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
-    return found & (calendar != "noleap")
+    found: NDArray[np.bool_] = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
+    return found if calendar != "noleap" else np.zeros_like(found)

@@ -140,6 +140,7 @@ def _of_all(targets: Sequence[TargetVariable], transform: str) -> dict[str, str]
             expected="a target that is never negative, such as precipitation",
             remedy="leave data.target_transform out",
         )
+
     if left:
         _LOGGER.warning(
             "target_transform %s acts on %s alone: %s can be negative",
@@ -170,6 +171,7 @@ def _offset(transform: Any, epsilon: float) -> float:
             remedy="choose data.precipitation_codec or data.codecs instead; they bring "
             "their inverse",
         )
+
     if not 0 < offsets[transform] < math.inf:
         raise ConfigError(
             "data.transform_epsilon is out of range",
