@@ -161,6 +161,7 @@ def test_training_keeps_checkpoint_and_logs(tool, configuration, tmp_path):
     assert "training:" in (tmp_path / "log.txt").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_evaluation_writes_scores_figures_and_report(
     tool, trained, tiny_files, tmp_path
 ):
