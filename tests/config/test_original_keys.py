@@ -223,6 +223,20 @@ def test_two_values_for_one_setting_are_refused(overrides, right):
     assert right in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("log1p", "log1p"),
+        ("{pr: log1p, sfcWind: log}", {"pr": "log1p", "sfcWind": "log"}),
+    ],
+)
+def test_transforms_of_all_targets_or_of_each(text, expected):
+    config = load_config("demo", [f"data.target_transform={text}"])
+    assert config.data.target_transform == expected
+    with pytest.raises(ConfigError, match="unknown target transform"):
+        load_config("demo", ["data.target_transform={pr: cube}"])
+
+
 def test_percentiles_choose_metrics():
     off = load_config("demo", ["evaluation.f1_percentiles=[90, 99.9]"])
     on = load_config(

@@ -10,6 +10,7 @@ from st_cdgm import registry
 from st_cdgm.data.files.open import is_url
 from st_cdgm.data.fit.baseline.combined import strategies
 from st_cdgm.data.fit.codecs.amounts import check_precipitation_options
+from st_cdgm.data.fit.codecs.logarithm import check_transform
 from st_cdgm.data.fit.moments import FillStrategy, Scope
 from st_cdgm.data.task.days import memory_bytes
 from st_cdgm.data.time.alignment import ALIGNMENTS
@@ -148,6 +149,7 @@ class DataConfig:
 
         for name in ("seq_len", "stride", "lr_coarsen"):
             check_least(name, getattr(self, name), 1, section="data.")
+        check_transform(self.target_transform)
         if self.calendar_align is not None:
             check_choice("calendar_align", self.calendar_align, ALIGNMENTS)
         memory_bytes(self.memory)

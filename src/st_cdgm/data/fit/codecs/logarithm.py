@@ -21,6 +21,7 @@ from st_cdgm.registry import register
 _LOGGER = logging.getLogger(__name__)
 # Larger logarithms are cut: they would decode to infinity.
 LARGEST = 80.0
+NAMES = ("log", "logarithm", "log1p")
 
 
 @register("codec", "log")
@@ -102,6 +103,7 @@ def transform_codecs(
         logarithm.
     """
     names = [target.name for target in targets]
+    check_transform(transform)
     if transform is None:
         return {}
     if not isinstance(transform, Mapping):
@@ -126,6 +128,22 @@ def transform_codecs(
         name: Transformed(kinds[name], _offset(how, epsilon))
         for name, how in asked.items()
     }
+
+
+def check_transform(transform: Any) -> None:
+    """Raise ConfigError unless this is a transform, or a mapping of names to some."""
+    given = transform.values() if isinstance(transform, Mapping) else [transform]
+    for how in given:
+        if how is not None and how not in NAMES:
+            raise ConfigError(
+                "unknown target transform",
+                variable="data.target_transform",
+                found=how,
+                expected="log, log1p, a mapping of targets to these, or (in Python) a "
+                "function",
+                remedy="choose data.precipitation_codec or data.codecs instead; they "
+                "bring their inverse",
+            )
 
 
 def _of_all(targets: Sequence[TargetVariable], transform: str) -> dict[str, str]:
@@ -159,24 +177,13 @@ def _signed(target: TargetVariable) -> bool:
     )
 
 
-def _offset(transform: Any, epsilon: float) -> float:
-    offsets = {"log": epsilon, "logarithm": epsilon, "log1p": 1.0}
-    if transform not in offsets:
-        raise ConfigError(
-            "unknown target transform",
-            variable="data.target_transform",
-            found=transform,
-            expected="log, log1p, a mapping of targets to these, or (in Python) a "
-            "function",
-            remedy="choose data.precipitation_codec or data.codecs instead; they bring "
-            "their inverse",
-        )
-
-    if not 0 < offsets[transform] < math.inf:
+def _offset(transform: str, epsilon: float) -> float:
+    offset = 1.0 if transform == "log1p" else epsilon
+    if not 0 < offset < math.inf:
         raise ConfigError(
             "data.transform_epsilon is out of range",
             variable="data.transform_epsilon",
             found=epsilon,
             expected="above 0",
         )
-    return offsets[transform]
+    return offset
