@@ -12,7 +12,6 @@ from typer.core import TyperGroup
 
 from st_cdgm._version import __version__
 from st_cdgm.cli._options import session
-from st_cdgm.cli.config import config
 from st_cdgm.errors import InputError
 from st_cdgm.registry import load_plugins
 from st_cdgm.runs.console import Session, show, show_failure
@@ -155,7 +154,7 @@ def global_options(
 
 for verb in VERBS:
     app.command(verb)(getattr(import_module(f"st_cdgm.cli.{verb}"), verb))
-app.add_typer(config, name="config")
+app.add_typer(import_module("st_cdgm.cli.config").config, name="config")
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from st_cdgm.errors import InputError
 
@@ -114,16 +114,6 @@ def show_failure(session: Session, error: BaseException) -> None:
             log.writelines(traceback.format_exception(error))
     more = session.log_file or "run again with --log-level DEBUG"
     show("Traceback", str(more))
-
-
-def run_tool(main: Callable[[], int | None]) -> NoReturn:
-    """Run a program of its own and exit: 2 and a message where an input is at fault."""
-    try:
-        code = main() or 0
-    except InputError as error:
-        show_failure(Session(), error)
-        code = 2
-    sys.exit(code)
 
 
 def show(label: str, message: str) -> None:
@@ -340,3 +330,13 @@ class DownscalingWatch(_Watch):
             note(self.session, f"downscaling: about {lasting(seconds)}")
         self.done += days
         self.advance(days, None)
+
+
+def run_tool(main: Callable[[], int | None]) -> None:
+    """Run a program of its own and exit: 2 and a message where an input is at fault."""
+    try:
+        code = main() or 0
+    except InputError as error:
+        show_failure(Session(), error)
+        code = 2
+    sys.exit(code)

@@ -15,11 +15,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from st_cdgm.config.load import differences, load_config, save_config
+import yaml
+
+from st_cdgm.config.load import config_to_yaml, load_config, save_config
 from st_cdgm.errors import ConfigError, InputError, OutputError
-from st_cdgm.outputs import check_output_directory
+from st_cdgm.outputs import check_output_directory, flat
 from st_cdgm.runs.console import Session, start_logging
 from st_cdgm.runs.provenance import provenance
+from st_cdgm.runs.scoring import is_figure
 
 if TYPE_CHECKING:
     from st_cdgm.config.schema import Config
@@ -42,8 +45,6 @@ _WRITTEN = (
 # Keys that may change when a run is resumed: they do not decide about its results.
 _FREE = {"run.dir", "run.log_level", "training.max_minutes", "training.num_workers"}
 _ASIDE = ".replaced"
-# What the names of figures begin with.
-FIGURES = {"maps", "spectra", "ranks", "quantiles", "graph", "training"}
 
 
 def check_run_directory(
@@ -129,12 +130,13 @@ def _check_same_run(run_dir: Path, config: Config) -> None:
 
 def _differences(stored: Config, asked: Config) -> list[str]:
     """Return the keys whose values decide about the results and differ."""
+    ours, theirs = (
+        dict(flat(yaml.safe_load(config_to_yaml(one)))) for one in (asked, stored)
+    )
     return [
-        f"{key}: {before} there, {after} here"
-        for key, before, after in sorted(
-            differences(stored, asked), key=lambda row: row[0]
-        )
-        if key not in _FREE
+        f"{key}: {theirs.get(key)} there, {ours.get(key)} here"
+        for key in sorted({*ours, *theirs} - _FREE)
+        if ours.get(key) != theirs.get(key)
     ]
 
 
@@ -199,12 +201,8 @@ def own_files(run_dir: Path) -> list[Path]:
     with suppress(InputError):
         stored = load_config(run_dir / CONFIG, trusted=False)
         names |= {f"references/{name}.nc" for name in stored.evaluation.references}
-        drawn = run_dir.glob(f"{stored.evaluation.output_dir}/*-*.*")
-        names |= {
-            str(path.relative_to(run_dir))
-            for path in drawn
-            if path.name.partition("-")[0] in FIGURES
-        }
+        drawn = (run_dir / stored.evaluation.output_dir).glob("*-*.*")
+        names |= {str(p.relative_to(run_dir)) for p in drawn if is_figure(p)}
     return [run_dir / name for name in sorted(names) if (run_dir / name).exists()]
 
 

@@ -300,6 +300,15 @@ def write_report(run_dir: Path, *, title: str | None = None) -> Path:
     return build_report(run_dir, title=title)
 
 
+# What the names of figures begin with.
+FIGURES = ("maps", "spectra", "ranks", "quantiles", "graph", "training")
+
+
+def is_figure(path: Path) -> bool:
+    """Whether a file is named as those of :func:`draw_figures`."""
+    return path.name.partition("-")[0] in FIGURES
+
+
 def draw_figures(
     directory: Path, *, session: Session, folder: str = "figures"
 ) -> list[Path]:

@@ -68,8 +68,7 @@ class PlateauSchedule(_Resumed):
     The rule is that of ``torch.optim.lr_scheduler.ReduceLROnPlateau`` (threshold
     ``1e-4``, relative), applied to a factor so that it works beside the warm-up.
 
-    ``lr`` is the peak learning rate, ``monitor`` the score that is followed. With mode
-    ``max`` its negative is watched.
+    ``lr`` is the peak learning rate, ``monitor`` the score that is followed.
     """
 
     KEPT = ("best", "waited", "factor")
