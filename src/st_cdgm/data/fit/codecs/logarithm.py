@@ -118,6 +118,7 @@ def transform_codecs(
             expected=", ".join(names),
         )
 
+    # Amounts of precipitation keep their dry days.
     kinds = {
         target.name: "log1p"
         if is_precipitation(target.name, target.standard_name)
