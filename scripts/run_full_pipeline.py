@@ -20,11 +20,10 @@ def evaluate_run(config: Config) -> None:
     """Score the model that lies in the run directory on the test period."""
     data, run_dir = config.data, Path(config.run.dir)
     paths = (data.resolve(data.lr_path), data.resolve(data.hr_path))
-    first, last = (data.splits.periods()["test"][at] for at in (0, -1))
-    draw = {"start": first, "end": last, "members": config.inference.members}
-    best = str(run_dir / "checkpoints" / "best")
-    report = evaluate(best, *paths, run_dir / "evaluation", **draw)
-    sys.stdout.write(f"Report: {report}\n")
+    test, members = data.splits.periods()["test"], config.inference.members
+    draw = {"start": test[0], "end": test[-1], "members": members}
+    best, out = f"{run_dir}/checkpoints/best", run_dir / "evaluation"
+    sys.stdout.write(f"Report: {evaluate(best, *paths, out, **draw)}\n")
 
 
 def main() -> None:
@@ -35,23 +34,24 @@ def main() -> None:
     add("overrides", nargs="*", metavar="KEY=VALUE", help="other keys")
     add("--config", default=default, help="preset or file (%(default)s)")
     add("--synthetic", metavar="DIR", help="write a synthetic climate there first")
-    for step in ("preprocessing", "training", "evaluation"):
-        add(f"--skip-{step}", action="store_true")
+    for flag in ("skip-preprocessing", "skip-training", "skip-evaluation", "overwrite"):
+        add(f"--{flag}", action="store_true")
     given = parser.parse_args()
+    how = {"overwrite": given.overwrite}
     root = [f"data.root={given.synthetic}"] if given.synthetic else []
     config, session = load_config(given.config, [*root, *given.overrides]), Session()
     if given.synthetic:
-        make_climate(config, Path(given.synthetic), session, overwrite=True)
+        make_climate(config, Path(given.synthetic), session, **how)
 
     if not given.skip_preprocessing:
         store = Path(config.run.dir).resolve() / "prepared.zarr"
         store.parent.mkdir(parents=True, exist_ok=True)
-        memory, options = config.data.memory, {"memory": "2GiB", "overwrite": True}
-        write_prepared(config, store, "zarr", options, session)
+        memory = config.data.memory
+        write_prepared(config, store, "zarr", how | {"memory": "2GiB"}, session)
         config.data.memory, config.data.store = memory, str(store)
     if not given.skip_training:
         chosen = train_workflow if given.skip_evaluation else run_workflow
-        chosen(config, session, overwrite=True)
+        chosen(config, session, **how)
     elif not given.skip_evaluation:
         evaluate_run(config)
 

@@ -23,7 +23,7 @@ TOOLS = {
     "scripts/run_training": ["--data-format", "--checkpoint-dir", "--log-file"],
     "scripts/run_preprocessing": ["--format", "--lr-path", "--output-dir"],
     "scripts/run_evaluation": ["--num-samples", "--scheduler", "--steps"],
-    "scripts/run_full_pipeline": ["--skip-preprocessing", "--skip-evaluation"],
+    "scripts/run_full_pipeline": ["--skip-preprocessing", "--synthetic"],
     "scripts/load_model": ["--checkpoint", "--device"],
     "scripts/save_model": ["--checkpoint", "--output-dir"],
     "scripts/test_pipeline": [],
@@ -298,6 +298,7 @@ def test_the_whole_pipeline_and_its_steps(tool, configuration, tmp_path):
     run = tmp_path / "run"
     assert (run / "prepared.zarr").is_dir()
     assert (run / "report.html").is_file()
+    assert tool(*given, *less)[0] == 2  # nothing is replaced unasked
     code, text = tool(*given, *less, "--skip-preprocessing", "--skip-training")
     assert code == 0, text
     assert (run / "evaluation" / "report.html").is_file()
