@@ -65,13 +65,17 @@ OPTIONS = {
     "reference": ["--config", "--dry-run", "--members", "--output"],
     "report": ["--title"],
     "inspect": ["--checkpoint", "--json", "--output", "--pair"],
-    "discover": ["--config", "--dry-run"],
+    "discover": [
+        *("--compare", "--config", "--dry-run", "--known", "--output", "--series"),
+    ],
+    "certify": ["--resamples", "--seeds", "--surrogates"],
     "doctor": [],
     "config": [],  # a group: see CONFIG
     "plugins": ["--kind"],
 }
 ARGUMENTS = {
     "discover": ["overrides"],
+    "certify": ["run_dir"],
     "run": ["overrides"],
     "synthesize": ["overrides"],
     "preprocess": ["overrides"],

@@ -93,6 +93,23 @@ def test_the_link_that_is_there_is_found_and_reported(files, tmp_path):
     assert "2001 to 2005" in page
 
 
+def test_a_run_is_certified_and_its_report_says_so(files, tmp_path):
+    run_dir = tmp_path / "run"
+    name, *overrides = options(files, run_dir)
+    arguments = ["discover", "--config", name, *overrides]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    build_report(run_dir)
+    quick = ["--seeds", "1", "--resamples", "5", "--surrogates", "1"]
+    result = CliRunner().invoke(app, ["certify", str(run_dir), *quick])
+    assert result.exit_code == 0, result.output
+    found = json.loads((run_dir / "certificate.json").read_text("utf-8"))
+    verdicts = {(e["source"], e["target"]): e["verdict"] for e in found["edges"]}
+    assert set(verdicts.values()) == {"certified"}
+    assert found["surrogates"] == {"years shuffled": [0], "phases randomised": [0]}
+    page = (run_dir / "report.html").read_text("utf-8")
+    assert "2 of 2 links are certified" in page
+
+
 def test_too_short_a_record_is_refused_and_nothing_is_left(files, tmp_path):
     short = "data.splits.train=[2005-10-01,2005-12-31]"
     arguments = ["discover", "--config", *options(files, tmp_path / "run", short)]

@@ -72,14 +72,21 @@ def test_overwriting_removes_the_old_run_and_nothing_else(files, run_dir):
     for name in ("notes.txt", "checkpoints/mine.txt", "references/other.nc"):
         (run_dir / name).parent.mkdir(exist_ok=True)
         (run_dir / name).write_text("mine")
-    for name in ("scorecard.json", "report.html", "dag.png", "references/ridge.nc"):
+    for name in (
+        "scorecard.json",
+        "report.html",
+        "certificate.json",
+        "references/ridge.nc",
+    ):
         (run_dir / name).write_text("of the old run")
     old = digest(run_dir / "checkpoints" / "best" / "model.safetensors")
     result = train(files, run_dir, *FAST, "run.seed=5", "--overwrite")
     assert result.exit_code == 0, result.output
     left = below(run_dir)
     assert {"notes.txt", "checkpoints/mine.txt", "references/other.nc"} <= set(left)
-    gone = {"scorecard.json", "report.html", "dag.png", "references/ridge.nc"}
+    gone = {
+        *("scorecard.json", "report.html", "certificate.json", "references/ridge.nc"),
+    }
     assert not gone & set(left)
     assert not [name for name in left if name.startswith(".")]
     assert digest(run_dir / "checkpoints" / "best" / "model.safetensors") != old

@@ -22,7 +22,7 @@ EXIT_INTERRUPTED = 130
 # Functions, each in the file of its name, in the order of the help.
 VERBS = (
     *("demo", "run", "synthesize", "preprocess", "train", "downscale", "evaluate"),
-    *("reference", "report", "inspect", "discover", "doctor", "plugins"),
+    *("reference", "report", "inspect", "discover", "certify", "doctor", "plugins"),
 )
 WORDS = "st_cdgm.words"  # where a context keeps the words of the command
 

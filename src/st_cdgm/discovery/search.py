@@ -68,8 +68,13 @@ def link_losses(
     *,
     target: TargetRecord | None = None,
     on_fold: Callable[[], None] | None = None,
+    seed: int | None = None,
 ) -> list[LinkLosses]:
-    """Measure the losses that :func:`discover_edges` judges; parameters as there."""
+    """Measure the losses that :func:`discover_edges` judges; parameters as there.
+
+    With a seed the segments are held out, and stand in for one another, in a random
+    order.
+    """
     config.check()
     record.check()
     there = record.present()
@@ -78,6 +83,8 @@ def link_losses(
         target = replace(target, values=target.values[there])
     record = record.select(there)
     segments = Segments.of(record.year, record.season)
+    if seed is not None:
+        segments = segments.shuffled(seed)
 
     losses = []
     for train in segments.folds(config.folds):
@@ -86,12 +93,14 @@ def link_losses(
             on_fold()
     lags = list(range(1, config.max_lag + 1))
     channels = record.channel_names()
-    parts = [_part(record, record.names, channels, Losses.joined(losses), lags)]
+    parts = [
+        _part(record, record.names, channels, Losses.joined(losses), lags, segments)
+    ]
 
     if target is not None:
         found = target_losses(record, target, segments, config, on_fold)
         own = [(name, name) for name in target.names]
-        parts.append(_part(record, target.names, own, found, list(LAGS)))
+        parts.append(_part(record, target.names, own, found, list(LAGS), segments))
     return parts
 
 
@@ -101,6 +110,7 @@ def _part(
     channels: list[tuple[str, str]],
     losses: Losses,
     lags: list[int],
+    segments: Segments,
 ) -> LinkLosses:
     return LinkLosses(
         sources=record.names,
@@ -109,5 +119,6 @@ def _part(
         target_channels=channels,
         losses=losses,
         number=record.number[losses.step],
+        segment=segments.number[losses.step],
         lags=lags,
     )

@@ -139,7 +139,7 @@ class Record:
             out &= np.isfinite(flat).all(axis=(1, 2))
         return out
 
-    def select(self, steps: NDArray[Any]) -> Record:
+    def select(self, steps: NDArray[Any] | slice) -> Record:
         """Return some steps; their numbers stay, so that a gap shows."""
         return replace(
             self,

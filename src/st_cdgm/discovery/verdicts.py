@@ -32,7 +32,7 @@ doi:10.18637/jss.v036.i11.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -119,6 +119,8 @@ class LinkLosses:
         Of all folds.
     number : ndarray
         Number of each held-out step. Shape ``(D,)``.
+    segment : ndarray
+        Part of the record that each belongs to, its year as a rule. Shape ``(D,)``.
     lags : list of int
         Those tested.
     """
@@ -129,7 +131,17 @@ class LinkLosses:
     target_channels: list[tuple[str, str]]
     losses: Losses
     number: Indices
+    segment: Indices
     lags: list[int]
+    _blocks: dict[tuple[str, int], Floats] = field(default_factory=dict)
+
+    def blocks(self, name: str, block: int) -> Floats:
+        """Return block means of one kind of loss, or of the segments. ``(B, ...)``."""
+        if (name, block) not in self._blocks:
+            own = self.segment[:, None].astype(np.float64)
+            values = own if name == "segment" else getattr(self.losses, name)
+            self._blocks[name, block], _ = block_means(values, self.number, block)
+        return self._blocks[name, block]
 
     def columns(self, target: int) -> list[int]:
         """Return the channels of a target."""
@@ -199,7 +211,7 @@ def judge(
     parts: Sequence[LinkLosses],
     config: DiscoveryConfig,
     *,
-    block_weights: Floats | None = None,
+    counts: Floats | None = None,
 ) -> LinkGraph:
     """Apply the rule to held-out losses, the false discovery rate over all parts.
 
@@ -209,10 +221,10 @@ def judge(
         Links between predictors, and from predictors to targets.
     config : DiscoveryConfig
         Blocks and levels.
-    block_weights : ndarray, optional
-        How often each block counts, for resampling. Shape ``(B,)``.
+    counts : ndarray, optional
+        How often each segment counts, for resampling. Shape ``(segments,)``.
     """
-    tested = [_Tests(part, config, block_weights) for part in parts]
+    tested = [_Tests(part, config, counts) for part in parts]
     p = np.concatenate(
         [tests.p[part.pairs] for tests, part in zip(tested, parts, strict=True)]
     )
@@ -243,20 +255,19 @@ class _Tests:
     """Test statistics of one part."""
 
     def __init__(
-        self, part: LinkLosses, config: DiscoveryConfig, weights: Floats | None
+        self, part: LinkLosses, config: DiscoveryConfig, counts: Floats | None
     ) -> None:
         self.part, self.config, losses = part, config, part.losses
-
         block = config.block or int(np.clip(len(part.number) // 60, 5, 30))
+        first = part.blocks("segment", block)[:, 0].astype(int)
+        weights = None if counts is None else counts[first]
 
-        def of(values: Floats) -> Any:
-            blocks, _ = block_means(values, part.number, block)
-            return mean_test(blocks, weights)
+        def of(name: str) -> Any:
+            return mean_test(part.blocks(name, block), weights)
 
-        self.gain, self.nested = of(losses.without), of(losses.evidence)
-        self.lag, self.given = of(losses.lag), of(losses.given)
-        self.spared = of(losses.same_step)
-        self.shadow = np.where(part.pairs, of(losses.shadow).mean, 0.0)
+        self.gain, self.nested = of("without"), of("evidence")
+        self.lag, self.given, self.spared = of("lag"), of("given"), of("same_step")
+        self.shadow = np.where(part.pairs, of("shadow").mean, 0.0)
         self.best = np.maximum(self.shadow.max(axis=0), 0.0)
         self.p, self.error = self.nested.p, losses.full.mean(axis=0)
 

@@ -7,7 +7,7 @@ import logging
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from st_cdgm.errors import ConfigError, InputError, MissingFileError
 from st_cdgm.runs.console import Session, console, progress, table_lines
@@ -88,7 +88,7 @@ def restricted(
 def discover_links(
     config: Config, pipeline: PipelineViews, run_dir: Path, session: Session
 ) -> LinkGraph:
-    """Test the links of the training period; write and show the graph.
+    """Test the links of the training period; write the graph.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def discover_links(
             record, settings, target=target, on_fold=lambda: advance(1, None)
         )
 
-    console(wide=True).print(links_table(graph))
+    logger.info("%d of %d links hold", len(graph.edges), len(graph.links))
     protocol = {
         "period": pipeline.preprocessor.periods["train"],
         "years": sorted({int(year) for year in record.year}),
@@ -311,3 +311,86 @@ def discover_file(
     export_graph(output, graph, protocol=protocol)
     _draw(output, graph)
     return output / "dag.json"
+
+
+def certify_run(
+    run_dir: Path, session: Session, *, seeds: int, resamples: int, surrogates: int
+) -> Path:
+    """Certify the graph of a run, write certificate.json, and renew its report.
+
+    Raises
+    ------
+    MissingFileError
+        It is no run directory.
+    InputError
+        The record is too short.
+    """
+    from st_cdgm.config.load import load_config
+    from st_cdgm.discovery.record import training_records
+    from st_cdgm.explanation.certificate import certify
+    from st_cdgm.outputs import write_json
+    from st_cdgm.runs.steps import open_data
+
+    path = run_dir / "config.yaml"
+    if not path.is_file():
+        raise MissingFileError(
+            "this is no run directory", file=run_dir, expected="a config.yaml in it"
+        )
+    config = load_config(str(path))
+    pipeline = open_data(config, session)
+    settings = config.discovery
+    record, target = training_records(pipeline, target_cells=settings.target_cells)
+
+    # Minutes; every fit is a step.
+    steps = 4 + seeds + 2 * surrogates
+    with progress(session, "Certificate", steps) as advance:
+        found = certify(
+            record,
+            settings,
+            target=target,
+            seeds=seeds,
+            resamples=resamples,
+            surrogates=surrogates,
+            on_step=lambda: advance(1, None),
+        )
+    content = found.to_dict()
+    content["protocol"]["period"] = pipeline.preprocessor.periods["train"]
+    write_json(run_dir / "certificate.json", content)
+    console(wide=True).print(certificate_table(content))
+
+    if (run_dir / "report.html").is_file():
+        from st_cdgm.evaluation.report.build import build_report
+
+        build_report(run_dir, title=config.run.name)
+    return run_dir / "certificate.json"
+
+
+def certificate_table(content: dict[str, Any]) -> Table:
+    """Return the judged edges, and what surrogates without links gave."""
+    from rich.table import Column, Table
+
+    numbers = (Column(n, justify="right") for n in ("gain %", "refits %", "signs"))
+    made = ", ".join(
+        f"{kind} {counts}" for kind, counts in content["surrogates"].items() if counts
+    )
+    table = Table(
+        "source",
+        "target",
+        "lag",
+        *numbers,
+        "verdict",
+        title="Certificate",
+        caption=f"Edges found where there are none: {made or 'not looked for'}",
+        box=table_lines(),
+    )
+    for edge in content["edges"]:
+        table.add_row(
+            edge["source"],
+            edge["target"],
+            edge["lag"],
+            f"{100 * edge['gain']:.2f}",
+            f"{100 * edge['share']:.0f}",
+            " ".join("+" if s > 0 else "-" if s < 0 else "0" for s in edge["signs"]),
+            edge["verdict"],
+        )
+    return table

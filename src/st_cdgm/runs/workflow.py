@@ -14,14 +14,14 @@ from st_cdgm.runs.checks import (
     check_reference,
     check_test_period,
 )
-from st_cdgm.runs.console import Session, lasting, progress, show_results
+from st_cdgm.runs.console import Session, console, lasting, progress, show_results
 from st_cdgm.runs.directory import (
     check_run_directory,
     discard_replaced,
     nothing_left_behind,
     prepare_run,
 )
-from st_cdgm.runs.discovery import discover_links, inside_graph
+from st_cdgm.runs.discovery import discover_links, inside_graph, links_table
 from st_cdgm.runs.score_table import show_scorecard
 from st_cdgm.runs.scoring import (
     ablate,
@@ -124,8 +124,9 @@ def discover_workflow(config: Config, session: Session) -> Path:
     """Test the graph of a run's data in its directory; return ``dag.json``."""
     how = {"resume": True, "overwrite": False}
     with _begun(config, session, to_the_end=False, **how) as (run_dir, pipeline):
-        discover_links(config, pipeline, run_dir, session)
-        return run_dir / "dag.json"
+        graph = discover_links(config, pipeline, run_dir, session)
+    console(wide=True).print(links_table(graph))
+    return run_dir / "dag.json"
 
 
 def reference_workflow(

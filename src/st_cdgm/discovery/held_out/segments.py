@@ -7,7 +7,7 @@ at the same season.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -64,6 +64,11 @@ class Segments:
 
         at = np.arange(steps) * SHORT_SEGMENTS
         return cls(number=at // steps, place=at % steps / steps, yearly=False)
+
+    def shuffled(self, seed: int) -> Self:
+        """Return the same segments, numbered in a random order."""
+        order = np.random.default_rng(seed).permutation(int(self.number.max()) + 1)
+        return replace(self, number=order[self.number])
 
     def folds(self, most: int) -> list[NDArray[np.bool_]]:
         """Mark the training days of each fit: all but every so-many-th segment."""

@@ -278,7 +278,7 @@ def _model_context(run: RunFiles) -> dict[str, Any]:
     return {
         "graph": graph,
         "conditioning": _conditioning(run.conditioning),
-        "tested": _tested_edges(run.edges),
+        "tested": _tested_edges(run.edges, run.certificate),
         "training": training_picture(run.training) if run.training else None,
     }
 
@@ -306,11 +306,34 @@ def _conditioning(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {"rows": rows, "period": " to ".join(found.get("period", []))}
 
 
-def _tested_edges(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _certified(certificate: Mapping[str, Any] | None) -> str:
+    """Say what is certified, and what chance makes on the record."""
+    if not certificate:
+        return "The graph is tested, not certified (st-cdgm certify RUN)."
+    edges = certificate.get("edges", [])
+    count = sum(edge["verdict"] == "certified" for edge in edges)
+    chance = "; ".join(
+        f"{kind}: {sum(counts)} in {len(counts)}"
+        for kind, counts in certificate.get("surrogates", {}).items()
+    )
+    return (
+        f"{count} of {len(edges)} links are certified: found in at least 90 % of the "
+        "refits, with one sign in both halves of the record, without the mark of a "
+        f"hidden driver. Links in surrogates without any: {chance or 'none made'}."
+    )
+
+
+def _tested_edges(
+    found: Mapping[str, Any] | None, certificate: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
     """Return the verdicts about lagged links, the largest gain first."""
     if not found:
         return None
     protocol = found.get("protocol", {})
+    judged = {
+        (edge["source"], edge["target"]): edge["verdict"]
+        for edge in (certificate or {}).get("edges", [])
+    }
     years = [str(year) for year in protocol.get("years", [])]
     pairs = sorted(found.get("pairs", []), key=lambda pair: -pair["gain"])
     names = found.get("variables", [])
@@ -319,6 +342,7 @@ def _tested_edges(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
     return {
         "note": found.get("note", ""),
+        "certificate": _certified(certificate),
         "summary": (
             f"{accepted} of {len(pairs)} tested links between {len(names)} variables "
             "hold."
@@ -334,7 +358,7 @@ def _tested_edges(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
                 f"{100 * pair['low']:.2f} to {100 * pair['high']:.2f} %",
                 f"{pair['q']:.1e}",
                 f"{100 * pair['shadow']:.2f} %",
-                pair["verdict"],
+                judged.get((pair["source"], pair["target"]), pair["verdict"]),
             )
             for pair in pairs
         ],

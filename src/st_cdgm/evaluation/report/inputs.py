@@ -79,6 +79,7 @@ class RunFiles:
     provenance: dict[str, Any] | None = None
     conditioning: dict[str, Any] | None = None
     edges: dict[str, Any] | None = None
+    certificate: dict[str, Any] | None = None
     missing: dict[str, str] = field(default_factory=dict)
 
     def setting(self, section: str, key: str) -> Any:
@@ -116,11 +117,13 @@ def read_run(run_dir: Path) -> RunFiles:
     if run.config_text is not None:
         run.config = _parse_yaml(run.config_text)
 
-    # Not every run has these two; their absence is no gap of the report.
+    # Not every run has these; their absence is no gap of the report.
     if (run_dir / "conditioning.json").is_file():
         run.conditioning = _try(run, run_dir, "conditioning.json", _read_json)
     if (run_dir / "edges.json").is_file():
         run.edges = _try(run, run_dir, "edges.json", _read_json)
+    if (run_dir / "certificate.json").is_file():
+        run.certificate = _try(run, run_dir, "certificate.json", _read_json)
 
     if len(run.missing) == 6:
         raise InputError(

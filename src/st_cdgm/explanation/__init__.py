@@ -1,0 +1,1 @@
+"""What the tested graph supports: certificate, world model, counterfactuals."""
