@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from st_cdgm.redaction import redacted
 from st_cdgm.runs.console import Session, start_logging
 
 if TYPE_CHECKING:
@@ -56,6 +57,6 @@ def load(name: str, overrides: list[str] | None, *, dry_run: bool = False) -> Co
 
     settings = load_config(name, overrides or [])
     if dry_run:
-        typer.echo(config_to_yaml(settings), nl=False)
+        typer.echo(redacted(config_to_yaml(settings)), nl=False)
         raise typer.Exit
     return settings

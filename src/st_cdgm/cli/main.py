@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from st_cdgm._version import __version__
 from st_cdgm.cli._options import session
 from st_cdgm.errors import InputError
+from st_cdgm.redaction import redacted
 from st_cdgm.registry import load_plugins
 from st_cdgm.runs.console import Session, show, show_failure
 
@@ -146,7 +147,7 @@ def global_options(
     # Idle OpenMP threads are to sleep: spinning ones slow a small model by an order of
     # magnitude when cores are shared. Effective only before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    command = shlex.join(["st-cdgm", *ctx.meta[WORDS]])
+    command = shlex.join(["st-cdgm", *map(redacted, ctx.meta[WORDS])])
     ctx.obj = Session(log_level=log_level, command=command)
     if plugin:
         load_plugins(plugin)

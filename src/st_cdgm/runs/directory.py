@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from st_cdgm.config.load import config_to_yaml, load_config, save_config
+from st_cdgm.config.load import config_to_yaml, load_config
 from st_cdgm.errors import ConfigError, InputError, OutputError
-from st_cdgm.outputs import check_output_directory, flat
+from st_cdgm.outputs import check_output_directory, flat, write_bytes
+from st_cdgm.redaction import redacted
 from st_cdgm.runs.console import Session, start_logging
 from st_cdgm.runs.provenance import provenance
 
@@ -128,7 +129,8 @@ def _check_same_run(run_dir: Path, config: Config) -> None:
 def _differences(stored: Config, asked: Config) -> list[str]:
     """Return the keys whose values decide about the results and differ."""
     ours, theirs = (
-        dict(flat(yaml.safe_load(config_to_yaml(one)))) for one in (asked, stored)
+        dict(flat(yaml.safe_load(redacted(config_to_yaml(one)))))
+        for one in (asked, stored)
     )
     return [
         f"{key}: {theirs.get(key)} there, {ours.get(key)} here"
@@ -158,7 +160,7 @@ def prepare_run(config: Config, session: Session) -> Path:
     origin = provenance([data.resolve(p) for p in named if p], seed=config.run.seed)
 
     start_logging(session, level=config.run.log_level, run_dir=run_dir)
-    save_config(config, run_dir / CONFIG)
+    write_bytes(run_dir / CONFIG, redacted(config_to_yaml(config)).encode())
     text = json.dumps(origin, indent=2) + "\n"
     (run_dir / PROVENANCE).write_text(text, encoding="utf-8")
     return run_dir

@@ -10,6 +10,7 @@ from typing import Any
 from st_cdgm.data.files.remote_errors import needs_library
 from st_cdgm.data.files.sniff import HEAD_BYTES
 from st_cdgm.errors import InputError
+from st_cdgm.redaction import redacted
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
@@ -165,7 +166,7 @@ class RemoteFile(io.RawIOBase):
             self._file.seek(self._position)
             data = self._file.read(len(buffer))
         except Exception as error:
-            raise OSError(f"{self.url}: {type(error).__name__}: {error}") from error
+            raise self._failure(error) from error
         finally:
             if collecting:
                 gc.enable()
@@ -173,6 +174,9 @@ class RemoteFile(io.RawIOBase):
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
+
+    def _failure(self, error: Exception) -> OSError:
+        return OSError(redacted(f"{self.url}: {type(error).__name__}: {error}"))
 
     def close(self) -> None:
         """Close the connection's file, too."""
