@@ -74,6 +74,15 @@ class ConfigError(InputError):
     """A configuration key or value is not valid."""
 
 
+class Terminated(SystemExit):
+    """The process was asked to end (SIGTERM); it ends with status 143."""
+
+    STATUS = 143
+
+    def __init__(self) -> None:
+        super().__init__(self.STATUS)
+
+
 def check_choice(
     name: str, found: str, expected: tuple[str, ...], *, section: str = "data."
 ) -> None:

@@ -41,7 +41,9 @@ _WRITTEN = (
     *("dag.json", "dag.csv", "dag.png", "edges.json", "edges.csv", "report.html"),
 )
 # Keys that may change when a run is resumed: they do not decide about its results.
-_FREE = {"run.dir", "run.log_level", "training.max_minutes", "training.num_workers"}
+_FREE = {"run.dir", "run.log_level"} | {
+    f"training.{key}" for key in ("max_minutes", "num_workers", "state_minutes")
+}
 _ASIDE = ".replaced"
 
 

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, WeightAveraging
+from pytorch_lightning.callbacks import Callback, Checkpoint, WeightAveraging
 from torch import Tensor, nn
 
 from st_cdgm.checkpoint.directory import load_weights, save_checkpoint
+from st_cdgm.errors import Terminated
 from st_cdgm.models.st_cdgm import STCDGM
 from st_cdgm.training.config import LrSchedulerConfig
 from st_cdgm.training.early_stopping import EarlyStopping
-from st_cdgm.training.resume import StateStore, write_state
+from st_cdgm.training.resume import EndRequest, StateStore, write_state
 
 __all__ = ["AveragedWeights", "BestCheckpoint", "EarlyStopping", "PlateauSchedule"]
 
@@ -102,7 +103,7 @@ class PlateauSchedule(_Resumed):
         pl_module.lr_factor = self.factor  # type: ignore[assignment]
 
 
-class BestCheckpoint(_Resumed):
+class BestCheckpoint(_Resumed, Checkpoint):
     """Keep ``checkpoints/best`` (lowest validation loss) and ``checkpoints/last``.
 
     Parameters
@@ -115,6 +116,10 @@ class BestCheckpoint(_Resumed):
         Let ``last`` hold the best weights instead of the final ones.
     store : StateStore, optional
         With it ``last`` is written after every epoch, with all that is needed to go on.
+    state_minutes : float
+        Inside an epoch it is written every so many minutes, by a single process.
+    request : EndRequest, optional
+        Where a wish to end is noted: ``last`` is written, and the training ends.
     """
 
     KEPT = ("best", "best_epoch")
@@ -127,13 +132,31 @@ class BestCheckpoint(_Resumed):
         *,
         restore_best: bool = False,
         store: StateStore | None = None,
+        state_minutes: float = math.inf,
+        request: EndRequest | None = None,
     ) -> None:
         self.directory, self.averaging = directory, averaging
         self.restore_best, self.store = restore_best, store
+        self.state_seconds, self.request = 60 * state_minutes, request or EndRequest()
         self.extra = extra or {}
         self.best = math.inf
         self.best_epoch = -1
-        self._started = time.monotonic()
+        self._started = self._stored = time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Be told of every update."""
+        updated = partial(self._updated, trainer, pl_module)
+        pl_module.updated = updated  # type: ignore[assignment]
+
+    def _updated(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Store a state inside an epoch, in time or because the training stops."""
+        late = time.monotonic() - self._stored > self.state_seconds
+        due = late or self.request.made or trainer.should_stop
+        if not due or trainer.world_size > 1 or self.store is None:
+            return
+        # The end of an epoch has a state of its own, after the validation.
+        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._save_state(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the weights if they are the best so far."""
@@ -154,10 +177,25 @@ class BestCheckpoint(_Resumed):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the state of a complete epoch, to go on from if need be."""
         complete = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        self._log_means(trainer, pl_module)
         if self.store is not None and complete:
-            trainer.save_checkpoint(self.directory / "last")
-            if trainer.is_global_zero:
-                self._save("last", trainer, pl_module, {})
+            self._save_state(trainer, pl_module)
+
+    def _log_means(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the epoch's losses before its state, which holds them then."""
+        row = pl_module.epoch_means()  # type: ignore[operator]
+        row["epoch"] = trainer.current_epoch
+        for log in trainer.loggers:
+            log.log_metrics(row, trainer.global_step - 1)
+            log.save()
+
+    def _save_state(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.save_checkpoint(self.directory / "last")
+        if trainer.is_global_zero:
+            self._save("last", trainer, pl_module, {})
+        self._stored = time.monotonic()
+        if self.request.made and trainer.world_size == 1:
+            raise Terminated
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the final weights; the best ones too if there was no validation."""

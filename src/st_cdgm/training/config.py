@@ -280,6 +280,8 @@ class TrainingConfig:
         Largest gradient norm; 0: off.
     max_minutes : float or None
         Stop after this wall-clock time even if epochs remain.
+    state_minutes : float
+        Minutes from one state to the next inside an epoch: what a kill can cost.
     precision, accelerator, devices : str, str, int
         As in Lightning: ``32-true``, ``bf16-mixed`` ...; ``auto`` (what there is),
         ``cpu``, ``gpu``; number of devices.
@@ -314,6 +316,7 @@ class TrainingConfig:
     predictor_noise: float = 0.0
     gradient_clipping: float = 1.0
     max_minutes: float | None = None
+    state_minutes: float = 5.0
     precision: str = "32-true"
     accelerator: str = "auto"
     devices: int = 1
@@ -338,6 +341,8 @@ class TrainingConfig:
             check_least(key, getattr(self, key), 0, section="training.")
 
         _check_range("training.lr", self.lr, self.lr > 0, "> 0")
+        minutes = self.state_minutes
+        _check_range("training.state_minutes", minutes, minutes > 0, "> 0")
         fits = 0 <= self.ema_decay < 1
         expected = "0 (off) or more, below 1"
         _check_range("training.ema_decay", self.ema_decay, fits, expected)

@@ -14,7 +14,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -23,19 +24,26 @@ from st_cdgm.data.fit.moments import Moments
 from st_cdgm.data.task.batch import Batch
 from st_cdgm.data.task.datasets import WindowDataset
 from st_cdgm.data.task.prepared import PipelineViews
-from st_cdgm.errors import ConfigError
+from st_cdgm.errors import ConfigError, InputError, Terminated
 from st_cdgm.models.config import ModelConfig
 from st_cdgm.models.st_cdgm import STCDGM
+from st_cdgm.outputs import recover_directory
 from st_cdgm.randomness import seed_everything
 from st_cdgm.training.callbacks import AveragedWeights, BestCheckpoint, PlateauSchedule
 from st_cdgm.training.config import LossConfig, TrainingConfig
 from st_cdgm.training.lightning_module import STCDGMModule
 from st_cdgm.training.resume import (
+    METRICS,
     STATE,
+    EndRequest,
+    EpochOrder,
+    MetricsLog,
+    MetricsState,
     RandomState,
     StateStore,
+    complete_rows,
     read_state,
-    take_up_metrics,
+    requests_to_end,
 )
 
 logger = logging.getLogger(__name__)
@@ -56,15 +64,16 @@ class TrainingResult:
 def _loader(
     windows: WindowDataset, training: TrainingConfig, *, shuffle: bool, seed: int
 ) -> DataLoader[Batch]:
+    generator = torch.Generator().manual_seed(seed)
     return DataLoader(
         windows,
         batch_size=training.batch_size,
-        shuffle=shuffle,
+        sampler=EpochOrder(windows, generator) if shuffle else None,
         drop_last=shuffle and len(windows) >= training.batch_size,
         # The data set makes whole batches itself.
         collate_fn=WindowDataset.collate,  # type: ignore[arg-type]
         num_workers=training.num_workers,
-        generator=torch.Generator().manual_seed(seed),
+        generator=generator,
     )
 
 
@@ -97,7 +106,11 @@ def _amount_std(pipeline: PipelineViews) -> Tensor:
 
 
 def _callbacks(
-    training: TrainingConfig, run_dir: Path, extra: dict[str, Any], store: StateStore
+    training: TrainingConfig,
+    run_dir: Path,
+    extra: dict[str, Any],
+    store: StateStore,
+    request: EndRequest,
 ) -> tuple[list[Callback], BestCheckpoint]:
     averaging = AveragedWeights(training.ema_decay) if training.ema_decay > 0 else None
     stopping = training.early_stopping
@@ -107,8 +120,10 @@ def _callbacks(
         extra,
         restore_best=stopping.enabled and stopping.restore_best,
         store=store,
+        state_minutes=training.state_minutes,
+        request=request,
     )
-    callbacks: list[Callback] = [best, LearningRateMonitor("epoch")]
+    callbacks: list[Callback] = [LearningRateMonitor("epoch")]
     if averaging is not None:
         callbacks.append(averaging)
 
@@ -148,19 +163,21 @@ def train(
         Further Lightning callbacks, a progress bar for instance; additions to the
         checkpoint's description.
     resume : bool
-        Go on after the last complete epoch of an interrupted training of the same
-        settings in ``run_dir``, if there is one; in one process the result is that of
-        a training that was not interrupted.
+        Go on with an interrupted training of the same settings in ``run_dir``, from the
+        last state that it left; in one process the result is that of a training that
+        was not interrupted.
 
     Raises
     ------
     InputError
-        The training or the validation period holds no window of consecutive days; the
-        state to go on from is damaged.
+        The training or the validation period holds no window of consecutive days; there
+        is no state to go on from, or it is damaged.
     ConfigError
         The state to go on from is that of a training with other settings.
     FloatingPointError
         The loss is not finite; the message names the days.
+    Terminated
+        The process was asked to end (SIGTERM); the state is in ``checkpoints/last``.
     """
     seed_everything(seed)
     windows = pipeline.windows("train", more_days=int(loss.change_weight > 0))
@@ -189,28 +206,39 @@ def train(
     )
 
     # What an interrupted training goes on from.
-    store, random_state = StateStore(), RandomState(loader.generator)
+    store, request = StateStore(), EndRequest()
+    assert isinstance(loader.sampler, EpochOrder)
     settings = _settings(model, loss, training, seed=seed, updates=total_steps)
     module.settings = settings
-    start = _start(run_dir, settings) if resume else None
-    own, best = _callbacks(training, run_dir, extra or {}, store)
-    trainer = _trainer(training, run_dir, [*own, random_state, *callbacks], store)
+    start = find_state(run_dir, settings) if resume else None
+    own, best = _callbacks(training, run_dir, extra or {}, store, request)
+    log = MetricsLog(run_dir, name="logs", version="")
+    kept = [RandomState(loader.sampler, training.batch_size), MetricsState(log)]
+    # The state is stored last, when all others (early stopping too) have seen the end
+    # of the epoch: for that it is a `Checkpoint` of Lightning's.
+    all_of_them = [*kept, *own, *callbacks, best]
+    trainer = _trainer(training, run_dir, all_of_them, store, log)
 
     started = time.monotonic()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), requests_to_end(request):
         # Windows are in memory: more loader processes would only copy them.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-        # The same run again: its logs are replaced, as its checkpoints are.
-        warnings.filterwarnings("ignore", message="Experiment logs directory.*")
+        # `EpochOrder` knows which windows are left; Lightning looks elsewhere.
+        warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
         if start:
-            take_up_metrics(trainer.loggers[0], start[1])
-        trainer.fit(
-            module,
-            loader,
-            _loader(validation, training, shuffle=False, seed=seed),
-            ckpt_path=start and str(start[0]),
-        )
+            log.experiment.begin(complete_rows(Path(log.log_dir) / METRICS, start[1]))
+        try:
+            trainer.fit(
+                module,
+                loader,
+                _loader(validation, training, shuffle=False, seed=seed),
+                ckpt_path=start and str(start[0]),
+            )
+        except SIGTERMException as error:  # of several processes, or at the last moment
+            raise Terminated from error
+    if request.made:
+        raise Terminated
 
     return TrainingResult(
         checkpoint=run_dir / "checkpoints" / "best",
@@ -227,19 +255,44 @@ def _settings(
 ) -> dict[str, Any]:
     """Return what decides about the result, so that only the same is resumed."""
     optimisation = asdict(training)
-    for key in ("max_minutes", "num_workers"):
+    for key in ("max_minutes", "num_workers", "state_minutes"):
         del optimisation[key]
     parts = {"model": asdict(model), "loss": asdict(loss), "training": optimisation}
     return parts | more
 
 
-def _start(run_dir: Path, settings: dict[str, Any]) -> tuple[Path, int] | None:
-    """Return the checkpoint to go on from and its number of updates, if any."""
-    last = run_dir / "checkpoints" / "last"
-    if not (last / STATE).is_file():
-        logger.info("nothing to resume in %s: the training begins", last)
-        return None
+def check_resumable(run_dir: Path) -> Path:
+    """Return the checkpoint of a run that a training can go on from.
 
+    Raises
+    ------
+    InputError
+        There is none: the training was not begun, or ended before its first state.
+    """
+    last = run_dir / "checkpoints" / "last"
+    recover_directory(last)
+    if not (last / STATE).is_file():
+        raise InputError(
+            "there is nothing to resume",
+            file=last,
+            found="no state of a training",
+            expected=f"{STATE}, which a training leaves in checkpoints/last",
+            remedy="begin the training without --resume, or correct run.dir",
+        )
+    return last
+
+
+def find_state(run_dir: Path, settings: dict[str, Any]) -> tuple[Path, int]:
+    """Return the checkpoint to go on from and its number of updates.
+
+    Raises
+    ------
+    InputError
+        There is none, or it is damaged.
+    ConfigError
+        It is of a training with other settings.
+    """
+    last = check_resumable(run_dir)
     state = read_state(last)
     before = state.get("settings", {})
     other = [key for key in settings if before.get(key) != settings[key]]
@@ -250,8 +303,9 @@ def _start(run_dir: Path, settings: dict[str, Any]) -> tuple[Path, int] | None:
             variable=", ".join(other),
             remedy="use the configuration it was begun with, or another run directory",
         )
-    logger.info("resumed after epoch %d", state["epoch"])
-    return last, int(state["global_step"])
+    step = int(state["global_step"])
+    logger.info("resumed in epoch %d after %d updates", state["epoch"], step)
+    return last, step
 
 
 def _trainer(
@@ -259,9 +313,10 @@ def _trainer(
     run_dir: Path,
     callbacks: list[Callback],
     store: StateStore,
+    log: MetricsLog,
 ) -> pl.Trainer:
     minutes = training.max_minutes
-    loggers: list[Logger] = [CSVLogger(run_dir, name="logs", version="")]
+    loggers: list[Logger] = [log]
     try:
         loggers.append(TensorBoardLogger(run_dir, name="logs", version="tensorboard"))
     except ModuleNotFoundError:
@@ -279,7 +334,7 @@ def _trainer(
         callbacks=callbacks,
         plugins=[store],
         logger=loggers,
-        enable_checkpointing=False,
+        enable_checkpointing=True,  # by `BestCheckpoint`
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=run_dir,
