@@ -145,11 +145,20 @@ def _is_abandoned(path: Path, mark: str) -> bool:
     return bool(owner or _UNOWNED.fullmatch(mark)) and untouched
 
 
-def is_alive(process: int) -> bool:
-    """Whether there is a process of this number on this machine."""
+def is_alive(process: int, *, since: float = math.inf) -> bool:
+    """Whether there is a process of this number on this machine.
+
+    One that began after ``since`` (seconds of the epoch) has only taken the number.
+    """
     import psutil
 
-    return bool(psutil.pid_exists(process))
+    try:
+        begun = float(psutil.Process(process).create_time())
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+    return begun <= since
 
 
 def _check_directory(parent: Path, path: Path) -> None:

@@ -24,7 +24,7 @@ DryRunOption = Annotated[
     bool,
     typer.Option("--dry-run", help="Print the resolved configuration and stop."),
 ]
-RESUME_HELP = "Go on after the last complete epoch of this run, if any."
+RESUME_HELP = "Go on from the last state of this run."
 ResumeOption = Annotated[bool, typer.Option("--resume", help=RESUME_HELP)]
 OVERWRITE_HELP = "Replace the run in run.dir, if any; other files stay."
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)]

@@ -141,6 +141,7 @@ def train_pool(
     ``networks/2`` ... of the run, and all of them in ``checkpoints/best``.
     """
     from st_cdgm.checkpoint.directory import pool_checkpoints
+    from st_cdgm.training.fit import has_state
 
     first, *others = network_configs(config)
     result = train_model(
@@ -156,7 +157,8 @@ def train_pool(
         folder = run_dir / "networks" / str(number)
         folder.mkdir(parents=True, exist_ok=True)
         data = _data_of(other, config, pipeline, session)
-        found = train_model(other, data, folder, session, resume=resume)
+        begun = resume and has_state(folder)
+        found = train_model(other, data, folder, session, resume=begun)
         checkpoints.append(found.checkpoint)
 
     if checkpoints:

@@ -17,6 +17,7 @@ from st_cdgm.runs.checks import (
 from st_cdgm.runs.console import Session, lasting, progress, show_results
 from st_cdgm.runs.directory import (
     check_run_directory,
+    check_state,
     discard_replaced,
     nothing_left_behind,
     prepare_run,
@@ -24,6 +25,8 @@ from st_cdgm.runs.directory import (
 from st_cdgm.runs.discovery import discover_if_possible, discover_links
 from st_cdgm.runs.score_table import show_scorecard
 from st_cdgm.runs.scoring import (
+    SCORES,
+    Analyses,
     ablate,
     export_graph,
     run_reference,
@@ -77,12 +80,21 @@ def run_workflow(
         ).checkpoint
         ensemble = downscale_test(config, checkpoint, run_dir, session)
 
-        scorecard = score_test(config, pipeline, ensemble, references, run_dir, session)
-        export_graph(config, checkpoint, run_dir)
-        ablate(config, checkpoint, pipeline, run_dir, session)
-        discover_if_possible(config, pipeline, run_dir, session)
+        # No analysis that fails costs the others, nor the report.
+        analyses = Analyses(run_dir)
+        with analyses.spared(SCORES):
+            scorecard = score_test(
+                config, pipeline, ensemble, references, run_dir, session
+            )
+        with analyses.spared("the learned graph"):
+            export_graph(config, checkpoint, run_dir)
+        with analyses.spared("the ablations"):
+            ablate(config, checkpoint, pipeline, run_dir, session)
+        with analyses.spared("the tested links"):
+            discover_if_possible(config, pipeline, run_dir, session)
         with progress(session, "Report"):
             report = write_report(run_dir, title=config.run.name)
+        analyses.check_scored()
 
     if session.announce:
         show_scorecard(scorecard)
@@ -112,7 +124,7 @@ def train_workflow(
 
 def discover_workflow(config: Config, session: Session) -> Path:
     """Test the links between predictors in a run directory; return ``edges.json``."""
-    how = {"resume": True, "overwrite": False}
+    how = {"resume": True, "overwrite": False, "trains": False}
     with _begun(config, session, to_the_end=False, **how) as (run_dir, pipeline):
         return discover_links(config, pipeline, run_dir, session)
 
@@ -164,11 +176,19 @@ def reference_workflow(
 
 @contextmanager
 def _begun(
-    config: Config, session: Session, *, to_the_end: bool, resume: bool, overwrite: bool
+    config: Config,
+    session: Session,
+    *,
+    to_the_end: bool,
+    resume: bool,
+    overwrite: bool,
+    trains: bool = True,
 ) -> Iterator[tuple[Path, PipelineViews]]:
     """Check what can be checked, begin the run directory, read the data."""
     check_before_training(config, to_the_end=to_the_end)
     run_dir = check_run_directory(config, resume=resume, overwrite=overwrite)
+    if resume and trains:
+        check_state(run_dir)
     with nothing_left_behind(run_dir, overwrite=overwrite):
         prepare_run(config, session)
         yield run_dir, open_data(config, session)

@@ -261,6 +261,13 @@ def _settings(
     return parts | more
 
 
+def has_state(run_dir: Path) -> bool:
+    """Whether a training in ``run_dir`` left a state to go on from."""
+    last = run_dir / "checkpoints" / "last"
+    recover_directory(last)
+    return (last / STATE).is_file()
+
+
 def check_resumable(run_dir: Path) -> Path:
     """Return the checkpoint of a run that a training can go on from.
 
@@ -270,14 +277,14 @@ def check_resumable(run_dir: Path) -> Path:
         There is none: the training was not begun, or ended before its first state.
     """
     last = run_dir / "checkpoints" / "last"
-    recover_directory(last)
-    if not (last / STATE).is_file():
+    if not has_state(run_dir):
         raise InputError(
             "there is nothing to resume",
             file=last,
             found="no state of a training",
             expected=f"{STATE}, which a training leaves in checkpoints/last",
-            remedy="begin the training without --resume, or correct run.dir",
+            remedy="begin the training without --resume (with --overwrite where a run "
+            "lies already), or correct run.dir",
         )
     return last
 
