@@ -45,6 +45,7 @@ OPTIONS = {
         "--guidance-scale",
         "--lr",
         "--members",
+        "--on-invalid",
         "--output",
         "--regrid",
         "--sampler",

@@ -25,6 +25,8 @@ from st_cdgm.data.task.predictors import load_predictors
 from st_cdgm.data.time.calendar import DAY, duration
 from st_cdgm.data.time.periods import check_period
 from st_cdgm.errors import ConfigError, InputError, OutputError
+from st_cdgm.inference.checks import OutputCheck
+from st_cdgm.inference.config import check_on_invalid
 from st_cdgm.inference.members import generate
 from st_cdgm.inference.writer import (
     EnsembleWriter,
@@ -44,7 +46,7 @@ class EnsemblePlan:
 
     The attributes are the arguments of :func:`generate` for the first network;
     ``others``, the plans of the further networks of a pool; and ``attrs``, the global
-    attributes that say what it is.
+    attributes that say what it is; ``on_invalid`` as in `OutputCheck`.
     """
 
     checkpoint: Checkpoint
@@ -56,6 +58,7 @@ class EnsemblePlan:
     sampling: Sampling
     attrs: dict[str, Any]
     others: tuple[EnsemblePlan, ...] = ()
+    on_invalid: str = "error"
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
@@ -64,22 +67,30 @@ class EnsemblePlan:
         members = sum(len(plan.members) for plan in (self, *self.others))
         return len(self.arrays) - self.first, members, c, y, x
 
+    def check(self) -> OutputCheck:
+        """Return what looks at the fields that are made."""
+        return OutputCheck(self.checkpoint.preprocessor, self.on_invalid)
+
     def batches(
-        self, on_progress: Callable[[int], None] | None = None
+        self,
+        on_progress: Callable[[int], None] | None = None,
+        *,
+        check: OutputCheck | None = None,
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Yield (days, fields) in time order; see :func:`generate`."""
-        plans = (self, *self.others)
+        """Yield (days, fields) in time order, checked; see :func:`generate`."""
+        plans, check = (self, *self.others), check or self.check()
         for parts in zip(*[plan._own_batches() for plan in plans], strict=True):
             days = parts[0][0]
             made = np.empty((len(days), *self.shape[1:]), dtype=np.float32)
             for k, (_, fields_of_one) in enumerate(parts):
                 made[:, k :: len(plans)] = fields_of_one
-            yield days, made
+            yield days, check(days, made)
             if on_progress is not None:
                 on_progress(len(days))
+        check.tell()
 
     def _own_batches(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        names = {f.name for f in fields(self)} - {"attrs", "others"}
+        names = {f.name for f in fields(self)} - {"attrs", "others", "on_invalid"}
         return generate(**{name: getattr(self, name) for name in names})
 
     def part(self, start: int, stop: int) -> EnsemblePlan:
@@ -125,9 +136,11 @@ def plan_ensemble(
     regrid: str = "auto",
     sampling: Sampling = AS_CONFIGURED,
     batch_days: int = 16,
+    on_invalid: str = "error",
 ) -> EnsemblePlan:
     """Read predictors and check all that an ensemble needs; see :func:`downscale`."""
     _check_request(members, start, end)
+    check_on_invalid(on_invalid)
     networks = checkpoint.networks[:members]
     for network in networks:
         # Refused before anything is read.
@@ -160,6 +173,7 @@ def plan_ensemble(
             batch_days=batch_days,
             sampling=sampling,
             attrs=attrs,
+            on_invalid=on_invalid,
         )
 
     first, *others = itertools.starmap(plan, enumerate(networks))
@@ -184,6 +198,7 @@ def downscale(
     regrid: str = "auto",
     sampling: Sampling = AS_CONFIGURED,
     batch_days: int = 16,
+    on_invalid: str = "error",
     device: str = "auto",
     attrs: dict[str, Any] | None = None,
     on_total: Callable[[int], None] | None = None,
@@ -213,6 +228,10 @@ def downscale(
         Another way to draw than the checkpoint's, guidance, block means.
     batch_days : int
         Days generated together.
+    on_invalid : {"error", "mask"}
+        What to do with values that are not finite or physically impossible: refuse the
+        whole, or leave those cells empty, with days and numbers in a warning and in the
+        attribute ``invalid_values``.
     device : str
         Where to load the checkpoint: ``auto`` (CUDA where there is one, else the CPU),
         ``cpu``, ``cuda`` ...
@@ -222,7 +241,7 @@ def downscale(
     InputError
         Missing file; predictors that do not fit the model, with all that does not (see
         `st_cdgm.data.task.predictor_check`); no day in the period; a model of steps
-        shorter than a day.
+        shorter than a day; values that cannot be true.
     ConfigError
         No member, dates that are none or in the wrong order, an unknown sampler,
         guidance of a model not trained for it, block means of unknown variables.
@@ -245,6 +264,7 @@ def downscale(
         regrid=regrid,
         sampling=sampling,
         batch_days=batch_days,
+        on_invalid=on_invalid,
     )
     total = plan.shape[0]
     if on_total is not None:
@@ -252,9 +272,12 @@ def downscale(
 
     # Now: a caller may add attributes once it knows that the inputs can be used.
     plan = replace(plan, attrs=plan.attrs | (attrs or {}))
+    check = plan.check()
     with EnsembleWriter(output, total_days=total, **plan.contents) as writer:
-        for days, fields in plan.batches(on_progress):
+        for days, fields in plan.batches(on_progress, check=check):
             writer.append(days, fields)
+        if check.report:
+            writer.note("invalid_values", check.report)
     logger.info("wrote %s: %d days, %d members", output, total, members)
     return Path(output)
 

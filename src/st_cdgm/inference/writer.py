@@ -255,6 +255,14 @@ class EnsembleWriter:
         self.days_written = rows.stop
         self._last_day = int(day[-1])
 
+    def note(self, name: str, text: str) -> None:
+        """Add a global attribute that is known only after the days."""
+        if self._file is None:
+            msg = "note is for the inside of the writer's with block"
+            raise RuntimeError(msg)
+        with self._guarded("written", discard=False):
+            self._file.setncattr(name, text)
+
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             self._discard()

@@ -220,6 +220,7 @@ def downscale_test(
         sampling=config.inference.sampling,
         device=config.inference.device,
         batch_days=config.inference.batch_days,
+        on_invalid=config.inference.on_invalid,
     )
 
 
