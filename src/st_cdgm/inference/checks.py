@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.data.variables.limits import limits_of
-from st_cdgm.data.variables.table import variable_of
 from st_cdgm.errors import InputError
 from st_cdgm.inference.config import check_on_invalid
 
@@ -117,7 +116,6 @@ class OutputCheck:
 
 def target_limits(target: TargetVariable) -> tuple[float, float]:
     """Return the lowest and highest value that a daily target can have."""
-    row = variable_of(target.name, target.attrs())
-    known = limits_of(row, target.units, 24.0, on_level=False)
+    known = limits_of(target.row, target.units, 24.0, on_level=False)
     low, high = known or (-_LARGEST, _LARGEST)
     return max(low, -_LARGEST), min(high, _LARGEST)

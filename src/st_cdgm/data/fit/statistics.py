@@ -22,6 +22,7 @@ from st_cdgm.data.fit.moments import (
 )
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.fit.robust import RobustMoments
+from st_cdgm.data.fit.variation import Variation, warn_of_idle
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.variables.fields import Channel, TargetVariable
 from st_cdgm.data.variables.table import precipitation_channels
@@ -76,13 +77,17 @@ def fit_preprocessor(
     shape = (len(channels), *lr_grid.shape)
     predictors = RobustMoments(shape) if robust else Moments(shape)
     valid = np.zeros((len(targets), *hr_grid.shape), dtype=bool)
+    changes = Variation(channels, lr_grid.shape), Variation(targets, hr_grid.shape)
     for raw, _, truth in blocks():
+        changes[0].add(raw)
+        changes[1].add(truth)
         predictors.add(rooted(raw, roots))
         valid |= np.isfinite(truth).any(axis=0)
 
     # What replaces a missing predictor is raw, before the root.
     _check_known(predictors.count > 0, [c.name for c in channels], file=file)
     _check_known(valid, [t.name for t in targets], file=file)
+    warn_of_idle(*changes, file=file)
     mean, std = predictors.result(normalization)
     fill = mean.copy()
     fill[list(roots)] **= 2
