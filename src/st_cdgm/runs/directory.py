@@ -210,11 +210,13 @@ def nothing_left_behind(run_dir: Path, *, overwrite: bool = False) -> Iterator[N
     """
     run_dir = run_dir.expanduser().absolute()
     new = [path for path in (run_dir, *run_dir.parents) if not path.exists()]
+
     with _alone(run_dir):
         _sweep(run_dir)
         if overwrite:
             _restore(run_dir)  # of a command that was killed
             _put_aside(run_dir)
+
         try:
             yield
         except BaseException as error:

@@ -144,6 +144,7 @@ def train_pool(
     from st_cdgm.training.fit import has_state
 
     first, *others = network_configs(config)
+
     result = train_model(
         first,
         _data_of(first, config, pipeline, session),

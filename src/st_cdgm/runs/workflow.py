@@ -92,6 +92,7 @@ def run_workflow(
             ablate(config, checkpoint, pipeline, run_dir, session)
         with analyses.spared("the tested links"):
             discover_if_possible(config, pipeline, run_dir, session)
+
         with progress(session, "Report"):
             report = write_report(run_dir, title=config.run.name)
         analyses.check_scored()

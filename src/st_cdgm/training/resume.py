@@ -86,6 +86,8 @@ def read_state(directory: Path) -> dict[str, Any]:
         document = json.loads((directory / STATE).read_text(encoding="utf-8"))
         tensors = load_file(directory / TENSORS)
         plain = document.get("state", document)
+
+        # Earlier versions wrote no checksums.
         _check_mark(plain, document.get("sha256"), directory / STATE)
         check_sums(tensors, document.get("checksums"), directory / TENSORS)
         state: dict[str, Any] = _unpacked(plain, tensors)
@@ -327,6 +329,7 @@ def complete_rows(path: Path, step: int) -> list[dict[str, Any]]:
         return []
     text = path.read_bytes().decode(errors="replace")
     whole = [line for line in text.splitlines(keepends=True) if line[-1] == "\n"]
+
     rows = []
     for row in csv.DictReader(whole):
         fields = {key: value for key, value in row.items() if value}
