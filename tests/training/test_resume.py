@@ -19,6 +19,7 @@ from tests.toy import tiny_model
 from st_cdgm.checkpoint.directory import load_checkpoint
 from st_cdgm.errors import ConfigError, InputError, Terminated
 from st_cdgm.training.config import (
+    CheckpointConfig,
     EarlyStoppingConfig,
     LossConfig,
     LrSchedulerConfig,
@@ -114,6 +115,41 @@ def test_a_finished_training_is_left_as_it_is(tiny_pipeline, tmp_path):
     (tmp_path / "checkpoints" / "last" / "state.json").write_text("{", "utf-8")
     with pytest.raises(InputError, match="cannot be read"):
         run(tiny_pipeline, tmp_path, training=short, resume=True)
+
+
+def test_a_training_that_stopped_early_is_left_as_it_is(tiny_pipeline, tmp_path):
+    """It was trained for one more epoch by every resumption."""
+    stopping = EarlyStoppingConfig(enabled=True, patience=1, min_delta=10.0)
+    training = replace(SETTINGS, epochs=5, early_stopping=stopping)
+    run(tiny_pipeline, tmp_path, training=training)
+    assert load_checkpoint(tmp_path / "checkpoints/last").meta["global_step"] == 6
+    before = all_files(tmp_path)
+    again = run(tiny_pipeline, tmp_path, training=training, resume=True)
+    after = all_files(tmp_path)
+    assert again.steps == 6
+    assert before["metrics"] == after["metrics"]
+    name = "checkpoints/last/model.safetensors"
+    assert before[name] == after[name]
+
+
+def test_copies_are_kept_and_rotated(tiny_pipeline, tmp_path):
+    checkpoint = CheckpointConfig(save_every=1, max_checkpoints=2, save_dir="kept")
+    run(tiny_pipeline, tmp_path, checkpoint=checkpoint)
+    kept = sorted(path.name for path in (tmp_path / "kept").iterdir())
+    assert kept == ["epoch_0002", "epoch_0003"]
+    assert load_checkpoint(tmp_path / "kept" / "epoch_0002").meta["epoch"] == 1
+    same, last = weights(tmp_path, "../kept/epoch_0003"), weights(tmp_path, "last")
+    assert all(torch.equal(same[key], last[key]) for key in last)
+
+
+def test_the_end_may_take_the_place_of_the_best(tiny_pipeline, tmp_path):
+    checkpoint = CheckpointConfig(save_best=False)
+    result = run(tiny_pipeline, tmp_path, checkpoint=checkpoint)
+    assert result.best_epoch == -1
+    best, last = weights(tmp_path, "best"), weights(tmp_path, "last")
+    assert all(torch.equal(best[key], last[key]) for key in last)
+    with pytest.raises(ConfigError, match="checkpoint.max_checkpoints"):
+        CheckpointConfig(max_checkpoints=0).check()
 
 
 def test_nothing_to_resume_is_an_error(tiny_pipeline, tmp_path):

@@ -57,7 +57,8 @@ _WRITTEN = (
 )
 # Keys that may change when a run is resumed: they do not decide about its results.
 _FREE = {"run.dir", "run.log_level"} | {
-    f"training.{key}" for key in ("max_minutes", "num_workers", "state_minutes")
+    *(f"training.{key}" for key in ("max_minutes", "num_workers", "state_minutes")),
+    *(f"checkpoint.{key}" for key in ("save_every", "max_checkpoints", "save_dir")),
 }
 _ASIDE = ".replaced"
 LOCK = ".lock"
@@ -238,6 +239,10 @@ def own_files(run_dir: Path) -> list[Path]:
     with suppress(InputError):
         stored = load_config(run_dir / CONFIG, trusted=False)
         names |= {f"references/{name}.nc" for name in stored.evaluation.references}
+        copies = run_dir / stored.checkpoint.save_dir
+        if copies.is_relative_to(run_dir):
+            found = copies.glob("epoch_[0-9][0-9][0-9][0-9]*")
+            names |= {str(path.relative_to(run_dir)) for path in found}
     return [run_dir / name for name in sorted(names) if (run_dir / name).exists()]
 
 

@@ -85,6 +85,7 @@ def train_model(
             seed=config.run.seed,
             callbacks=[told],
             resume=resume,
+            checkpoint=config.checkpoint,
         )
     if config.training.fit_noise_memory and not config.diffusion.noise_memory:
         _fit_noise_memory(config, pipeline, result.checkpoint, session)

@@ -19,13 +19,15 @@ from torch import Tensor, nn
 from st_cdgm.checkpoint.directory import load_weights, save_checkpoint
 from st_cdgm.errors import Terminated
 from st_cdgm.models.st_cdgm import STCDGM
-from st_cdgm.training.config import LrSchedulerConfig
+from st_cdgm.outputs import remove
+from st_cdgm.training.config import CheckpointConfig, LrSchedulerConfig
 from st_cdgm.training.early_stopping import EarlyStopping
 from st_cdgm.training.resume import EndRequest, StateStore, write_state
 
 __all__ = ["AveragedWeights", "BestCheckpoint", "EarlyStopping", "PlateauSchedule"]
 
 logger = logging.getLogger(__name__)
+COPIES = "epoch_[0-9][0-9][0-9][0-9]*"  # of `CheckpointConfig.save_every`
 
 
 class AveragedWeights(WeightAveraging):
@@ -120,6 +122,8 @@ class BestCheckpoint(_Resumed, Checkpoint):
         Inside an epoch it is written every so many minutes, by a single process.
     request : EndRequest, optional
         Where a wish to end is noted: ``last`` is written, and the training ends.
+    kept : CheckpointConfig, optional
+        Whether ``best`` is the best, and which copies are kept in ``save_dir``.
     """
 
     KEPT = ("best", "best_epoch")
@@ -134,17 +138,21 @@ class BestCheckpoint(_Resumed, Checkpoint):
         store: StateStore | None = None,
         state_minutes: float = math.inf,
         request: EndRequest | None = None,
+        kept: CheckpointConfig | None = None,
     ) -> None:
         self.directory, self.averaging = directory, averaging
         self.restore_best, self.store = restore_best, store
         self.state_seconds, self.request = 60 * state_minutes, request or EndRequest()
+        self.kept = kept or CheckpointConfig()
         self.extra = extra or {}
         self.best = math.inf
         self.best_epoch = -1
         self._started = self._stored = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Be told of every update."""
+        """Be told of every update; end at once a training that was stopped early."""
+        if any(stop.stopped_epoch > 0 for stop in trainer.early_stopping_callbacks):
+            trainer.should_stop = True
         updated = partial(self._updated, trainer, pl_module)
         pl_module.updated = updated  # type: ignore[assignment]
 
@@ -170,7 +178,7 @@ class BestCheckpoint(_Resumed, Checkpoint):
         logger.info("epoch %d, %.1f min: %s", trainer.current_epoch, minutes, told)
 
         # A NaN is never an improvement.
-        if score < self.best:
+        if score < self.best and self.kept.save_best:
             self.best, self.best_epoch = score, trainer.current_epoch
             self._save("best", trainer, pl_module, metrics)
 
@@ -178,8 +186,21 @@ class BestCheckpoint(_Resumed, Checkpoint):
         """Store the state of a complete epoch, to go on from if need be."""
         complete = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         self._log_means(trainer, pl_module)
+        if complete and trainer.is_global_zero:
+            self._keep_copy(trainer, pl_module)
         if self.store is not None and complete:
             self._save_state(trainer, pl_module)
+
+    def _keep_copy(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the weights of every so many epochs, and of those the newest."""
+        epoch, kept = trainer.current_epoch + 1, self.kept
+        if not kept.save_every or epoch % kept.save_every:
+            return
+        folder = (self.directory.parent / kept.save_dir).absolute()
+        self._save(str(folder / f"epoch_{epoch:04d}"), trainer, pl_module, {})
+        copies = sorted(folder.glob(COPIES), key=lambda path: (len(path.name), path))
+        for old in copies[: -kept.max_checkpoints]:
+            remove(old)
 
     def _log_means(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the epoch's losses before its state, which holds them then."""

@@ -260,6 +260,34 @@ class PhysicalLossConfig:
 
 
 @dataclass(kw_only=True)
+class CheckpointConfig:
+    """Which checkpoints a training keeps, beside the ``last`` one.
+
+    Attributes
+    ----------
+    save_best : bool
+        Let ``checkpoints/best`` be that of the best validation; False: of the end.
+    save_every, max_checkpoints : int
+        Epochs from one copy to the next, 0: none; how many are kept, the newest.
+    save_dir : str
+        Folder of the copies ``epoch_0005`` ... , in the run directory or absolute.
+    """
+
+    save_best: bool = True
+    save_every: int = 0
+    max_checkpoints: int = 5
+    save_dir: str = "models"
+
+    def check(self) -> None:
+        """Raise ConfigError for a value out of range."""
+        check_least("save_every", self.save_every, 0, section="checkpoint.")
+        check_least("max_checkpoints", self.max_checkpoints, 1, section="checkpoint.")
+        _check_range(
+            "checkpoint.save_dir", self.save_dir, bool(self.save_dir), "a name"
+        )
+
+
+@dataclass(kw_only=True)
 class TrainingConfig:
     """Optimisation.
 

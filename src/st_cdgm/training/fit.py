@@ -30,7 +30,7 @@ from st_cdgm.models.st_cdgm import STCDGM
 from st_cdgm.outputs import recover_directory
 from st_cdgm.randomness import seed_everything
 from st_cdgm.training.callbacks import AveragedWeights, BestCheckpoint, PlateauSchedule
-from st_cdgm.training.config import LossConfig, TrainingConfig
+from st_cdgm.training.config import CheckpointConfig, LossConfig, TrainingConfig
 from st_cdgm.training.lightning_module import STCDGMModule
 from st_cdgm.training.resume import (
     METRICS,
@@ -111,6 +111,7 @@ def _callbacks(
     extra: dict[str, Any],
     store: StateStore,
     request: EndRequest,
+    kept: CheckpointConfig,
 ) -> tuple[list[Callback], BestCheckpoint]:
     averaging = AveragedWeights(training.ema_decay) if training.ema_decay > 0 else None
     stopping = training.early_stopping
@@ -122,6 +123,7 @@ def _callbacks(
         store=store,
         state_minutes=training.state_minutes,
         request=request,
+        kept=kept,
     )
     callbacks: list[Callback] = [LearningRateMonitor("epoch")]
     if averaging is not None:
@@ -147,6 +149,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     extra: dict[str, Any] | None = None,
     resume: bool = False,
+    checkpoint: CheckpointConfig | None = None,
 ) -> TrainingResult:
     """Train and leave ``checkpoints/best``, ``checkpoints/last`` and ``logs``.
 
@@ -166,6 +169,8 @@ def train(
         Go on with an interrupted training of the same settings in ``run_dir``, from the
         last state that it left; in one process the result is that of a training that
         was not interrupted.
+    checkpoint : CheckpointConfig, optional
+        Which copies are kept beside ``last``.
 
     Raises
     ------
@@ -211,7 +216,8 @@ def train(
     settings = _settings(model, loss, training, seed=seed, updates=total_steps)
     module.settings = settings
     start = find_state(run_dir, settings) if resume else None
-    own, best = _callbacks(training, run_dir, extra or {}, store, request)
+    keep = checkpoint or CheckpointConfig()
+    own, best = _callbacks(training, run_dir, extra or {}, store, request, keep)
     log = MetricsLog(run_dir, name="logs", version="")
     kept = [RandomState(loader.sampler, training.batch_size), MetricsState(log)]
     # The state is stored last, when all others (early stopping too) have seen the end
