@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 from tests.cli.test_bad_input import below, downscale, facts_of, train
 
+from st_cdgm.config.load import load_config
 from st_cdgm.errors import ConfigError, InputError
 from st_cdgm.evaluation.report import build as report_build
 from st_cdgm.inference.writer import EnsembleWriter
 from st_cdgm.runs import scoring
+from st_cdgm.runs.checks import check_test_predictors
 from st_cdgm.runs.console import TrainingWatch
 from st_cdgm.runs.directory import LOCK, nothing_left_behind
 
@@ -166,6 +168,18 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path):
     left = {path.name for path in (run_dir / "checkpoints").iterdir()}
     assert left == {"best", "last", f".best.{'0' * 8}-1-aaaaaa.part"}
     assert (run_dir / "checkpoints" / "last" / "meta.json").is_file()
+
+
+def test_the_test_period_is_known_to_work_before_the_training(files, tiny_pipeline):
+    """A prepared store and a coarse file that does not fit it, for instance."""
+    config = load_config("demo_quick", [f"data.root={files}", "data.lr_path=lr.nc"])
+    check_test_predictors(config, tiny_pipeline.preprocessor)
+    config.data.lr_path = "lr_without.nc"
+    with pytest.raises(InputError, match="q_850"):
+        check_test_predictors(config, tiny_pipeline.preprocessor)
+    config.data.lr_path = "lr_later.nc"
+    with pytest.raises(InputError):
+        check_test_predictors(config, tiny_pipeline.preprocessor)
 
 
 # -- analyses --------------------------------------------------------------------------

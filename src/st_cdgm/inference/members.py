@@ -24,7 +24,7 @@ from st_cdgm.randomness import member_day_noise, moving_average
 
 logger = logging.getLogger(__name__)
 # Fine cells of all fields that pass through the network together: about 1 GB.
-CELLS_AT_ONCE = 1 << 19
+CELLS_AT_ONCE = 1 << 18
 # Memory of the finished fields of a batch of days.
 BATCH_BYTES = 64 << 20
 

@@ -13,6 +13,7 @@ from st_cdgm.runs.checks import (
     check_files,
     check_reference,
     check_test_period,
+    check_test_predictors,
 )
 from st_cdgm.runs.console import Session, lasting, progress, show_results
 from st_cdgm.runs.directory import (
@@ -68,6 +69,7 @@ def run_workflow(
     how = {"resume": resume, "overwrite": overwrite}
     with _begun(config, session, to_the_end=True, **how) as (run_dir, pipeline):
         check_daily(pipeline.preprocessor)
+        check_test_predictors(config, pipeline.preprocessor)
         CoarseMeans.of(
             pipeline.preprocessor, config.inference.block_means, section="inference."
         )

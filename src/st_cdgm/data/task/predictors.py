@@ -20,7 +20,7 @@ from st_cdgm.typing import Indices
 
 _LOGGER = logging.getLogger(__name__)
 # Memory for the days that are read at once: predictors, baseline, and both encoded.
-BLOCK_BYTES = 128 << 20
+BLOCK_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
