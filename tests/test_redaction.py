@@ -6,11 +6,13 @@ import json
 import logging
 import sys
 
+import pandas as pd
 import pytest
 
 from st_cdgm.config.load import load_config
 from st_cdgm.data.files.open import open_dataset
 from st_cdgm.errors import InputError
+from st_cdgm.evaluation import scorecard
 from st_cdgm.redaction import RedactingFormatter, redacted
 from st_cdgm.runs import directory, provenance
 from st_cdgm.runs.console import Session, show_failure, show_results, start_logging
@@ -86,6 +88,14 @@ def test_records_of_a_run_hide_secrets(tmp_path, monkeypatch):
     config.data.lr_path = URL.replace("pa55@w0rd", "other")
     (run_dir / "scorecard.json").write_text("{}")
     directory.check_run_directory(config, resume=True)
+
+
+def test_scorecards_hide_secrets(tmp_path):
+    assert scorecard._named([URL, "b.nc"]) == f"{redacted(URL)}, b.nc"
+    assert scorecard.source_name(URL) == "lr"
+    rows = pd.DataFrame(columns=list(scorecard.COLUMNS))
+    card = scorecard.Scorecard(rows=rows, protocol={"truth": URL})
+    assert clean(card.to_json(tmp_path / "card.json").read_text("utf-8"))
 
 
 def test_outputs_name_a_url_without_what_follows_its_path(tmp_path):
