@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet
 TORCH := torch==$(shell sed -n 's/^torch==//p' constraints.txt)
 FROM := $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL))
-SPELLED := src tests docs benchmarks examples Makefile CHANGELOG.md CONTRIBUTING.md CITATION.cff
+SPELLED := src tests docs benchmarks config examples ops scripts Makefile CHANGELOG.md CONTRIBUTING.md CITATION.cff
 SPELLED += $(wildcard README.md)
 
 export OMP_WAIT_POLICY ?= PASSIVE

@@ -18,7 +18,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,11 @@ import torch
 from causal_methods import METHODS
 from lagged_climate import LaggedClimate, LaggedOptions, simulate_lagged
 from st_cdgm.discovery.anomalies import remove_harmonics, standardise
-from st_cdgm.discovery.granger import patch_granger
-from st_cdgm.discovery.network import DiscoveryConfig
+from st_cdgm.discovery.compare import compare
+from st_cdgm.discovery.config import DiscoveryConfig
 from st_cdgm.discovery.search import discover_edges
 from st_cdgm.discovery.series import Record
-from st_cdgm.discovery.verdicts import EdgeVerdicts
+from st_cdgm.errors import ConfigError
 
 LOG = logging.getLogger("causal")
 SIZES = (5, 8, 12)
@@ -76,71 +76,67 @@ def run_case(name: str, q: int, seed: int, config: DiscoveryConfig) -> dict[str,
     """Simulate one climate and ask every method."""
     case = CASES[name]
     climate = simulate_lagged(LaggedOptions(num_vars=q, seed=seed, **case.options))
-    config = DiscoveryConfig(**{**asdict(config), "harmonics": case.harmonics})
+    config = replace(config, harmonics=case.harmonics)
     record = Record(
         fields={n: climate.fields[:, [k]] for k, n in enumerate(climate.names)},
         year=climate.year,
         season=climate.season,
     )
-    verdicts, seconds = timed(lambda: discover_edges(record, config, seed=seed))
     line: dict[str, Any] = {
         "case": name,
         "q": q,
         "seed": seed,
         "truth": climate.graph.round(4).tolist(),
         "config": asdict(config),
-        "edges": {"model": verdicts.edge.astype(int).tolist()},
-        "seconds": {"model": seconds},
-        "verdicts": matrices(verdicts),
+        "edges": {},
+        "seconds": {},
     }
-    others(line, climate, case.harmonics, config)
+    for method, settings in (
+        ("model", config),
+        ("linear patches", replace(config, squares=0)),
+    ):
+        found, seconds = timed(lambda c=settings: discover_edges(record, c))
+        line["edges"][method] = (found.matrix() > 0).astype(int).tolist()
+        line["seconds"][method] = seconds
+        line.setdefault("verdicts", found.to_dict())
+    others(line, climate, record, case.harmonics, config)
     return line
 
 
 def others(
     line: dict[str, Any],
     climate: LaggedClimate,
+    record: Record,
     harmonics: int,
     config: DiscoveryConfig,
 ) -> None:
-    """Add the other methods: on the same anomalies, whole record or same folds."""
+    """Add the other methods: on the same anomalies, the whole record."""
     anomalies = standardise(
         remove_harmonics(climate.fields, climate.season, harmonics=harmonics)
     )
-
-    def linear() -> EdgeVerdicts:
-        return patch_granger(
-            anomalies,
-            climate.year,
-            climate.season,
-            names=climate.names,
-            folds=config.folds,
-            config=config,
+    lagged = {f"{m} lag {config.max_lag}": m for m in ("var", "pcmci", "pcmci+")}
+    calls: dict[str, Callable[[], Any]] = {
+        name: lambda m=method: m(anomalies) for name, method in METHODS.items()
+    }
+    for name, method in lagged.items():
+        calls[name] = lambda m=method: as_matrix(
+            compare(record, [m], config)[m], record
         )
-
-    found, line["seconds"]["linear patches"] = timed(linear)
-    line["edges"]["linear patches"] = found.edge.astype(int).tolist()
-    line["linear"] = matrices(found)
-    for name, method in METHODS.items():
+    for name, call in calls.items():
         try:
-            edge, seconds = timed(lambda m=method: m(anomalies))
-        except ImportError as error:
+            edge, seconds = timed(call)
+        except (ImportError, ConfigError) as error:
             LOG.warning("%s left out: %s", name, error)
             continue
         line["edges"][name] = edge.astype(int).tolist()
         line["seconds"][name] = seconds
 
 
-def matrices(verdicts: EdgeVerdicts) -> dict[str, Any]:
-    return {
-        "gain": verdicts.gain.round(6).tolist(),
-        "t": verdicts.t_value.round(3).tolist(),
-        "shadow": verdicts.shadow.round(6).tolist(),
-        "unidentifiable": verdicts.unidentifiable.astype(int).tolist(),
-        "tested": verdicts.tested.astype(int).tolist(),
-        "slow": verdicts.slow.round(3).tolist(),
-        "error": verdicts.error.round(5).tolist(),
-    }
+def as_matrix(pairs: list[tuple[str, str]], record: Record) -> np.ndarray:
+    edge = np.zeros((len(record.names),) * 2, bool)
+    for source, target in pairs:
+        edge[record.names.index(source), record.names.index(target)] = True
+    return edge
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, float]:

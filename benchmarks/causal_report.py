@@ -29,6 +29,9 @@ import matplotlib.pyplot as plt  # noqa: E402  after the choice of backend
 METHODS = (
     "model",
     "linear patches",
+    "var lag 3",
+    "pcmci lag 3",
+    "pcmci+ lag 3",
     "PCMCI",
     "PCMCI+",
     "DAGMA",
@@ -133,16 +136,35 @@ def model_table(data: dict[tuple[str, int], list[dict[str, Any]]]) -> list[str]:
 
 def flags(line: dict[str, Any]) -> tuple[int, ...]:
     edge, truth = edges_of(line, "model"), truth_of(line)
-    doubtful = edge & (np.array(line["verdicts"]["slow"]) > 3)
+    doubtful = with_verdict(line, "doubtful")
     masks = (
         edge & ~truth,
         doubtful & ~truth,
         truth,
         edge & truth,
         doubtful & truth,
-        np.array(line["verdicts"]["unidentifiable"]) > 0,
+        with_verdict(line, "not identifiable"),
     )
     return tuple(int(mask.sum()) for mask in masks)
+
+
+def with_verdict(line: dict[str, Any], verdict: str) -> Graph:
+    """Return the pairs that the model gives this verdict."""
+    names = line["verdicts"]["variables"]
+    out = np.zeros((len(names), len(names)), bool)
+    for pair in line["verdicts"]["pairs"]:
+        if pair["verdict"] == verdict:
+            out[names.index(pair["source"]), names.index(pair["target"])] = True
+    return out
+
+
+def gains(line: dict[str, Any]) -> NDArray[np.float64]:
+    """Return the held-out gain of every pair."""
+    names = line["verdicts"]["variables"]
+    out = np.zeros((len(names), len(names)))
+    for pair in line["verdicts"]["pairs"]:
+        out[names.index(pair["source"]), names.index(pair["target"])] = pair["gain"]
+    return out
 
 
 def projection(lines: list[dict[str, Any]]) -> list[str]:
@@ -151,7 +173,7 @@ def projection(lines: list[dict[str, Any]]) -> list[str]:
     for line in lines:
         truth, edge = truth_of(line), edges_of(line, "model")
         cyclic += bool(find_cycle(truth.astype(float)))
-        weights = np.where(edge, np.array(line["verdicts"]["gain"]), 0.0)
+        weights = np.where(edge, gains(line), 0.0)
         cut = threshold_graph(weights, acyclic_threshold(weights)) != 0
         before.append(scores(edge, truth))
         after.append(scores(cut, truth))

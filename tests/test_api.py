@@ -14,6 +14,7 @@ import xarray as xr
 import st_cdgm
 from st_cdgm.errors import ConfigError, InputError, MissingFileError
 from st_cdgm.inference.downscale import downscale
+from st_cdgm.runs.scoring import FIGURES
 from tests.evaluation.run_directory import write_run
 
 DAYS = {"start": "2001-07-15", "end": "2001-08-10"}
@@ -192,7 +193,8 @@ def test_a_run_is_opened_as_objects(run):
     assert run.graph.variables[0] == "SURF"
     assert [edge.source for edge in run.graph.edges]
     assert list(run.losses.index[:2]) == [0, 1]
-    assert set(run.figures) == {"maps", "spectra", "ranks", "graph", "training"}
+    sections = {"maps", "spectra", "ranks", "quantiles", "graph", "training"}
+    assert set(run.figures) == sections == set(FIGURES)
     assert "data:image" in run.figures["maps"][0]._repr_html_()
     assert "scorecard" in repr(run)
     assert "<table" in run._repr_html_()

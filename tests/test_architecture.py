@@ -104,3 +104,37 @@ def test_every_settings_class_is_reachable_from_the_root():
     missing = [name for _, name in config_classes() if name not in reached]
     assert missing == []
     assert len(config_classes()) >= 12
+
+
+def read_attributes() -> set[str]:
+    """Return the names of attributes that code reads, beside checks of settings."""
+    found: set[str] = set()
+    for path in FILES:
+        tree = ast.parse(path.read_text("utf-8"))
+        checks = {
+            id(inner)
+            for kind in ast.walk(tree)
+            if isinstance(kind, ast.ClassDef) and kind.name.endswith("Config")
+            for method in kind.body
+            if isinstance(method, ast.FunctionDef)
+            and method.name in {"check", "__post_init__"}
+            for inner in ast.walk(method)
+        }
+        found |= {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.ctx, ast.Load)
+            and id(node) not in checks
+        }
+    return found
+
+
+def test_every_key_is_read_by_some_code():
+    """D85: keys were written under one name and looked up under another."""
+    from st_cdgm.config.keys import all_keys
+
+    read = read_attributes()
+    unread = [key for key in all_keys() if key.split(".")[-1] not in read]
+    assert unread == []
+    assert "no_such_key" not in read

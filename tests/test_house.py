@@ -161,14 +161,14 @@ def test_a_pipeline_enters_few_rooms(tmp_path):
 
 
 def test_the_toy_chain_gives_what_it_gave(tiny_pipeline, tmp_path):
-    """Golden values: equal to 1e-6 on a machine of the same kind, else to 1e-3.
+    """Golden values: equal to 1e-6 on a machine of the same kind, else to 5e-3.
 
     Training magnifies the last bits of other kernels, hence the two tolerances.
     """
     record = json.loads(golden.RECORD.read_text("utf-8"))
     same = record.pop("machine") == golden.machine()
     found = golden.compute(tiny_pipeline, tmp_path)
-    tolerance = 1e-6 if same else 1e-3
+    tolerance = 1e-6 if same else 5e-3
     assert golden.differences(found, record, tolerance=tolerance, exact=False) == []
 
 

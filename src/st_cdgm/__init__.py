@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from st_cdgm.api import run as run
     from st_cdgm.data.netcdf_utils import NetCDFToDataFrame as NetCDFToDataFrame
     from st_cdgm.data.pipeline import NetCDFDataPipeline as NetCDFDataPipeline
+    from st_cdgm.data.store.shard_dataset import (
+        WebDatasetIterableDataset as WebDatasetIterableDataset,
+    )
     from st_cdgm.data.store.zarr_pipeline import ZarrDataPipeline as ZarrDataPipeline
     from st_cdgm.data.task.datasets import (
         ResDiffIterableDataset as ResDiffIterableDataset,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from st_cdgm.models.intelligible_encoder import (
         IntelligibleVariableEncoder as IntelligibleVariableEncoder,
     )
+    from st_cdgm.training.early_stopping import EarlyStopping as EarlyStopping
     from st_cdgm.training.training_loop import train_epoch as train_epoch
 
 __getattr__, __dir__, __all__ = attach(__name__)

@@ -476,29 +476,9 @@ class Run:
     @cached_property
     def figures(self) -> dict[str, list[Picture]]:
         """The figures of the report by section; a notebook shows each one."""
-        from st_cdgm.evaluation.report.figures import (
-            day_pictures,
-            graph_pictures,
-            rank_pictures,
-            spectrum_pictures,
-            training_picture,
-        )
+        from st_cdgm.evaluation.report.export import section_pictures
 
-        files = self._files
-        found: dict[str, list[Picture]] = {}
-        if files.diagnostics is not None:
-            shown = files.diagnostics
-            found["maps"] = [
-                p for c in shown.cases for p in day_pictures(c, shown.grid)
-            ]
-            found["spectra"] = spectrum_pictures(shown)
-            found["ranks"] = rank_pictures(shown)
-
-        if files.graph is not None:
-            found["graph"] = graph_pictures(files.graph)
-        if files.training is not None:
-            found["training"] = [training_picture(files.training)]
-        return found
+        return section_pictures(self._files)
 
     def __repr__(self) -> str:
         parts = ", ".join(sorted(_present(self._files)))

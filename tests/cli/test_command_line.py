@@ -39,6 +39,7 @@ OPTIONS = {
     "train": ["--config", "--dry-run", "--overwrite", "--resume"],
     "downscale": [
         "--block-means",
+        "--calibrate",
         "--checkpoint",
         "--device",
         "--end",
@@ -54,6 +55,7 @@ OPTIONS = {
         "--steps",
     ],
     "evaluate": [
+        "--figures",
         "--mask",
         "--metric",
         "--output",
@@ -66,6 +68,7 @@ OPTIONS = {
     "inspect": ["--checkpoint", "--json", "--output", "--pair"],
     "discover": ["--config", "--dry-run"],
     "doctor": [],
+    "config": [],  # a group: see CONFIG
     "plugins": ["--kind"],
 }
 ARGUMENTS = {
@@ -330,6 +333,32 @@ def test_doctor_reports_an_unwanted_library():
     assert "pip uninstall json" in found.remedy
     absent = doctor_module.check_unwanted("torchvision_nothing", "for this test")
     assert absent.status is Status.OK
+
+
+@pytest.mark.parametrize(
+    ("installed", "used", "words"),
+    [
+        (None, False, "not installed"),
+        ("0.5.0", True, "0.5.0, used"),
+        ("0.5.0", False, "installed and not used"),
+    ],
+)
+def test_doctor_says_whether_pyg_lib_is_used(monkeypatch, installed, used, words):
+    # D40: the check for pyg-lib did nothing.
+    import torch_geometric.typing as geometric
+
+    def version(name):
+        if installed is None:
+            raise doctor_module.importlib.metadata.PackageNotFoundError(name)
+        return installed
+
+    monkeypatch.setattr(doctor_module.importlib.metadata, "version", version)
+    monkeypatch.setattr(geometric, "WITH_PYG_LIB", used)
+    found = doctor_module.check_pyg_lib()
+    assert words in found.found
+    wrong = installed is not None and not used
+    assert found.status is (Status.WARN if wrong else Status.OK)
+    assert bool(found.remedy) is wrong
 
 
 def test_doctor_counts_threads_memory_and_disk(monkeypatch, tmp_path):

@@ -13,14 +13,13 @@ from typer.testing import CliRunner
 from st_cdgm.cli.main import app
 from st_cdgm.config.load import load_config
 from st_cdgm.data.pipeline import NetCDFDataPipeline
-from st_cdgm.discovery.record import predictor_record
+from st_cdgm.discovery.record import training_records
 from st_cdgm.evaluation.report.build import build_report
 
 YEARS = (2001, 2007)  # the last one is for testing
 QUICK = [
-    "discovery.steps=150",
-    "discovery.head_steps=200",
     "discovery.max_cells=4",
+    "discovery.target_cells=3",
     "data.splits.train=[2001-01-01,2005-12-31]",
     "data.splits.validation=[2006-01-01,2006-12-31]",
     "data.splits.test=[2007-01-01,2007-12-31]",
@@ -76,27 +75,30 @@ def test_the_link_that_is_there_is_found_and_reported(files, tmp_path):
     arguments = ["discover", "--config", *options(files, run_dir)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    assert "edges.json" in result.stdout.replace("\n", "")
+    assert "dag.json" in result.stdout.replace("\n", "")
     found = json.loads((run_dir / "edges.json").read_text("utf-8"))
-    assert found["variables"] == ["GP850", "GP500"]
+    assert found["variables"] == ["GP850", "GP500", "tas"]
+    assert found["targets"] == ["tas"]
     verdicts = {(p["source"], p["target"]): p["verdict"] for p in found["pairs"]}
-    assert verdicts[("GP850", "GP500")] == "edge"
-    assert verdicts.get(("GP500", "GP850"), "none") == "none"
-    assert found["protocol"]["years"] == list(range(2001, 2007))  # no test year
+    held = {pair for pair, verdict in verdicts.items() if verdict == "predictive link"}
+    assert held == {("GP850", "GP500"), ("GP850", "tas")}
+    lags = {(p["source"], p["target"]): p["lag"] for p in found["pairs"]}
+    assert (lags["GP850", "GP500"], lags["GP850", "tas"]) == ("1", "0")
+    assert found["protocol"]["years"] == list(range(2001, 2006))  # training alone
     with (run_dir / "edges.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["verdict"] for row in rows] == [p["verdict"] for p in found["pairs"]]
     page = build_report(run_dir).read_text("utf-8")
-    assert "1 of 2 possible links between 2 groups of predictors hold." in page
-    assert "2001 to 2006" in page
+    assert "2 of 4 tested links between 3 variables hold." in page
+    assert "2001 to 2005" in page
 
 
 def test_too_short_a_record_is_refused_and_nothing_is_left(files, tmp_path):
-    short = "data.splits.train=[2005-01-01,2005-12-31]"
+    short = "data.splits.train=[2005-10-01,2005-12-31]"
     arguments = ["discover", "--config", *options(files, tmp_path / "run", short)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
-    assert "too few years" in result.stderr
+    assert "too few steps" in result.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -104,14 +106,47 @@ def test_record_has_no_test_day_and_means_of_blocks(files, tmp_path):
     name, *overrides = options(files, tmp_path)
     config = load_config(name, overrides)
     pipeline = NetCDFDataPipeline.from_config(config.data)
-    whole = predictor_record(pipeline)
-    assert whole.year.max() == 2006
+    whole, target = training_records(pipeline, target_cells=3)
+    assert whole.year.max() == 2005
+    assert target is not None
+    assert target.values.shape == (len(whole.year), 3, 1)
     assert whole.ordinal is not None
     assert set(np.diff(whole.ordinal)) == {1}
-    coarse = predictor_record(pipeline, most_nodes=6)
+    coarse, none = training_records(pipeline, target_cells=0, most_nodes=6)
+    assert none is None
     for name, field in whole.fields.items():
         days, channels = field.shape[:2]
         blocks = field[:, :, :4, :4].reshape(days, channels, 2, 2, 2, 2)
         np.testing.assert_allclose(
             coarse.fields[name], blocks.mean((3, 5)), rtol=1e-5, atol=1e-6
         )
+
+
+def test_plain_series_with_a_known_driver_and_another_method(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1500, 2))
+    for t in range(1, len(x)):
+        x[t, 1] += 0.5 * x[t - 1, 0]
+    dates = xr.date_range("2001-01-01", periods=1500).strftime("%Y-%m-%d")
+    rows = [f"{day},{a:.4f},{b:.4f}" for day, (a, b) in zip(dates, x, strict=True)]
+    rows[100] = f"{dates[100]},,"  # a gap
+    table, index = tmp_path / "x.csv", tmp_path / "enso.csv"
+    table.write_text("time,a,b\n" + "\n".join(rows), encoding="utf-8")
+    driver = rng.standard_normal(1500)
+    lines = [f"{day},{value:.3f}" for day, value in zip(dates, driver, strict=True)]
+    index.write_text("time,nino\n" + "\n".join(lines), encoding="utf-8")
+    result = CliRunner().invoke(
+        app,
+        ["discover", "--series", str(table), "--known", str(index), "max_lag=2"]
+        + ["--compare", "var", "--output", str(tmp_path / "out")],
+    )
+    assert result.exit_code == 0, result.output
+    assert "var: 1 of our 1 edges" in result.output
+    found = json.loads((tmp_path / "out" / "dag.json").read_text("utf-8"))
+    assert [(e["source"], e["target"], e["lag"]) for e in found["edges"]] == [
+        ("a", "b", "1")
+    ]
+
+
+def test_neither_or_both_inputs_are_refused():
+    assert CliRunner().invoke(app, ["discover"]).exit_code == 2

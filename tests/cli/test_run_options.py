@@ -63,7 +63,10 @@ def test_downscale_hands_on_guidance_and_block_means(monkeypatch):
     )
     assert seen["sampling"].guidance_scale == 1.5
     assert seen["sampling"].block_means == {"pr": "pr"}
+    assert seen["sampling"].calibrate is True
     assert seen["device"] == "auto"
+    CliRunner().invoke(app, ["downscale", *files, "--no-calibrate"])
+    assert seen["sampling"].calibrate is False
     wrong = CliRunner().invoke(app, ["downscale", *files, "--block-means", "pr"])
     assert wrong.exit_code == 2
     assert "TARGET=PREDICTOR" in wrong.stderr

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from st_cdgm.cli.main import app
 from st_cdgm.evaluation.gains import Gain
+from st_cdgm.evaluation.report.export import write_figures
 from st_cdgm.evaluation.scorecard import COLUMNS, Scorecard
 from st_cdgm.runs.score_table import scorecard_table
 
@@ -117,3 +118,48 @@ def test_evaluate_names_the_file_and_says_what_is_left_out(tmp_path):
     dry = evaluate("--metric", "fss")  # of precipitation alone
     assert dry.exit_code == 0, dry.output
     assert dry.stdout.count("(* best)") == 1
+
+
+def test_event_and_distribution_scores_reach_scorecard_and_report(tmp_path):
+    """And the figures lie beside them as files."""
+    rng = np.random.default_rng(1)
+    rain = rng.gamma(0.4, 8.0, size=(20, 3, 12, 14)).astype(np.float32)
+    axes = {
+        "time": xr.date_range("2001-01-01", periods=20, use_cftime=True),
+        "lat": np.linspace(40.0, 45.5, 12),
+        "lon": np.linspace(0.0, 6.5, 14),
+    }
+    dims = ("time", "realization", "lat", "lon")
+    ensemble = xr.Dataset({"pr": (dims, rain, {"units": "mm day-1"})}, coords=axes)
+    ensemble.to_netcdf(tmp_path / "made.nc")
+    ensemble.isel(realization=0, drop=True).to_netcdf(tmp_path / "seen.nc")
+
+    names = ["fss", "fss_10mm", "f1_p95", "f1_p99", "histogram_distance"]
+    names += ["sliced_wasserstein", "energy_score"]
+    out = tmp_path / "out"
+    files = {"--prediction": "made.nc", "--truth": "seen.nc", "--output": "out"}
+    words = [
+        w for option, name in files.items() for w in (option, str(tmp_path / name))
+    ]
+    words += [word for name in names for word in ("--metric", name)]
+    result = CliRunner().invoke(app, ["evaluate", *words, "--figures"])
+    assert result.exit_code == 0, result.output
+
+    scores = Scorecard.from_json(out / "scorecard.json").rows.set_index("metric").value
+    assert np.isfinite(scores[names].to_numpy()).all()
+    reported = CliRunner().invoke(app, ["report", str(out)])
+    assert reported.exit_code == 0, reported.output
+    page = (out / "report.html").read_text("utf-8")
+    for head in ("FSS, wet days", "F1 above p95", "sliced Wasserstein distance"):
+        assert head in page
+
+    drawn = sorted(path.name for path in (out / "figures").iterdir())
+    assert f"Figures: {len(drawn)} in" in result.stdout
+    assert {"maps-1.png", "spectra-1.svg", "ranks-1.svg"} <= set(drawn)
+    assert (out / "figures" / "maps-1.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (out / "figures" / "spectra-1.svg").read_text("utf-8")
+
+    # Those of another evaluation take their place.
+    (out / "figures" / "maps-99.png").write_bytes(b"old")
+    assert [path.name for path in sorted(write_figures(out))] == drawn
+    assert not (out / "figures" / "maps-99.png").exists()

@@ -29,7 +29,7 @@ def write(tmp_path: Path):
 
 
 def test_presets_are_packaged_and_valid():
-    assert preset_names() == ["demo", "demo_quick", "iberia"]
+    assert preset_names() == ["access_cm2", "demo", "demo_quick", "iberia"]
     for name in preset_names():
         config = load_config(name)
         assert set(config.data.splits.periods()) == {"train", "validation", "test"}
@@ -88,6 +88,11 @@ def test_dictionaries_accept_new_keys(override):
     config = load_config("iberia", [override])
     assert config.data.baseline_map["wind"] == "tas"
     assert config.data.baseline_map["pr"] == "pr"
+
+
+def test_levels_of_a_baseline_are_numbers_or_names():
+    config = load_config("iberia", ["data.baseline_sources={pr: [SURF, 850]}"])
+    assert config.data.baseline_sources == {"pr": ["SURF", 850]}
 
 
 def test_later_override_wins():

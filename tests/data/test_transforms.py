@@ -18,6 +18,7 @@ from scipy.special import ndtri
 from st_cdgm.data.fit.codecs.amounts import MAX_PRECIPITATION
 from st_cdgm.data.fit.codecs.choice import build_codec
 from st_cdgm.data.fit.codecs.function import FunctionCodec
+from st_cdgm.data.fit.codecs.logarithm import transform_codecs
 from st_cdgm.data.fit.codecs.quantile_map import AmountCounts
 from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.variables.fields import TargetVariable
@@ -444,3 +445,71 @@ def test_training_days_are_read_only_for_quantiles():
 
     build_codec((PR,), precipitation="sqrt", blocks=blocks)
     build_codec((WIND,), precipitation="quantile", blocks=blocks)
+
+
+# -- Logarithms of the targets they are asked for --------------------------------------
+
+RAIN, WARM = PR, TASMAX
+
+
+def transformed(targets, transform, *, truth=None, epsilon=1e-3, **options):
+    chosen = transform_codecs(targets, transform, epsilon=epsilon)
+    blocks = None if truth is None else lambda: iter([(None, None, truth)])
+    return build_codec(targets, transforms=chosen, blocks=blocks, **options)
+
+
+@pytest.mark.parametrize(("name", "delta"), [("log", 1e-3), ("log1p", 1.0)])
+def test_a_transform_acts_on_the_target_it_is_given_for(name, delta):
+    """It acted on precipitation alone, and on nothing where there was none."""
+    fields = torch.tensor([0.0, 0.5, 12.0]).reshape(1, 1, 3)
+    codec = transformed([WIND], {"sfcWind": name})
+    expected = torch.log(fields + delta)
+    torch.testing.assert_close(codec.encode(fields), expected)
+    torch.testing.assert_close(codec.decode(expected), fields, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(codec.scored(expected), expected)
+    # What the model makes of it is finite and not negative.
+    wild = codec.decode(torch.tensor([-1e4, 1e4]).reshape(1, 1, 2))
+    assert torch.isfinite(wild).all()
+    assert (wild >= 0).all()
+    assert TargetCodec.from_dict(codec.to_dict()) == codec
+
+
+def test_every_target_may_have_a_transform_of_its_own():
+    targets = [RAIN, WIND, WARM]
+    fields = torch.tensor([2.0, 3.0, -4.0]).reshape(3, 1, 1)
+    codec = transformed(targets, {"pr": "log1p", "sfcWind": "log", "tasmax": None})
+    encoded = codec.encode(fields).ravel().tolist()
+    assert encoded == pytest.approx([np.log(3.0), np.log(3.001), -4.0], rel=1e-5)
+    assert codec.chosen["pr"] == "log1p"  # with exact zeros on dry days
+    both = transformed([RAIN, WIND], {"pr": "log1p", "sfcWind": "log1p"})
+    assert both.encode(fields[:2]).ravel().tolist() == pytest.approx(
+        np.log([3.0, 4.0]), rel=1e-5
+    )
+
+
+def test_a_transform_named_alone_says_what_it_leaves_out(caplog):
+    codec = transformed([RAIN, WIND, WARM], "log1p")
+    assert codec.chosen == {"pr": "log1p", "sfcWind": "log", "tasmax": "identity"}
+    assert "acts on pr, sfcWind alone: tasmax can be negative" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("targets", "transform", "options", "words"),
+    [
+        ([WARM], "log", {}, "has a meaning for none"),
+        ([RAIN], "cube", {}, "unknown target transform"),
+        ([RAIN], {"pr": "cube"}, {}, "unknown target transform"),
+        ([RAIN], {"tas": "log"}, {}, "what is no target"),
+        ([RAIN], {"pr": "log"}, {"codecs": {"pr": "sqrt"}}, "a codec and a transform"),
+        ([RAIN], "log", {"epsilon": 0.0}, "transform_epsilon is out of range"),
+        (
+            [WIND, WARM],
+            {"tasmax": "log"},
+            {"truth": np.full((2, 2, 1, 1), -3.0)},
+            r"(?s)negative values.*tasmax",
+        ),
+    ],
+)
+def test_a_transform_is_never_ignored(targets, transform, options, words):
+    with pytest.raises(ConfigError, match=words):
+        transformed(targets, transform, **options)

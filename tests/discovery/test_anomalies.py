@@ -10,7 +10,6 @@ from st_cdgm.discovery.anomalies import (
     patches,
     remove_harmonics,
     standardise,
-    whitening,
 )
 from st_cdgm.errors import InputError
 
@@ -90,21 +89,3 @@ def test_a_patch_holds_the_nine_cells_row_by_row():
 def test_patches_of_several_channels_keep_cells_together():
     field = np.stack([np.arange(9.0), 10 + np.arange(9.0)]).reshape(1, 2, 3, 3)
     assert patches(field)[0, 4, :4].tolist() == [0, 10, 1, 11]
-
-
-def test_whitened_features_are_uncorrelated_with_unit_variance():
-    rng = np.random.default_rng(0)
-    mixed = rng.standard_normal((5000, 3)) @ rng.standard_normal((3, 3)) + 4.0
-    mean, matrix = whitening(mixed)
-    white = (mixed - mean) @ matrix
-    np.testing.assert_allclose(np.cov(white.T), np.eye(3), atol=1e-3)
-    np.testing.assert_allclose(white.mean(0), 0.0, atol=1e-3)
-
-
-def test_empty_directions_are_not_blown_up():
-    x = np.random.default_rng(0).standard_normal((1000, 1)) @ np.ones((1, 3))
-    mean, matrix = whitening(
-        x + 1e-6 * np.random.default_rng(1).standard_normal((1000, 3))
-    )
-    white = (x - mean) @ matrix
-    assert white.std() < 2.0

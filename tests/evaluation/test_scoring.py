@@ -10,7 +10,8 @@ import xarray as xr
 from st_cdgm import registry
 from st_cdgm.errors import InputError
 from st_cdgm.evaluation.metrics import blocks
-from st_cdgm.evaluation.metrics.base import JointMetric
+from st_cdgm.evaluation.metrics.base import JointMetric, Metric
+from st_cdgm.evaluation.metrics.probabilistic import CrpsScore
 from st_cdgm.evaluation.resampling import Measured
 from st_cdgm.evaluation.scorecard import evaluate_ensembles
 
@@ -179,3 +180,43 @@ def test_sources_with_fewer_variables(truth):
     joint = card.rows[card.rows["metric"] == "variables_members"]
     assert list(joint["source"]) == ["model"]
     assert card.wide("patch_energy").notna().all(axis=None)
+
+
+@pytest.mark.parametrize("kind", [Metric, JointMetric])
+@pytest.mark.parametrize("when", ["seeing", "reading"])
+def test_a_failing_metric_leaves_the_others(truth, monkeypatch, caplog, kind, when):
+    # D73: one failing metric cancelled the others.
+    monkeypatch.setattr(registry, "_ENTRIES", registry._ENTRIES.copy())
+    whole = evaluate({"model": dataset(sample(M))}, truth)
+
+    class Broken:
+        def update(self, found) -> None:
+            if when == "seeing":
+                raise ZeroDivisionError("no day at all")
+
+        @property
+        def value(self) -> float:
+            raise ZeroDivisionError("no day at all")
+
+    @registry.register("metric", "broken")
+    class BrokenMetric(kind):
+        score, title, ideal, units = Broken, "broken", 0.0, "1"
+
+        def rows(self, score):
+            return {"pr": Measured(score.value)}
+
+    card = evaluate({"model": dataset(sample(M))}, truth)
+    assert "no broken of model" in caplog.text
+    assert "no day at all" in caplog.text
+    rows = card.rows[card.rows["metric"] != "broken"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(rows, whole.rows)
+    # What every variable has stays a column, without a number.
+    left = card.rows[card.rows["metric"] == "broken"]
+    assert list(left["variable"]) == (["tas", "pr"] if kind is Metric else [])
+    assert left["value"].isna().all()
+
+
+def test_a_failing_score_of_the_diagnostics_is_an_error(truth, monkeypatch):
+    monkeypatch.setattr(CrpsScore, "update", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate({"model": dataset(sample(M))}, truth)

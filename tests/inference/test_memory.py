@@ -83,7 +83,7 @@ def test_days_that_do_not_follow_each_other_are_no_pair():
 
 
 def test_long_records_are_sampled_in_spells():
-    chosen = room._spells(record(400, (0.0, 0.0)), 90)
+    chosen = room.spells(record(400, (0.0, 0.0)), 90)
     steps = np.diff(chosen.days.ordinal)
     assert len(chosen) == 90
     assert (steps == 1).sum() == 87

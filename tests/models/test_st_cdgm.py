@@ -102,6 +102,35 @@ def test_one_variable_per_source():
     assert model.effective_dag().shape == (4, 4)
 
 
+def inside(**kwargs) -> STCDGM:
+    torch.manual_seed(0)
+    config = replace(build().config, rcn=RCNConfig(**kwargs))
+    return STCDGM(inputs(), config).eval()
+
+
+def test_only_the_given_edges_are_in_the_cell():
+    model = inside(parents={"SURF": ["GP500"], "GP850": []})
+    dag = model.effective_dag()[:3, :3].clone().fill_diagonal_(0)
+    assert dag.nonzero().tolist() == [[2, 0]]  # GP500 -> SURF
+    assert model.effective_dag()[3, :3].abs().min() > 0  # the terrain acts anyway
+
+
+def test_a_level_that_drives_no_target_does_not_reach_the_generator():
+    """Neither by tokens nor by maps; its children carry what it does to them."""
+    closed = inside(parents={"SURF": []}, conditioning=["SURF", "GP850"])
+    lr, other = window(), window()
+    other[:, :, GROUPS["GP500"]] += 5.0
+    told, same = condition(closed, lr), condition(closed, other)
+    assert torch.equal(told.tokens, same.tokens)
+    assert torch.equal(told.state_maps, same.state_maps)
+    opened = inside(parents={"SURF": ["GP500"]}, conditioning=["SURF", "GP850"])
+    assert not torch.equal(
+        condition(opened, lr).state_maps, condition(opened, other).state_maps
+    )
+    every = inside(parents={"SURF": []})
+    assert not torch.equal(condition(every, lr).tokens, condition(every, other).tokens)
+
+
 def test_nothing_causes_a_static_field():
     model = build()
     dag = model.effective_dag()

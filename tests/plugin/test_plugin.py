@@ -141,7 +141,7 @@ def test_an_oracle_of_a_plugin_may_not_predict_either(outside, tmp_path):
         check_before_training(config, to_the_end=True)
     assert caught.value.facts["found"] == "mean"
     assert caught.value.facts["expected"] == (
-        "auto | climatology | lr_interp | regression"
+        "auto | climatology | lr_interp | regression | ridge"
     )
 
 

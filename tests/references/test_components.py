@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from st_cdgm.references.components import PrincipalComponents
+from st_cdgm.data.fit.components import PrincipalComponents
 
 
 @pytest.mark.parametrize("T", [200, 20])  # more days than features, and fewer

@@ -7,9 +7,9 @@ import pytest
 from scipy import optimize, stats
 from scipy.special import expit
 
+from st_cdgm.data.fit.local.features import LocalFeatures
 from st_cdgm.references.base import build_reference
 from st_cdgm.references.local import rain as room
-from st_cdgm.references.local.features import LocalFeatures
 from st_cdgm.references.local.irls import Bernoulli, Gamma, fit_cells
 from st_cdgm.references.local.rain import RainRegressions
 

@@ -7,15 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from st_cdgm.data.fit.ridge import solve_ridge
-from st_cdgm.references import encoded, linear
-from st_cdgm.references.base import build_reference
-from st_cdgm.references.linear import (
+from st_cdgm.data.fit import ridge
+from st_cdgm.data.fit.folds import year_folds
+from st_cdgm.data.fit.ridge import (
     PENALTIES,
     choose_penalty,
     held_out_residuals,
-    year_folds,
+    solve_ridge,
 )
+from st_cdgm.references import encoded, linear
+from st_cdgm.references.base import build_reference
 
 
 def problem(T=120, K=6, P=4, noise=0.1, seed=0):
@@ -49,6 +50,10 @@ def test_folds_are_years_or_spells_dealt_out():
         assert np.diff(fold).max() == 41
         assert (np.diff(fold) == 1).mean() > 0.85
     assert len(year_folds(np.array([20010101, 20010102]))) == 2
+    # Of many years few folds are made, each with early and late years.
+    day = 10000 * np.repeat(np.arange(1990, 1997), 2) + 101
+    expected = [[0, 1, 6, 7, 12, 13], [2, 3, 8, 9], [4, 5, 10, 11]]
+    assert [f.tolist() for f in year_folds(day, most=3)] == expected
     # Steps shorter than a day.
     hours = np.array([19990101060000, 19991231120000, 20000615000000, 20010101180000])
     assert [f.tolist() for f in year_folds(hours)] == [[0, 1], [2], [3]]
@@ -81,7 +86,7 @@ def test_penalty_grows_with_the_noise():
 def test_penalty_is_chosen_on_some_cells_only(monkeypatch):
     X, Y = problem(P=50)
     folds = np.array_split(np.arange(120), 4)
-    monkeypatch.setattr(linear, "PENALTY_CELLS", 2)  # the first and the last
+    monkeypatch.setattr(ridge, "PENALTY_CELLS", 2)  # the first and the last
     chosen = choose_penalty(X, Y, folds)
     assert chosen == choose_penalty(X, Y[:, [0, -1]], folds)
     Y[:, 1:-1] = np.random.default_rng(0).normal(size=(120, 48))

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from st_cdgm.data.fit.local import features as room
+from st_cdgm.data.fit.local.features import GROUPS, LocalFeatures, _derivatives
 from st_cdgm.data.space.grid import interpolation
 from st_cdgm.data.variables.fields import Channel
-from st_cdgm.references.local import features as room
-from st_cdgm.references.local.features import GROUPS, LocalFeatures, _derivatives
 
 CELLS = np.array([3, 20, 47])
 

@@ -7,20 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from st_cdgm.references.base import build_reference
-from st_cdgm.references.days import training_days
-from st_cdgm.references.encoded import EncodedCells
-from st_cdgm.references.linear import year_folds
-from st_cdgm.references.local import cells as room
-from st_cdgm.references.local.cells import CellRegressions, FeatureTable
-from st_cdgm.references.local.equations import (
+from st_cdgm.data.fit.folds import year_folds
+from st_cdgm.data.fit.local import cells as room
+from st_cdgm.data.fit.local.cells import CellRegressions, FeatureTable
+from st_cdgm.data.fit.local.equations import (
     LADDERS,
     START,
     NormalEquations,
     penalties,
     search,
 )
-from st_cdgm.references.local.features import LocalFeatures
+from st_cdgm.data.fit.local.features import LocalFeatures
+from st_cdgm.references.base import build_reference
+from st_cdgm.references.days import training_days
+from st_cdgm.references.encoded import EncodedCells
 from st_cdgm.references.local.residuals import ResidualDays
 
 

@@ -65,6 +65,13 @@ QUICK = {
         }
     ),
 }
+# A few steps suffice for what does not ask how good the fields are.
+FEW_STEPS = {
+    "engression": {"epochs": 6},
+    "noise_cnn": {"schedule": budget(5)},
+    "unet_residuals": {"schedule": budget(4)},
+    "corrdiff": {"regression": budget(4), "diffusion": budget(2)},
+}
 # Engression has one score for all cells of a field: with few days it stays too wide.
 SHARE_OF_CLIMATE = {"engression": 0.85}
 MOST_SPREAD = {"engression": 3.5}
@@ -80,11 +87,33 @@ def days(world):
 
 @pytest.fixture(scope="module")
 def fitted(world, days):
+    """All of them after a few steps."""
+    training, validation, _ = days
+    return {
+        name: make(**FEW_STEPS[name]).fit(training, world.preprocessor, validation)
+        for name, make in QUICK.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(world, days):
+    """All of them after as many steps as good fields take."""
     training, validation, _ = days
     return {
         name: make().fit(training, world.preprocessor, validation)
         for name, make in QUICK.items()
     }
+
+
+def shares_of_climatology(world, days, reference):
+    """CRPS of each target in units of that of the climatology."""
+    climate = build_reference("climatology").fit(days[0], world.preprocessor)
+    for c in range(3):
+        score, usual = (
+            crps(one.predict(days[2], members=20, seed=0)[:, :, c], days[2].hr[:, c])
+            for one in (reference, climate)
+        )
+        yield score / usual
 
 
 def same(found, expected):
@@ -138,19 +167,21 @@ def test_first_members_do_not_depend_on_their_number(days, fitted, name):
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_they_learn_something(world, days, fitted, name):
-    climate = build_reference("climatology").fit(days[0], world.preprocessor)
-    for c in range(3):
-        score, usual = (
-            crps(one.predict(days[2], members=20, seed=0)[:, :, c], days[2].hr[:, c])
-            for one in (fitted[name], climate)
-        )
-        assert score < SHARE_OF_CLIMATE.get(name, 0.6) * usual
+def test_a_few_steps_beat_the_climatology(world, days, fitted, name):
+    assert max(shares_of_climatology(world, days, fitted[name])) < 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
-def test_members_differ_as_much_as_they_err(world, days, fitted, name):
-    fields = fitted[name].predict(days[2], members=20, seed=0)
+def test_they_learn_something(world, days, trained, name):
+    most = SHARE_OF_CLIMATE.get(name, 0.6)
+    assert max(shares_of_climatology(world, days, trained[name])) < most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", QUICK)
+def test_members_differ_as_much_as_they_err(world, days, trained, name):
+    fields = trained[name].predict(days[2], members=20, seed=0)
     valid = world.preprocessor.valid
     error = (fields.mean(axis=1) - days[2].hr)[:, :2][:, valid[:2]]
     spread = fields.std(axis=1, ddof=1)[:, :2][:, valid[:2]]
@@ -178,12 +209,13 @@ def test_training_is_reproducible_and_leaves_torch_alone(world, days, name):
     options = {"seeds": 1} | (
         {"epochs": 3} if name == "engression" else {"schedule": budget(2)}
     )
+    few = days[0].select(slice(0, None, 3))
     torch.manual_seed(11)
     before = torch.get_rng_state()
     fields = []
     for seed in (0, 0, 1):
         made = QUICK[name](seed=seed, **options)
-        made.fit(days[0], world.preprocessor, days[1])
+        made.fit(few, world.preprocessor, days[1])
         fields.append(made.predict(days[2], members=2, seed=0))
     assert torch.equal(torch.get_rng_state(), before)
     np.testing.assert_array_equal(fields[0], fields[1])
@@ -232,13 +264,14 @@ def test_a_cell_with_truth_in_one_temperature_only(world, days):
     hr, valid = days[0].hr.copy(), world.preprocessor.valid.copy()
     hr[:, 0, 3, 3], valid[0, 3, 3] = np.nan, False
     changed = replace(world.preprocessor, valid=valid)
-    made = QUICK["unet_residuals"]().fit(replace(days[0], hr=hr), changed, days[1])
+    made = QUICK["unet_residuals"](**FEW_STEPS["unet_residuals"])
+    made.fit(replace(days[0], hr=hr), changed, days[1])
     fields = made.predict(days[2], members=4, seed=0)
     np.testing.assert_array_equal(
         np.isfinite(fields), np.broadcast_to(valid, fields.shape)
     )
     error = fields[:, :, 1, 3, 3].mean(axis=1) - days[2].hr[:, 1, 3, 3]
-    assert np.sqrt(np.mean(error**2)) < days[2].hr[:, 1, 3, 3].std() / 2
+    assert np.sqrt(np.mean(error**2)) < 0.8 * days[2].hr[:, 1, 3, 3].std()
 
 
 @pytest.mark.parametrize("name", QUICK)

@@ -288,7 +288,7 @@ def test_a_nan_is_never_the_best_checkpoint(tmp_path):
     [
         (EarlyStoppingConfig(patience=0), "training.early_stopping.patience"),
         (EarlyStoppingConfig(min_delta=-1.0), "training.early_stopping.min_delta"),
-        (LrSchedulerConfig(mode="max"), "training.lr_scheduler.mode"),
+        (LrSchedulerConfig(mode="most"), "training.lr_scheduler.mode"),
         (LrSchedulerConfig(factor=1.0), "training.lr_scheduler.factor"),
         (LrSchedulerConfig(patience=-1), "training.lr_scheduler.patience"),
         (LrSchedulerConfig(min_lr=-1.0), "training.lr_scheduler.min_lr"),

@@ -18,6 +18,7 @@ from st_cdgm.models.convolutions import IntelligibleVariableConfig
 from st_cdgm.models.diffusion_decoder import CausalDiffusionDecoder
 from st_cdgm.models.graph_builder import HeteroGraphBuilder
 from st_cdgm.models.intelligible_encoder import IntelligibleVariableEncoder
+from st_cdgm.models.truth import Draws
 from st_cdgm.training import training_loop
 from st_cdgm.training.config import LossConfig, PhysicalLossConfig
 from st_cdgm.training.loop_epoch import (
@@ -28,7 +29,7 @@ from st_cdgm.training.loop_epoch import (
     to_device,
 )
 from st_cdgm.training.loop_step import LoopStep
-from st_cdgm.training.losses import loss_dagma
+from st_cdgm.training.losses import _bounded, loss_dagma
 from st_cdgm.training.training_loop import (
     convert_sample_to_batch,
     iterate_batches,
@@ -765,3 +766,21 @@ def test_public_names_and_their_type_hints():
     result = TrainingStepResult(1.0, 2.0, 3.0, 4.0)
     assert (result.loss_total, result.loss_gen) == (1.0, 2.0)
     assert math.isnan(result.loss_phy)
+
+
+def test_the_physical_loss_cannot_drown_the_generators():
+    """The clean estimate of a noise-predicting decoder is off by sigma times its error.
+
+    The loss of it was some thousand times that of the generator, for sigma up to 157.
+    """
+    losses = Models().train(batches(6), lambda_phy=1.0)
+    assert 0 < losses["loss_phy"] < 10 * losses["loss_gen"]
+
+
+@pytest.mark.parametrize("sigma", [0.01, 1.0, 150.0])
+def test_errors_of_the_estimate_are_weighted_by_the_share_of_the_signal(sigma):
+    residual, estimate = torch.randn(2, 1, C, *HR)
+    draws = Draws(noise=residual, sigma=torch.tensor([sigma]))
+    bounded = _bounded(estimate, residual, draws)
+    weight = ((bounded - residual) / (estimate - residual)).square()
+    torch.testing.assert_close(weight, torch.full_like(weight, 1 / (1 + sigma**2)))

@@ -51,6 +51,7 @@ def build_model(
         parent=torch.from_numpy(nearest_index(lr, hr)),
         baseline_mean=baseline_mean,
         baseline_std=baseline_std,
+        history=min(preprocessor.seq_len, 2),
         **coordinates,
     )
     return STCDGM(inputs, config)

@@ -340,6 +340,15 @@ def change_settings(directory: Path, part: str, **settings: Any) -> None:
     """
     meta = _read_meta(directory)
     meta["model"][part] |= settings
+    _write_meta(directory, meta)
+
+
+def add_to_description(directory: Path, **facts: Any) -> None:
+    """Add what was found after the training to what a checkpoint says of itself."""
+    _write_meta(directory, _read_meta(directory) | facts)
+
+
+def _write_meta(directory: Path, meta: dict[str, Any]) -> None:
     text = json.dumps(meta, indent=2)
     write_atomically(directory / META, lambda p: p.write_text(text, encoding="utf-8"))
 

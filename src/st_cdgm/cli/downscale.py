@@ -57,6 +57,13 @@ def downscale(
             help="Impossible values: refuse them all, or leave those cells empty.",
         ),
     ] = "error",
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate/--no-calibrate",
+            help="Put bias and spread right as the checkpoint says, if it does.",
+        ),
+    ] = True,
     device: Annotated[
         str, typer.Option(help="auto (CUDA where there is one), cpu, cuda ...")
     ] = "auto",
@@ -82,6 +89,7 @@ def downscale(
         steps=steps,
         guidance_scale=guidance_scale,
         block_means=dict(means),
+        calibrate=calibrate,
     )
 
     written = downscale_files(

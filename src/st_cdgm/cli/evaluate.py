@@ -41,6 +41,12 @@ def evaluate(
             "plugins --kind metric.",
         ),
     ] = None,
+    figures: Annotated[
+        bool,
+        typer.Option(
+            "--figures", help="Draw maps, spectra, ranks ... into DIR/figures."
+        ),
+    ] = False,
 ) -> None:
     """Score an ensemble and write scorecard.json, scorecard.csv, diagnostics.nc.
 
@@ -50,7 +56,7 @@ def evaluate(
     references = _references(reference or [], prediction.stem)
     from st_cdgm.outputs import check_output_directory
     from st_cdgm.runs.score_table import show_scorecard
-    from st_cdgm.runs.scoring import score_files
+    from st_cdgm.runs.scoring import draw_figures, score_files
 
     current = logged(ctx)
     check_output_directory(output)
@@ -67,6 +73,9 @@ def evaluate(
     show_scorecard(scorecard, metric or [])
     typer.echo(scorecard.protocol["scored"]["mask"]["text"].replace(" | ", "\n  "))
     typer.echo(f"Scores: {output / 'scorecard.json'}")
+    if figures:
+        drawn = draw_figures(output, session=current)
+        typer.echo(f"Figures: {len(drawn)} in {output / 'figures'}")
 
 
 def _references(texts: list[str], prediction: str) -> dict[str, Path]:

@@ -184,6 +184,7 @@ def global_options(
 
 for verb in VERBS:
     app.command(verb)(getattr(import_module(f"st_cdgm.cli.{verb}"), verb))
+app.add_typer(import_module("st_cdgm.cli.config").config, name="config")
 
 
 def main() -> None:

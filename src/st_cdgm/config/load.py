@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,20 +17,21 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from yaml import YAMLError
 
 from st_cdgm.config.keys import closest_key, type_name
 from st_cdgm.config.schema import Config
 from st_cdgm.errors import ConfigError, InputError, MissingFileError
-from st_cdgm.outputs import write_bytes
+from st_cdgm.outputs import flat, write_bytes
 from st_cdgm.registry import load_plugins, naming, plugins
 
 logger = logging.getLogger(__name__)
 
 PRESETS = "st_cdgm.config.presets"
 SCHEMA = "base"
+ORIGINAL = "st_cdgm_default"  # what the original calls it
 USER = "user_configuration"
-ConfigStore.instance().store(name=SCHEMA, node=Config)
+for _name in (SCHEMA, ORIGINAL):
+    ConfigStore.instance().store(name=_name, node=Config)
 LIST = "`st-cdgm train --config NAME --dry-run` lists every key and its value"
 
 # Hydra's errors are several unrelated families; none of them may reach the user.
@@ -135,11 +137,23 @@ def save_config(config: Config, path: str | Path) -> None:
     write_bytes(path, config_to_yaml(config).encode())
 
 
+def differences(there: Config, here: Config) -> list[tuple[str, Any, Any]]:
+    """Return the dotted keys whose values differ, with both values, in their order."""
+    first, second = (
+        dict(flat(yaml.safe_load(config_to_yaml(one)))) for one in (there, here)
+    )
+    return [
+        (key, first.get(key), second.get(key))
+        for key in dict.fromkeys([*second, *first])
+        if first.get(key) != second.get(key)
+    ]
+
+
 @contextmanager
 def _named_source(name_or_path: str | Path) -> Iterator[tuple[str, list[str]]]:
     """Yield the name under which Hydra finds the source, and its search override."""
     text = str(name_or_path)
-    if text in preset_names():
+    if text in (*preset_names(), SCHEMA, ORIGINAL):
         yield text, []
         return
 
@@ -172,7 +186,7 @@ def _user_node(path: Path) -> DictConfig:
             expected=" | ".join(preset_names()) + " | a YAML file",
             remedy="give the configuration here; data files belong in data.lr_path ...",
         ) from error
-    except YAMLError as error:
+    except yaml.YAMLError as error:
         raise ConfigError(
             "the configuration is not valid YAML",
             file=path,

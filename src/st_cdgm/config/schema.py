@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
+from st_cdgm.config.original import settle
 from st_cdgm.data.synthetic.config import SyntheticConfig
 from st_cdgm.data.task.config import DataConfig
-from st_cdgm.discovery.network import DiscoveryConfig
+from st_cdgm.discovery.config import DiscoveryConfig
 from st_cdgm.errors import check_choice, check_least
 from st_cdgm.evaluation.config import EvaluationConfig
 from st_cdgm.inference.config import InferenceConfig
@@ -82,7 +83,14 @@ class Config:
     discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
 
     def check(self) -> None:
-        """Let every section that can check itself do so; raise ConfigError."""
+        """Settle keys that have two names, then let every section check itself.
+
+        Raises
+        ------
+        ConfigError
+            A value is out of range, or contradicts another one.
+        """
+        settle(self)
         for section in _sections(self):
             if check := getattr(section, "check", None):
                 check()

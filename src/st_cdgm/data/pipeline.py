@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from st_cdgm.data.files.open import Paths
 from st_cdgm.data.fit.baseline.combined import build_baseline
 from st_cdgm.data.fit.codecs.choice import build_codec
 from st_cdgm.data.fit.codecs.function import DatasetFunction, FunctionCodec
+from st_cdgm.data.fit.codecs.logarithm import transform_codecs
 from st_cdgm.data.fit.codecs.target import CodecPart, TargetCodec
 from st_cdgm.data.fit.moments import Blocks, FillStrategy, Scope
 from st_cdgm.data.fit.preprocessor import Preprocessor
@@ -36,6 +38,7 @@ from st_cdgm.data.time.splits import split_days
 from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.errors import ConfigError
 
+_LOGGER = logging.getLogger(__name__)
 __all__ = ["DataConfig", "GridMetadata", "NetCDFDataPipeline"]
 
 # Documented as names of this module; they live in modules of their own.
@@ -70,10 +73,10 @@ class NetCDFDataPipeline(PipelineViews):
         see :func:`st_cdgm.data.files.open.open_dataset`.
     static_path : str, Path, sequence of these, or xarray.Dataset, optional
         Fine fields without time.
-    target_transform : {"log", "log1p"} or callable, optional
-        Another way to choose the codec of precipitation: ``log1p`` with offset 1, or
-        ``log`` with offset ``transform_epsilon``; the inverse follows by itself. A
-        function from data set to data set encodes all targets instead of the codec.
+    target_transform : {"log", "log1p"}, mapping or callable, optional
+        ``log`` is ``ln(x + transform_epsilon)``, ``log1p`` ``ln(1 + x)``, of all
+        targets that have a logarithm, or of those that a mapping names; the inverse
+        follows by itself. A function from data set to data set encodes all targets.
     target_inverse_transform : callable, optional
         Needed with a function, and only then.
     means_path, stds_path : str or Path, optional
@@ -103,7 +106,10 @@ class NetCDFDataPipeline(PipelineViews):
         seq_len: int = 10,
         baseline_strategy: str = "auto",
         baseline_factor: int = 4,
-        target_transform: str | DatasetFunction | None = None,
+        target_transform: str
+        | Mapping[str, str | None]
+        | DatasetFunction
+        | None = None,
         target_inverse_transform: str | DatasetFunction | None = None,
         normalize: bool = False,
         lr_variables: Sequence[str] | None = None,
@@ -124,8 +130,11 @@ class NetCDFDataPipeline(PipelineViews):
         # In the plain forms that a configuration file could hold.
         plain = {k: v for k, v in others.items() if v is not None}
         plain |= {k: kind(plain[k]) for k, kind in _PLAIN.items() if k in plain}
+        named = None if callable(target_transform) else target_transform
         config = DataConfig(
             root=None,  # paths are meant as they are
+            target_transform=dict(named) if isinstance(named, Mapping) else named,
+            transform_epsilon=float(transform_epsilon),
             lr_path=_label(lr_path),
             hr_path=_label(hr_path),
             static_path=None if static_path is None else _label(static_path),
@@ -138,7 +147,7 @@ class NetCDFDataPipeline(PipelineViews):
             normalize=bool(normalize),
             **plain,
         )
-        if means_path is not None:
+        if means_path is not None and normalize:
             config.lr_precipitation_root = False
         self._setup(config, chunks)
 
@@ -150,6 +159,8 @@ class NetCDFDataPipeline(PipelineViews):
         made.lr_path = config.resolve(config.lr_path)
         made.hr_path = config.resolve(config.hr_path)
         made.static_path = config.resolve(static) if static else None
+        made.target_transform = config.target_transform
+        made.transform_epsilon = config.transform_epsilon
         made._setup(config, None)
         return made
 
@@ -158,7 +169,6 @@ class NetCDFDataPipeline(PipelineViews):
         factor = max(_integer("baseline_factor", config.baseline_factor), 1)
         self.config = config = replace(config, baseline_factor=factor)
         self.seq_len = config.seq_len
-        self._apply_target_transform()
         config.check()
         memory = memory_bytes(config.memory)
         self.source = pair_days(
@@ -178,6 +188,7 @@ class NetCDFDataPipeline(PipelineViews):
             # Beside the raw values there will be the prepared ones.
             memory=memory // 2,
             chunks=chunks,
+            calendar_align=config.calendar_align,
         )
         self.days = self.source.days
         self._split()
@@ -209,31 +220,7 @@ class NetCDFDataPipeline(PipelineViews):
         return PreparedReader(source=self.source, preprocessor=self.preprocessor)
 
     def _physical(self, index: NDArray[np.int64]) -> FieldArrays:
-        raw, truth = self.source.read(index)
-        days = self.days.select(index)
-        return FieldArrays.prepared(self.preprocessor, days, raw, truth)
-
-    def _apply_target_transform(self) -> None:
-        """Turn named transforms into codec options."""
-        options = {
-            "log": self.transform_epsilon,
-            "logarithm": self.transform_epsilon,
-            "log1p": 1.0,
-        }
-        transform = self.target_transform
-        if transform is None or callable(transform):
-            return
-        if transform not in options:
-            raise ConfigError(
-                "unknown target transform",
-                variable="target_transform",
-                found=transform,
-                expected="log, log1p or a function",
-                remedy="choose precipitation_codec instead; it brings its inverse",
-            )
-
-        self.config.precipitation_codec = "log1p"
-        self.config.precipitation_delta = options[transform]
+        return self.prepared_reader().physical(index)
 
     def _codec(self, targets: Sequence[TargetVariable], blocks: Blocks) -> TargetCodec:
         if not callable(self.target_transform):
@@ -243,6 +230,11 @@ class NetCDFDataPipeline(PipelineViews):
                 precipitation_delta=self.config.precipitation_delta,
                 wet_threshold=self.config.wet_threshold,
                 codecs=self.config.codecs,
+                transforms=transform_codecs(
+                    targets,
+                    self.config.target_transform,
+                    epsilon=self.config.transform_epsilon,
+                ),
                 blocks=blocks,
             )
         if not callable(self.target_inverse_transform):
@@ -253,6 +245,7 @@ class NetCDFDataPipeline(PipelineViews):
                 expected="a function from data set to data set",
             )
 
+        # One codec for all targets.
         names = tuple(target.name for target in targets)
         codec = FunctionCodec(
             names=names,
@@ -301,11 +294,13 @@ class NetCDFDataPipeline(PipelineViews):
             "lr_grid": lr.grid,
             "hr_grid": hr.grid,
             "codec": self._codec(hr.targets, blocks),
+            "days": self.days.select(self.indices["train"]),
         }
         baseline = build_baseline(
             config.baseline_strategy,
             mapping=config.baseline_map,
             factor=config.baseline_factor,
+            sources=config.baseline_sources,
             **task,
         )
         fitted = fit_preprocessor(
@@ -327,7 +322,11 @@ class NetCDFDataPipeline(PipelineViews):
             lr_coarsen=config.lr_coarsen,
             file=self.source.file,
         )
-        return with_given_statistics(fitted, self.means_path, self.stds_path)
+        given = with_given_statistics(fitted, self.means_path, self.stds_path)
+        if given is not fitted and not config.normalize:
+            _LOGGER.warning("predictors are not standardised: normalize is false")
+            return fitted
+        return given
 
 
 def _names(variables: Sequence[str] | None) -> list[str] | None:
@@ -352,7 +351,9 @@ def _integer(name: str, value: Any) -> int:
 
 
 _PLAIN: dict[str, Callable[[Any], Any]] = {
+    "calendar_align": str,
     "baseline_map": dict,
+    "baseline_sources": dict,
     "codecs": dict,
     "lr_derived": as_list,
     "lr_coarsen": partial(_integer, "lr_coarsen"),

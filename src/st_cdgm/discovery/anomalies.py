@@ -1,8 +1,7 @@
 """Anomalies for the search of lagged links: seasons removed, scales made equal.
 
 A common annual cycle makes every series predict every other one, so it has to go before
-anything is said about links. The neighbourhood of a cell at one time, its patch, is
-whitened so that the size of a weight says something about the size of its effect.
+anything is said about links.
 """
 
 from __future__ import annotations
@@ -14,8 +13,6 @@ from st_cdgm.data.fit.harmonics import annual_harmonics
 from st_cdgm.errors import InputError
 
 Floats = NDArray[np.floating]
-# Directions of a patch with less than this share of the mean variance are not blown up.
-VARIANCE_FLOOR = 0.01
 
 
 def remove_harmonics(
@@ -101,19 +98,3 @@ def patches(fields: Floats) -> NDArray[np.float32]:
     stacked = np.stack(shifted, axis=1)  # (T, 9, C, y, x)
     nodes = stacked.reshape(t, 9 * c, y * x).transpose(0, 2, 1)
     return np.ascontiguousarray(nodes, dtype=np.float32)
-
-
-def whitening(patch: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return mean ``(F,)`` and symmetric map ``(F, F)`` to white features.
-
-    ``(patch - mean) @ matrix`` of training patches ``(..., F)`` is uncorrelated and of
-    unit variance, save for directions whose variance is below 1 % of the mean variance,
-    which stay small.
-    """
-    flat = np.asarray(patch, np.float64).reshape(-1, patch.shape[-1])
-    mean = flat.mean(axis=0)
-    covariance = np.atleast_2d(np.cov(flat, rowvar=False))
-    variance, axes = np.linalg.eigh(covariance)
-    floor = max(VARIANCE_FLOOR * float(variance.mean()), 1e-12)
-    matrix = (axes / np.sqrt(np.maximum(variance, floor))) @ axes.T
-    return mean.astype(np.float32), matrix.astype(np.float32)

@@ -1,49 +1,63 @@
-"""Gridded records made ready for the search of lagged links."""
+"""Gridded records and plain series in which lagged links are sought."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from st_cdgm.discovery.anomalies import (
-    inner_cells,
-    patches,
-    remove_harmonics,
-    standardise,
-    whitening,
-)
+from st_cdgm.discovery.anomalies import inner_cells
 from st_cdgm.errors import InputError
+from st_cdgm.typing import Floats, Indices
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Record:
-    """Fields of several variables on one grid, day by day.
+    """Fields of several variables on one grid, step by step.
 
     Attributes
     ----------
     fields : mapping of str to ndarray
-        One entry per intelligible variable, any units, finite. Shape ``(T, C, y, x)``;
-        C may differ.
+        One entry per variable, any units. Shape ``(T, C, y, x)``; C may differ. A cell
+        that is missing at times is left out, a step that is missing everywhere is a
+        gap. Grids under 3 x 3 are taken cell by cell.
     year, season : ndarray
-        Year, and elapsed fraction of it in [0, 1), of each day. Shape ``(T,)``.
+        Year, and elapsed fraction of it in [0, 1), of each step. Shape ``(T,)``.
     ordinal : ndarray, optional
-        Number of each day, so that a gap shows; consecutive days when absent.
+        Number of each step, so that a gap shows; consecutive steps when absent.
         Shape ``(T,)``, int64.
+    channels : mapping of str to sequence of str, optional
+        Names of a variable's channels, of those that have more than one.
+    known : ndarray, optional
+        Drivers from outside, observed confounders such as an index of ENSO: every
+        prediction may use them. Finite. Shape ``(T, P)``.
     """
 
     fields: Mapping[str, NDArray[np.floating]]
-    year: NDArray[np.int64]
-    season: NDArray[np.floating]
-    ordinal: NDArray[np.int64] | None = None
+    year: Indices
+    season: Floats
+    ordinal: Indices | None = None
+    channels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    known: Floats | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The variables."""
+        return tuple(self.fields)
+
+    @property
+    def number(self) -> Indices:
+        """Number of each step. Shape ``(T,)``, int64."""
+        if self.ordinal is None:
+            return np.arange(len(self.year))
+        return np.asarray(self.ordinal, np.int64)
 
     def check(self) -> None:
-        """Raise InputError unless the fields fit together and are finite."""
-        shapes = {name: np.shape(field) for name, field in self.fields.items()}
+        """Raise InputError unless the fields fit together and have values."""
+        shapes = {name: np.shape(values) for name, values in self.fields.items()}
         grids = {(s[0], *s[2:]) for s in shapes.values() if len(s) == 4}
         flat = any(len(s) != 4 for s in shapes.values())
         if len(shapes) < 2 or len(grids) != 1 or flat:
@@ -53,80 +67,97 @@ class Record:
                 expected="(T, C, y, x), equal but for C",
             )
 
-        # A state is learned of a cell and its eight neighbours.
-        days, *grid = next(iter(grids))
-        if min(grid) < 3:
+        # The calendar, and what comes from outside.
+        steps = next(iter(grids))[0]
+        known = steps if self.known is None else len(self.known)
+        lengths = len(self.year), len(self.season), len(self.number), known
+        if set(lengths) != {steps}:
             raise InputError(
-                "links need cells with all eight neighbours",
-                found=tuple(grid),
-                expected="a grid of at least 3 x 3",
+                "the calendar or the known drivers do not fit the fields",
+                found="{} years, {} seasons, {} numbers, {} drivers".format(*lengths),
+                expected=f"{steps} each",
+            )
+        if np.any(np.diff(self.number) <= 0):
+            raise InputError(
+                "the steps of a record are not in order",
+                found="a step that is not later than the one before",
+                expected="increasing numbers",
+            )
+        self._check_values()
+
+    def _check_values(self) -> None:
+        if self.known is not None and not np.isfinite(self.known).all():
+            raise InputError(
+                "a driver from outside has missing values",
+                found=f"{int((~np.isfinite(self.known)).sum())} values",
+                expected="none",
+                remedy="fill them, or cut the record to the steps that it covers",
             )
 
-        # The calendar, and values that can be learned of.
-        ordinal = self.year if self.ordinal is None else self.ordinal
-        years, seasons, numbers = len(self.year), len(self.season), len(ordinal)
-        if {years, seasons, numbers} != {days}:
+        if not len(self.cells(1)):
             raise InputError(
-                "the calendar does not fit the fields",
-                found=f"{years} years, {seasons} seasons, {numbers} numbers",
-                expected=f"{days} each",
+                "no cell has values of all variables",
+                found=", ".join(
+                    f"{name} {np.isfinite(values).mean():.0%} present"
+                    for name, values in self.fields.items()
+                ),
+                expected="a cell (with its neighbours) present at the same steps",
+                remedy="fill gaps, or leave the variable out",
             )
 
-        for name, field in self.fields.items():
-            if missing := int((~np.isfinite(field)).sum()):
-                raise InputError(
-                    "a field of the record has missing values",
-                    variable=name,
-                    found=f"{missing} values",
-                    expected="none",
-                    remedy="fill or leave out the cells",
-                )
+    def cells(self, most: int) -> Indices:
+        """Return flat indices of at most so many cells that have all neighbours.
 
+        Evenly spread over those whose neighbourhood is there whenever anything is.
+        """
+        rows, columns = next(iter(self.fields.values())).shape[2:]
+        grid = min(rows, columns) >= 3
+        inner = inner_cells((rows, columns)) if grid else np.arange(rows * columns)
+        whole = np.ones((rows, columns), bool)
+        for values in self.fields.values():
+            there = np.isfinite(values)
+            steps = there.any(axis=(1, 2, 3))
+            whole &= there[steps].all(axis=(0, 1)) & steps.any()
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CausalSeries:
-    """Drivers and targets of a causal network, anomalies without units.
+        if grid:
+            wide = np.pad(whole, 1)
+            parts = [
+                wide[i : i + rows, j : j + columns] for i in range(3) for j in range(3)
+            ]
+            whole = np.logical_and.reduce(parts)
+        inner = inner[whole.ravel()[inner]]
+        if len(inner) <= most:
+            return inner
+        some = np.linspace(0, len(inner) - 1, most).round().astype(int)
+        return np.asarray(inner[some])
 
-    Attributes
-    ----------
-    names : tuple of str
-        Q variables.
-    shape : tuple of int
-        Grid.
-    drivers : Tensor
-        Whitened 3 x 3 neighbourhood of each variable's own channels, filled up with
-        zeros to a common width. Shape ``(T, Q, N, D)``.
-    widths : tuple of int
-        Features of each variable that are no filling.
-    targets : Tensor
-        Standardised anomalies on the inner cells. Shape ``(T, Q, n, R)``.
-    mask : Tensor
-        1 for a variable's channels, 0 for filling. Shape ``(Q, R)``.
-    cells : Tensor
-        Flat index of the n inner cells. int64.
-    train : ndarray of bool
-        Days to learn from; the others judge. Shape ``(T,)``.
-    year, season, ordinal : ndarray
-        Calendar. Shape ``(T,)``.
-    """
+    def present(self) -> NDArray[np.bool_]:
+        """Mark the steps at which all variables are there. Shape ``(T,)``."""
+        cells, out = self.cells(10**9), np.ones(len(self.year), bool)
+        for values in self.fields.values():
+            flat = values.reshape(*values.shape[:2], -1)[:, :, cells]
+            out &= np.isfinite(flat).all(axis=(1, 2))
+        return out
 
-    names: tuple[str, ...]
-    shape: tuple[int, int]
-    drivers: Tensor
-    widths: tuple[int, ...]
-    targets: Tensor
-    mask: Tensor
-    cells: Tensor
-    train: NDArray[np.bool_]
-    year: NDArray[np.int64]
-    season: NDArray[np.floating]
-    ordinal: NDArray[np.int64]
+    def select(self, steps: NDArray[Any]) -> Record:
+        """Return some steps; their numbers stay, so that a gap shows."""
+        return replace(
+            self,
+            fields={name: values[steps] for name, values in self.fields.items()},
+            year=self.year[steps],
+            season=self.season[steps],
+            ordinal=self.number[steps],
+            known=None if self.known is None else self.known[steps],
+        )
 
-    def training_ends(self, length: int) -> NDArray[np.int64]:
-        """Return the ends of windows that hold training days alone."""
-        ends = window_ends(self.ordinal, length)
-        inside = np.convolve(self.train, np.ones(length, int))[: len(ends)] == length
-        return np.flatnonzero(ends & inside)
+    def channel_names(self) -> list[tuple[str, str]]:
+        """Return variable and name of every channel, in order."""
+        out: list[tuple[str, str]] = []
+        for name, values in self.fields.items():
+            count = values.shape[1]
+            plain = [name] if count == 1 else [f"{name}.{c}" for c in range(count)]
+            out += [(name, channel) for channel in self.channels.get(name, plain)]
+        return out
 
 
 def window_ends(ordinal: NDArray[np.int64], length: int) -> NDArray[np.bool_]:
@@ -135,62 +166,3 @@ def window_ends(ordinal: NDArray[np.int64], length: int) -> NDArray[np.bool_]:
     span = ordinal[length - 1 :] - ordinal[: len(ends) - length + 1]
     ends[length - 1 :] = span == length - 1
     return ends
-
-
-def prepare_series(
-    record: Record, train: NDArray[np.bool_], *, harmonics: int = 3
-) -> CausalSeries:
-    """Remove the season, standardise and whiten, with training days alone.
-
-    Parameters
-    ----------
-    record : Record
-        Fields and calendar.
-    train : ndarray of bool
-        Training days. Shape ``(T,)``.
-    harmonics : int
-        Annual harmonics removed; 0 removes the mean alone.
-
-    Raises
-    ------
-    InputError
-        The record does not fit together.
-    """
-    record.check()
-    names = tuple(record.fields)
-    seasonless = (
-        remove_harmonics(field, record.season, train, harmonics=harmonics)
-        for field in record.fields.values()
-    )
-    anomalies = [standardise(field, train) for field in seasonless]
-
-    days, _, rows, columns = anomalies[0].shape
-    nodes, most = rows * columns, max(field.shape[1] for field in anomalies)
-    cells = inner_cells((rows, columns))
-    drivers = np.zeros((days, len(names), nodes, 9 * most), np.float32)
-    targets = np.zeros((days, len(names), len(cells), most), np.float32)
-    mask = np.zeros((len(names), most), np.float32)
-
-    # Whitening: the size of a weight then says something about the size of its effect.
-    for k, field in enumerate(anomalies):
-        patch, c = patches(field), field.shape[1]
-        mean, matrix = whitening(patch[train])
-        drivers[:, k, :, : 9 * c] = (patch - mean) @ matrix
-        flat = field.reshape(days, c, nodes)[:, :, cells]
-        targets[:, k, :, :c] = flat.transpose(0, 2, 1)
-        mask[k, :c] = 1.0
-
-    ordinal = np.arange(days) if record.ordinal is None else record.ordinal
-    return CausalSeries(
-        names=names,
-        shape=(rows, columns),
-        drivers=torch.from_numpy(drivers),
-        widths=tuple(9 * field.shape[1] for field in anomalies),
-        targets=torch.from_numpy(targets),
-        mask=torch.from_numpy(mask),
-        cells=torch.from_numpy(cells),
-        train=np.asarray(train, bool),
-        year=np.asarray(record.year, np.int64),
-        season=np.asarray(record.season),
-        ordinal=np.asarray(ordinal, np.int64),
-    )

@@ -1,21 +1,25 @@
-"""From held-out losses to verdicts about edges.
+"""From held-out losses to a tested graph.
 
-With ``MSE_k`` the held-out error of variable k predicted from its own and all others'
-past, ``MSE_k(-i)`` without i's past, and ``MSE_k(i*)`` with i's past of another year in
-its place (a shadow: the same season, the same memory, no link)::
+With ``L_k`` the held-out loss of target k predicted from all pasts, ``L_k(-i)`` without
+i's past, and ``L_k(i*)`` with i's past of another segment in its place (a shadow: the
+same season, the same memory, no link)::
 
-    gain_ik   = (MSE_k(-i) - MSE_k) / MSE_k
-    shadow_ik = (MSE_k(-i) - MSE_k(i*)) / MSE_k
+    gain_ik   = (L_k(-i) - L_k) / L_k
+    shadow_ik = (L_k(-i) - L_k(i*)) / L_k
 
-The edge i -> k is accepted iff the gain exceeds a floor, its t-value over held-out
-years exceeds a limit, and it is larger than a multiple of the best shadow of k. A gain
-that fails the last condition alone is *not identifiable*: something the years have in
-common, such as an annual cycle, predicts as well as the parent does.
+The link i -> k is accepted iff
 
-Shadows do not see a hidden driver that is slow but differs from year to year. It leaves
-a trace elsewhere: the parts of two variables that the model cannot explain are then
-more alike in monthly than in daily means. An edge between such variables stays an edge
-but is called *doubtful*.
+* it is found among all pairs at the false discovery rate (Benjamini-Hochberg, the
+  nested test of Clark and West on blocks of days, Student's t);
+* its gain exceeds 0 at a level of its own;
+* its gain exceeds a multiple of the best shadow of k. A gain that fails this alone is
+  *not identifiable*: what the years have in common predicts as well as the parent;
+* the past still helps where the same step of all other variables is known. Where it
+  does not, the link is faster than a step and is listed without a direction.
+
+An accepted link is *doubtful* when the parts of its two variables that no past tells go
+together at the same step, and more so in means over one to four weeks of steps: a slow
+driver that is not among the variables does that, a link between the two does not.
 
 References
 ----------
@@ -28,257 +32,311 @@ doi:10.18637/jss.v036.i11.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
-from st_cdgm.discovery.network import DiscoveryConfig
-from st_cdgm.errors import InputError
-from st_cdgm.typing import Floats
+from st_cdgm.discovery.config import DiscoveryConfig
+from st_cdgm.discovery.held_out.losses import Losses
+from st_cdgm.discovery.statistics import (
+    block_means,
+    mean_test,
+    q_values,
+    slow_likeness,
+)
+from st_cdgm.typing import Floats, Indices
 
-# Smallest sum of squares that counts as a spread between years.
-TINY = 1e-12
-SLOW_DAYS = 30
-SLOW_Z = 3.0
-FEWEST_BLOCKS = 10
+GIVEN_LEVEL = 0.05
+EDGE, DOUBTFUL = "predictive link", "doubtful"
+ACCEPTED = (EDGE, DOUBTFUL)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class EdgeVerdicts:
-    """What was decided about every ordered pair of variables, ``[i, k]``: i -> k.
-
-    Arrays are of shape ``(Q, Q)`` but for ``error``.
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """What was found about one ordered pair.
 
     Attributes
     ----------
-    names : tuple of str
-        The Q variables.
-    gain, t_value : ndarray
-        Relative increase of k's held-out error without i, and its t-value over
-        held-out years.
-    shadow : ndarray
-        Relative gain of the year-shifted shadow of i.
-    edge, unidentifiable : ndarray of bool
-        Accepted edges, and gains that are real in size and steadiness but no better
-        than shadows.
-    tested : ndarray of bool
-        Pairs whose model without i was fitted; False: the fit gave i no weight at all,
-        which counts as no edge.
-    error : ndarray
-        Held-out mean squared error of each variable in units of its variance.
-        Shape ``(Q,)``.
-    slow : ndarray
-        z-value of the slow variance that the unexplained parts of two variables share,
-        symmetric, 0 where unknown.
+    source, target : str
+        Variables.
+    lag : str
+        Steps after which the source acts: ``1``, ``1,3``, or ``1-3`` where its lags
+        cannot be told apart.
+    gain, low, high : float
+        Relative held-out gain and its 95 % interval.
+    p, q : float
+        Of the nested test, one-sided, and its false discovery rate over all pairs.
+    shadow, shadow_ratio : float
+        Gain of the source's own shadow; gain over the best shadow of the target.
+    sign : int
+        Of the strongest linear effect, 0 where the folds do not agree.
+    effect : float
+        That effect: deviations of a channel of the target per deviation of a channel of
+        the source, everywhere around it.
+    channels : str
+        The two channels, ``a -> b``.
+    verdict : str
+        ``predictive link``, ``doubtful``, ``not identifiable``, ``within a step``,
+        ``none``.
     """
 
-    names: tuple[str, ...]
-    gain: Floats
-    t_value: Floats
-    shadow: Floats
-    edge: NDArray[np.bool_]
-    unidentifiable: NDArray[np.bool_]
-    tested: NDArray[np.bool_]
-    error: Floats
-    slow: Floats
+    source: str
+    target: str
+    lag: str
+    gain: float
+    low: float
+    high: float
+    p: float
+    q: float
+    shadow: float
+    shadow_ratio: float
+    sign: int
+    effect: float
+    channels: str
+    verdict: str
 
     @property
-    def doubtful(self) -> NDArray[np.bool_]:
-        """Edges that a slow hidden driver of both variables might make. ``(Q, Q)``."""
-        return self.edge & (self.slow > SLOW_Z)
+    def accepted(self) -> bool:
+        """Whether it is an edge of the graph."""
+        return self.verdict in ACCEPTED
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LinkLosses:
+    """Held-out losses of some targets about some sources, and their names.
+
+    Attributes
+    ----------
+    sources, targets : tuple of str
+        S and Q names.
+    source_channels, target_channels : list of str
+        All channels, source by source and target by target.
+    losses : Losses
+        Of all folds.
+    number : ndarray
+        Number of each held-out step. Shape ``(D,)``.
+    lags : list of int
+        Those tested.
+    """
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    source_channels: list[tuple[str, str]]
+    target_channels: list[tuple[str, str]]
+    losses: Losses
+    number: Indices
+    lags: list[int]
+
+    def columns(self, target: int) -> list[int]:
+        """Return the channels of a target."""
+        name = self.targets[target]
+        return [c for c, (own, _) in enumerate(self.target_channels) if own == name]
+
+    @property
+    def pairs(self) -> NDArray[np.bool_]:
+        """Pairs to judge: all but a variable with itself. Shape ``(S, Q)``."""
+        return np.array([[i != k for k in self.targets] for i in self.sources])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LinkGraph:
+    """Links between variables, tested on parts of the record that no fit has seen.
+
+    Attributes
+    ----------
+    variables : tuple of str
+        All nodes, sources first.
+    targets : tuple of str
+        Nodes that only receive links: the fine fields.
+    links : tuple of Link
+        All ordered pairs that were tested.
+    same_step : tuple of tuple
+        Pairs whose parts that the past does not tell go together, no direction.
+    error : dict
+        Held-out loss of each variable.
+    """
+
+    variables: tuple[str, ...]
+    targets: tuple[str, ...]
+    links: tuple[Link, ...]
+    same_step: tuple[tuple[str, str], ...]
+    error: dict[str, float]
+
+    @property
+    def edges(self) -> list[Link]:
+        """Accepted links, the largest gain first."""
+        kept = [link for link in self.links if link.accepted]
+        return sorted(kept, key=lambda link: -link.gain)
+
+    def matrix(self) -> Floats:
+        """Return the gains of accepted links, ``[i, k]``: i -> k. Shape ``(V, V)``."""
+        out = np.zeros((len(self.variables),) * 2)
+        for link in self.edges:
+            i, k = map(self.variables.index, (link.source, link.target))
+            out[i, k] = link.gain
+        return out
+
+    def parents(self, target: str) -> list[str]:
+        """Return the sources of accepted links to a variable."""
+        return [link.source for link in self.edges if link.target == target]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-able values, one record per tested pair."""
-        pairs = [
-            {
-                "source": self.names[i],
-                "target": self.names[k],
-                "gain": float(self.gain[i, k]),
-                "t": float(self.t_value[i, k]),
-                "shadow": float(self.shadow[i, k]),
-                "slow_z": float(self.slow[i, k]),
-                "verdict": self.verdict(int(i), int(k)),
-            }
-            for i, k in np.argwhere(self.tested)
-        ]
-        names, error = list(self.names), self.error.tolist()
-        return {"variables": names, "error": error, "pairs": pairs}
-
-    def verdict(self, i: int, k: int) -> str:
-        """Return ``edge``, ``doubtful``, ``not identifiable`` or ``none``."""
-        if self.edge[i, k]:
-            return "doubtful" if self.doubtful[i, k] else "edge"
-        return "not identifiable" if self.unidentifiable[i, k] else "none"
+        """Return everything as JSON-able values."""
+        return {
+            "variables": list(self.variables),
+            "targets": list(self.targets),
+            "error": self.error,
+            "pairs": [asdict(link) for link in self.links],
+            "same_step": [list(pair) for pair in self.same_step],
+        }
 
 
-def year_t_values(gains: Floats) -> Floats:
-    """Return mean over standard error along the first axis; 0 for equal zeros.
-
-    One value per held-out year: ``(Y, ...)``, ``Y >= 2``.
-    """
-    mean, spread = gains.mean(axis=0), gains.std(axis=0, ddof=1)
-    steady: Floats = mean / np.maximum(spread / np.sqrt(len(gains)), TINY)
-    return steady
-
-
-def judge_edges(
-    names: Sequence[str],
-    full: Floats,
-    without: Floats,
-    shadow: Floats,
-    tested: NDArray[np.bool_] | None = None,
+def judge(
+    parts: Sequence[LinkLosses],
+    config: DiscoveryConfig,
     *,
-    config: DiscoveryConfig | None = None,
-    slow: Floats | None = None,
-) -> EdgeVerdicts:
-    """Apply the rule to held-out errors per year.
+    block_weights: Floats | None = None,
+) -> LinkGraph:
+    """Apply the rule to held-out losses, the false discovery rate over all parts.
 
     Parameters
     ----------
-    names : sequence of str
-        The Q variables.
-    full : ndarray
-        Error with all parents. Shape ``(Y, Q)``.
-    without, shadow : ndarray
-        Error of target k without i, and with the shadow of i. Shape ``(Y, Q, Q)``,
-        ``[year, i, k]``.
-    tested : ndarray of bool, optional
-        Pairs to judge; all but the diagonal when absent. Shape ``(Q, Q)``.
-    config : DiscoveryConfig, optional
-        ``min_gain``, ``min_t`` and ``shadow_ratio`` are used.
-    slow : ndarray, optional
-        As :func:`slow_common_variance` returns it. Shape ``(Q, Q)``.
-
-    Raises
-    ------
-    InputError
-        Fewer than two years, or shapes that do not fit.
+    parts : sequence of LinkLosses
+        Links between predictors, and from predictors to targets.
+    config : DiscoveryConfig
+        Blocks and levels.
+    block_weights : ndarray, optional
+        How often each block counts, for resampling. Shape ``(B,)``.
     """
-    rule, q = config or DiscoveryConfig(), len(names)
-    shapes = (full.shape, without.shape, shadow.shape)
-    years = len(full)
-    if shapes != ((years, q), (years, q, q), (years, q, q)) or years < 2:
-        raise InputError(
-            "edges are judged from the errors of two or more held-out years",
-            found=shapes,
-            expected=f"(Y, {q}), (Y, {q}, {q}) twice, Y >= 2",
-        )
+    tested = [_Tests(part, config, block_weights) for part in parts]
+    p = np.concatenate(
+        [tests.p[part.pairs] for tests, part in zip(tested, parts, strict=True)]
+    )
+    q = iter(np.split(q_values(p), np.cumsum([part.pairs.sum() for part in parts])))
 
-    tested = np.ones((q, q), bool) if tested is None else tested.copy()
-    np.fill_diagonal(tested, False)
+    links: list[Link] = []
+    same: list[tuple[str, str]] = []
+    error: dict[str, float] = {}
+    for part, tests in zip(parts, tested, strict=True):
+        rates = np.ones(part.pairs.shape)
+        rates[part.pairs] = next(q)
+        links += tests.links(rates)
+        same += tests.same_step()
+        error |= dict(zip(part.targets, tests.error.tolist(), strict=True))
 
-    # Relative to the full error: what is lost without i, and what i's shadow spares.
-    base = np.maximum(full.mean(axis=0), TINY)  # (Q,)
-    gains = np.where(tested, (without - full[:, None, :]) / base, 0.0)
-    shadows = np.where(tested, (without - shadow) / base, 0.0)
-    gain, t_value = gains.mean(axis=0), year_t_values(gains)
-    mean_shadow = shadows.mean(axis=0)
-    best = np.maximum(mean_shadow.max(axis=0), 0.0)  # of each target
-
-    # Large and steady; then no better than the best shadow is not identifiable.
-    real = tested & (gain > rule.min_gain) & (t_value > rule.min_t)
-    edge = real & (gain > rule.shadow_ratio * best)
-
-    return EdgeVerdicts(
-        names=tuple(names),
-        gain=gain,
-        t_value=t_value,
-        shadow=mean_shadow,
-        edge=edge,
-        unidentifiable=real & ~edge,
-        tested=tested,
-        error=full.mean(axis=0),
-        slow=np.zeros((q, q)) if slow is None else slow,
+    sources = parts[0].sources
+    receiving = tuple(k for part in parts for k in part.targets if k not in sources)
+    return LinkGraph(
+        variables=(*sources, *receiving),
+        targets=receiving,
+        links=tuple(links),
+        same_step=tuple(same),
+        error=error,
     )
 
 
-def slow_common_variance(
-    residual: Floats, ordinal: NDArray[np.int64], *, block: int = SLOW_DAYS
-) -> Floats:
-    """Compare the correlation of unexplained parts in long and in daily means.
+class _Tests:
+    """Test statistics of one part."""
 
-    Under white residuals both estimate the same correlation; the difference of their
-    Fisher transforms over its standard error is returned where the long means are the
-    more alike, else 0.
+    def __init__(
+        self, part: LinkLosses, config: DiscoveryConfig, weights: Floats | None
+    ) -> None:
+        self.part, self.config, losses = part, config, part.losses
 
-    Parameters
-    ----------
-    residual : ndarray
-        Held-out residuals, spatial means. Shape ``(D, Q)``.
-    ordinal : ndarray
-        Number of each day. Shape ``(D,)``.
-    block : int
-        Days of a long mean; a mean counts when at least half of its days exist.
+        block = config.block or int(np.clip(len(part.number) // 60, 5, 30))
 
-    Returns
-    -------
-    ndarray
-        z-values, symmetric, 0 on the diagonal, and everywhere for fewer than ten long
-        means. Shape ``(Q, Q)``.
-    """
-    q = residual.shape[1]
-    number, count = np.unique(ordinal // block, return_counts=True)
-    number = number[2 * count >= block]
-    if len(number) < FEWEST_BLOCKS:
-        return np.zeros((q, q))
+        def of(values: Floats) -> Any:
+            blocks, _ = block_means(values, part.number, block)
+            return mean_test(blocks, weights)
 
-    where = ordinal // block
-    means = np.stack([residual[where == b].mean(axis=0) for b in number])
-    slow, daily = _correlation(means), _correlation(residual)
+        self.gain, self.nested = of(losses.without), of(losses.evidence)
+        self.lag, self.given = of(losses.lag), of(losses.given)
+        self.spared = of(losses.same_step)
+        self.shadow = np.where(part.pairs, of(losses.shadow).mean, 0.0)
+        self.best = np.maximum(self.shadow.max(axis=0), 0.0)
+        self.p, self.error = self.nested.p, losses.full.mean(axis=0)
 
-    z = np.abs(np.arctanh(slow) - np.arctanh(daily)) * np.sqrt(len(number) - 3)
-    z = np.where(np.abs(slow) > np.abs(daily), z, 0.0)
-    np.fill_diagonal(z, 0.0)
-    return np.asarray(z, dtype=np.float64)
+    def links(self, rates: Floats) -> list[Link]:
+        """Return all pairs of the part, given their false discovery rates."""
+        return [self._link(i, k, rates[i, k]) for i, k in np.argwhere(self.part.pairs)]
 
+    def same_step(self) -> list[tuple[str, str]]:
+        """Return pairs whose same step helps, both ways, over all pairs."""
+        part = self.part
+        pairs = np.argwhere(np.triu(self.together))
+        return [(part.sources[i], part.targets[k]) for i, k in pairs]
 
-def _correlation(series: Floats) -> Floats:
-    """Correlate columns, within the open interval; 0 with a constant."""
-    centred = series - series.mean(axis=0)
-    covariance = centred.T @ centred
-    size = np.sqrt(np.diag(covariance))
-    correlation = covariance / np.maximum(np.outer(size, size), TINY)
-    return np.asarray(np.clip(correlation, -0.999, 0.999))
+    @cached_property
+    def together(self) -> NDArray[np.bool_]:
+        """Pairs whose unexplained parts go together. Shape ``(S, Q)``."""
+        pairs, found = self.part.pairs, np.zeros(self.part.pairs.shape, bool)
+        if np.any(self.part.losses.same_step):
+            found[pairs] = q_values(self.spared.p[pairs]) < self.config.level
+            found &= found.T
+        return found
 
+    def _slow(self, i: int, k: int) -> bool:
+        """Whether the unexplained parts are more alike in longer means."""
+        part = self.part
+        residual = [part.losses.residual[:, part.columns(v)] for v in (i, k)]
+        z = slow_likeness(residual[0], residual[1], part.number)
+        return bool(z.max() > stats.norm.isf(self.config.doubt_level / z.size))
 
-def shadow_days(
-    year: NDArray[np.int64],
-    season: NDArray[np.floating],
-    allowed: NDArray[np.bool_],
-) -> NDArray[np.int64]:
-    """Return for every day the same day of the season in another allowed year.
+    def _link(self, i: int, k: int, rate: float) -> Link:
+        low, high = self.gain.interval()
+        sign, effect, channels = self._effect(i, k)
+        gain, best = self.gain.mean[i, k], self.best[k]
 
-    Parameters
-    ----------
-    year, season, allowed : ndarray
-        Year and elapsed fraction of the year of each day, and whether it may be asked
-        for and given. Shape ``(T,)``.
-
-    Returns
-    -------
-    ndarray
-        Index of the day in the next allowed year (the last year takes the first) whose
-        season is nearest; -1 on days not allowed. Shape ``(T,)``, int64.
-
-    Raises
-    ------
-    InputError
-        The allowed days lie in a single year.
-    """
-    years = np.unique(year[allowed])
-    if len(years) < 2:
-        raise InputError(
-            "shadows need days of two or more years",
-            found=f"{len(years)} year(s)",
-            expected=">= 2 in the training and in the held-out period each",
+        return Link(
+            source=self.part.sources[i],
+            target=self.part.targets[k],
+            lag=self._lags(i, k),
+            gain=float(gain),
+            low=float(low[i, k]),
+            high=float(high[i, k]),
+            p=float(self.p[i, k]),
+            q=float(rate),
+            shadow=float(self.shadow[i, k]),
+            shadow_ratio=float(gain / best) if best > 0 else float("inf"),
+            sign=sign,
+            effect=effect,
+            channels=channels,
+            verdict=self._verdict(i, k, rate),
         )
 
-    out = np.full(len(year), -1, dtype=np.int64)
-    for here, there in zip(years, np.roll(years, -1), strict=True):
-        mine = np.flatnonzero(allowed & (year == here))
-        other = np.flatnonzero(allowed & (year == there))
-        distance = np.abs(season[other] - season[mine][:, None])
-        out[mine] = other[distance.argmin(axis=1)]
-    return out
+    def _verdict(self, i: int, k: int, rate: float) -> str:
+        config = self.config
+        found = rate < config.level and self.gain.p[i, k] < config.gain_level
+        if not found:
+            return "none"
+        if self.gain.mean[i, k] <= config.shadow_ratio * self.best[k]:
+            return "not identifiable"
+        if np.any(self.part.losses.given) and self.given.p[i, k] > GIVEN_LEVEL:
+            return "within a step"
+        hidden = self.together[i, k] and self._slow(i, k)
+        return DOUBTFUL if hidden else EDGE
+
+    def _lags(self, i: int, k: int) -> str:
+        """Name the lags that are needed beside the others; all where none is."""
+        lags = self.part.lags
+        needed = q_values(self.lag.p[:, i, k]) < self.config.level
+        if needed.any():
+            return ",".join(str(lag) for lag, n in zip(lags, needed, strict=True) if n)
+        return f"{lags[0]}-{lags[-1]}" if len(lags) > 1 else str(lags[0])
+
+    def _effect(self, i: int, k: int) -> tuple[int, float, str]:
+        """Return sign, size and channels of the strongest linear effect."""
+        part = self.part
+        source, columns = part.sources[i], part.columns(k)
+        rows = [c for c, (own, _) in enumerate(part.source_channels) if own == source]
+        effect = part.losses.effect[:, :, rows][..., columns]  # (folds, L, c, k)
+        mean = effect.mean(axis=0)
+        lag, a, b = np.unravel_index(np.abs(mean).argmax(), mean.shape)
+        signs = np.sign(effect[:, lag, a, b])
+        sign = int(signs[0]) if (signs == signs[0]).all() else 0
+        names = part.source_channels[rows[a]][1], part.target_channels[columns[b]][1]
+        return sign, float(mean[lag, a, b]), " -> ".join(names)

@@ -7,6 +7,38 @@ from typing import TYPE_CHECKING
 from st_cdgm._lazy import attach
 
 if TYPE_CHECKING:
+    from st_cdgm.evaluation.evaluation_xai import InferenceResult as InferenceResult
+    from st_cdgm.evaluation.evaluation_xai import MetricReport as MetricReport
+    from st_cdgm.evaluation.evaluation_xai import (
+        autoregressive_inference as autoregressive_inference,
+    )
+    from st_cdgm.evaluation.evaluation_xai import (
+        compute_correlation as compute_correlation,
+    )
+    from st_cdgm.evaluation.evaluation_xai import compute_crps as compute_crps
+    from st_cdgm.evaluation.evaluation_xai import (
+        compute_energy_score as compute_energy_score,
+    )
+    from st_cdgm.evaluation.evaluation_xai import (
+        compute_f1_extremes as compute_f1_extremes,
+    )
+    from st_cdgm.evaluation.evaluation_xai import compute_fss as compute_fss
+    from st_cdgm.evaluation.evaluation_xai import (
+        compute_histogram_distance as compute_histogram_distance,
+    )
+    from st_cdgm.evaluation.evaluation_xai import compute_mae as compute_mae
+    from st_cdgm.evaluation.evaluation_xai import compute_mse as compute_mse
+    from st_cdgm.evaluation.evaluation_xai import (
+        compute_power_spectrum as compute_power_spectrum,
+    )
+    from st_cdgm.evaluation.evaluation_xai import compute_rmse as compute_rmse
+    from st_cdgm.evaluation.evaluation_xai import (
+        compute_spectrum_distance as compute_spectrum_distance,
+    )
+    from st_cdgm.evaluation.evaluation_xai import (
+        compute_wasserstein_distance as compute_wasserstein_distance,
+    )
+    from st_cdgm.evaluation.evaluation_xai import evaluate_metrics as evaluate_metrics
     from st_cdgm.evaluation.graph.dag import (
         compute_structural_hamming_distance as compute_structural_hamming_distance,
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import xarray as xr
 
@@ -30,6 +31,7 @@ from st_cdgm.evaluation.resampling import Measured
 from st_cdgm.evaluation.source import Source
 
 _LOGGER = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # What the diagnostics show of every variable is counted with its metrics.
 _SHOWN = (CrpsScore, ScaleScore, QuantilesScore, SpectrumScore, VariogramScore)
@@ -116,15 +118,18 @@ def _score_source(
     kinds: list[Any] = [*COMPARED.values(), *(m.score for m in together.values())]
     joint: dict[Any, Any] = {kind: kind() for kind in dict.fromkeys(kinds)}
     scores = {target.name: _scores(target, single) for target in targets}
+    failed: dict[int, Exception] = {}
     accumulate_all(
         {t.name: _pair(aligned, source, t.name, usual[t.name]) for t in targets},
         {name: list(found.values()) for name, found in scores.items()},
         list(joint.values()),
+        failed,
     )
+    _check_needed(scores, joint, failed)
 
     for target in targets:
         found = scores[target.name]
-        results.rows += _rows(source.name, target, found, single)
+        results.rows += _rows(source.name, target, found, single, failed)
         results.shown[source.name, target.name] = _shown(found)
         crps: CrpsScore = found[CrpsScore]
         results.daily["crps"][source.name, target.name] = DailyScore(
@@ -134,7 +139,9 @@ def _score_source(
 
     # What sees all variables comes after them.
     for name, metric in together.items():
-        for variable, measured in metric.rows(joint[metric.score]).items():
+        read = partial(metric.rows, joint[metric.score])
+        rows = _read(name, source.name, joint[metric.score], read, failed) or {}
+        for variable, measured in rows.items():
             if math.isfinite(measured.value):
                 results.rows.append(
                     _row(source.name, variable, name, measured, metric.units)
@@ -182,16 +189,51 @@ def _rows(
     target: TargetVariable,
     scores: Mapping[Any, Any],
     metrics: Mapping[str, Metric],
+    failed: Mapping[int, Exception],
 ) -> Iterator[Row]:
     """Yield the rows of a variable; of an optional metric only what is defined."""
     for name, metric in metrics.items():
         if not metric.suits(target):
             continue
-        measured = metric.measured(scores[metric.score])
+        score, where = scores[metric.score], f"{source}, {target.name}"
+        read = partial(metric.measured, score)
+        measured = _read(name, where, score, read, failed) or Measured(math.nan)
         optional = metric.optional or metric.calibration
         if optional and not math.isfinite(measured.value):
             continue
         yield _row(source, target.name, name, measured, metric.units or target.units)
+
+
+def _read(
+    metric: str,
+    where: str,
+    score: object,
+    read: Callable[[], T],
+    failed: Mapping[int, Exception],
+) -> T | None:
+    """Read a metric's numbers; None and a warning where it or its score failed."""
+    error = failed.get(id(score))
+    if error is None:
+        try:
+            return read()
+        except Exception as raised:  # noqa: BLE001 - as for the scores
+            error = raised
+    reason = " ".join(str(error).split()) or type(error).__name__
+    _LOGGER.warning("no %s of %s: %s", metric, where, reason)
+    return None
+
+
+def _check_needed(
+    scores: Mapping[str, Mapping[Any, Any]],
+    joint: Mapping[Any, Any],
+    failed: Mapping[int, Exception],
+) -> None:
+    """Raise what a score raised that scorecard and diagnostics are made of."""
+    needed = [found[kind] for found in scores.values() for kind in _SHOWN]
+    needed += [joint[kind] for kind in COMPARED.values()]
+    for score in needed:
+        if id(score) in failed:
+            raise failed[id(score)]
 
 
 def _row(

@@ -35,6 +35,9 @@ class InferenceConfig:
     on_invalid : str
         Values that are not finite or physically impossible: ``error``, or ``mask`` them
         and report days and numbers.
+    calibrate : bool
+        Whether bias and spread are put right as `training.fit_bias` and
+        `training.fit_spread` found on validation days, where the checkpoint holds that.
     device : str
         ``auto`` (CUDA where there is one, else the CPU), ``cpu``, ``cuda`` ...
     """
@@ -46,6 +49,7 @@ class InferenceConfig:
     guidance_scale: float = 1.0
     block_means: dict[str, str] = field(default_factory=dict)
     on_invalid: str = "error"
+    calibrate: bool = True
     device: str = "auto"
 
     @property
@@ -56,6 +60,7 @@ class InferenceConfig:
             steps=self.steps,
             guidance_scale=self.guidance_scale,
             block_means=self.block_means,
+            calibrate=self.calibrate,
         )
 
     def check(self) -> None:

@@ -24,6 +24,7 @@ from st_cdgm.data.task.predictors import PredictorDays, find_predictors
 from st_cdgm.data.time.calendar import DAY, duration
 from st_cdgm.data.time.periods import check_period
 from st_cdgm.errors import ConfigError, InputError, OutputError
+from st_cdgm.inference.calibration import Calibration
 from st_cdgm.inference.checks import OutputCheck
 from st_cdgm.inference.config import check_on_invalid
 from st_cdgm.inference.members import days_at_once, generate
@@ -171,6 +172,7 @@ def plan_ensemble(
             f"{sampling.sampler or generator}",
             "seed": seed,
             **_steering(sampling, predictors.regridding),
+            **_calibration(network, sampling),
         }
         return EnsemblePlan(
             checkpoint=network,
@@ -320,6 +322,12 @@ def _steering(sampling: Sampling, regridding: str | None) -> dict[str, Any]:
         "regridding": regridding,
     }
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _calibration(network: Checkpoint, sampling: Sampling) -> dict[str, str]:
+    """Return the attribute that says what of bias and spread is put right."""
+    found = Calibration.of(network.meta) if sampling.calibrate else None
+    return {} if found is None else {"calibration": str(found)}
 
 
 def check_daily(preprocessor: Preprocessor) -> None:

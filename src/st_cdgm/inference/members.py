@@ -16,11 +16,17 @@ from st_cdgm.data.task.batch import Batch
 from st_cdgm.data.task.datasets import PreparedDays, WindowDataset
 from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.data.time.calendar import with_earlier_keys
+from st_cdgm.inference.calibration import (
+    EXPECTED_MEMBERS,
+    EXPECTED_SEED,
+    Calibration,
+)
 from st_cdgm.models.conditioning import Conditioning
 from st_cdgm.models.sampling import AS_CONFIGURED, Sampling
 from st_cdgm.models.st_cdgm import STCDGM
 from st_cdgm.physics.coarse_means import CoarseMeans
 from st_cdgm.randomness import member_day_noise, moving_average
+from st_cdgm.typing import Indices
 
 logger = logging.getLogger(__name__)
 # Fine cells of all fields that pass through the network together: about 1 GB.
@@ -39,11 +45,12 @@ def generate_batch(
     seed: int,
     sampling: Sampling = AS_CONFIGURED,
     coarse_means: CoarseMeans | None = None,
+    calibration: Calibration | None = None,
 ) -> NDArray[np.float32]:
     """Generate the last day of each window.
 
     ``coarse_means`` holds the block means to those of the predictors; it is that of
-    ``sampling.block_means``.
+    ``sampling.block_means``. ``calibration`` puts bias and spread right.
 
     Returns
     -------
@@ -51,28 +58,20 @@ def generate_batch(
         Target units; NaN on cells without training truth. Shape ``(B, M, C, Y, X)``.
     """
     baseline = batch.baseline[:, -1]
-    rollout = model.rollout(batch.lr)
-    condition = model.condition(
-        rollout.state,
-        baseline=baseline,
-        season=batch.season[:, -1],
-        valid=batch.valid[:, -1],
-    )
-    days = batch.time[:, -1].cpu().numpy()
 
     # Block means are held to while sampling where that is possible, and afterwards.
     if coarse_means is not None:
         coarse = coarse_means.values(batch.lr[:, -1])
         projection = coarse_means.projection(coarse, baseline)
         sampling = replace(sampling, projection=projection)
-    residual = draw_members(
+    residual = draw_residuals(
         model,
         preprocessor,
-        condition,
-        days,
+        batch,
         members=members,
         seed=seed,
         sampling=sampling,
+        calibration=calibration,
     )
     made = preprocessor.decode(residual, baseline[:, None])
     if coarse_means is not None:
@@ -81,6 +80,51 @@ def generate_batch(
     fields = np.asarray(made.cpu().numpy(), dtype=np.float32)
     fields[..., ~np.asarray(preprocessor.valid)] = np.nan
     return fields
+
+
+@torch.no_grad()
+def draw_residuals(
+    model: STCDGM,
+    preprocessor: Preprocessor,
+    batch: Batch,
+    *,
+    members: range,
+    seed: int,
+    sampling: Sampling = AS_CONFIGURED,
+    calibration: Calibration | None = None,
+) -> torch.Tensor:
+    """Draw standardised residuals of each window's last day. ``(B, M, C, Y, X)``."""
+    rollout = model.rollout(batch.lr)
+    condition = model.condition(
+        rollout.state,
+        baseline=batch.baseline[:, -1],
+        season=batch.season[:, -1],
+        valid=batch.valid[:, -1],
+        lr=rollout.lr,
+    )
+    days = batch.time[:, -1].cpu().numpy()
+
+    def draw(members: range, seed: int) -> torch.Tensor:
+        return draw_members(
+            model,
+            preprocessor,
+            condition,
+            days,
+            members=members,
+            seed=seed,
+            sampling=sampling,
+        )
+
+    # Of the expected field the random numbers are always the same.
+    residual = draw(members, seed)
+    if calibration is None:
+        return residual
+    return calibration.applied(
+        residual,
+        days,
+        preprocessor,
+        lambda: draw(EXPECTED_MEMBERS, EXPECTED_SEED).mean(dim=1),
+    )
 
 
 def draw_members(
@@ -203,26 +247,41 @@ def generate(
     on_progress : callable
         Called with the number of days done.
     """
-    model, preprocessor = checkpoint.model, checkpoint.preprocessor
-    device = model.baseline_mean.device
-    record = PreparedDays.of_arrays(arrays, preprocessor)
-    windows = WindowDataset(record, seq_len=preprocessor.seq_len, pad_start=True)
-    names = sampling.block_means
+    preprocessor, names = checkpoint.preprocessor, sampling.block_means
     means = CoarseMeans.of(preprocessor, names) if names else None
+    calibration = Calibration.of(checkpoint.meta) if sampling.calibrate else None
 
-    wanted = np.flatnonzero(np.asarray(windows.ends) >= first)
-    for start in range(0, len(wanted), batch_days):
-        index = wanted[start : start + batch_days]
-        batch = windows.batch(index.tolist()).to(device)
+    for index, batch in batches(checkpoint, arrays, first=first, size=batch_days):
         fields = generate_batch(
-            model,
+            checkpoint.model,
             preprocessor,
             batch,
             members=members,
             seed=seed,
             sampling=sampling,
             coarse_means=means,
+            calibration=calibration,
         )
-        yield arrays.day[np.asarray(windows.ends)[index]], fields
+        yield arrays.day[index], fields
         if on_progress is not None:
             on_progress(len(index))
+
+
+def batches(
+    checkpoint: Checkpoint, arrays: FieldArrays, *, first: int = 0, size: int = 16
+) -> Iterator[tuple[Indices, Batch]]:
+    """Yield the positions of days and their windows, ``size`` days at a time.
+
+    Of days from ``first`` on; where a day has less history than the model's window, its
+    first day is repeated backwards.
+    """
+    preprocessor = checkpoint.preprocessor
+    record = PreparedDays.of_arrays(arrays, preprocessor)
+    windows = WindowDataset(record, seq_len=preprocessor.seq_len, pad_start=True)
+    device = checkpoint.model.baseline_mean.device
+
+    ends = np.asarray(windows.ends)
+    wanted = np.flatnonzero(ends >= first)
+    for start in range(0, len(wanted), size):
+        index = wanted[start : start + size]
+        yield ends[index], windows.batch(index.tolist()).to(device)

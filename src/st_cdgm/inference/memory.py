@@ -101,7 +101,7 @@ def fit_noise_memory(
     InputError
         No truth, or no two neighbouring days with truth.
     """
-    arrays = _spells(validation, days)
+    arrays = spells(validation, days)
     if arrays.hr is None:
         raise InputError("the memory of the noise is chosen on days with truth")
     config = checkpoint.model.decoder.config
@@ -145,7 +145,7 @@ def fit_noise_memory(
     return memory
 
 
-def _spells(validation: FieldArrays, days: int) -> FieldArrays:
+def spells(validation: FieldArrays, days: int) -> FieldArrays:
     """Return spells of consecutive days, evenly spread, of so many days in all."""
     total = len(validation)
     if total <= days:

@@ -30,11 +30,15 @@ class Conditioning:
         Causal states on the fine grid. Shape ``(B, C_m, Y, X)``.
     context : Tensor
         Baseline, static fields, season and validity. Shape ``(B, C_c, Y, X)``.
+    mean : Tensor, optional
+        Standardised residuals that the generator starts from; see `LinearPath`. Shape
+        ``(B, C, Y, X)``.
     """
 
     tokens: Tensor
     state_maps: Tensor
     context: Tensor
+    mean: Tensor | None = None
 
     def maps(self) -> Tensor:
         """Return all maps. Shape ``(B, C_m + C_c, Y, X)``."""
@@ -49,15 +53,16 @@ class Conditioning:
         return self._changed(lambda part: part[index])
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> Self:
-        parts = {f.name: change(getattr(self, f.name)) for f in fields(self)}
-        return replace(self, **parts)
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        given = {key: change(part) for key, part in parts.items() if part is not None}
+        return replace(self, **given)
 
     def shuffled(self, order: Tensor) -> Self:
         """Give each day another day's causal states; its own context stays.
 
         Whatever is lost by this is what the generator takes from the causal states.
         """
-        return replace(self.take(order), context=self.context)
+        return replace(self.take(order), context=self.context, mean=self.mean)
 
     def without_states(self, drop: Tensor) -> Self:
         """Put zeros in the place of the causal states of some days.

@@ -25,10 +25,21 @@ class GraphConfig:
         8 (all touching cells) or 16 (also the knight's moves).
     wrap : bool
         Join the first and the last longitude (global grids).
+    lr_shape, hr_shape : list of int, optional
+        Rows and columns of the coarse and the fine grid. They come from the data; what
+        is stated here is checked against them.
+    include_mid_layer : bool, optional
+        Whether there is more than one pressure level. Checked as well.
+    static_variables : list of str, optional
+        Another name of ``data.static_variables``; an empty list: no static fields.
     """
 
     neighbours: int = 8
     wrap: bool = False
+    lr_shape: list[int] | None = None
+    hr_shape: list[int] | None = None
+    include_mid_layer: bool | None = None
+    static_variables: list[str] | None = None
 
 
 @dataclass(kw_only=True)
@@ -84,11 +95,35 @@ class RCNConfig:
         Dropout on the states.
     detach_interval : int or None
         Truncate back-propagation every so many days.
+    edges : str
+        Which edges between variables the network may use: ``tested``, those that hold
+        on parts of the training period that no fit has seen, found before training;
+        ``all``; ``learned``, all, the sparsity of the loss decides; or a file with
+        the columns (or the JSON list ``edges``) ``source`` and ``target``.
+    required, forbidden : list of str
+        Edges ``GP500->SURF`` that are there, or not, whatever was found.
+    parents : dict or None
+        Node type to the node types that may act on it; None: all. What ``edges`` came
+        to is written here.
+    conditioning : list of str or None
+        Node types whose states reach the generator; None: all. The static fields
+        always do.
+    hidden_dim, driver_dim, reconstruction_dim : int, optional
+        Sizes that follow from ``encoder.hidden_dim`` and from the data: the most
+        channels that drive a variable. What is stated here is checked against them.
     """
 
     driver_scope: str = "own"
     dropout: float = 0.0
     detach_interval: int | None = None
+    edges: str = "tested"
+    required: list[str] = field(default_factory=list)
+    forbidden: list[str] = field(default_factory=list)
+    parents: dict[str, list[str]] | None = None
+    conditioning: list[str] | None = None
+    hidden_dim: int | None = None
+    driver_dim: int | None = None
+    reconstruction_dim: int | None = None
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
@@ -214,8 +249,20 @@ class DiffusionConfig:
         guidance).
     self_conditioning : bool
         Hand the network its own previous estimate as further channels.
+    linear_components : int
+        Leading components of the predictors of the day, and of the day before where
+        windows have one, that are mapped linearly to the generator's mean, beside the
+        network; 0: none. They see all levels, whatever the graph says.
+    linear_start : str
+        What that map is before training: ``zero``, or ``ridge``, a regression of the
+        training days' residuals.
     use_gradient_checkpointing : bool
         Recompute activations in the backward pass: less memory, more time.
+    unet : UNetConfig
+        Size of the network.
+    in_channels, conditioning_dim, height, width : int, optional
+        Sizes that follow from the targets, from ``encoder.conditioning_dim`` and from
+        the fine grid. What is stated here is checked against them.
     """
 
     scheduler_type: str = "one_step"
@@ -238,8 +285,14 @@ class DiffusionConfig:
     pooling_scales: list[int] = field(default_factory=lambda: [1, 2, 4])
     condition_dropout: float = 0.0
     self_conditioning: bool = False
+    linear_components: int = 0
+    linear_start: str = "zero"
     use_gradient_checkpointing: bool = False
     unet: UNetConfig = field(default_factory=UNetConfig)
+    in_channels: int | None = None
+    conditioning_dim: int | None = None
+    height: int | None = None
+    width: int | None = None
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
@@ -251,6 +304,10 @@ class DiffusionConfig:
         if not self.one_step:
             known = ("one_step", *names("sampler"))
             check_choice("scheduler_type", self.scheduler_type, known, section=section)
+
+        check_least("linear_components", self.linear_components, 0, section=section)
+        starts = ("zero", "ridge")
+        check_choice("linear_start", self.linear_start, starts, section=section)
 
         check_between("steps", self.steps, 2, VP_STEPS, section=section)
         self._check_noise(section)

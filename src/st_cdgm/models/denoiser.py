@@ -57,6 +57,7 @@ class ConditionalDenoiser(nn.Module):
         config.check()
         self.config = config
         self.in_channels, self.spatial_channels = in_channels, spatial_channels
+        self.conditioning_dim = conditioning_dim
         self.height, self.width = height, width
         self.condition_adapter: Adapter | None = None
 
@@ -171,7 +172,8 @@ class ConditionalDenoiser(nn.Module):
             )
             raise ValueError(msg)
 
-        return Prepared(tokens, conditioning.state_maps, conditioning.context)
+        maps = conditioning.state_maps, conditioning.context
+        return Prepared(tokens, *maps, conditioning.mean)
 
     # -- network ------------------------------------------------------------------
 
@@ -218,7 +220,9 @@ class ConditionalDenoiser(nn.Module):
         z = multiscale_noise(maps, self.config.noise_scales, self.config.noise_pattern)
         level = torch.zeros(len(z), device=z.device)
         told = domain_numbers(numbers) if self.modulation else None
-        return self.forward(z, level, condition, modulation=told)
+        prepared = self.prepare(condition)
+        made = self.forward(z, level, prepared, modulation=told)
+        return made if prepared.mean is None else made + prepared.mean.to(made)
 
     def denoise(
         self,
@@ -228,12 +232,18 @@ class ConditionalDenoiser(nn.Module):
         *,
         previous: Tensor | None = None,
     ) -> Tensor:
-        """Estimate x0 from ``x = x0 + sigma * noise``; ``sigma`` has shape ``(B,)``."""
+        """Estimate x0 from ``x = x0 + sigma * noise``; ``sigma`` has shape ``(B,)``.
+
+        The network sees what is left of x without the linear path.
+        """
+        prepared = self.prepare(condition)
+        mean = x.new_zeros(()) if prepared.mean is None else prepared.mean.to(x)
+        left = x - mean
         c = precondition(self.config.parameterisation, sigma, self.vp_grid)
         expand = (slice(None), None, None, None)
-        scaled = c.c_in[expand] * x
-        raw = self.forward(scaled, c.c_noise, condition, previous=previous)
-        return c.c_skip[expand] * x + c.c_out[expand] * raw
+        scaled = c.c_in[expand] * left
+        raw = self.forward(scaled, c.c_noise, prepared, previous=previous)
+        return c.c_skip[expand] * left + c.c_out[expand] * raw + mean
 
     # -- training -----------------------------------------------------------------
 

@@ -28,6 +28,8 @@ class Sampling:
     block_means : mapping of str to str
         Target -> predictor whose values the target's means over coarse cells take,
         exactly; see `st_cdgm.physics.coarse_means`. Inference makes it a projection.
+    calibrate : bool
+        Whether to put right what the checkpoint knows of its bias and spread.
     projection : callable, optional
         Applied to every estimate ``(B, M, C, Y, X)`` of the residual, such as
         `BlockMeanProjection`.
@@ -37,6 +39,7 @@ class Sampling:
     steps: int | None = None
     guidance_scale: float = 1.0
     block_means: Mapping[str, str] = field(default_factory=dict)
+    calibrate: bool = True
     projection: Projection | None = None
 
     def check(self, model: DiffusionConfig, *, section: str = "") -> None:

@@ -13,9 +13,11 @@ from st_cdgm.models.causal_rcn import RCNCell
 from st_cdgm.models.conditioning import Conditioning, SpatialConditioner, context_maps
 from st_cdgm.models.config import MetaPathConfig, ModelConfig
 from st_cdgm.models.convolutions import IntelligibleVariableConfig
+from st_cdgm.models.declared import check_declared
 from st_cdgm.models.diffusion_decoder import CausalDiffusionDecoder
 from st_cdgm.models.graph_builder import STATIC_NODE, HeteroGraphBuilder
 from st_cdgm.models.intelligible_encoder import IntelligibleVariableEncoder
+from st_cdgm.models.linear_path import LinearPath
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,8 @@ class ModelInputs:
         Coordinates in degrees, 2-D.
     baseline_mean, baseline_std : Tensor
         Of the encoded baseline in the training period. Shape ``(C,)``.
+    history : int
+        Days of a window that the linear path sees: 2, or 1 where windows are a day.
     """
 
     groups: Mapping[str, Sequence[int]]
@@ -56,6 +60,7 @@ class ModelInputs:
     hr_lon: Tensor
     baseline_mean: Tensor
     baseline_std: Tensor
+    history: int = 1
 
 
 @dataclass(frozen=True)
@@ -71,11 +76,14 @@ class CausalRollout:
         Shape ``(T-1, Q, B*N, D)``; None for windows of one day.
     drivers : Tensor
         The drivers themselves. Shape ``(T, Q, B*N, D)``.
+    lr : Tensor
+        The windows. Shape ``(B, T, C, y, x)``.
     """
 
     state: Tensor
     predicted: Tensor | None
     drivers: Tensor
+    lr: Tensor
 
 
 def default_metapaths(groups: Sequence[str], *, static: bool) -> list[MetaPathConfig]:
@@ -120,7 +128,8 @@ class STCDGM(nn.Module):
     Raises
     ------
     ConfigError
-        A meta-path names a node type that the data do not have.
+        A meta-path names a node type that the data do not have; a size that the
+        configuration states is another one.
     """
 
     baseline_mean: Tensor
@@ -129,6 +138,7 @@ class STCDGM(nn.Module):
     static_driver: Tensor
     gather: Tensor
     gather_mask: Tensor
+    gates: Tensor
 
     def __init__(self, inputs: ModelInputs, config: ModelConfig) -> None:
         super().__init__()
@@ -148,6 +158,15 @@ class STCDGM(nn.Module):
         self.register_buffer("baseline_mean", inputs.baseline_mean.float().view(shape))
         self.register_buffer("baseline_std", inputs.baseline_std.float().view(shape))
         self._register_drivers(inputs)
+        # Only now the sizes are known that a configuration may state.
+        check_declared(
+            config,
+            lr_shape=inputs.lr_shape,
+            hr_shape=inputs.hr_shape,
+            target_channels=inputs.target_channels,
+            groups=list(self.groups),
+            driver_dim=self.driver_dim,
+        )
         self._build_causal_part(inputs)
         self._build_generator(inputs)
 
@@ -240,10 +259,25 @@ class STCDGM(nn.Module):
             reconstruction_dim=self.driver_dim,
             dropout=rcn.dropout,
         )
-        # Nothing in the atmosphere causes a field that does not change.
+        self.cell.restrict_edges(self._allowed_edges())
+
+        # A level that drives no target does not reach the generator.
+        known = rcn.conditioning
+        opened = [known is None or s in (*known, STATIC_NODE) for s in self.sources]
+        self.register_buffer("gates", torch.tensor(opened), persistent=False)
+
+    def _allowed_edges(self) -> Tensor:
+        """Return which variable may act on which, ``[i, k]``, bool."""
+        parents = self.config.rcn.parents
         keep = torch.ones(self.num_vars, self.num_vars, dtype=torch.bool)
-        keep[:, [source == STATIC_NODE for source in self.sources]] = False
-        self.cell.restrict_edges(keep)
+        for k, target in enumerate(self.sources):
+            # Nothing in the atmosphere causes a field that does not change.
+            if target == STATIC_NODE:
+                keep[:, k] = False
+            elif parents is not None:
+                allowed = (*parents.get(target, ()), target, STATIC_NODE)
+                keep[:, k] = torch.tensor([s in allowed for s in self.sources])
+        return keep
 
     def _build_generator(self, inputs: ModelInputs) -> None:
         enc, diffusion = self.config.encoder, self.config.diffusion
@@ -266,6 +300,17 @@ class STCDGM(nn.Module):
             config=diffusion,
             spatial_channels=diffusion.spatial_channels + context,
         )
+
+        # What is linear in the weather of the whole domain, beside the network.
+        self.linear: LinearPath | None = None
+        if diffusion.linear_components:
+            coarse = sum(map(len, self.groups.values()))
+            self.linear = LinearPath(
+                diffusion.linear_components,
+                inputs.history,
+                coarse * self.lr_shape[0] * self.lr_shape[1],
+                (channels, *self.hr_shape),
+            )
 
     def drivers(self, lr: Tensor) -> Tensor:
         """Gather each variable's drivers. ``(B, T, C, y, x)`` -> ``(T, Q, B*N, D)``."""
@@ -301,10 +346,16 @@ class STCDGM(nn.Module):
             predicted.append(reconstruction)
 
         stacked = torch.stack(predicted) if predicted else None
-        return CausalRollout(state, stacked, drivers)
+        return CausalRollout(state, stacked, drivers, lr)
 
     def condition(
-        self, state: Tensor, *, baseline: Tensor, season: Tensor, valid: Tensor
+        self,
+        state: Tensor,
+        *,
+        baseline: Tensor,
+        season: Tensor,
+        valid: Tensor,
+        lr: Tensor | None = None,
     ) -> Conditioning:
         """Make the generator's conditioning of one day per window.
 
@@ -318,14 +369,18 @@ class STCDGM(nn.Module):
             Fraction of the year. Shape ``(B,)``.
         valid : Tensor
             Where the target exists. Shape ``(B, C, Y, X)``, bool.
+        lr : Tensor, optional
+            Predictors of the windows, for the linear path. Shape ``(B, T, C, y, x)``.
         """
         q, _, h = state.shape
+        state = state * self.gates[:, None, None]
         per_window = state.reshape(q, len(baseline), -1, h).transpose(0, 1)
         standard = (baseline - self.baseline_mean) / self.baseline_std
         return Conditioning(
             tokens=self.encoder.project_state_tensor(per_window),
             state_maps=self.conditioner(state),
             context=context_maps(standard, self.static, season, valid),
+            mean=None if self.linear is None or lr is None else self.linear(lr),
         )
 
     @property

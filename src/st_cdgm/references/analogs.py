@@ -12,10 +12,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from st_cdgm.data.fit.components import PrincipalComponents
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.references.base import Reference
-from st_cdgm.references.components import PrincipalComponents
 from st_cdgm.references.days import (
     check_members,
     season_distance,

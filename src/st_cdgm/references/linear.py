@@ -9,26 +9,24 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from st_cdgm.data.fit.components import PrincipalComponents
+from st_cdgm.data.fit.folds import year_folds
 from st_cdgm.data.fit.harmonics import annual_harmonics
 from st_cdgm.data.fit.preprocessor import Preprocessor
-from st_cdgm.data.fit.ridge import solve_ridge
+from st_cdgm.data.fit.ridge import (
+    PENALTIES,
+    choose_penalty,
+    held_out_residuals,
+    solve_penalised,
+)
 from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.references.base import Reference
-from st_cdgm.references.components import PrincipalComponents
 from st_cdgm.references.days import draw_in_season, training_days
 from st_cdgm.references.encoded import EncodedCells
 from st_cdgm.registry import register
 from st_cdgm.typing import FloatArray, Floats
 
 _LOGGER = logging.getLogger(__name__)
-
-# Penalties tried, as a share of the number of training days (features have variance 1).
-PENALTIES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-# The penalty is chosen on at most this many cells.
-PENALTY_CELLS = 2000
-FEWEST_YEARS = 3
-FOLDS = 5
-SPELL_DAYS = 10
 
 
 @register("reference", "ridge_pc")
@@ -81,7 +79,7 @@ class ComponentRidgeReference(Reference):
         folds = year_folds(days.day)
         self.penalty = choose_penalty(X, Y, folds)
         _LOGGER.info("ridge_pc: penalty %g of the number of days", self.penalty)
-        self._coefficients = _solve(X.T @ X, X.T @ Y, self.penalty, len(X))
+        self._coefficients = solve_penalised(X.T @ X, X.T @ Y, self.penalty, len(X))
         self._residual = held_out_residuals(X, Y, folds, self.penalty)
         return self
 
@@ -107,66 +105,3 @@ class ComponentRidgeReference(Reference):
             return both.reshape(*both.shape[:2], -1, self._encoded.cells.size)
 
         return self._encoded.decode(len(days), members, members_of)
-
-
-def year_folds(day: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Positions of each year; where years are under three, of five folds dealt out.
-
-    A fold of a short record is every fifth spell of ten days: to leave out a whole
-    season would ask the regression for a season it has never seen.
-
-    Parameters
-    ----------
-    day : ndarray
-        YYYYMMDD, or YYYYMMDDhhmmss of shorter steps, increasing. Shape ``(T,)``.
-    """
-    year = day // (10**4 if day.max(initial=0) < 10**8 else 10**10)
-    years = np.unique(year)
-    if years.size >= FEWEST_YEARS:
-        return [np.flatnonzero(year == y) for y in years]
-    spell = max(1, min(SPELL_DAYS, day.size // (2 * FOLDS)))
-    fold = np.arange(day.size) // spell % FOLDS
-    return [np.flatnonzero(fold == k) for k in range(FOLDS) if (fold == k).any()]
-
-
-def _solve(gram: Floats, cross: Floats, penalty: float, days: int) -> Floats:
-    """Return the coefficients of a ridge regression; the intercept is free."""
-    free = np.arange(len(gram)) == 0
-    return solve_ridge(gram, cross, np.where(free, 0.0, penalty * days))
-
-
-def choose_penalty(
-    X: Floats, Y: NDArray[np.floating], folds: list[NDArray[np.int64]]
-) -> float:
-    """Return the penalty with the smallest held-out squared error.
-
-    Cells are standardised, so that all variables count alike.
-    """
-    cells = np.unique(np.linspace(0, Y.shape[1] - 1, PENALTY_CELLS).astype(int))
-    Y = Y[:, cells].astype(np.float64)
-    deviation = Y.std(axis=0)
-    Y = (Y - Y.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
-    errors = [
-        float((held_out_residuals(X, Y, folds, penalty) ** 2).mean())
-        for penalty in PENALTIES
-    ]
-    return PENALTIES[int(np.argmin(errors))]
-
-
-def held_out_residuals(
-    X: Floats, Y: NDArray[np.floating], folds: list[NDArray[np.int64]], penalty: float
-) -> NDArray[np.float32]:
-    """Truth minus the prediction of a regression that had not seen the fold.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(T, P)``, float32.
-    """
-    gram, cross = X.T @ X, X.T @ Y
-    out = np.empty(Y.shape, dtype=np.float32)
-    for fold in folds:
-        x, y = X[fold], Y[fold]
-        rest = gram - x.T @ x, cross - x.T @ y
-        out[fold] = y - x @ _solve(*rest, penalty, len(X) - len(fold))
-    return out

@@ -25,10 +25,11 @@ def check_before_training(config: Config, *, to_the_end: bool) -> None:
     Raises
     ------
     ConfigError
-        A period, a path or an option is missing or makes no sense.
+        A value, a period, a path or an option is missing or makes no sense.
     MissingFileError
         A data file does not exist.
     """
+    config.check()  # made in Python, it was not checked when it was read
     if to_the_end or not config.data.store:
         check_files(config)
     if "validation" not in config.data.splits.names():

@@ -338,3 +338,13 @@ class DownscalingWatch(_Watch):
             note(self.session, f"downscaling: about {lasting(seconds)}")
         self.done += days
         self.advance(days, None)
+
+
+def run_tool(main: Callable[[], int | None]) -> None:
+    """Run a program of its own and exit: 2 and a message where an input is at fault."""
+    try:
+        code = main() or 0
+    except InputError as error:
+        show_failure(Session(), error)
+        code = 2
+    sys.exit(code)

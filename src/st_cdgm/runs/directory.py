@@ -37,6 +37,7 @@ from st_cdgm.outputs import (
 from st_cdgm.redaction import redacted
 from st_cdgm.runs.console import Session, start_logging
 from st_cdgm.runs.provenance import provenance
+from st_cdgm.runs.scoring import is_figure
 
 if TYPE_CHECKING:
     from st_cdgm.config.schema import Config
@@ -53,7 +54,9 @@ _WRITTEN = (
     *("logs/metrics.csv", "logs/hparams.yaml", "logs/tensorboard"),
     *("scorecard.csv", "diagnostics.nc", "conditioning.json"),
     *("networks", "failures.json"),
-    *("dag.json", "dag.csv", "dag.png", "edges.json", "edges.csv", "report.html"),
+    *("dag.json", "dag.csv", "dag.png", "dag.graphml", "dag_acyclic.json"),
+    *("edges.json", "edges.csv", "tests.npz", "certificate.json"),
+    *("weights.json", "weights.csv", "weights.png", "report.html"),
 )
 # Keys that may change when a run is resumed: they do not decide about its results.
 _FREE = {"run.dir", "run.log_level"} | {
@@ -243,6 +246,9 @@ def own_files(run_dir: Path) -> list[Path]:
         if copies.is_relative_to(run_dir):
             found = copies.glob("epoch_[0-9][0-9][0-9][0-9]*")
             names |= {str(path.relative_to(run_dir)) for path in found}
+
+        drawn = (run_dir / stored.evaluation.output_dir).glob("*-*.*")
+        names |= {str(p.relative_to(run_dir)) for p in drawn if is_figure(p)}
     return [run_dir / name for name in sorted(names) if (run_dir / name).exists()]
 
 

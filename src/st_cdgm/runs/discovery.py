@@ -1,94 +1,313 @@
-"""The step that tests the lagged links between predictors."""
+"""The step that tests the graph, and the model that is trained inside it."""
 
 from __future__ import annotations
 
+import json
 import logging
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from st_cdgm.errors import InputError
+from st_cdgm.errors import ConfigError, InputError, MissingFileError
 from st_cdgm.runs.console import Session, console, progress, table_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterable
 
     from rich.table import Table
 
     from st_cdgm.config.schema import Config
     from st_cdgm.data.task.prepared import PipelineViews
+    from st_cdgm.discovery.verdicts import LinkGraph
 
 logger = logging.getLogger(__name__)
+Pairs = list[tuple[str, str]]
+EDGE_CHOICES = ("tested", "learned", "all")
 
 
-def discover_if_possible(
+def inside_graph(
     config: Config, pipeline: PipelineViews, run_dir: Path, session: Session
-) -> None:
-    """Test the links; say why not where the record is too short or the grid small."""
-    try:
-        discover_links(config, pipeline, run_dir, session)
-    except InputError as error:
-        found = error.facts.get("found", "")
-        logger.info(
-            "links between predictors not tested: %s (%s)", error.problem, found
-        )
+) -> Config:
+    """Test the graph on the training period and restrict the model to it.
+
+    Returns a configuration whose network may use the edges that hold, and whose
+    generator sees the variables that act on a target. Where the record is too short or
+    the grid too small for a test, this is said and all edges stay.
+
+    Raises
+    ------
+    ConfigError
+        ``rcn.edges``, ``rcn.required`` or ``rcn.forbidden`` cannot be used.
+    """
+    choice = config.rcn.edges
+    sources, targets = _node_names(pipeline)
+    known = (*sources, *targets)
+    chosen = None
+    if choice not in EDGE_CHOICES:
+        chosen = check_pairs(read_edges(Path(choice)), known, "rcn.edges")
+    _links(config.rcn.required, known, "rcn.required")
+    forbidden = _links(config.rcn.forbidden, known, "rcn.forbidden")
+
+    graph = _tested_if_possible(config, pipeline, run_dir, session)
+    if choice == "tested" and graph is not None:
+        chosen = [(link.source, link.target) for link in graph.edges]
+    if chosen is None and not forbidden:
+        return config
+    every = [(i, k) for i in sources for k in known if i != k]
+    return restricted(config, every if chosen is None else chosen, sources, targets)
+
+
+def restricted(
+    config: Config, edges: Pairs, sources: Collection[str], targets: Collection[str]
+) -> Config:
+    """Return a configuration whose model uses these edges alone, and what is required.
+
+    A target no edge leads to would leave the generator without any weather: all
+    variables stay open to it then.
+    """
+    known = (*sources, *targets)
+    forbidden = _links(config.rcn.forbidden, known, "rcn.forbidden")
+    required = _links(config.rcn.required, known, "rcn.required")
+    kept = {*edges, *required} - set(forbidden)
+
+    changed = deepcopy(config)
+    changed.rcn.parents = {
+        name: [i for i in sources if (i, name) in kept] for name in sources
+    }
+    driving = {name: [i for i in sources if (i, name) in kept] for name in targets}
+    if targets and all(driving.values()):
+        opened = {i for drivers in driving.values() for i in drivers}
+        changed.rcn.conditioning = [i for i in sources if i in opened]
+    elif targets:
+        alone = ", ".join(name for name, drivers in driving.items() if not drivers)
+        logger.warning("no edge leads to %s: the generator sees all variables", alone)
+    return changed
 
 
 def discover_links(
     config: Config, pipeline: PipelineViews, run_dir: Path, session: Session
-) -> Path:
-    """Test the lagged links between the predictors; write edges.json and edges.csv.
+) -> LinkGraph:
+    """Test the links of the training period; write and show the graph.
 
     Raises
     ------
     InputError
-        Too few years, one group of predictors alone or a grid below 3 x 3.
+        Too few days, or one group of predictors alone.
     """
-    from st_cdgm.discovery.files import export_edges
-    from st_cdgm.discovery.record import predictor_record
+    from st_cdgm.discovery.files import export_graph
+    from st_cdgm.discovery.record import training_records
     from st_cdgm.discovery.search import discover_edges
 
-    record = predictor_record(pipeline)
-    with progress(session, "Edges", config.discovery.folds) as advance:
-        verdicts = discover_edges(
-            record,
-            config.discovery,
-            seed=config.run.seed,
-            on_fold=lambda: advance(1, None),
+    settings = config.discovery
+    record, target = training_records(pipeline, target_cells=settings.target_cells)
+    folds = settings.folds * (1 if target is None else 2)
+    with progress(session, "Graph", folds) as advance:
+        graph = discover_edges(
+            record, settings, target=target, on_fold=lambda: advance(1, None)
         )
-    console(wide=True).print(_table(verdicts.to_dict()["pairs"]))
+
+    console(wide=True).print(links_table(graph))
     protocol = {
-        "periods": {
-            name: period
-            for name, period in pipeline.preprocessor.periods.items()
-            if name != "test"
-        },
+        "period": pipeline.preprocessor.periods["train"],
         "years": sorted({int(year) for year in record.year}),
-        "seed": config.run.seed,
-        **asdict(config.discovery),
+        **asdict(settings),
     }
-    written = export_edges(run_dir, verdicts.to_dict(), protocol=protocol)
-    return written["json"]
+    export_graph(run_dir, graph, protocol=protocol)
+    _draw(run_dir, graph)
+    return graph
 
 
-def _table(pairs: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the tested pairs, the largest gain first."""
+def _draw(run_dir: Path, graph: LinkGraph) -> None:
+    from st_cdgm.evaluation.graph.matrix import Edge
+    from st_cdgm.evaluation.graph.plots import plot_dag_graph
+    from st_cdgm.evaluation.report.plots import figure_png
+    from st_cdgm.outputs import write_bytes
+
+    edges = [Edge(link.source, link.target, link.gain) for link in graph.edges]
+    picture = figure_png(plot_dag_graph(graph.variables, edges))
+    write_bytes(run_dir / "dag.png", picture)
+
+
+def read_edges(path: Path) -> Pairs:
+    """Return the edges of a JSON (``edges``) or CSV file with source and target.
+
+    Raises
+    ------
+    MissingFileError
+        There is no such file.
+    InputError
+        It cannot be read so.
+    """
+    import pandas as pd
+
+    if not path.is_file():
+        raise MissingFileError(
+            "the edges of the model name neither a choice nor a file",
+            file=path,
+            expected=" | ".join((*EDGE_CHOICES, "a JSON or CSV file")),
+            remedy="set rcn.edges",
+        )
+    try:
+        if path.suffix == ".json":
+            rows = json.loads(path.read_text("utf-8"))["edges"]
+        else:
+            rows = pd.read_csv(path).to_dict("records")
+        accepted = [r for r in rows if r.get("verdict") in (None, *_accepted())]
+        return [(str(row["source"]), str(row["target"])) for row in accepted]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            "the edges of the model cannot be read",
+            file=path,
+            found=str(error),
+            expected="a list `edges`, or a table, with source and target",
+        ) from error
+
+
+def check_pairs(
+    pairs: Iterable[tuple[str, str]], known: Collection[str], key: str
+) -> Pairs:
+    """Return the pairs; raise ConfigError for a node that is none."""
+    out = list(pairs)
+    wrong = sorted({name for pair in out for name in pair} - set(known))
+    if wrong:
+        raise ConfigError(
+            "an edge names a variable that the graph does not have",
+            variable=key,
+            found=", ".join(wrong),
+            expected=", ".join(known),
+        )
+    return out
+
+
+def links_table(graph: LinkGraph) -> Table:
+    """Return the tested pairs, accepted ones first, the largest gain first."""
     from rich.table import Column, Table
 
-    numbers = (
-        Column(n, justify="right") for n in ("gain %", "t over years", "shadow %")
-    )
-    title = "Links, tested on held-out years"
+    numbers = (Column(n, justify="right") for n in ("gain %", "95 %", "q", "shadow %"))
+    title = "Links, tested on parts of the record that no fit has seen"
     table = Table(
-        "source", "target", *numbers, "verdict", title=title, box=table_lines()
+        "source", "target", "lag", *numbers, "verdict", title=title, box=table_lines()
     )
-    for pair in sorted(pairs, key=lambda pair: -float(pair["gain"])):
+    for link in sorted(graph.links, key=lambda link: (not link.accepted, -link.gain)):
         table.add_row(
-            str(pair["source"]),
-            str(pair["target"]),
-            f"{100 * pair['gain']:.2f}",
-            f"{pair['t']:.1f}",
-            f"{100 * pair['shadow']:.2f}",
-            str(pair["verdict"]),
+            link.source,
+            link.target,
+            link.lag if link.accepted else "",
+            f"{100 * link.gain:.2f}",
+            f"{100 * link.low:.2f} .. {100 * link.high:.2f}",
+            f"{link.q:.1e}",
+            f"{100 * link.shadow:.2f}",
+            link.verdict,
         )
     return table
+
+
+def _accepted() -> tuple[str, ...]:
+    from st_cdgm.discovery.verdicts import ACCEPTED
+
+    return ACCEPTED
+
+
+def _links(texts: Iterable[str], known: Collection[str], key: str) -> Pairs:
+    """Read ``A->B`` texts."""
+    pairs = []
+    for text in texts:
+        source, arrow, target = (part.strip() for part in text.partition("->"))
+        if not (source and arrow and target):
+            raise ConfigError(
+                "an edge cannot be read",
+                variable=key,
+                found=text,
+                expected="GP500->SURF",
+            )
+        pairs.append((source, target))
+    return check_pairs(pairs, known, key)
+
+
+def _node_names(pipeline: PipelineViews) -> tuple[list[str], list[str]]:
+    from st_cdgm.checkpoint.build import channel_groups
+
+    preprocessor = pipeline.preprocessor
+    sources = list(channel_groups(preprocessor.channels))
+    return sources, [target.name for target in preprocessor.targets]
+
+
+def _tested_if_possible(
+    config: Config, pipeline: PipelineViews, run_dir: Path, session: Session
+) -> LinkGraph | None:
+    """Test the links; say why not where the record is too short or has one variable."""
+    try:
+        return discover_links(config, pipeline, run_dir, session)
+    except InputError as error:
+        found = error.facts.get("found", "")
+        logger.warning(
+            "the graph cannot be tested, all edges stay: %s (%s)", error.problem, found
+        )
+        return None
+
+
+def discover_file(
+    path: Path,
+    overrides: list[str],
+    *,
+    known: Path | None = None,
+    methods: list[str] | None = None,
+    output: Path | None = None,
+) -> Path | None:
+    """Test the links between the series of a file; show them, and write where asked.
+
+    Parameters
+    ----------
+    path : Path
+        CSV table, or what xarray opens.
+    overrides : list of str
+        ``KEY=VALUE`` of the section ``discovery``.
+    known : Path, optional
+        CSV table of drivers from outside.
+    methods : list of str, optional
+        Other methods to show beside.
+    output : Path, optional
+        Directory for the graph's files.
+
+    Raises
+    ------
+    ConfigError
+        A setting or a method is unknown.
+    InputError
+        The file cannot be used.
+    """
+    import xarray as xr
+
+    from st_cdgm.config.load import load_config
+    from st_cdgm.discovery.compare import compare
+    from st_cdgm.discovery.files import export_graph
+    from st_cdgm.discovery.plain import series_record
+    from st_cdgm.discovery.search import discover_edges
+
+    keys = [
+        text if text.startswith("discovery.") else f"discovery.{text}"
+        for text in overrides
+    ]
+    settings = load_config("demo", keys).discovery
+    if not path.exists():
+        raise MissingFileError("there is no such file of series", file=path)
+    table = path.suffix.lower() in (".csv", ".txt")
+    record = series_record(path if table else xr.open_dataset(path), known=known)
+    graph = discover_edges(record, settings)
+
+    # Ours, and what others make of the same record.
+    screen = console(wide=True)
+    screen.print(links_table(graph))
+    ours = {(link.source, link.target) for link in graph.edges}
+    for name, found in compare(record, methods or [], settings).items():
+        both = len(ours & set(found))
+        more = ", ".join(f"{i}->{k}" for i, k in found if (i, k) not in ours) or "none"
+        screen.print(f"{name}: {both} of our {len(ours)} edges, and {more} more")
+
+    if output is None:
+        return None
+    protocol = {"file": str(path), "steps": len(record.year), **asdict(settings)}
+    export_graph(output, graph, protocol=protocol)
+    _draw(output, graph)
+    return output / "dag.json"

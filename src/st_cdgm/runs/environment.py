@@ -61,6 +61,7 @@ def run_checks() -> Iterator[Check]:
         yield check_library(distribution, module)
     for distribution, reason in UNWANTED.items():
         yield check_unwanted(distribution, reason)
+    yield check_pyg_lib()
     yield from check_threads()
     yield check_memory()
     yield check_disk(Path.cwd())
@@ -133,6 +134,26 @@ def check_unwanted(distribution: str, reason: str) -> Check:
         found = f"installed and broken: {error} ({reason})"
         return Check(name, found, Status.FAIL, remedy)
     return Check(name, f"installed ({reason})", Status.WARN, remedy)
+
+
+def check_pyg_lib() -> Check:
+    """Report whether graph convolutions have pyg-lib's kernels; none is needed."""
+    try:
+        version = importlib.metadata.version("pyg-lib")
+    except importlib.metadata.PackageNotFoundError:
+        return Check("pyg-lib", "not installed: torch's own kernels are used")
+    try:
+        from torch_geometric import typing as geometric
+    except Exception as error:  # noqa: BLE001 - the line of torch-geometric says more
+        return Check("pyg-lib", f"{version}, torch-geometric fails: {error}")
+
+    used = bool(getattr(geometric, "WITH_PYG_LIB", False))
+    return _judged(
+        "pyg-lib",
+        f"{version}, {'used' if used else 'installed and not used'}",
+        "install the build for this version of torch (data.pyg.org), or remove it",
+        good=used,
+    )
 
 
 def check_threads() -> Iterator[Check]:

@@ -189,7 +189,7 @@ def score_test(
             land=_land_fraction(config, pipeline),
             protocol=protocol,
             output=output,
-            metrics=config.evaluation.metrics,
+            metrics=config.evaluation.chosen_metrics(),
         )
 
 
@@ -243,18 +243,24 @@ def _as_dataset(fields: Any, days: FieldArrays, pipeline: PipelineViews) -> xr.D
     return dataset.isel(realization=0, drop=True)
 
 
-def export_graph(config: Config, checkpoint: Path, run_dir: Path) -> None:
-    """Write the learned graph as dag.json, dag.csv and dag.png."""
+def export_weights(config: Config, checkpoint: Path, run_dir: Path) -> None:
+    """Write the weights of the causal network as weights.json, .csv and .png.
+
+    They say how the network uses the edges that it was given, not which edges there
+    are. Where no graph could be tested they are all there is, and written as the graph.
+    """
     from st_cdgm.checkpoint.directory import load_checkpoint
     from st_cdgm.evaluation.graph.dag import export_dag
 
     model = load_checkpoint(checkpoint).model
+    tested = (run_dir / "dag.json").is_file()
     export_dag(
         run_dir,
         model.effective_dag().detach().cpu().numpy(),
         model.names,
         constraint=config.loss.dag.constraint,
         possible=model.possible_edges,
+        name="weights" if tested else "dag",
     )
 
 
@@ -328,3 +334,22 @@ def write_report(run_dir: Path, *, title: str | None = None) -> Path:
     from st_cdgm.evaluation.report.build import build_report
 
     return build_report(run_dir, title=title)
+
+
+# What the names of figures begin with.
+FIGURES = ("maps", "spectra", "ranks", "quantiles", "graph", "training")
+
+
+def is_figure(path: Path) -> bool:
+    """Whether a file is named as those of :func:`draw_figures`."""
+    return path.name.partition("-")[0] in FIGURES
+
+
+def draw_figures(
+    directory: Path, *, session: Session, folder: str = "figures"
+) -> list[Path]:
+    """Draw the figures of the report as files; return them."""
+    from st_cdgm.evaluation.report.export import write_figures
+
+    with progress(session, "Figures"):
+        return write_figures(directory, folder)

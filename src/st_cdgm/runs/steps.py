@@ -145,26 +145,23 @@ def train_pool(
     from st_cdgm.training.fit import has_state
 
     first, *others = network_configs(config)
+    seen = [_data_of(first, config, pipeline, session)]
+    result = train_model(first, seen[0], run_dir, session, resume=resume)
 
-    result = train_model(
-        first,
-        _data_of(first, config, pipeline, session),
-        run_dir,
-        session,
-        resume=resume,
-    )
     checkpoints = []
     for number, other in enumerate(others, start=1):
         logger.info("network %d of %d", number + 1, len(others) + 1)
         folder = run_dir / "networks" / str(number)
         folder.mkdir(parents=True, exist_ok=True)
-        data = _data_of(other, config, pipeline, session)
+        seen.append(_data_of(other, config, pipeline, session))
         begun = resume and has_state(folder)
-        found = train_model(other, data, folder, session, resume=begun)
+        found = train_model(other, seen[-1], folder, session, resume=begun)
         checkpoints.append(found.checkpoint)
 
     if checkpoints:
         pool_checkpoints(result.checkpoint, checkpoints)
+    if config.training.fit_bias or config.training.fit_spread:
+        calibrate(config, seen, result.checkpoint, session)
     return result
 
 
@@ -199,6 +196,56 @@ def _fit_noise_memory(
         return
     for directory in (best, best.with_name("last")):
         change_settings(directory, "diffusion", noise_memory=memory)
+
+
+def calibrate(
+    config: Config, seen: Sequence[PipelineViews], best: Path, session: Session
+) -> None:
+    """Put right what the mean and the spread of a network, or of a pool, are off by.
+
+    ``seen`` are the data as each network sees them.
+    """
+    from st_cdgm.checkpoint.directory import (
+        NETWORKS,
+        add_to_description,
+        load_checkpoint,
+    )
+    from st_cdgm.inference.calibration import KEY
+    from st_cdgm.inference.fit_calibration import find_trend, fit_calibration
+
+    settings, networks = config.training, load_checkpoint(best).networks
+    codecs = [network.preprocessor.codec.to_dict() for network in networks]
+    together = all(codec == codecs[0] for codec in codecs)
+    every = list(zip(networks, seen, strict=True))
+    options: dict[str, Any] = {
+        "bias": settings.fit_bias,
+        "spread": settings.fit_spread,
+        # A diffusion model draws some ten times slower.
+        "days": 120 if networks[0].model.decoder.config.one_step else 30,
+        "batch_days": config.inference.batch_days,
+        "seed": config.run.seed,
+    }
+
+    # A pool as a whole, unless its networks encode differently.
+    try:
+        with progress(session, "Calibration"):
+            found = [
+                fit_calibration(
+                    [network for network, _ in group],
+                    [data.arrays("validation") for _, data in group],
+                    trend=find_trend(group[0][1]) if settings.fit_bias else None,
+                    **options,
+                )
+                for group in ([every] if together else [[one] for one in every])
+            ]
+    except InputError as error:
+        logger.warning("bias and spread stay as they are: %s", error)
+        return
+
+    for number in range(len(networks)):
+        directory = best / NETWORKS / str(number) if number else best
+        one = found[0 if together else number]
+        add_to_description(directory, **{KEY: one.to_meta()})
 
 
 def downscale_test(

@@ -23,13 +23,14 @@ from st_cdgm.runs.directory import (
     nothing_left_behind,
     prepare_run,
 )
-from st_cdgm.runs.discovery import discover_if_possible, discover_links
+from st_cdgm.runs.discovery import discover_links, inside_graph
 from st_cdgm.runs.score_table import show_scorecard
 from st_cdgm.runs.scoring import (
     SCORES,
     Analyses,
     ablate,
-    export_graph,
+    draw_figures,
+    export_weights,
     run_reference,
     run_references,
     score_test,
@@ -75,32 +76,40 @@ def run_workflow(
         )
         # The references need seconds and nothing from the model: what is wrong with the
         # test period or with them is known before the long part.
-        references = run_references(config, pipeline, run_dir, session)
+        scored = config.evaluation.enabled
+        references = (
+            run_references(config, pipeline, run_dir, session) if scored else {}
+        )
         discard_replaced(run_dir)
+        inside = inside_graph(config, pipeline, run_dir, session)
         checkpoint = train_pool(
-            config, pipeline, run_dir, session, resume=resume
+            inside, pipeline, run_dir, session, resume=resume
         ).checkpoint
         ensemble = downscale_test(config, checkpoint, run_dir, session)
 
         # No analysis that fails costs the others, nor the report.
         analyses = Analyses(run_dir)
-        with analyses.spared(SCORES):
-            scorecard = score_test(
-                config, pipeline, ensemble, references, run_dir, session
-            )
-        with analyses.spared("the learned graph"):
-            export_graph(config, checkpoint, run_dir)
+        if scored:
+            with analyses.spared(SCORES):
+                card = score_test(
+                    config, pipeline, ensemble, references, run_dir, session
+                )
+        with analyses.spared("the weights of the causal network"):
+            export_weights(config, checkpoint, run_dir)
         with analyses.spared("the ablations"):
             ablate(config, checkpoint, pipeline, run_dir, session)
-        with analyses.spared("the tested links"):
-            discover_if_possible(config, pipeline, run_dir, session)
 
         with progress(session, "Report"):
             report = write_report(run_dir, title=config.run.name)
+        if config.evaluation.save_visualizations:
+            folder = config.evaluation.output_dir
+            with analyses.spared("the figures"):
+                draw_figures(run_dir, session=session, folder=folder)
         analyses.check_scored()
 
     if session.announce:
-        show_scorecard(scorecard)
+        if scored:
+            show_scorecard(card)
         show_results({"Checkpoint": checkpoint, "Ensemble": ensemble, "Report": report})
     return report
 
@@ -112,7 +121,8 @@ def train_workflow(
     how = {"resume": resume, "overwrite": overwrite}
     with _begun(config, session, to_the_end=False, **how) as (run_dir, pipeline):
         discard_replaced(run_dir)
-        result = train_pool(config, pipeline, run_dir, session, resume=resume)
+        inside = inside_graph(config, pipeline, run_dir, session)
+        result = train_pool(inside, pipeline, run_dir, session, resume=resume)
 
     best = f"{result.best_loss:.4f} in epoch {result.best_epoch}"
     show_results(
@@ -126,10 +136,11 @@ def train_workflow(
 
 
 def discover_workflow(config: Config, session: Session) -> Path:
-    """Test the links between predictors in a run directory; return ``edges.json``."""
+    """Test the graph of a run's data in its directory; return ``dag.json``."""
     how = {"resume": True, "overwrite": False, "trains": False}
     with _begun(config, session, to_the_end=False, **how) as (run_dir, pipeline):
-        return discover_links(config, pipeline, run_dir, session)
+        discover_links(config, pipeline, run_dir, session)
+        return run_dir / "dag.json"
 
 
 def reference_workflow(

@@ -71,21 +71,23 @@ class PlateauSchedule(_Resumed):
     The rule is that of ``torch.optim.lr_scheduler.ReduceLROnPlateau`` (threshold
     ``1e-4``, relative), applied to a factor so that it works beside the warm-up.
 
-    ``lr`` is the peak learning rate.
+    ``lr`` is the peak learning rate, ``monitor`` the score that is followed.
     """
 
     KEPT = ("best", "waited", "factor")
     THRESHOLD = 1e-4
 
-    def __init__(self, settings: LrSchedulerConfig, lr: float) -> None:
-        self.settings, self.lr = settings, lr
+    def __init__(
+        self, settings: LrSchedulerConfig, lr: float, monitor: str = "val_loss"
+    ) -> None:
+        self.settings, self.lr, self.monitor = settings, lr, monitor
         self.best, self.waited, self.factor = math.inf, 0, 1.0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take note of the validation loss."""
         if trainer.sanity_checking:
             return
-        score = float(trainer.callback_metrics.get("val_loss", math.nan))
+        score = float(trainer.callback_metrics.get(self.monitor, math.nan))
         if score < self.best - self.THRESHOLD * abs(self.best) or (
             math.isinf(self.best) and math.isfinite(score)
         ):
@@ -106,7 +108,7 @@ class PlateauSchedule(_Resumed):
 
 
 class BestCheckpoint(_Resumed, Checkpoint):
-    """Keep ``checkpoints/best`` (lowest validation loss) and ``checkpoints/last``.
+    """Keep ``checkpoints/best`` (lowest validation score) and ``checkpoints/last``.
 
     Parameters
     ----------
@@ -124,6 +126,8 @@ class BestCheckpoint(_Resumed, Checkpoint):
         Where a wish to end is noted: ``last`` is written, and the training ends.
     kept : CheckpointConfig, optional
         Whether ``best`` is the best, and which copies are kept in ``save_dir``.
+    monitor : str
+        Name of the validation score.
     """
 
     KEPT = ("best", "best_epoch")
@@ -139,7 +143,9 @@ class BestCheckpoint(_Resumed, Checkpoint):
         state_minutes: float = math.inf,
         request: EndRequest | None = None,
         kept: CheckpointConfig | None = None,
+        monitor: str = "val_loss",
     ) -> None:
+        self.monitor = monitor
         self.directory, self.averaging = directory, averaging
         self.restore_best, self.store = restore_best, store
         self.state_seconds, self.request = 60 * state_minutes, request or EndRequest()
@@ -172,7 +178,7 @@ class BestCheckpoint(_Resumed, Checkpoint):
             return
         found = trainer.callback_metrics
         metrics = {k: float(v) for k, v in found.items() if k.startswith("val_")}
-        score = metrics.get("val_loss", math.nan)
+        score = metrics.get(self.monitor, math.nan)
         minutes = (time.monotonic() - self._started) / 60
         told = ", ".join(f"{k} {v:.4f}" for k, v in metrics.items())
         logger.info("epoch %d, %.1f min: %s", trainer.current_epoch, minutes, told)

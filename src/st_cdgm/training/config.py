@@ -209,8 +209,8 @@ class LrSchedulerConfig:
     enabled : bool
         Take the place of the cosine decay; the warm-up stays.
     mode : str
-        ``min``: a lower validation loss is better. (``max`` is refused: no score that
-        rises is validated on.)
+        ``min``: the validation loss is to fall; ``max``: its negative is to rise, which
+        is the same.
     factor, patience, min_lr : float, int, float
         What the learning rate is multiplied by, after how many validations without
         improvement are waited through, and its least value.
@@ -225,7 +225,7 @@ class LrSchedulerConfig:
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
         section = "training.lr_scheduler."
-        check_choice("mode", self.mode, ("min",), section=section)
+        check_choice("mode", self.mode, ("min", "max"), section=section)
         check_least("patience", self.patience, 0, section=section)
         check_least("min_lr", self.min_lr, 0, section=section)
         fits = 0 < self.factor < 1
@@ -243,8 +243,9 @@ class PhysicalLossConfig:
     ----------
     use_predicted_output : bool
         False: in every batch, the estimate of the clean field from the noise level that
-        the batch is trained at. True: every so many batches a sample, whose last solver
-        step alone carries the gradient.
+        the batch is trained at; of a decoder that predicts noise (``eps``) weighted by
+        1 / (1 + sigma^2), so that it cannot drown the generator's loss. True: every so
+        many batches a sample, whose last solver step alone carries the gradient.
     physical_sample_interval, physical_num_steps : int
         Batches from one sample to the next; solver steps of a sample.
     """
@@ -318,6 +319,12 @@ class TrainingConfig:
     validation_every, validation_stride, validation_members : int
         Epochs between validations; every so many validation days are used; members of
         the validation ensemble (``one_step``).
+    monitor : str
+        Score of the validation days that decides which checkpoint is the best, when to
+        stop and when to lower the learning rate: ``loss`` (the generator's objective,
+        with pooled, joint and denoising terms) or ``crps`` (the fair CRPS in cells of
+        ``validation_members`` drawn as at inference, each variable in units of the
+        spread around the baseline).
     early_stopping, lr_scheduler, physical_loss
         When to stop before the last epoch; a learning rate that follows the validation
         loss; what the physical losses look at.
@@ -332,6 +339,18 @@ class TrainingConfig:
     fit_noise_memory : bool
         Choose ``diffusion.noise_memory`` on validation days after the training, where
         it is not given.
+    fit_bias, fit_spread : bool
+        Find on validation days, after the training, what the mean of each target is
+        off by (with a cross-fitted baseline also its trend over training and validation
+        years), and a factor of the spread of each target and length scale. The
+        checkpoint holds both; ``inference.calibrate`` applies them.
+    device : str, optional
+        ``cpu``, ``cuda`` or ``auto``: another name of ``accelerator``, which also holds
+        for ``inference.device``.
+    use_amp : bool, optional
+        True: another name of ``precision: bf16-mixed``; False: of ``32-true``.
+    log_every : int
+        Updates from one line of losses in ``logs/metrics.csv`` to the next.
     """
 
     epochs: int = 20
@@ -352,21 +371,37 @@ class TrainingConfig:
     validation_every: int = 1
     validation_members: int = 8
     validation_stride: int = 3
+    monitor: str = "loss"
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
     lr_scheduler: LrSchedulerConfig = field(default_factory=LrSchedulerConfig)
     physical_loss: PhysicalLossConfig = field(default_factory=PhysicalLossConfig)
     ensemble: int = 1
     variants: list[dict[str, Any]] = field(default_factory=list)
     fit_noise_memory: bool = True
+    fit_bias: bool = False
+    fit_spread: bool = False
+    device: str | None = None
+    use_amp: bool | None = None
+    log_every: int = 1
+
+    @property
+    def monitored(self) -> str:
+        """Name of the score in the logs."""
+        return f"val_{self.monitor}"
 
     def check(self) -> None:
         """Raise ConfigError for a value out of range."""
-        sizes = ("epochs", "batch_size", "devices", "ensemble")
+        sizes = ("epochs", "batch_size", "devices", "ensemble", "log_every")
         validation = ("validation_every", "validation_members", "validation_stride")
         for key in sizes + validation:
             check_least(key, getattr(self, key), 1, section="training.")
         for key in ("warmup_steps", "num_workers", "weight_decay", "predictor_noise"):
             check_least(key, getattr(self, key), 0, section="training.")
+
+        check_choice("monitor", self.monitor, ("loss", "crps"), section="training.")
+        if self.monitor == "crps":
+            number = self.validation_members
+            check_least("validation_members", number, 2, section="training.")
 
         _check_range("training.lr", self.lr, self.lr > 0, "> 0")
         minutes = self.state_minutes

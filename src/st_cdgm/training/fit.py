@@ -32,6 +32,7 @@ from st_cdgm.randomness import seed_everything
 from st_cdgm.training.callbacks import AveragedWeights, BestCheckpoint, PlateauSchedule
 from st_cdgm.training.config import CheckpointConfig, LossConfig, TrainingConfig
 from st_cdgm.training.lightning_module import STCDGMModule
+from st_cdgm.training.linear_start import start_linear_path
 from st_cdgm.training.resume import (
     METRICS,
     STATE,
@@ -84,12 +85,15 @@ def _new_model(pipeline: PipelineViews, config: ModelConfig) -> STCDGM:
     for part in pipeline.blocks("train"):
         scale.add(part["baseline"])
     mean, std = scale.result("per_variable")  # (C, 1, 1)
-    return build_model(
+    model = build_model(
         preprocessor,
         config,
         baseline_mean=torch.from_numpy(mean[:, 0, 0]),
         baseline_std=torch.from_numpy(std[:, 0, 0]),
     )
+    if model.linear is not None:
+        start_linear_path(model.linear, pipeline, config.diffusion.linear_start)
+    return model
 
 
 def _amount_std(pipeline: PipelineViews) -> Tensor:
@@ -110,8 +114,8 @@ def _callbacks(
     run_dir: Path,
     extra: dict[str, Any],
     store: StateStore,
-    request: EndRequest,
-    kept: CheckpointConfig,
+    request: EndRequest | None = None,
+    kept: CheckpointConfig | None = None,
 ) -> tuple[list[Callback], BestCheckpoint]:
     averaging = AveragedWeights(training.ema_decay) if training.ema_decay > 0 else None
     stopping = training.early_stopping
@@ -124,17 +128,19 @@ def _callbacks(
         state_minutes=training.state_minutes,
         request=request,
         kept=kept,
+        monitor=training.monitored,
     )
-    callbacks: list[Callback] = [LearningRateMonitor("epoch")]
+    callbacks: list[Callback] = [best, LearningRateMonitor("epoch")]
     if averaging is not None:
         callbacks.append(averaging)
 
     if training.lr_scheduler.enabled:
-        callbacks.append(PlateauSchedule(training.lr_scheduler, training.lr))
-    if stopping.enabled:
         callbacks.append(
-            EarlyStopping("val_loss", stopping.min_delta, stopping.patience)
+            PlateauSchedule(training.lr_scheduler, training.lr, training.monitored)
         )
+    if stopping.enabled:
+        score, least = training.monitored, stopping.min_delta
+        callbacks.append(EarlyStopping(score, least, stopping.patience))
     return callbacks, best
 
 
@@ -220,9 +226,9 @@ def train(
     own, best = _callbacks(training, run_dir, extra or {}, store, request, keep)
     log = MetricsLog(run_dir, name="logs", version="")
     kept = [RandomState(loader.sampler, training.batch_size), MetricsState(log)]
-    # The state is stored last, when all others (early stopping too) have seen the end
-    # of the epoch: for that it is a `Checkpoint` of Lightning's.
-    all_of_them = [*kept, *own, *callbacks, best]
+    # Lightning calls `best`, a `Checkpoint`, after all others, early stopping too: the
+    # state holds what they have seen at the end of the epoch.
+    all_of_them = [*kept, *own, *callbacks]
     trainer = _trainer(training, run_dir, all_of_them, store, log)
 
     started = time.monotonic()
@@ -326,10 +332,10 @@ def _trainer(
     run_dir: Path,
     callbacks: list[Callback],
     store: StateStore,
-    log: MetricsLog,
+    log: MetricsLog | None = None,
 ) -> pl.Trainer:
     minutes = training.max_minutes
-    loggers: list[Logger] = [log]
+    loggers: list[Logger] = [log or MetricsLog(run_dir, name="logs", version="")]
     try:
         loggers.append(TensorBoardLogger(run_dir, name="logs", version="tensorboard"))
     except ModuleNotFoundError:
@@ -351,5 +357,5 @@ def _trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=run_dir,
-        log_every_n_steps=1,
+        log_every_n_steps=training.log_every,
     )

@@ -15,6 +15,7 @@ from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.task.batch import Batch
 from st_cdgm.models.acyclicity import central_path
 from st_cdgm.models.conditioning import Conditioning
+from st_cdgm.models.ensemble_loss import fair_crps, masked_mean
 from st_cdgm.models.objective import Objective
 from st_cdgm.models.st_cdgm import STCDGM, CausalRollout
 from st_cdgm.models.truth import Draws, Truth
@@ -37,6 +38,7 @@ def last_day_condition(
         baseline=batch.baseline[:, -1],
         season=batch.season[:, -1],
         valid=batch.valid[:, -1],
+        lr=rollout.lr,
     )
 
 
@@ -149,6 +151,25 @@ class STCDGMModule(pl.LightningModule):
             decoder, self.truth(batch), condition, draws, per_day=per_day
         )
         return found.per_variable
+
+    def ensemble_crps(
+        self, batch: Batch, condition: Conditioning, generator: torch.Generator
+    ) -> Tensor:
+        """Fair CRPS in cells of an ensemble drawn as at inference. Shape ``(C,)``.
+
+        In the scale and units that variables are scored in.
+        """
+        truth, decoder = self.truth(batch), self.model.decoder
+        assert truth.fields is not None
+        assert truth.to_fields is not None
+        members = self.training_config.validation_members
+        shape = (batch.batch_size, members, *decoder.noise_shape)
+
+        def noise() -> Tensor:
+            return torch.randn(*shape, generator=generator).to(self.device)
+
+        made = truth.to_fields(decoder.draw_residual(condition, noise).float())
+        return masked_mean(fair_crps(made, truth.fields), truth.valid.to(made))
 
     def fixed_draws(
         self, windows: int, members: int, generator: torch.Generator
@@ -305,6 +326,9 @@ class STCDGMModule(pl.LightningModule):
         names = [f"val_{t.name}" for t in self.preprocessor.targets]
         logs = dict(zip(names, per_variable, strict=True))
         logs["val_loss"] = self._weighted(per_variable)
+        if self.training_config.monitor == "crps":
+            score = self.ensemble_crps(batch, condition, generator)
+            logs["val_crps"] = self._weighted(score)
         logs["val_rec"] = self.reconstruction_loss(rollout)
         self.log_dict(logs, on_epoch=True, batch_size=batch.batch_size)
 

@@ -210,4 +210,19 @@ def generator_terms(
         return found, None
     steps = look.physical_num_steps if sampled else None
     estimate = clean_estimate(decoder, truth, conditioning, draws, steps=steps)
+    if steps is None and decoder.config.parameterisation == "eps":
+        estimate = _bounded(estimate, truth.residual, draws)
     return found, physical(estimate[:, None].float())
+
+
+def _bounded(estimate: Tensor, residual: Tensor, draws: Draws) -> Tensor:
+    """Bring a noise-predicting decoder's estimates nearer to the truth.
+
+    Its clean estimate is off by sigma times the error of the noise, thousands of times
+    the loss where sigma is large. Errors over ``(1 + sigma^2)^1/2`` are never larger
+    than those of the noise, and a quadratic loss of them is weighted by
+    ``1 / (1 + sigma^2)``, the share of the signal.
+    """
+    assert draws.sigma is not None
+    weight = torch.rsqrt(1 + draws.sigma.square()).view(-1, 1, 1, 1)
+    return residual + weight.to(estimate) * (estimate - residual)

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from st_cdgm.data.fit.baseline.combined import CombinedBaseline
-from st_cdgm.data.fit.baseline.contract import Baseline, filed
+from st_cdgm.data.fit.baseline.contract import Baseline, BaselineDays, filed
 from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.moments import FillStrategy, fill_missing, rooted
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.time.calendar import DAY
 from st_cdgm.data.variables.fields import Channel, TargetVariable
 from st_cdgm.errors import InputError
-from st_cdgm.typing import FloatArray, State
+from st_cdgm.typing import FloatArray, Indices, State
 
 FORMAT_VERSION = 1
 # What is saved as it is; of the facts, older versions lack the last three.
@@ -138,14 +138,32 @@ class Preprocessor:
         return out
 
     def predict_baseline(
-        self, raw: FloatArray, season: FloatArray, truth: FloatArray | None = None
+        self,
+        raw: FloatArray,
+        season: FloatArray,
+        truth: FloatArray | None = None,
+        *,
+        before: FloatArray | None = None,
+        key: Indices | None = None,
     ) -> FloatArray:
         """Return the baseline in target units, without NaN.
 
-        See :meth:`st_cdgm.data.fit.baseline.contract.Baseline.predict`; ``raw`` may be
-        NaN where missing.
+        See :class:`st_cdgm.data.fit.baseline.contract.BaselineDays`; ``raw`` and
+        ``before`` may be NaN where missing.
         """
-        return self.baseline.predict(self.fill_lr(raw), season, truth)
+        days = BaselineDays(
+            lr=self.fill_lr(raw),
+            season=season,
+            truth=truth,
+            before=None if before is None else self.fill_lr(before),
+            key=key,
+        )
+        return self.baseline.predict_days(days)
+
+    @property
+    def history(self) -> int:
+        """Days of predictors that a day needs, itself included."""
+        return max(self.seq_len, self.baseline.history)
 
     def encode_baseline(self, baseline: FloatArray | Tensor) -> Tensor:
         """Encode baselines in target units. Shape ``(..., C, Y, X)``."""
@@ -178,11 +196,11 @@ class Preprocessor:
         Of standardised residuals, ``(..., C, Y, X)``; the baseline is broadcastable to
         them, e.g. ``(B, 1, C, Y, X)`` for members.
         """
-        return self.codec.decode(self._encoded(residual, encoded_baseline))
+        return self.codec.decode(self.encoded(residual, encoded_baseline))
 
     def scored(self, residual: Tensor, encoded_baseline: Tensor) -> Tensor:
         """Return the fields in the scale of training scores; see the codec."""
-        return self.codec.scored(self._encoded(residual, encoded_baseline))
+        return self.codec.scored(self.encoded(residual, encoded_baseline))
 
     @property
     def bytes_per_day(self) -> int:
@@ -244,7 +262,8 @@ class Preprocessor:
             **cast("Any", {key: np.asarray(arrays[key]) for key in _ARRAYS}),
         )
 
-    def _encoded(self, residual: Tensor, encoded_baseline: Tensor) -> Tensor:
+    def encoded(self, residual: Tensor, encoded_baseline: Tensor) -> Tensor:
+        """Return encoded fields of standardised residuals; see :meth:`decode`."""
         mean, std = self._scale(residual.device)
         return encoded_baseline + residual * std + mean
 

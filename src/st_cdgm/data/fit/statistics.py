@@ -24,6 +24,8 @@ from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.fit.robust import RobustMoments
 from st_cdgm.data.fit.variation import Variation, warn_of_idle
 from st_cdgm.data.space.grid import Grid
+from st_cdgm.data.time.calendar import CalendarDays
+from st_cdgm.data.time.windows import previous_step
 from st_cdgm.data.variables.fields import Channel, TargetVariable
 from st_cdgm.data.variables.table import precipitation_channels
 from st_cdgm.errors import ConfigError, InputError, MissingVariableError
@@ -44,6 +46,7 @@ def fit_preprocessor(
     residual_scaling: Scope = "per_gridpoint",
     lr_root: bool = True,
     robust: bool = False,
+    days: CalendarDays | None = None,
     file: str = "",
     **facts: Any,
 ) -> Preprocessor:
@@ -65,6 +68,9 @@ def fit_preprocessor(
         Whether precipitation predictors enter as their square root.
     robust : bool
         Median and interquartile range of the predictors, not mean and deviation.
+    days : CalendarDays, optional
+        Dates of the training days, for baselines that look at the day before or leave
+        years out.
     file : str
         Named in errors.
 
@@ -110,7 +116,7 @@ def fit_preprocessor(
         valid=valid,
         **facts,
     )
-    return _with_residual_statistics(draft, blocks, residual_scaling)
+    return _with_residual_statistics(draft, blocks, residual_scaling, days)
 
 
 def standardise_static(static: FloatArray, nan_fill: FillStrategy) -> FloatArray:
@@ -129,12 +135,22 @@ def standardise_static(static: FloatArray, nan_fill: FillStrategy) -> FloatArray
 
 
 def _with_residual_statistics(
-    draft: Preprocessor, blocks: Blocks, scope: Scope
+    draft: Preprocessor, blocks: Blocks, scope: Scope, days: CalendarDays | None
 ) -> Preprocessor:
     """Return the draft with mean and spread of its encoded and scored residuals."""
     residual, score = Moments(draft.valid.shape), Moments(draft.valid.shape)
+    start, last = 0, None
     for raw, season, truth in blocks():
-        baseline = draft.predict_baseline(raw, season, truth)
+        dates: dict[str, Any] = {}
+        if days is not None and draft.baseline.history > 1:
+            # The day before a block's first day is the last one of the block before.
+            own = days.select(slice(max(start - 1, 0), start + len(raw)))
+            longer = raw if last is None else np.concatenate([last, raw])
+            before = longer[previous_step(own.ordinal)]
+            dates = {"before": before[-len(raw) :], "key": own.key[-len(raw) :]}
+            start, last = start + len(raw), raw[-1:]
+
+        baseline = draft.predict_baseline(raw, season, truth, **dates)
         both = draft.codec.encode(torch.from_numpy(np.concatenate([baseline, truth])))
         scored = draft.codec.scored(both)
         count = len(truth)

@@ -181,7 +181,8 @@ def _check_days(lr: CalendarDays, hr: CalendarDays, shared: int) -> Said:
         # Then no day can be shared.
         yield Finding(
             f"the calendars differ: {lr.calendar} and {hr.calendar}",
-            "convert one file (xarray: Dataset.convert_calendar)",
+            "convert one file (xarray: Dataset.convert_calendar), or set "
+            "data.calendar_align for a standard and a noleap calendar",
         )
     elif not shared:
         yield Finding(

@@ -185,7 +185,7 @@ def describe(pipeline: PipelineViews) -> dict[str, Any]:
         "oracle": bool(prep.baseline.oracle),
         "baseline_factor": config.baseline_factor,
         "normalize": config.normalize,
-        "target_transform": transform if isinstance(transform, str) else None,
+        "target_transform": None if callable(transform) else transform,
         "transform_epsilon": float(pipeline.transform_epsilon),
         "codec": prep.codec.to_dict(),
         "calendar": days.calendar,

@@ -39,7 +39,7 @@ _TYPES: dict[str, Any] = {
     "checksums": dict[str, dict[str, Any]],
     "config": dict[str, Any],
     "transform_epsilon": float,
-    "target_transform": str | None,
+    "target_transform": str | dict[str, str | None] | None,
 }
 _SHARD_TYPES: dict[str, Any] = {"num_samples": int, "shards": list[dict[str, Any]]}
 

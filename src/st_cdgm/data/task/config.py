@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from st_cdgm import registry
 from st_cdgm.data.files.open import is_url
 from st_cdgm.data.fit.baseline.combined import strategies
 from st_cdgm.data.fit.codecs.amounts import check_precipitation_options
+from st_cdgm.data.fit.codecs.logarithm import check_transform
 from st_cdgm.data.fit.moments import FillStrategy, Scope
 from st_cdgm.data.task.days import memory_bytes
+from st_cdgm.data.time.alignment import ALIGNMENTS
 from st_cdgm.data.time.axis import TimeStep
 from st_cdgm.data.time.splits import SplitConfig
 from st_cdgm.errors import check_choice, check_least
@@ -36,9 +38,15 @@ class DataConfig:
         Days per window and from one window to the next.
     baseline_strategy : str
         ``auto``, ``lr_interp``, ``climatology``, ``regression`` (ridge from principal
-        components), ``hr_smoothing`` (an oracle), or one that a plugin registers.
+        components), ``ridge`` (per fine cell from the weather of the day and the day
+        before; of training days by a fit without their year), ``hr_smoothing`` (an
+        oracle), or one that a plugin registers.
     baseline_map : dict
         Target name to the predictor channel it is interpolated from.
+    baseline_sources : dict
+        Target name to the predictors that may enter its baseline, of ``ridge`` and
+        ``regression``: node types (``SURF``, ``GP850``) or levels (``850``). Targets
+        that are not named see all.
     baseline_factor : int
         Block side of ``hr_smoothing``, cells.
     normalize : bool
@@ -81,6 +89,15 @@ class DataConfig:
     lr_coarsen : int
         Block side over which predictors are averaged, for a perfect-model study in
         which a fine model is its own coarse counterpart; 1 leaves them as they are.
+    target_transform : str or dict, optional
+        ``log`` (``ln(x + transform_epsilon)``) or ``log1p`` (``ln(1 + x)``): of all
+        targets that have a logarithm, or one for each target: ``{pr: log1p}``.
+    transform_epsilon : float
+        Offset of ``log``, in the units of the target.
+    calendar_align : str, optional
+        How records of a calendar with and one without leap days are paired:
+        ``drop_leap_day`` (29 February is left out) or ``day_of_year`` (the same day of
+        the year; the last of a leap year is left out). None: they are refused.
     """
 
     root: str | None = None
@@ -94,6 +111,7 @@ class DataConfig:
     stride: int = 1
     baseline_strategy: str = "auto"
     baseline_map: dict[str, str] = field(default_factory=dict)
+    baseline_sources: dict[str, list[Any]] = field(default_factory=dict)
     baseline_factor: int = 4
     normalize: bool = True
     normalization: str = "per_variable"
@@ -111,6 +129,9 @@ class DataConfig:
     robust: bool = False
     lr_derived: list[str] = field(default_factory=list)
     lr_coarsen: int = 1
+    target_transform: Any = None
+    transform_epsilon: float = 1e-6
+    calendar_align: str | None = None
 
     def check(self) -> None:
         """Raise ConfigError unless every option is in its range."""
@@ -128,6 +149,9 @@ class DataConfig:
 
         for name in ("seq_len", "stride", "lr_coarsen"):
             check_least(name, getattr(self, name), 1, section="data.")
+        check_transform(self.target_transform)
+        if self.calendar_align is not None:
+            check_choice("calendar_align", self.calendar_align, ALIGNMENTS)
         memory_bytes(self.memory)
         check_choice("time_step", self.time_step, get_args(TimeStep))
         if self.splits.given():

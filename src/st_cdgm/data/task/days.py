@@ -14,6 +14,7 @@ from dask.utils import parse_bytes
 from numpy.typing import NDArray
 from xarray.backends.file_manager import FILE_CACHE
 
+from st_cdgm.data.time.windows import previous_step
 from st_cdgm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,14 +61,20 @@ class FieldArrays:
         days: CalendarDays,
         raw: NDArray[np.float32],
         truth: NDArray[np.float32] | None = None,
+        before: NDArray[np.float32] | None = None,
     ) -> FieldArrays:
-        """Make them of predictors in canonical units and, where known, the truth."""
-        return cls(
-            days=days,
-            lr=preprocessor.standardise_lr(raw),
-            baseline=preprocessor.predict_baseline(raw, days.season, truth),
-            hr=truth,
+        """Make them of predictors in canonical units and, where known, the truth.
+
+        ``before`` are the predictors of the day before each, for baselines that see
+        them; where it is not given, they are looked up among the days themselves.
+        """
+        if before is None and preprocessor.baseline.history > 1:
+            before = raw[previous_step(days.ordinal)]
+        baseline = preprocessor.predict_baseline(
+            raw, days.season, truth, before=before, key=days.key
         )
+        lr = preprocessor.standardise_lr(raw)
+        return cls(days=days, lr=lr, baseline=baseline, hr=truth)
 
     def __len__(self) -> int:
         return len(self.days)
@@ -105,10 +112,9 @@ class FieldArrays:
         """
         record = self.record or self
         ordinal = record.days.ordinal
-        at = np.searchsorted(ordinal, self.days.ordinal)
+        before, at = previous_step(ordinal), np.searchsorted(ordinal, self.days.ordinal)
         for _ in range(lag):
-            earlier = np.maximum(at - 1, 0)
-            at = np.where(ordinal[earlier] == ordinal[at] - 1, earlier, at)
+            at = before[at]
         return record.lr[at]
 
 

@@ -13,8 +13,10 @@ import numpy as np
 from st_cdgm.data.fit.moments import Blocks
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.read.cubes import ChannelCube, TargetCube
-from st_cdgm.data.task.days import DAYS_PER_BLOCK
-from st_cdgm.data.time.calendar import CalendarDays, shared_steps
+from st_cdgm.data.task.days import DAYS_PER_BLOCK, FieldArrays
+from st_cdgm.data.time.alignment import aligned_steps
+from st_cdgm.data.time.calendar import CalendarDays
+from st_cdgm.data.time.windows import previous_step
 from st_cdgm.errors import InputError
 from st_cdgm.typing import FloatArray, Indices
 
@@ -59,6 +61,20 @@ class PairedDays:
         raw = self.lr.load(_as_slice(self.of_lr[index]), check=False)
         return raw, np.where(np.isfinite(truth), truth, np.nan)
 
+    def read_with_before(
+        self, index: Indices | slice
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return predictors, truth, and the predictors of the day before each.
+
+        Where the record has no day before, the day itself stands in.
+        """
+        own = np.arange(len(self.days))[index]
+        earlier = previous_step(self.days.ordinal)[own]
+        needed = np.union1d(own, earlier)
+        raw, truth = self.read(needed)
+        at, before = np.searchsorted(needed, own), np.searchsorted(needed, earlier)
+        return raw[at], truth[at], raw[before]
+
     def blocks(self, index: Indices, size: int = DAYS_PER_BLOCK) -> Blocks:
         """Return the days at ``index`` in blocks of ``size``."""
 
@@ -77,23 +93,21 @@ def pair_days(
     *,
     memory: int,
     chunks: Mapping[str, int] | None = None,
+    calendar_align: str | None = None,
 ) -> PairedDays:
     """Find the shared days; read them if their values take at most ``memory`` bytes.
+
+    ``calendar_align`` says how records with and without leap days are paired, see
+    :func:`st_cdgm.data.time.alignment.aligned_steps`.
 
     Raises
     ------
     InputError
         If calendars differ or no day is shared.
     """
-    if lr.days.calendar != hr.days.calendar:
-        raise InputError(
-            "predictors and targets have different calendars",
-            file=f"{lr.file}, {hr.file}",
-            found=f"{lr.days.calendar} and {hr.days.calendar}",
-            expected="one calendar, since days are paired",
-            remedy="convert one file (xarray: Dataset.convert_calendar)",
-        )
-    of_lr, of_hr, days = shared_steps(lr.days, hr.days)
+    of_lr, of_hr, days = aligned_steps(
+        lr.days, hr.days, calendar_align, file=f"{lr.file}, {hr.file}"
+    )
     if not len(of_lr):
         raise InputError(
             "predictors and targets share no day",
@@ -145,11 +159,17 @@ class PreparedReader:
         standardised residual and encoded truth ``(T, C, Y, X)``, NaN where there is no
         truth.
         """
-        prep, days = self.preprocessor, slice(start, stop)
-        raw, truth = self.source.read(days)
-        season = self.source.days.season[days]
-        baseline = prep.predict_baseline(raw, season, truth)
-        return prep.prepare(prep.standardise_lr(raw), baseline, truth)
+        days = self.physical(slice(start, stop))
+        assert days.hr is not None
+        return self.preprocessor.prepare(days.lr, days.baseline, days.hr)
+
+    def physical(self, index: Indices | slice) -> FieldArrays:
+        """Return some days in physical units; they may look at the day before."""
+        source, prep = self.source, self.preprocessor
+        read = source.read_with_before if prep.baseline.history > 1 else source.read
+        raw, truth, *before = read(index)
+        days = source.days.select(index)
+        return FieldArrays.prepared(prep, days, raw, truth, *before)
 
 
 def _as_slice(index: Indices) -> Indices | slice:

@@ -110,8 +110,10 @@ def load_predictors(
 ) -> tuple[FieldArrays, int]:
     """Read predictors for inference.
 
-    Up to ``seq_len - 1`` consecutive days before ``start`` are kept as history, so that
-    the first day asked for has a full window where the file holds it.
+    Up to ``seq_len - 1`` consecutive days before ``start`` (one at least, where the
+    baseline sees the day before) are kept as history, so that the first day asked for
+    has a full window where the file holds it. The first day of the file stands in for
+    the day before it.
 
     Parameters
     ----------
@@ -159,7 +161,7 @@ def find_predictors(
         cube.days.key, start, end, file=cube.file, calendar=cube.days.calendar
     )
     _warn_of_shortfall(cube, start, end)
-    length = preprocessor.seq_len - 1
+    length = preprocessor.history - 1
     history = _history(cube.days.ordinal, int(wanted[0]), length)
     return PredictorDays(
         preprocessor=preprocessor,

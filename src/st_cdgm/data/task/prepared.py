@@ -25,7 +25,7 @@ from st_cdgm.data.time.splits import SPLITS
 from st_cdgm.errors import ConfigError, InputError, check_choice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from st_cdgm.data.fit.codecs.function import DatasetFunction
     from st_cdgm.data.fit.preprocessor import Preprocessor
@@ -57,7 +57,7 @@ class PipelineViews:
     static_path: Paths | None
     means_path: str | Path | None = None
     stds_path: str | Path | None = None
-    target_transform: str | DatasetFunction | None = None
+    target_transform: str | Mapping[str, str | None] | DatasetFunction | None = None
     target_inverse_transform: str | DatasetFunction | None = None
     transform_epsilon: float = 1e-6
     _arrays: dict[str | None, FieldArrays]

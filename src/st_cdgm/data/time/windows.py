@@ -21,6 +21,16 @@ def runs_of_days(ordinal: Indices) -> list[Indices]:
     return np.split(np.arange(len(ordinal), dtype=np.int64), breaks)
 
 
+def previous_step(ordinal: Indices) -> Indices:
+    """Return the index of the step before each; of itself where there is none.
+
+    Of step numbers, shape ``(T,)``, increasing, where consecutive steps differ by 1.
+    """
+    index = np.arange(len(ordinal), dtype=np.int64)
+    follows = np.diff(ordinal, prepend=ordinal[:1]) == 1
+    return np.asarray(np.where(follows, index - 1, index))
+
+
 def window_index(
     ordinal: Indices, seq_len: int, *, stride: int = 1, pad_start: bool = False
 ) -> Indices:

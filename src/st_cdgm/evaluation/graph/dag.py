@@ -108,6 +108,7 @@ def export_dag(
     note: str = CAVEAT,
     *,
     possible: int | None = None,
+    name: str = "dag",
 ) -> dict[str, Path]:
     """Write ``dag.json``, ``dag.csv`` and ``dag.png`` into a run directory.
 
@@ -131,6 +132,8 @@ def export_dag(
         Caveat shown beside the graph.
     possible : int, optional
         Edges that the model allows; None: all between two different variables.
+    name : str
+        What the files are called instead of ``dag``.
 
     Returns
     -------
@@ -175,9 +178,9 @@ def export_dag(
 
     picture = figure_png(plot_dag_heatmap(graph, labels, show=False))
     return {
-        "json": write_bytes(folder / "dag.json", f"{to_json(content)}\n".encode()),
-        "csv": export_dag_to_csv(graph, labels, folder / "dag.csv"),
-        "png": write_bytes(folder / "dag.png", picture),
+        "json": write_bytes(folder / f"{name}.json", f"{to_json(content)}\n".encode()),
+        "csv": export_dag_to_csv(graph, labels, folder / f"{name}.csv"),
+        "png": write_bytes(folder / f"{name}.png", picture),
     }
 
 

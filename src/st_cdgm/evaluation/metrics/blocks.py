@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, TypedDict, TypeVar, Unpack, runtime_checkable
+from typing import Any, Protocol, TypedDict, TypeVar, Unpack, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -278,10 +278,13 @@ def accumulate_all(
     pairs: Mapping[str, Pair],
     scores: Mapping[str, Sequence[Score | PairScore]],
     joint: Sequence[JointScore],
+    failed: dict[int, Exception] | None = None,
 ) -> None:
     """Do the same for all variables of a source, by name, side by side.
 
-    ``joint`` are given all variables of the same days at once.
+    ``joint`` are given all variables of the same days at once. With ``failed``, a score
+    that raises is left alone from then on, and what it raised is kept there by its
+    ``id``: the others go on.
     """
     sums = {
         name: [score for score in found if not isinstance(score, PairScore)]
@@ -292,14 +295,30 @@ def accumulate_all(
         blocks = dict(zip(pairs, found, strict=True))
         for name, block in blocks.items():
             for score in sums[name]:
-                score.update(block)
+                _give(score, score.update, block, failed)
         for together in joint:
-            together.update(blocks)
+            _give(together, together.update, blocks, failed)
 
     for name, pair in pairs.items():
         for whole in scores[name]:
             if isinstance(whole, PairScore):
-                whole.read(pair)
+                _give(whole, whole.read, pair, failed)
+
+
+def _give(
+    score: object,
+    take: Callable[[Any], None],
+    fields: object,
+    failed: dict[int, Exception] | None,
+) -> None:
+    """Show fields to a score, unless it failed before."""
+    if failed is None:
+        take(fields)
+    elif id(score) not in failed:
+        try:
+            take(fields)
+        except Exception as error:  # noqa: BLE001 - a plugin's score may raise anything
+            failed[id(score)] = error
 
 
 def ratio(numerator: float, denominator: float) -> float:

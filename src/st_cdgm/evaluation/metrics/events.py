@@ -18,6 +18,9 @@ from st_cdgm.evaluation.metrics.blocks import Block, Cells, Pair, ratio, scored
 from st_cdgm.registry import register
 from st_cdgm.typing import Floats
 
+# Of the truth; the scorecard can have the F1 of exceeding each.
+PERCENTILES = (90.0, 95.0, 98.0, 99.0, 99.9)
+
 
 def fss(
     forecast: ArrayLike,
@@ -127,7 +130,7 @@ class ExtremesScore:
     The counted values of the reference are held at once, the forecast never.
     """
 
-    def __init__(self, percentiles: Sequence[float] = (95.0, 99.0)) -> None:
+    def __init__(self, percentiles: Sequence[float] = PERCENTILES) -> None:
         self.percentiles = percentiles
 
     def read(self, pair: Pair) -> None:
@@ -200,3 +203,27 @@ class F1P99Metric(F1P95Metric):
 
     percentile, place = "p99", 250
     title, head = "F1 of days above the truth's 99th percentile", "F1 above p99"
+
+
+@register("metric", "f1_p90")
+class F1P90Metric(F1P95Metric):
+    """Hits of the highest tenth."""
+
+    percentile, place = "p90", 239
+    title, head = "F1 of days above the truth's 90th percentile", "F1 above p90"
+
+
+@register("metric", "f1_p98")
+class F1P98Metric(F1P95Metric):
+    """Hits of the highest fiftieth."""
+
+    percentile, place = "p98", 245
+    title, head = "F1 of days above the truth's 98th percentile", "F1 above p98"
+
+
+@register("metric", "f1_p99.9")
+class F1P999Metric(F1P95Metric):
+    """Hits of the highest thousandth."""
+
+    percentile, place = "p99.9", 255
+    title, head = "F1 of days above the truth's 99.9th percentile", "F1 above p99.9"

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from st_cdgm._version import __version__
-from st_cdgm.evaluation.graph.matrix import acyclicity_report
+from st_cdgm.evaluation.graph.matrix import AcyclicityReport, acyclicity_report
 from st_cdgm.evaluation.report.calibration import calibration_tables, outside
 from st_cdgm.evaluation.report.figures import (
     Picture,
@@ -45,7 +45,7 @@ SECTIONS = (
     ("maps", "Maps"),
     ("spectra", "Spectra"),
     ("ranks", "Rank histograms"),
-    ("graph", "Learned graph"),
+    ("graph", "Graph"),
     ("training", "Training"),
     ("protocol", "Protocol"),
     ("configuration", "Configuration"),
@@ -317,14 +317,14 @@ def _tested_edges(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     years = [str(year) for year in protocol.get("years", [])]
     pairs = sorted(found.get("pairs", []), key=lambda pair: -pair["gain"])
     names = found.get("variables", [])
-    # A doubtful edge is an edge with a warning.
-    accepted = sum(pair["verdict"] in ("edge", "doubtful") for pair in pairs)
+    # A doubtful link is a link with a warning.
+    accepted = sum(pair["verdict"] in ("predictive link", "doubtful") for pair in pairs)
 
     return {
         "note": found.get("note", ""),
         "summary": (
-            f"{accepted} of {len(names) * (len(names) - 1)} possible links between "
-            f"{len(names)} groups of predictors hold."
+            f"{accepted} of {len(pairs)} tested links between {len(names)} variables "
+            "hold."
         ),
         "years": f"{years[0]} to {years[-1]}" if years else "not stated",
         "folds": protocol.get("folds", "not stated"),
@@ -332,8 +332,10 @@ def _tested_edges(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
             (
                 pair["source"],
                 pair["target"],
+                pair["lag"],
                 f"{100 * pair['gain']:.2f} %",
-                f"{pair['t']:.1f}",
+                f"{100 * pair['low']:.2f} to {100 * pair['high']:.2f} %",
+                f"{pair['q']:.1e}",
                 f"{100 * pair['shadow']:.2f} %",
                 pair["verdict"],
             )
@@ -348,6 +350,10 @@ def _graph_summary(graph: LearnedGraph) -> str:
     count = len(graph.variables)
     pairs = count * (count - 1) if graph.possible is None else graph.possible
     above = len(graph.edges) + len(graph.cut)
+
+    if graph.tested:
+        text = f"{above} of {pairs} tested links between {count} variables hold"
+        return f"{text}. {_acyclic_text(report)}"
     text = (
         f"{above} of {pairs} possible edges between {count} variables "
         f"have a weight above {graph.threshold:g}"
@@ -357,10 +363,14 @@ def _graph_summary(graph: LearnedGraph) -> str:
     constraint = graph.constraint or "not stated"
     text += f". Acyclicity constraint in training: {constraint}. "
 
+    return text + _acyclic_text(report)
+
+
+def _acyclic_text(report: AcyclicityReport) -> str:
     if report.acyclic:
-        return text + "The graph shown is acyclic."
+        return "The graph shown is acyclic."
     loop = " \N{RIGHTWARDS ARROW} ".join(report.cycle)
-    return text + f"The graph shown is not acyclic; one cycle is {loop}."
+    return f"The graph shown is not acyclic; one cycle is {loop}."
 
 
 def _records(run: RunFiles) -> Iterator[tuple[str, list[tuple[str, str]], str]]:

@@ -29,6 +29,8 @@ class LearnedGraph:
     """The content of ``dag.json``; ``matrix[i, j]`` is the weight of i -> j.
 
     ``possible`` is the number of edges the model allows, None where it is not stated.
+    ``tested`` edges hold on parts of the record that no fit has seen, and their weight
+    is the held-out gain.
     """
 
     variables: list[str]
@@ -39,6 +41,7 @@ class LearnedGraph:
     constraint: str
     note: str
     possible: int | None = None
+    tested: bool = False
 
     def kept(self) -> Floats:
         """Return the weights of the kept edges, 0 elsewhere. Shape ``(Q, Q)``."""
@@ -181,6 +184,7 @@ def _read_graph(path: Path) -> LearnedGraph:
         constraint=str(content.get("constraint", "")),
         note=str(content.get("note", "")),
         possible=None if content.get("possible") is None else int(content["possible"]),
+        tested=bool(content.get("tested", False)),
     )
 
     for edge in [*graph.edges, *graph.cut]:

@@ -11,15 +11,15 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from st_cdgm.data.fit.folds import year_folds
+from st_cdgm.data.fit.local.cells import CellRegressions
+from st_cdgm.data.fit.local.features import LocalFeatures
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.data.variables.table import precipitation_channels
 from st_cdgm.references.base import Reference
 from st_cdgm.references.days import training_days
 from st_cdgm.references.encoded import EncodedCells
-from st_cdgm.references.linear import year_folds
-from st_cdgm.references.local.cells import CellRegressions
-from st_cdgm.references.local.features import LocalFeatures
 from st_cdgm.references.local.rain import CANDIDATES, RainRegressions
 from st_cdgm.references.local.residuals import SIMILAR, ResidualDays
 from st_cdgm.references.tuning import MEMBERS, choose

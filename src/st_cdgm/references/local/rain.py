@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammainc, gammaincinv
 
+from st_cdgm.data.fit.local.cells import FeatureTable
+from st_cdgm.data.fit.local.equations import penalties
+from st_cdgm.data.fit.local.features import LocalFeatures
 from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.randomness import member_day_rng
-from st_cdgm.references.local.cells import FeatureTable
-from st_cdgm.references.local.equations import penalties
-from st_cdgm.references.local.features import LocalFeatures
 from st_cdgm.references.local.irls import Bernoulli, CellFit, Family, Gamma, fit_cells
 from st_cdgm.typing import FloatArray, Floats, Indices
 

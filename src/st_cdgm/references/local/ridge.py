@@ -11,14 +11,14 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from st_cdgm.data.fit.folds import year_folds
+from st_cdgm.data.fit.local.cells import CellRegressions
+from st_cdgm.data.fit.local.features import LocalFeatures
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.references.base import Reference
 from st_cdgm.references.days import training_days
 from st_cdgm.references.encoded import EncodedCells
-from st_cdgm.references.linear import year_folds
-from st_cdgm.references.local.cells import CellRegressions
-from st_cdgm.references.local.features import LocalFeatures
 from st_cdgm.references.local.residuals import SIMILAR, ResidualDays
 from st_cdgm.references.tuning import MEMBERS, choose
 from st_cdgm.registry import register
@@ -35,7 +35,7 @@ class LocalRidgeReference(Reference):
     A cell sees the coarse channels of the day and of the day before, interpolated to it
     and multiplied by cosine and sine of the year, gradient and curvature of pressure
     and geopotential, and the leading principal components of both days; see
-    :class:`~st_cdgm.references.local.features.LocalFeatures`. The penalties are chosen
+    :class:`~st_cdgm.data.fit.local.features.LocalFeatures`. The penalties are chosen
     by leaving out one year at a time. A member is the regression plus the residual
     field of a training day of the same season, and that residual comes from a
     regression that had not seen the day's year. Decoding keeps the guarantees of the
@@ -53,7 +53,7 @@ class LocalRidgeReference(Reference):
         days where there are any (150).
     penalty : dict
         After :meth:`fit`: the penalties chosen, as shares of the number of days; see
-        :func:`~st_cdgm.references.local.equations.penalties`.
+        :func:`~st_cdgm.data.fit.local.equations.penalties`.
 
     References
     ----------

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from st_cdgm.data.fit.components import PrincipalComponents
 from st_cdgm.data.fit.harmonics import annual_harmonics
 from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.errors import InputError
 from st_cdgm.randomness import member_day_noise
-from st_cdgm.references.components import PrincipalComponents
 from st_cdgm.references.neural.pool import Pool
 from st_cdgm.references.neural.task import Task
 from st_cdgm.registry import register

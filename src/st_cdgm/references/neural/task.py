@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from st_cdgm.data.fit.folds import year_folds
 from st_cdgm.data.fit.harmonics import annual_harmonics
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.space.grid import Interpolation, interpolation
 from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.models.ensemble_loss import fair_crps
 from st_cdgm.references.days import mask_invalid, training_days
-from st_cdgm.references.linear import year_folds
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

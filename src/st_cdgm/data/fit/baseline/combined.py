@@ -1,6 +1,7 @@
 """Baselines put together: which baseline each target gets.
 
-``lr_interp``, ``climatology`` and ``regression`` need no truth at prediction time.
+``lr_interp``, ``climatology``, ``regression`` and ``ridge`` need no truth at prediction
+time.
 ``hr_smoothing`` does: it is an oracle, for super-resolution studies only.
 """
 
@@ -15,14 +16,19 @@ from numpy.typing import NDArray
 
 from st_cdgm import registry
 from st_cdgm.data.fit.baseline.climatology import ClimatologyBaseline
-from st_cdgm.data.fit.baseline.contract import Baseline, BaselineTask, filed
+from st_cdgm.data.fit.baseline.contract import (
+    Baseline,
+    BaselineDays,
+    BaselineTask,
+    filed,
+)
 from st_cdgm.data.fit.baseline.lr_interp import LrInterpBaseline
 from st_cdgm.data.variables.fields import Channel, TargetVariable
 from st_cdgm.data.variables.table import (
     ordered_temperatures,
     precipitation_channels,
 )
-from st_cdgm.errors import MissingVariableError, check_choice
+from st_cdgm.errors import ConfigError, MissingVariableError, check_choice
 from st_cdgm.typing import FloatArray, State
 
 
@@ -40,6 +46,8 @@ class CombinedBaseline(Baseline):
         Channels that must not be negative.
     ordered : sequence of int
         Channels of the ordered temperatures, coldest first.
+    sources : sequence, optional
+        The predictor channels that each part sees; None: all.
     """
 
     def __init__(
@@ -48,16 +56,24 @@ class CombinedBaseline(Baseline):
         *,
         precipitation: Sequence[int] = (),
         ordered: Sequence[int] = (),
+        sources: Sequence[Sequence[int] | None] | None = None,
     ) -> None:
         self.parts = tuple((part, tuple(channels)) for part, channels in parts)
+        self.sources = tuple(
+            None if seen is None else tuple(seen)
+            for seen in sources or [None] * len(parts)
+        )
         self.precipitation = tuple(precipitation)
         self.ordered = tuple(ordered)
         self.oracle = any(part.oracle for part, _ in self.parts)
+        self.cross_fitted = all(part.cross_fitted for part, _ in self.parts)
+        self.history = max(part.history for part, _ in self.parts)
 
     @property
     def strategy(self) -> str:
-        """Name of the only part's strategy, or ``auto``."""
-        return self.parts[0][0].strategy if len(self.parts) == 1 else "auto"
+        """Name of the parts' only strategy, or ``auto``."""
+        names = {part.strategy for part, _ in self.parts}
+        return names.pop() if len(names) == 1 else "auto"
 
     @classmethod
     def build(cls, task: BaselineTask) -> Self:
@@ -70,11 +86,15 @@ class CombinedBaseline(Baseline):
 
     @classmethod
     def of(
-        cls, parts: Sequence[tuple[Baseline, Sequence[int]]], task: BaselineTask
+        cls,
+        parts: Sequence[tuple[Baseline, Sequence[int]]],
+        task: BaselineTask,
+        sources: Sequence[Sequence[int] | None] | None = None,
     ) -> Self:
         """Put baselines together, admissible for the targets of a task."""
         return cls(
             parts,
+            sources=sources,
             precipitation=precipitation_channels(task.targets),
             ordered=ordered_temperatures(task.targets),
         )
@@ -83,12 +103,14 @@ class CombinedBaseline(Baseline):
         self, lr: FloatArray, season: FloatArray, truth: FloatArray | None = None
     ) -> FloatArray:
         """Return the parts, put together; see :meth:`Baseline.predict`."""
+        return self.predict_days(BaselineDays(lr=lr, season=season, truth=truth))
+
+    def predict_days(self, days: BaselineDays) -> FloatArray:
+        """Return the parts, put together; see :meth:`Baseline.predict_days`."""
         order = np.argsort([c for _, channels in self.parts for c in channels])
         pieces = [
-            part.predict(
-                lr, season, None if truth is None else truth[:, list(channels)]
-            )
-            for part, channels in self.parts
+            part.predict_days(days.only(channels, seen))
+            for (part, channels), seen in zip(self.parts, self.sources, strict=True)
         ]
         out = np.concatenate(pieces, axis=1)[:, order]
         for channel in self.precipitation:
@@ -106,10 +128,14 @@ class CombinedBaseline(Baseline):
             "parts": [],
         }
         arrays: dict[str, NDArray[Any]] = {}
+
         for i, (part, channels) in enumerate(self.parts):
             facts, fields = part.to_state()
             facts = {"kind": part.strategy, **facts}
-            meta["parts"].append({"channels": list(channels), "baseline": facts})
+            own = {"channels": list(channels), "baseline": facts}
+            if self.sources[i] is not None:
+                own["sources"] = list(self.sources[i] or ())
+            meta["parts"].append(own)
             arrays |= {f"{i}.{key}": value for key, value in fields.items()}
         return meta, arrays
 
@@ -127,7 +153,12 @@ class CombinedBaseline(Baseline):
             kind = registry.get("baseline", part["baseline"]["kind"])
             own = kind.from_state(part["baseline"], filed(arrays, i))
             parts.append((own, part["channels"]))
-        return cls(parts, precipitation=meta["precipitation"], ordered=meta["ordered"])
+        return cls(
+            parts,
+            precipitation=meta["precipitation"],
+            ordered=meta["ordered"],
+            sources=[part.get("sources") for part in meta["parts"]],
+        )
 
 
 def counterparts(
@@ -168,7 +199,11 @@ def counterparts(
 
 
 def build_baseline(
-    strategy: str, *, mapping: Mapping[str, str] | None = None, **task: Any
+    strategy: str,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    sources: Mapping[str, Sequence[Any]] | None = None,
+    **task: Any,
 ) -> CombinedBaseline:
     """Build and fit the configured baseline.
 
@@ -176,9 +211,13 @@ def build_baseline(
     ----------
     strategy : str
         ``auto``: ``lr_interp`` where a coarse counterpart exists, else ``climatology``;
-        or a registered name: these two, ``regression``, ``hr_smoothing`` (an oracle).
+        or a registered name: these two, ``regression``, ``ridge``, ``hr_smoothing`` (an
+        oracle).
     mapping : mapping, optional
         Target name to channel name; see :func:`counterparts`.
+    sources : mapping, optional
+        Target name to the node types or levels whose channels it may see; see
+        :func:`source_groups`. Targets that see the same are fitted together.
     **task
         Attributes of :class:`st_cdgm.data.fit.baseline.contract.BaselineTask` but
         ``found``. The blocks are not called where nothing is fitted.
@@ -193,10 +232,88 @@ def build_baseline(
     check_choice("baseline_strategy", strategy, strategies())
     found = counterparts(task["targets"], task["channels"], mapping)
     whole = BaselineTask(found=found, **task)
-    if strategy == "auto":
+    kind = None if strategy == "auto" else registry.get("baseline", strategy)
+    if sources and not (kind and kind.restricts):
+        raise ConfigError(
+            "this baseline cannot be restricted to some of the predictors",
+            variable="data.baseline_sources",
+            found=f"data.baseline_strategy {strategy}",
+            expected="ridge or regression",
+            remedy="choose one of these, or leave data.baseline_sources out",
+        )
+
+    if kind is None:
         return CombinedBaseline.build(whole)
-    only = registry.get("baseline", strategy).build(whole)
-    return CombinedBaseline.of([(only, range(len(whole.targets)))], whole)
+    groups = source_groups(whole.targets, whole.channels, sources or {})
+    parts = []
+    for targets, seen in groups:
+        own = whole if len(groups) == 1 else whole.only(targets)
+        parts.append((kind.build(own if seen is None else own.seeing(seen)), targets))
+    return CombinedBaseline.of(parts, whole, [seen for _, seen in groups])
+
+
+def source_groups(
+    targets: Sequence[TargetVariable],
+    channels: Sequence[Channel],
+    sources: Mapping[str, Sequence[Any]],
+) -> list[tuple[list[int], list[int] | None]]:
+    """Put targets together that see the same predictors.
+
+    Parameters
+    ----------
+    targets, channels : sequence
+        Target variables and predictor channels.
+    sources : mapping
+        Target name to node types (``SURF``, ``GP850``) or levels (``850``).
+
+    Returns
+    -------
+    list of (targets, channels)
+        Indices of both; channels are None where a group sees all.
+
+    Raises
+    ------
+    MissingVariableError
+        If a target, a node type or a level does not exist, or a target sees nothing.
+    """
+    known = {channel.group for channel in channels}
+    _check_sources(sources, [t.name for t in targets], sorted(known))
+    groups: dict[tuple[int, ...] | None, list[int]] = {}
+    for i, target in enumerate(targets):
+        allowed = {_node_type(one) for one in sources.get(target.name, known)}
+        seen = tuple(
+            c for c, channel in enumerate(channels) if channel.group in allowed
+        )
+        groups.setdefault(None if allowed == known else seen, []).append(i)
+    return [(own, None if seen is None else list(seen)) for seen, own in groups.items()]
+
+
+def _node_type(name: object) -> str:
+    """Return ``850`` as ``GP850``; node types stay as they are."""
+    text = f"{name:g}" if isinstance(name, int | float) else str(name)
+    return f"GP{text}" if text[:1].isdigit() else text
+
+
+def _check_sources(
+    sources: Mapping[str, Sequence[Any]], targets: list[str], known: list[str]
+) -> None:
+    for target, names in sources.items():
+        # First the target, then what it may see.
+        if target not in targets:
+            raise MissingVariableError(
+                "data.baseline_sources names an unknown target",
+                variable=target,
+                expected=", ".join(targets),
+            )
+        wrong = [name for name in names if _node_type(name) not in known]
+        if wrong or not names:
+            raise MissingVariableError(
+                "data.baseline_sources names predictors that there are not",
+                variable=f"data.baseline_sources.{target}",
+                found=", ".join(map(str, wrong)) or "none",
+                expected=f"some of {', '.join(known)}",
+                remedy="name node types (SURF, GP850) or levels (850)",
+            )
 
 
 def strategies() -> tuple[str, ...]:

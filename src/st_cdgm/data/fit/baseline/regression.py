@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from st_cdgm.data.fit.baseline.climatology import MIN_DAYS, fill_cells
-from st_cdgm.data.fit.baseline.contract import Baseline, BaselineTask
+from st_cdgm.data.fit.baseline.contract import Baseline, BaselineTask, encoded_truth
 from st_cdgm.data.fit.codecs.choice import build_codec
 from st_cdgm.data.fit.codecs.target import TargetCodec
 from st_cdgm.data.fit.harmonics import HarmonicSums, from_harmonics
@@ -70,6 +70,8 @@ class RegressionBaseline(Baseline):
     components: FloatArray
     harmonics: FloatArray
     coefficients: FloatArray
+
+    restricts = True
 
     @classmethod
     def build(cls, task: BaselineTask) -> Self:
@@ -162,7 +164,7 @@ class _Seasonal:
         sums: list[HarmonicSums] = []
         shapes: list[tuple[int, ...]] = []
         for raw, season, truth in blocks():
-            fields = (rooted(raw, root), _encode(codec, truth))
+            fields = (rooted(raw, root), encoded_truth(codec, truth))
             if not sums:
                 shapes = [field.shape[1:] for field in fields]
                 sums = [HarmonicSums(int(np.prod(shape))) for shape in shapes]
@@ -206,14 +208,8 @@ class _Seasonal:
 
     def targets(self, season: FloatArray, truth: FloatArray) -> Floats:
         """Return encoded deviations, NaN where missing. Shape ``(T, P)``."""
-        away = _encode(self.codec, truth) - from_harmonics(self.harmonics, season)
+        away = encoded_truth(self.codec, truth) - from_harmonics(self.harmonics, season)
         return cast("Floats", away.reshape(len(truth), -1).astype(np.float64))
-
-
-def _encode(codec: TargetCodec, truth: FloatArray) -> FloatArray:
-    given = np.ascontiguousarray(np.where(np.isfinite(truth), truth, np.nan))
-    encoded = codec.encode(torch.from_numpy(given.astype(np.float32)))
-    return cast("FloatArray", encoded.numpy())
 
 
 # -- Principal components --------------------------------------------------------------

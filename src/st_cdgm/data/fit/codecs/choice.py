@@ -12,6 +12,7 @@ from st_cdgm.data.fit.codecs.amounts import (
     check_precipitation_options,
 )
 from st_cdgm.data.fit.codecs.contract import CodecOptions
+from st_cdgm.data.fit.codecs.logarithm import Transformed
 from st_cdgm.data.fit.codecs.target import CodecPart, TargetCodec
 from st_cdgm.data.fit.moments import Blocks
 from st_cdgm.data.variables.fields import TargetVariable
@@ -29,6 +30,7 @@ def build_codec(
     precipitation_delta: float = 0.01,
     wet_threshold: float = 0.1,
     codecs: Mapping[str, str] | None = None,
+    transforms: Mapping[str, Transformed] | None = None,
     blocks: Blocks | None = None,
 ) -> TargetCodec:
     """Choose how each target variable is encoded.
@@ -45,6 +47,9 @@ def build_codec(
     codecs : mapping, optional
         Target name to the registered name of its codec. Without one, precipitation and
         temperatures in an order have theirs, and others pass unchanged.
+    transforms : mapping, optional
+        Target name to codec and offset, see
+        :func:`st_cdgm.data.fit.codecs.logarithm.transform_codecs`.
     blocks : callable, optional
         Training days, see :data:`st_cdgm.data.fit.moments.Blocks`; read only for
         codecs that are fitted.
@@ -58,21 +63,48 @@ def build_codec(
         If ``quantile`` finds too few wet values.
     """
     check_precipitation_options(precipitation, precipitation_delta, wet_threshold)
-    chosen = _chosen(targets, dict(codecs or {}), PRECIPITATION_CODECS[precipitation])
+    transforms = dict(transforms or {})
+    asked = _together(dict(codecs or {}), transforms)
+    offset = {name: found.delta for name, found in transforms.items()}
+    chosen = [
+        (codec, offset.get(target.name, precipitation_delta))
+        for codec, target in zip(
+            _chosen(targets, asked, PRECIPITATION_CODECS[precipitation]),
+            targets,
+            strict=True,
+        )
+    ]
 
     # Temperatures first, as they are in the guarantees.
     parts = []
-    for name in sorted(dict.fromkeys(chosen), key=lambda n: n != "temperatures"):
-        channels = tuple(c for c, own in enumerate(chosen) if own == name)
+    for name, delta in sorted(
+        dict.fromkeys(chosen), key=lambda part: part[0] != "temperatures"
+    ):
+        channels = tuple(c for c, own in enumerate(chosen) if own == (name, delta))
         options = CodecOptions(
             wet_threshold=wet_threshold,
-            delta=precipitation_delta,
+            delta=delta,
             truth=None if blocks is None else partial(_truth, blocks, channels),
         )
         codec = registry.get("codec", name).fit([targets[c] for c in channels], options)
         parts.append(CodecPart(channels, codec))
 
     return TargetCodec(names=tuple(t.name for t in targets), parts=tuple(parts))
+
+
+def _together(
+    codecs: Mapping[str, str], transforms: Mapping[str, Transformed]
+) -> dict[str, str]:
+    """Return the codecs that are asked for by name and by transform."""
+    both = [name for name in transforms if name in codecs]
+    if both:
+        raise ConfigError(
+            "a target has a codec and a transform",
+            variable="data.codecs, data.target_transform",
+            found=", ".join(both),
+            expected="one of them for each target",
+        )
+    return {**codecs, **{name: found.codec for name, found in transforms.items()}}
 
 
 def _chosen(

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from scipy import linalg
 
-from st_cdgm.references.local.features import GROUPS, LocalFeatures
+from st_cdgm.data.fit.local.features import GROUPS, LocalFeatures
 from st_cdgm.typing import FloatArray, Floats, Indices
 
 # Penalties per day that are compared, of each group of features; and the factor by
@@ -71,10 +71,13 @@ def search(error: Callable[[Penalty], Floats]) -> tuple[Penalty, int]:
 class NormalEquations:
     """Products of features and targets of p cells, those of each fold apart.
 
+    The first feature is the intercept, 1 on the days that count: a day whose features
+    and targets are all 0 takes no part, cell by cell.
+
     Attributes
     ----------
     days : ndarray
-        Number of days of each fold. Shape ``(folds,)``.
+        Number of days that count of each fold. Shape ``(folds, p)``.
     gram : ndarray
         Shape ``(folds, p, K, K)``, float32.
     cross : ndarray
@@ -85,7 +88,7 @@ class NormalEquations:
         ``gram`` and ``cross`` of all folds. Shapes ``(p, K, K)`` and ``(p, K, C)``.
     """
 
-    days: Indices
+    days: Floats
     gram: FloatArray
     cross: FloatArray
     square: FloatArray
@@ -104,7 +107,7 @@ class NormalEquations:
 
         first, second = np.stack(gram), np.stack(cross)
         return cls(
-            days=np.array([len(fold) for fold in folds]),
+            days=first[..., 0, 0].astype(np.float64),
             gram=first,
             cross=second,
             square=np.stack(square),
@@ -117,15 +120,16 @@ class NormalEquations:
         The penalty is that of each feature, per day.
         """
         gram, cross = self.whole
-        days = int(self.days.sum())
+        days = self.days.sum(axis=0)
         if without is None:
             gram = gram.copy()
         else:
             gram, cross = gram - self.gram[without], cross - self.cross[without]
-            days -= int(self.days[without])
+            days = days - self.days[without]
 
         diagonal = np.arange(gram.shape[-1])
-        gram[:, diagonal, diagonal] += days * penalty
+        gram[:, diagonal, diagonal] += np.maximum(days, 1.0)[:, None] * penalty
+        gram[:, 0, 0] = np.maximum(gram[:, 0, 0], 1.0)  # where no day counts
         out = np.empty(cross.shape)
         for one, left, right in zip(out, gram, cross, strict=True):
             factor = linalg.cho_factor(left, overwrite_a=True, check_finite=False)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, eye_array, vstack
 
+from st_cdgm.data.fit.components import PrincipalComponents
 from st_cdgm.data.fit.harmonics import annual_harmonics
-from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.space.gradients import Gradient, horizontal_gradient
 from st_cdgm.data.space.grid import Grid, interpolation
-from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.data.variables.fields import Channel
 from st_cdgm.data.variables.table import quantity_of
-from st_cdgm.references.components import PrincipalComponents
-from st_cdgm.typing import FloatArray, Floats
+from st_cdgm.typing import FloatArray, Floats, State
 
 HARMONICS = 2
 # What a feature is; each group has a penalty of its own.
@@ -26,7 +25,42 @@ GROUPS = ("harmonics", "components", "own", "modulated", "derivatives")
 # their curvature says where air rises.
 _MASS = ("pressure", "geopotential", "geopotential_height")
 _DAYS_FOR_SCALES = 500
+# Arrays that a state holds, of the components, of an operator and of its matrix.
+_SPACE = ("mean", "scale", "axes", "explained")
+_OPERATOR = ("channels", "mean", "scale")
+_MATRIX = ("data", "indices", "indptr")
 _COLUMNS = 256
+
+
+class TwoDays(Protocol):
+    """Predictors of days and of the days before them."""
+
+    @property
+    def lr(self) -> FloatArray:
+        """Predictors without NaN. Shape ``(T, C_lr, y, x)``."""
+
+    @property
+    def season(self) -> FloatArray:
+        """Fraction of the year elapsed, in [0, 1). Shape ``(T,)``."""
+
+    def lagged(self, lag: int) -> FloatArray:
+        """Return the predictors of the day ``lag`` days earlier, shaped alike."""
+
+
+class Place(Protocol):
+    """Where features are made: predictor channels, coarse and fine grid."""
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        """Predictors in channel order."""
+
+    @property
+    def lr_grid(self) -> Grid:
+        """Coarse grid."""
+
+    @property
+    def hr_grid(self) -> Grid:
+        """Fine grid."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,8 +124,8 @@ class LocalFeatures:
     @classmethod
     def fit(
         cls,
-        days: FieldArrays,
-        preprocessor: Preprocessor,
+        days: TwoDays,
+        place: Place,
         *,
         components: int,
         modulated: bool = True,
@@ -102,15 +136,20 @@ class LocalFeatures:
         cosine and times sine of the year.
         """
         space = PrincipalComponents.fit(
-            days.lr, area=preprocessor.lr_grid.area_weights(), limit=components
+            days.lr, area=place.lr_grid.area_weights(), limit=components
         )
         return cls(
             space=space,
             width=space.transform(days.lr).std(axis=0),
-            operators=_operators(days, preprocessor, modulated=modulated),
+            operators=_operators(days, place, modulated=modulated),
         )
 
-    def shared(self, days: FieldArrays) -> Floats:
+    def at(self, cells: NDArray[np.int64]) -> LocalFeatures:
+        """Return the features of some fine cells alone, counted anew."""
+        own = (replace(o, matrix=csr_array(o.matrix[cells])) for o in self.operators)
+        return replace(self, operators=tuple(own))
+
+    def shared(self, days: TwoDays) -> Floats:
         """Return the features that all cells share, the intercept first.
 
         Shape ``(T, K)``; the first ``1 + 2 * HARMONICS`` are the harmonics.
@@ -136,7 +175,34 @@ class LocalFeatures:
         yesterday = np.repeat([False, True, False, True], counts)
         return np.array([GROUPS.index(name) for name in names]), yesterday
 
-    def weather(self, days: FieldArrays) -> Weather:
+    def to_state(self) -> State:
+        """Return JSON-able facts and arrays, from which :meth:`from_state` rebuilds."""
+        arrays: dict[str, NDArray[Any]] = {"width": self.width}
+        arrays |= {key: getattr(self.space, key) for key in _SPACE}
+        meta: list[dict[str, Any]] = []
+        for i, one in enumerate(self.operators):
+            meta.append({"groups": list(one.groups), "shape": list(one.matrix.shape)})
+            parts = {key: getattr(one.matrix, key) for key in _MATRIX}
+            parts |= {key: getattr(one, key) for key in _OPERATOR}
+            arrays |= {f"{i}.{key}": value for key, value in parts.items()}
+        return {"operators": meta}, arrays
+
+    @classmethod
+    def from_state(cls, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self:
+        """Rebuild the features written by :meth:`to_state`."""
+        operators = []
+        for i, facts in enumerate(meta["operators"]):
+            parts = {key: arrays[f"{i}.{key}"] for key in (*_MATRIX, *_OPERATOR)}
+            matrix = csr_array(
+                tuple(parts.pop(key) for key in _MATRIX), shape=tuple(facts["shape"])
+            )
+            groups = tuple(facts["groups"])
+            operators.append(Operator(matrix=matrix, groups=groups, **parts))
+
+        space = PrincipalComponents(**{key: arrays[key] for key in _SPACE})
+        return cls(space=space, width=arrays["width"], operators=tuple(operators))
+
+    def weather(self, days: TwoDays) -> Weather:
         """Return the days as the features of cells are made of them."""
         both = [lr.reshape(*lr.shape[:2], -1) for lr in (days.lr, days.lagged(1))]
         waves = annual_harmonics(days.season, 1)[:, 1:].astype(np.float32)
@@ -174,17 +240,15 @@ class Weather:
         return np.concatenate(parts, axis=-1, dtype=np.float32)
 
 
-def _operators(
-    days: FieldArrays, preprocessor: Preprocessor, *, modulated: bool
-) -> tuple[Operator, ...]:
+def _operators(days: TwoDays, place: Place, *, modulated: bool) -> tuple[Operator, ...]:
     """Return the interpolation, and that of gradient and Laplacian where they exist."""
-    grid = preprocessor.lr_grid
-    to_fine = interpolation(grid, preprocessor.hr_grid)
+    grid = place.lr_grid
+    to_fine = interpolation(grid, place.hr_grid)
     rows = np.repeat(np.arange(len(to_fine.index)), to_fine.index.shape[1])
     shape = (len(to_fine.index), int(np.prod(grid.shape)))
     weights = csr_array((to_fine.weight.ravel(), (rows, to_fine.index.ravel())), shape)
-    every = np.arange(len(preprocessor.channels))
-    mass = np.array([i for i in every if _is_mass(preprocessor.channels[i])], np.int64)
+    every = np.arange(len(place.channels))
+    mass = np.flatnonzero([_is_mass(channel) for channel in place.channels])
 
     first = ("own", "modulated") if modulated else ("own",)
     made = [_operator(days, every, csr_array(eye_array(shape[1])), weights, first)]
@@ -197,7 +261,7 @@ def _operators(
 
 
 def _operator(
-    days: FieldArrays,
+    days: TwoDays,
     channels: NDArray[np.int64],
     matrix: csr_array,
     weights: csr_array,
@@ -212,7 +276,7 @@ def _operator(
 
     return Operator(
         channels=channels,
-        matrix=csr_array(weights @ matrix),
+        matrix=csr_array(weights @ matrix, dtype=np.float32),
         mean=mean,
         scale=np.sqrt(np.where(variance > 0, variance, 1.0))[:, None].astype("f4"),
         groups=groups,

@@ -1,0 +1,1 @@
+"""Ridge regressions of every fine cell on the weather of two days."""

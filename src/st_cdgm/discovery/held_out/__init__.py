@@ -1,0 +1,1 @@
+"""Held-out losses with and without each source, from regressions in closed form."""
