@@ -10,7 +10,10 @@ from pathlib import Path
 SRC = Path(__file__).parents[1] / "src"
 FILES = sorted((SRC / "st_cdgm").rglob("*.py"))
 
-SHARED = {"errors", "outputs", "randomness", "registry", "typing", "_version", "_lazy"}
+SHARED = {
+    *("errors", "outputs", "randomness", "redaction", "registry", "typing"),
+    *("_version", "_lazy"),
+}
 
 # Rooms of the data layer, each with the rooms it may use. `pipeline` and
 # `netcdf_utils` are documented module paths; they belong to no room.

@@ -192,6 +192,7 @@ class Downscaler:
         batch_days: int = 16,
         lazy: bool | None = None,
         regrid: str = "auto",
+        on_invalid: str = "error",
         **sampling: Any,
     ) -> xr.Dataset:
         """Return an ensemble of fine fields for new coarse predictors.
@@ -214,6 +215,8 @@ class Downscaler:
             ensemble takes more than 1 GiB.
         regrid : {"auto", "bilinear", "conservative", "none"}
             What to do with predictors on another grid.
+        on_invalid : {"error", "mask"}
+            What to do with values that are not finite or physically impossible.
         **sampling
             ``sampler``, ``steps``, ``guidance_scale``, ``block_means``: see
             :class:`st_cdgm.models.sampling.Sampling`.
@@ -238,6 +241,7 @@ class Downscaler:
             end=end,
             batch_days=batch_days,
             regrid=regrid,
+            on_invalid=on_invalid,
             sampling=Sampling(**sampling),
         )
         large = 4 * math.prod(plan.shape) > LAZY_BYTES

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from st_cdgm.redaction import redacted
+
 
 class InputError(ValueError):
     """A file, variable or option that cannot be used, with the facts needed to mend it.
+
+    Its text shows no password or token of a URL.
 
     Parameters
     ----------
@@ -47,7 +51,7 @@ class InputError(ValueError):
             for key, value in self.facts.items()
             if value is not None
         ]
-        return "\n".join(lines)
+        return redacted("\n".join(lines))
 
 
 class MissingFileError(InputError, FileNotFoundError):
@@ -68,6 +72,15 @@ class OutputError(InputError, OSError):
 
 class ConfigError(InputError):
     """A configuration key or value is not valid."""
+
+
+class Terminated(SystemExit):
+    """The process was asked to end (SIGTERM); it ends with status 143."""
+
+    STATUS = 143
+
+    def __init__(self) -> None:
+        super().__init__(self.STATUS)
 
 
 def check_choice(

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import csv
+import ctypes
+import errno
 import hashlib
 import io
 import json
 import math
 import os
+import platform
+import re
 import shutil
+import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +29,12 @@ from st_cdgm.errors import OutputError
 ELSEWHERE = "choose another output path"
 FileFacts = dict[str, dict[str, Any]]
 _BLOCK = 1 << 20
+_HERE = f"{zlib.crc32(platform.node().encode()):08x}"
+# Hidden names: of this version (machine, process, number), of earlier ones.
+_OWNED = re.compile(r"([0-9a-f]{8})-(\d+)-[0-9a-f]{6}")
+_UNOWNED = re.compile(r"[0-9a-f]{12}")
+_ABANDONED_SECONDS = 86400.0  # of which nobody knows whether its owner lives
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
 
 
 def check_output_path(path: str | Path) -> Path:
@@ -75,9 +87,78 @@ def check_output_directory(path: str | Path) -> Path:
     return path
 
 
+# -- Hidden names ----------------------------------------------------------------------
+
+
 def temporary_name(path: Path) -> Path:
-    """Return an unused hidden name beside the output."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+    """Return an unused hidden name beside the output.
+
+    It tells the machine and the process, so that `remove_leftovers` knows whether there
+    is still somebody who writes there.
+    """
+    owner = f"{_HERE}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    return path.with_name(f".{path.name}.{owner}.part")
+
+
+@contextmanager
+def temporary_directory(target: Path) -> Iterator[Path]:
+    """Yield a hidden directory beside ``target``; what is left of it is removed.
+
+    It and the files in it have the rights that the umask gives.
+    """
+    path = temporary_name(target)
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove the hidden files and folders that a killed process left of ``target``.
+
+    Those of a living process stay, and for a day those of another machine.
+    """
+    start, end = f".{target.name}.", ".part"
+    with suppress(OSError):
+        for path in list(target.parent.iterdir()):
+            mark = path.name.removeprefix(start).removesuffix(end)
+            if path.name == f"{start}{mark}{end}" and _is_abandoned(path, mark):
+                remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a directory, if it is there."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _is_abandoned(path: Path, mark: str) -> bool:
+    """Whether nobody writes there any more; ``mark`` is the owner's."""
+    owner = _OWNED.fullmatch(mark)
+    if owner and owner[1] == _HERE:
+        return not is_alive(int(owner[2]))
+    untouched = time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
+    return bool(owner or _UNOWNED.fullmatch(mark)) and untouched
+
+
+def is_alive(process: int, *, since: float = math.inf) -> bool:
+    """Whether there is a process of this number on this machine.
+
+    One that began after ``since`` (seconds of the epoch) has only taken the number.
+    """
+    import psutil
+
+    try:
+        begun = float(psutil.Process(process).create_time())
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+    return begun <= since
 
 
 def _check_directory(parent: Path, path: Path) -> None:
@@ -142,17 +223,40 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
         sync(temporary)
         temporary.replace(path)
     except OSError as error:
-        raise OutputError(
-            "The file cannot be written.",
-            file=path,
-            found=str(error),
-            remedy="check free space and permissions",
-        ) from error
+        raise not_written(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
     return path
+
+
+def not_written(
+    path: Path, error: BaseException, *, what: str = "written", needed: int = 0
+) -> OutputError:
+    """Return the error for a file that a system call failed on, with the space left.
+
+    ``needed`` are the bytes that were being written, where that is known: libraries
+    hide that a disk is full.
+    """
+    where = next((p for p in path.absolute().parents if p.is_dir()), Path("/"))
+    left = "unknown space"
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    with suppress(OSError):
+        usage = shutil.disk_usage(where)
+        left = f"{usage.free / 1e6:,.1f} MB free of {usage.total / 1e6:,.0f} MB"
+        full = full or usage.free < needed
+
+    why = "the disk is full" if full else str(error)
+    return OutputError(
+        f"The output could not be {what} ({why}); nothing was left behind.",
+        file=path,
+        found=f"{error}; {left} in {where}",
+        expected=f"{needed / 1e6:,.1f} MB more for the next part" if needed else None,
+        remedy=f"make room, or {ELSEWHERE}"
+        if full
+        else "check the free space and the rights of its directory",
+    )
 
 
 def write_bytes(path: str | Path, content: bytes) -> Path:
@@ -200,9 +304,17 @@ def _cell(value: Any) -> Any:
 def move_directory(new: Path, target: Path, *, aside: Path | None = None) -> None:
     """Put ``new`` in the place of ``target``; the old one goes only afterwards.
 
-    ``aside`` is where the old one waits, by default a hidden name beside it.
+    In one step where the system exchanges names. Elsewhere, and where ``aside`` is
+    given, the old one waits there meanwhile, by default under a hidden name from which
+    `recover_directory` takes it after a kill.
     """
-    old = target.with_name(f".{target.name}-old") if aside is None else aside
+    old = _old_name(target) if aside is None else aside
+    if aside is None and target.exists() and _exchanged(new, target):
+        _synced(target.parent)
+        remove(new)
+        remove(old)
+        return
+
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)
@@ -213,9 +325,37 @@ def move_directory(new: Path, target: Path, *, aside: Path | None = None) -> Non
             old.rename(target)
         raise
 
-    with suppress(OSError):  # some file systems refuse it
-        sync(target.parent)
+    _synced(target.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_directory(target: Path) -> None:
+    """Give a directory its name back that a kill of `move_directory` has put aside."""
+    old = _old_name(target)
+    if old.is_dir() and not target.exists():
+        with suppress(OSError):  # where nothing may be written
+            old.rename(target)
+            _synced(target.parent)
+
+
+def _old_name(target: Path) -> Path:
+    return target.with_name(f".{target.name}-old")
+
+
+def _synced(directory: Path) -> None:
+    with suppress(OSError):  # some file systems refuse it
+        sync(directory)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; return whether that was possible."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):  # not Linux, or an old library
+        return False
+    names = (os.fsencode(one.absolute()), os.fsencode(other.absolute()))
+    failed: int = rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
+    return failed == 0
 
 
 # -- Plain values ----------------------------------------------------------------------

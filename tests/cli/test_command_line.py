@@ -46,6 +46,7 @@ OPTIONS = {
         "--guidance-scale",
         "--lr",
         "--members",
+        "--on-invalid",
         "--output",
         "--regrid",
         "--sampler",

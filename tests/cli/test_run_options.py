@@ -40,6 +40,10 @@ def test_a_training_is_resumed_if_asked_for(tiny_files, tmp_path, trained_with, 
         "data.splits.test=[2001-07-15,2001-08-28]",
         *("data.seq_len=3", f"run.dir={tmp_path / 'run'}"),
     ]
+    state = tmp_path / "run" / "checkpoints" / "last" / "state.json"
+    if more:  # without one there is nothing to resume
+        state.parent.mkdir(parents=True)
+        state.write_text("{}")
     CliRunner().invoke(app, given)
     assert trained_with["resume"] is bool(more)
 

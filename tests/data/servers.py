@@ -55,6 +55,9 @@ class _Handler(BaseHTTPRequestHandler):
         if first == "silent":
             state.released.wait(20)
             return self._send(200, b"late", body)
+        if first == "elsewhere":
+            place = f"http://127.0.0.1:{state.port}/{name.partition('/')[2]}"
+            return self._send(302, b"", body, {"Location": place})
         if first == "page":
             return self._send(200, b"<!DOCTYPE html><html>sorry</html>", body)
         file = state.folder / name.removeprefix("short/")

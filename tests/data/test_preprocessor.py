@@ -8,10 +8,19 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load, save
-from small_task import LR_LAT, LR_LON, SEA, config, write
+from small_task import (
+    LR_LAT,
+    LR_LON,
+    SEA,
+    config,
+    predictors,
+    stamps,
+    targets,
+    write,
+)
 
 from st_cdgm.data.fit.preprocessor import FORMAT_VERSION, Preprocessor
-from st_cdgm.data.fit.statistics import standardise_static
+from st_cdgm.data.fit.statistics import Variation, standardise_static
 from st_cdgm.data.pipeline import NetCDFDataPipeline
 from st_cdgm.errors import InputError
 
@@ -200,3 +209,27 @@ def test_scope_of_statistics_is_configurable(folder):
     plain = NetCDFDataPipeline.from_config(config(folder, normalize=False))
     raw = plain.lr_dataset_raw["tas"].values
     assert plain.arrays(None).lr[:, 1] == pytest.approx(raw)
+
+
+def test_variables_that_never_change_are_named(tmp_path, caplog):
+    lr, hr = predictors(stamps()), targets(stamps())
+    lr["tas"][:] = lr["tas"][0]  # another value in every cell, the same every day
+    hr["pr"][:] = hr["pr"] * 0.0
+    hr["tasmin"][:] = 3.0
+    folder = write(tmp_path, lr=lr, hr=hr)
+    NetCDFDataPipeline.from_config(config(folder, baseline_map={}))
+    told = [record.getMessage() for record in caplog.records]
+    assert any("predictors that never change" in t and ": tas;" in t for t in told)
+    assert any("targets that never change" in t and ": pr, tasmin;" in t for t in told)
+    assert any("no day of the training period is wet" in t for t in told)
+
+
+def test_drizzle_alone_is_dry_and_weather_is_not(pipeline, caplog):
+    """Less than a wet day changes and is dry; sea without truth counts for nothing."""
+    rain = Variation([pipeline.preprocessor.targets[0]], (1, 2))
+    assert pipeline.preprocessor.targets[0].name == "pr"
+    rain.add(np.array([[[[0.0, NAN]]], [[[0.05, NAN]]]], dtype=np.float32))
+    assert (rain.constant(), rain.dry()) == ([], ["pr"])
+    rain.add(np.array([[[[4.0, NAN]]]], dtype=np.float32))
+    assert (rain.constant(), rain.dry()) == ([], [])
+    assert "never change" not in caplog.text

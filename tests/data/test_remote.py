@@ -12,7 +12,7 @@ import xarray as xr
 from climate_files import LAT, LON, predictors, times, write
 from servers import web_server
 
-from st_cdgm.data.files import remote, remote_files
+from st_cdgm.data.files import redirects, remote, remote_files
 from st_cdgm.data.files.open import file_label, open_dataset, resolve_paths
 from st_cdgm.data.files.remote_files import RemoteFile
 from st_cdgm.data.inspect.files import inspect_file
@@ -418,3 +418,44 @@ def test_data_set_opened_without_dask_stays_lazy(tmp_path):
         assert opened.t_850.chunks is not None
         assert file_label(opened) == str(path)
     assert LAT.size * LON.size == opened.t_850[0].size
+
+
+# -- redirects -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def seen_from_outside(folder, monkeypatch):
+    """A server under a name that counts as public; it redirects to its number."""
+    addresses = redirects._addresses
+
+    async def told(host):
+        return ["93.184.216.34"] if host == "localhost" else await addresses(host)
+
+    monkeypatch.setattr(redirects, "_addresses", told)
+    with web_server(folder) as server:
+        yield lambda name: server.url(name).replace("127.0.0.1", "localhost")
+
+
+@pytest.mark.parametrize("name", ["elsewhere/four.nc", "elsewhere/classic.nc"])
+def test_a_redirect_into_this_network_is_refused(seen_from_outside, name):
+    with pytest.raises(InputError, match="redirects to a local address") as caught:
+        open_dataset(seen_from_outside(name), role="lr")
+    assert "ST_CDGM_LOCAL_REDIRECTS=1" in str(caught.value)
+
+
+def test_such_a_redirect_can_be_asked_for(seen_from_outside, monkeypatch):
+    monkeypatch.setenv("ST_CDGM_LOCAL_REDIRECTS", "1")
+    assert open_dataset(seen_from_outside("elsewhere/four.nc"), role="lr").sizes["time"]
+
+
+def test_a_local_server_may_redirect_to_itself(folder):
+    with web_server(folder) as server:
+        ds = open_dataset(server.url("elsewhere/four.nc"), role="lr")
+        assert ds.sizes["time"] == DAYS
+
+
+def test_configured_options_keep_the_watch(monkeypatch):
+    conf = {"http": {"client_kwargs": {"trust_env": True}}}
+    monkeypatch.setattr("fsspec.config.conf", conf)
+    options = remote_files.bounded_options("http://host/x.nc")["client_kwargs"]
+    assert set(options) == {"trust_env", "timeout", "trace_configs"}

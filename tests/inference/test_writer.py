@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cftime
 import netCDF4
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from st_cdgm import outputs
 from st_cdgm.data.space.coordinates import read_grid
 from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.variables.fields import TargetVariable
@@ -399,6 +401,33 @@ def test_full_disk_is_an_output_error_and_leaves_nothing(tmp_path):
     done = run(sys.executable, "-c", FULL_DISK, here, path)
     assert done.returncode == 0, done.stderr
     assert left(tmp_path) == []
+
+
+def test_a_full_disk_is_named_with_file_and_space(tmp_path, monkeypatch):
+    """NetCDF says "HDF error" alone."""
+
+    def fail(_number):
+        raise RuntimeError("NetCDF: HDF error")
+
+    def crowded() -> None:
+        with opened(tmp_path / "out.nc") as writer:
+            monkeypatch.setattr(writer_module, "day_bounds", fail)
+            monkeypatch.setattr(
+                "shutil.disk_usage", lambda _: SimpleNamespace(free=100, total=10**9)
+            )
+            writer.append(DAYS, some_fields())
+
+    with pytest.raises(OutputError, match="the disk is full") as caught:
+        crowded()
+    assert caught.value.facts["file"] == tmp_path / "out.nc"
+    assert "0.0 MB free of 1,000 MB" in str(caught.value)
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    dead = tmp_path / f".out.nc.{outputs._HERE}-{2**22 - 3}-aaaaaa.part"
+    dead.write_text("half a file")
+    write(tmp_path / "out.nc", regular_grid())
+    assert left(tmp_path) == ["out.nc"]
 
 
 def test_incomplete_output_is_not_published(tmp_path):

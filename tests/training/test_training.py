@@ -228,6 +228,18 @@ def test_shuffling_an_unconditional_generator_changes_nothing(tiny_pipeline):
     assert [r.increase for r in results] == pytest.approx([0.0] * 3, abs=1e-6)
 
 
+def test_days_that_are_alone_in_their_month_leave_nothing_to_compare(tiny_pipeline):
+    """``zero-size array`` came at the end of a run."""
+    net = _new_model(tiny_pipeline, tiny_model()).eval()
+    windows = tiny_pipeline.windows("validation", stride=30)
+    assert len(windows) == 2  # in June and in July
+    found = Ablations(
+        model=net, preprocessor=tiny_pipeline.preprocessor, windows=windows
+    )
+    assert found.shuffle_states() == []
+    assert len(found.remove_edges()) == 4
+
+
 def test_states_are_exchanged_within_a_month():
     days = np.array([20010101, 20010102, 20010201, 20010202, 20010203, 20020103])
     days = np.append(days, 20010501)

@@ -1,9 +1,10 @@
 """Checkpoints: a directory of safetensors and JSON, enough for inference. No pickle.
 
 ``model.safetensors`` holds the weights (keys ``model.*``) and the arrays of the data
-layer (keys ``data.*``); ``meta.json`` holds everything else. ``checkpoints/last`` has
-two more files, from which a training goes on: `st_cdgm.training.resume`. Further
-networks of a pool lie in ``networks/1``, ``networks/2`` ... , each a checkpoint itself.
+layer (keys ``data.*``); ``meta.json`` holds everything else, and the checksum of every
+tensor (`integrity`). ``checkpoints/last`` has two more files, from which a training
+goes on: `st_cdgm.training.resume`. Further networks of a pool lie in ``networks/1``,
+``networks/2`` ... , each a checkpoint itself.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,28 @@ from safetensors.torch import load_file, save_file
 
 from st_cdgm._version import __version__
 from st_cdgm.checkpoint.build import build_model
+from st_cdgm.checkpoint.integrity import (
+    CHECKSUMS,
+    check_finite,
+    check_no_others,
+    check_sums,
+    checksums,
+    damaged,
+    sizes_within,
+)
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.models.config import ModelConfig
 from st_cdgm.models.st_cdgm import STCDGM
-from st_cdgm.outputs import move_directory, sync, write_atomically
+from st_cdgm.outputs import (
+    move_directory,
+    not_written,
+    recover_directory,
+    remove_leftovers,
+    sync,
+    temporary_directory,
+    write_atomically,
+)
 from st_cdgm.registry import naming, plugins
 
 FORMAT_VERSION = 1
@@ -42,6 +59,7 @@ REBUILD_ERRORS = (
     TypeError,
     ValueError,
     RuntimeError,
+    MemoryError,
     OmegaConfBaseException,
 )
 
@@ -75,6 +93,11 @@ def save_checkpoint(
     """Write a checkpoint directory in one step: it is complete or it is not there.
 
     ``more`` writes further files into a directory and returns their names.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written; the checkpoint of before is left as it was.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
     data_meta, arrays = preprocessor.to_state()
@@ -96,24 +119,29 @@ def save_checkpoint(
         "baseline_mean": model.baseline_mean.flatten().tolist(),
         "baseline_std": model.baseline_std.flatten().tolist(),
         **(extra or {}),
+        CHECKSUMS: checksums(tensors),
     }
 
     if plugins():
         meta["plugins"] = plugins()
 
     # Everything is on disk before the directory gets its name.
-    name = f".{directory.name}-"
-    with TemporaryDirectory(prefix=name, dir=directory.parent) as folder:
-        temporary = Path(folder)
-        save_file(tensors, temporary / WEIGHTS)
-        (temporary / META).write_text(json.dumps(meta, indent=2), encoding="utf-8")
-        names = [WEIGHTS, META, *(more(temporary) if more else [])]
+    remove_leftovers(directory)
+    try:
+        with temporary_directory(directory) as temporary:
+            text = json.dumps(meta, indent=2)
+            (temporary / META).write_text(text, encoding="utf-8")
+            save_file(tensors, temporary / WEIGHTS)
+            names = [WEIGHTS, META, *(more(temporary) if more else [])]
 
-        temporary.chmod(0o755)
-        for name in names:
-            (temporary / name).chmod(0o644)
-            sync(temporary / name)
-        move_directory(temporary, directory)
+            # safetensors gives its files to their owner alone; the umask decides.
+            rights = (temporary / META).stat().st_mode
+            for name in names:
+                (temporary / name).chmod(rights)
+                sync(temporary / name)
+            move_directory(temporary, directory)
+    except (OSError, SafetensorError) as error:
+        raise not_written(directory, error) from error
     return directory
 
 
@@ -131,6 +159,7 @@ def _what_lies_there(directory: Path) -> str:
 
 
 def _read_meta(directory: Path) -> dict[str, Any]:
+    recover_directory(directory)
     path = directory / META
     if not path.is_file() or not (directory / WEIGHTS).is_file():
         raise MissingFileError(
@@ -145,9 +174,9 @@ def _read_meta(directory: Path) -> dict[str, Any]:
     try:
         meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise _damaged(problem, path, error) from error
+        raise damaged(problem, path, error) from error
     if not isinstance(meta, dict):
-        raise _damaged(problem, path, type(meta).__name__)
+        raise damaged(problem, path, type(meta).__name__)
 
     # Damage first: a half-written file has no format version either.
     if meta.get("format_version") != FORMAT_VERSION:
@@ -159,22 +188,6 @@ def _read_meta(directory: Path) -> dict[str, Any]:
             remedy="use the package version named in the file, or train again",
         )
     return meta
-
-
-def _damaged(
-    problem: str,
-    path: Path,
-    found: object,
-    *,
-    expected: str = "the file that the training wrote",
-) -> InputError:
-    return InputError(
-        problem,
-        file=path,
-        found=found,
-        expected=expected,
-        remedy="copy the checkpoint again, or use another one",
-    )
 
 
 def load_checkpoint(
@@ -191,20 +204,16 @@ def load_checkpoint(
     """
     directory = Path(directory)
     meta = _read_meta(directory)
-    weights = directory / WEIGHTS
-    try:
-        tensors = load_file(weights)
-    except (SafetensorError, OSError) as error:
-        problem = "the checkpoint's weights cannot be read"
-        raise _damaged(problem, weights, error) from error
+    tensors = _read_weights(directory, meta)
 
     try:
-        model, preprocessor = _rebuild(meta, tensors)
+        with sizes_within(tensors, directory / META):
+            model, preprocessor = _rebuild(meta, tensors, directory / WEIGHTS)
     except (InputError, *REBUILD_ERRORS) as error:
         _check_plugins(meta, directory, error)
         if isinstance(error, InputError):
             raise
-        raise _damaged(
+        raise damaged(
             "the parts of the checkpoint do not fit together",
             directory,
             f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
@@ -213,6 +222,19 @@ def load_checkpoint(
 
     others = [load_checkpoint(p, device=device) for p in _further_networks(directory)]
     return Checkpoint(model.to(device).eval(), preprocessor, meta, tuple(others))
+
+
+def _read_weights(directory: Path, meta: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Return the tensors of a checkpoint, unchanged since they were written."""
+    path = directory / WEIGHTS
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        problem = "the checkpoint's weights cannot be read"
+        raise damaged(problem, path, error) from error
+    check_sums(tensors, meta.get(CHECKSUMS), path)
+    check_finite(_part(tensors, "model"), path)
+    return tensors
 
 
 def _further_networks(directory: Path) -> list[Path]:
@@ -252,8 +274,8 @@ def pool_checkpoints(first: Path, others: Sequence[Path]) -> Path:
                 expected=", ".join(t.name for t in wanted.targets) + ", same grid",
             )
 
-    with TemporaryDirectory(prefix=".networks-", dir=first) as folder:
-        new = Path(folder) / NETWORKS
+    remove_leftovers(first / NETWORKS)
+    with temporary_directory(first / NETWORKS) as new:
         for number, path in enumerate(others, start=1):
             kept = shutil.ignore_patterns(NETWORKS, ".*")
             shutil.copytree(path, new / str(number), ignore=kept)
@@ -279,10 +301,13 @@ def _check_plugins(meta: dict[str, Any], directory: Path, cause: Exception) -> N
 
 
 def _rebuild(
-    meta: dict[str, Any], tensors: dict[str, torch.Tensor]
+    meta: dict[str, Any], tensors: dict[str, torch.Tensor], path: Path
 ) -> tuple[STCDGM, Preprocessor]:
     arrays = {key: value.numpy() for key, value in _part(tensors, "data").items()}
     preprocessor = Preprocessor.from_state(meta["data"], arrays)
+    known = {f"data.{key}" for key in preprocessor.to_state()[1]}
+    weights = _part(tensors, "model")
+    check_no_others(tensors, known | {f"model.{key}" for key in weights}, path)
 
     config = OmegaConf.to_object(
         OmegaConf.merge(OmegaConf.structured(ModelConfig), meta["model"])
@@ -295,7 +320,7 @@ def _rebuild(
         baseline_mean=torch.tensor(meta["baseline_mean"]),
         baseline_std=torch.tensor(meta["baseline_std"]),
     )
-    model.load_state_dict(_part(tensors, "model"))
+    model.load_state_dict(weights)
     return model, preprocessor
 
 
@@ -330,4 +355,5 @@ def _write_meta(directory: Path, meta: dict[str, Any]) -> None:
 
 def load_weights(model: STCDGM, directory: Path) -> None:
     """Put the weights of a checkpoint into the model that wrote it."""
-    model.load_state_dict(_part(load_file(directory / WEIGHTS), "model"))
+    tensors = _read_weights(directory, _read_meta(directory))
+    model.load_state_dict(_part(tensors, "model"))

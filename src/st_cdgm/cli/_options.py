@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from st_cdgm.redaction import redacted
 from st_cdgm.runs.console import Session, start_logging
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ DryRunOption = Annotated[
     bool,
     typer.Option("--dry-run", help="Print the resolved configuration and stop."),
 ]
-RESUME_HELP = "Go on after the last complete epoch of this run, if any."
+RESUME_HELP = "Go on from the last state of this run."
 ResumeOption = Annotated[bool, typer.Option("--resume", help=RESUME_HELP)]
 OVERWRITE_HELP = "Replace the run in run.dir, if any; other files stay."
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)]
@@ -56,6 +57,6 @@ def load(name: str, overrides: list[str] | None, *, dry_run: bool = False) -> Co
 
     settings = load_config(name, overrides or [])
     if dry_run:
-        typer.echo(config_to_yaml(settings), nl=False)
+        typer.echo(redacted(config_to_yaml(settings)), nl=False)
         raise typer.Exit
     return settings

@@ -50,6 +50,13 @@ def downscale(
             help="Give a target the coarse means of a predictor; may be repeated.",
         ),
     ] = None,
+    on_invalid: Annotated[
+        str,
+        typer.Option(
+            metavar="error|mask",
+            help="Impossible values: refuse them all, or leave those cells empty.",
+        ),
+    ] = "error",
     calibrate: Annotated[
         bool,
         typer.Option(
@@ -97,5 +104,6 @@ def downscale(
         regrid=regrid,
         sampling=options.sampling,
         device=device,
+        on_invalid=on_invalid,
     )
     show_results(ensemble_results(written))

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Annotated, Any, Literal
 
@@ -12,7 +16,8 @@ from typer.core import TyperGroup
 
 from st_cdgm._version import __version__
 from st_cdgm.cli._options import session
-from st_cdgm.errors import InputError
+from st_cdgm.errors import InputError, Terminated
+from st_cdgm.redaction import redacted
 from st_cdgm.registry import load_plugins
 from st_cdgm.runs.console import Session, show, show_failure
 
@@ -31,7 +36,8 @@ class ReadableErrors(TyperGroup):
     """Turn exceptions into one readable message and an exit code.
 
     2 for what the user can mend (an :class:`~st_cdgm.errors.InputError`), 130 for
-    Ctrl-C, 1 for the rest. Usage errors are typer's own and exit with 2.
+    Ctrl-C, 143 for SIGTERM, 1 for the rest. Usage errors are typer's own and exit with
+    2.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -43,12 +49,15 @@ class ReadableErrors(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a verb."""
         try:
-            return super().invoke(ctx)
+            with _ended_by_signal():
+                return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            raise _interrupted(ctx) from error
+            raise _stopped(ctx, "Interrupted", EXIT_INTERRUPTED) from error
+        except Terminated as error:
+            raise _stopped(ctx, "Terminated", Terminated.STATUS) from error
         except SystemExit as error:  # how Lightning ends a training after Ctrl-C
             if isinstance(error.__context__, KeyboardInterrupt):
-                raise _interrupted(ctx) from error
+                raise _stopped(ctx, "Interrupted", EXIT_INTERRUPTED) from error
             raise
 
         except (typer.Exit, typer.Abort):
@@ -88,22 +97,43 @@ def _value_of(option: str, words: list[str]) -> str:
     return "VALUE"
 
 
-def _interrupted(ctx: typer.Context) -> typer.Exit:
+@contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """Let SIGTERM, as schedulers send it, end a command as tidily as Ctrl-C does."""
+
+    def end(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+        raise Terminated
+
+    before = signal.getsignal(signal.SIGTERM)
+    ours = threading.current_thread() is threading.main_thread()
+    ours = ours and before is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _stopped(ctx: typer.Context, label: str, status: int) -> typer.Exit:
     """Say what a stopped command leaves behind and how to go on; return the exit."""
     verb, log = ctx.invoked_subcommand, session(ctx).log_file
     kept = "no unfinished file is left"
     if log is None or not (log.parent / "checkpoints").is_dir():
         how = "goes on where it stopped" if verb == "preprocess" else "starts anew"
-        show("Interrupted", f"{kept}; run the same command again: it {how}")
-        return typer.Exit(EXIT_INTERRUPTED)
+        show(label, f"{kept}; run the same command again: it {how}")
+        return typer.Exit(status)
 
     checkpoints = log.parent / "checkpoints"
-    show("Interrupted", f"{kept}; the checkpoints so far are in {checkpoints}")
+    show(label, f"{kept}; the checkpoints so far are in {checkpoints}")
     if verb in ("run", "train"):
+        way = "--resume" if (checkpoints / "last").is_dir() else "--overwrite"
         ways = ("--overwrite", "--resume")
         words = [word for word in ctx.meta[WORDS] if word not in ways]
-        show("Go on with", shlex.join(["st-cdgm", *words, "--resume"]))
-    return typer.Exit(EXIT_INTERRUPTED)
+        show("Go on with", shlex.join(["st-cdgm", *words, way]))
+    return typer.Exit(status)
 
 
 app = typer.Typer(
@@ -146,7 +176,7 @@ def global_options(
     # Idle OpenMP threads are to sleep: spinning ones slow a small model by an order of
     # magnitude when cores are shared. Effective only before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    command = shlex.join(["st-cdgm", *ctx.meta[WORDS]])
+    command = shlex.join(["st-cdgm", *map(redacted, ctx.meta[WORDS])])
     ctx.obj = Session(log_level=log_level, command=command)
     if plugin:
         load_plugins(plugin)

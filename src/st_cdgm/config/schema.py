@@ -20,7 +20,7 @@ from st_cdgm.models.config import (
     ModelConfig,
     RCNConfig,
 )
-from st_cdgm.training.config import LossConfig, TrainingConfig
+from st_cdgm.training.config import CheckpointConfig, LossConfig, TrainingConfig
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -77,6 +77,7 @@ class Config:
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)

@@ -26,6 +26,7 @@ from st_cdgm.evaluation.resampling import block_length
 from st_cdgm.evaluation.scoring import COMPARED, Results, score_sources
 from st_cdgm.evaluation.source import open_source
 from st_cdgm.outputs import check_output_directory, native, write_atomically
+from st_cdgm.redaction import redacted
 from st_cdgm.typing import FloatArray
 
 COLUMNS = ["source", "variable", "metric", "value", "units"]
@@ -68,7 +69,7 @@ class Scorecard:
             "gains": [gain.to_dict() for gain in self.gains],
             "rows": rows,
         }
-        text = json.dumps(native(content), indent=1, allow_nan=False)
+        text = redacted(json.dumps(native(content), indent=1, allow_nan=False))
         return write_atomically(path, lambda p: p.write_text(text + "\n", "utf-8"))
 
     def to_csv(self, path: Path) -> Path:
@@ -243,16 +244,17 @@ def source_name(paths: Paths) -> str:
         source = str(paths.encoding.get("source", "prediction"))
     else:
         source = str(paths if isinstance(paths, str | Path) else next(iter(paths), ""))
-    return PurePath(source.rstrip("/")).stem or "prediction"
+    path = source.partition("?")[0] if "://" in source else source
+    return PurePath(path.rstrip("/")).stem or "prediction"
 
 
 def _named(paths: Paths) -> str:
     """Return what a protocol says of an input."""
     if isinstance(paths, xr.Dataset):
-        return file_label(paths)
+        return redacted(file_label(paths))
     if isinstance(paths, str | Path):
-        return str(paths)
-    return ", ".join(map(str, paths))
+        return redacted(str(paths))
+    return ", ".join(redacted(str(path)) for path in paths)
 
 
 def evaluate_ensembles(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from st_cdgm.errors import ConfigError, check_least
+from st_cdgm.errors import ConfigError, check_choice, check_least
 from st_cdgm.models.sampling import Sampling
+
+ON_INVALID = ("error", "mask")
 
 
 @dataclass(kw_only=True)
@@ -30,6 +32,9 @@ class InferenceConfig:
     block_means : dict of str to str
         Target -> predictor of the same quantity: the area mean of each ensemble field
         over a coarse cell is made that of the coarse model, exactly. Empty: off.
+    on_invalid : str
+        Values that are not finite or physically impossible: ``error``, or ``mask`` them
+        and report days and numbers.
     calibrate : bool
         Whether bias and spread are put right as `training.fit_bias` and
         `training.fit_spread` found on validation days, where the checkpoint holds that.
@@ -43,6 +48,7 @@ class InferenceConfig:
     steps: int | None = None
     guidance_scale: float = 1.0
     block_means: dict[str, str] = field(default_factory=dict)
+    on_invalid: str = "error"
     calibrate: bool = True
     device: str = "auto"
 
@@ -63,6 +69,7 @@ class InferenceConfig:
             value = getattr(self, key)
             if value is not None:
                 check_least(key, value, 1, section="inference.")
+        check_on_invalid(self.on_invalid, section="inference.")
         if not math.isfinite(self.guidance_scale):
             raise ConfigError(
                 "inference.guidance_scale is not a number",
@@ -70,3 +77,8 @@ class InferenceConfig:
                 found=self.guidance_scale,
                 expected="1, or another number for classifier-free guidance",
             )
+
+
+def check_on_invalid(found: str, *, section: str = "") -> None:
+    """Raise ConfigError unless it is known what to do with values that are not true."""
+    check_choice("on_invalid", found, ON_INVALID, section=section)

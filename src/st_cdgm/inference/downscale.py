@@ -6,7 +6,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,15 @@ from st_cdgm._version import __version__
 from st_cdgm.checkpoint.directory import Checkpoint, load_checkpoint
 from st_cdgm.data.files.open import Paths, resolve_paths
 from st_cdgm.data.fit.preprocessor import Preprocessor
-from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.data.task.predictor_check import open_predictors
-from st_cdgm.data.task.predictors import load_predictors
+from st_cdgm.data.task.predictors import PredictorDays, find_predictors
 from st_cdgm.data.time.calendar import DAY, duration
 from st_cdgm.data.time.periods import check_period
 from st_cdgm.errors import ConfigError, InputError, OutputError
 from st_cdgm.inference.calibration import Calibration
-from st_cdgm.inference.members import generate
+from st_cdgm.inference.checks import OutputCheck
+from st_cdgm.inference.config import check_on_invalid
+from st_cdgm.inference.members import days_at_once, generate
 from st_cdgm.inference.writer import (
     EnsembleWriter,
     check_netcdf_name,
@@ -41,59 +42,75 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EnsemblePlan:
-    """An ensemble before it is drawn: predictors read, options checked.
+    """An ensemble before it is drawn: predictors found, options checked.
 
-    The attributes are the arguments of :func:`generate` for the first network;
-    ``others``, the plans of the further networks of a pool; and ``attrs``, the global
-    attributes that say what it is.
+    The attributes are the arguments of :func:`generate` for the first network, whose
+    ``predictors`` are read block by block; ``others``, the plans of the further
+    networks of a pool; ``attrs``, the global attributes that say what it is; and
+    ``on_invalid`` as in `OutputCheck`.
     """
 
     checkpoint: Checkpoint
-    arrays: FieldArrays
-    first: int
+    predictors: PredictorDays
     members: range
     seed: int
     batch_days: int
     sampling: Sampling
     attrs: dict[str, Any]
     others: tuple[EnsemblePlan, ...] = ()
+    on_invalid: str = "error"
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
         """Days, members, targets, rows and columns: ``(T, M, C, Y, X)``."""
         c, y, x = np.shape(self.checkpoint.preprocessor.valid)
         members = sum(len(plan.members) for plan in (self, *self.others))
-        return len(self.arrays) - self.first, members, c, y, x
+        return len(self.predictors), members, c, y, x
+
+    def check(self) -> OutputCheck:
+        """Return what looks at the fields that are made."""
+        return OutputCheck(self.checkpoint.preprocessor, self.on_invalid)
 
     def batches(
-        self, on_progress: Callable[[int], None] | None = None
+        self,
+        on_progress: Callable[[int], None] | None = None,
+        *,
+        check: OutputCheck | None = None,
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Yield (days, fields) in time order; see :func:`generate`."""
-        plans = (self, *self.others)
+        """Yield (days, fields) in time order, checked; see :func:`generate`."""
+        plans, check = (self, *self.others), check or self.check()
         for parts in zip(*[plan._own_batches() for plan in plans], strict=True):
             days = parts[0][0]
             made = np.empty((len(days), *self.shape[1:]), dtype=np.float32)
             for k, (_, fields_of_one) in enumerate(parts):
                 made[:, k :: len(plans)] = fields_of_one
-            yield days, made
+            yield days, check(days, made)
             if on_progress is not None:
                 on_progress(len(days))
+        check.tell()
 
     def _own_batches(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        names = {f.name for f in fields(self)} - {"attrs", "others"}
-        return generate(**{name: getattr(self, name) for name in names})
+        size = self.predictors.block_days(self.batch_days)
+        for start in range(0, len(self.predictors), size):
+            arrays, first = self.predictors.block(start, start + size)
+            yield from generate(
+                self.checkpoint,
+                arrays,
+                first=first,
+                members=self.members,
+                seed=self.seed,
+                batch_days=self.batch_days,
+                sampling=self.sampling,
+            )
 
     def part(self, start: int, stop: int) -> EnsemblePlan:
         """Return the plan of the days ``start:stop`` of those asked for.
 
         Drawn alone they are the same to the bit where ``start`` begins a batch.
         """
-        history = self.checkpoint.preprocessor.seq_len - 1
-        begin = max(self.first + start - history, 0)
         return replace(
             self,
-            arrays=self.arrays.select(slice(begin, self.first + stop)),
-            first=self.first + start - begin,
+            predictors=self.predictors.part(start, stop),
             others=tuple(plan.part(start, stop) for plan in self.others),
         )
 
@@ -101,7 +118,7 @@ class EnsemblePlan:
     def contents(self) -> dict[str, Any]:
         """What dataset and file of the ensemble are made of, but for the values."""
         return {
-            "calendar": self.arrays.calendar,
+            "calendar": self.predictors.days.calendar,
             "targets": self.checkpoint.preprocessor.targets,
             "grid": self.checkpoint.preprocessor.hr_grid,
             "members": range(self.shape[1]),
@@ -111,7 +128,7 @@ class EnsemblePlan:
 
     def dataset(self, fields: Any) -> xr.Dataset:
         """Return fields ``(T, M, C, Y, X)``, numpy or dask, as the file holds them."""
-        day = self.arrays.day[self.first :]
+        day = self.predictors.days.key
         return ensemble_dataset(fields, day=day, **self.contents)
 
 
@@ -126,9 +143,11 @@ def plan_ensemble(
     regrid: str = "auto",
     sampling: Sampling = AS_CONFIGURED,
     batch_days: int = 16,
+    on_invalid: str = "error",
 ) -> EnsemblePlan:
-    """Read predictors and check all that an ensemble needs; see :func:`downscale`."""
+    """Find predictors and check all that an ensemble needs; see :func:`downscale`."""
     _check_request(members, start, end)
+    check_on_invalid(on_invalid)
     networks = checkpoint.networks[:members]
     for network in networks:
         # Refused before anything is read.
@@ -137,12 +156,14 @@ def plan_ensemble(
             CoarseMeans.of(network.preprocessor, sampling.block_means)
         check_daily(network.preprocessor)
 
+    size = days_at_once(checkpoint.preprocessor, members, batch_days)
+
     def plan(number: int, network: Checkpoint) -> EnsemblePlan:
         """Each network with what its own preprocessor makes of the predictors."""
         predictors = open_predictors(network.preprocessor, lr, regrid=regrid)
-        arrays, first = load_predictors(
-            network.preprocessor, predictors, start=start, end=end
-        )
+        found = find_predictors(network.preprocessor, predictors, start=start, end=end)
+        # The first block tells whether the file can be read at all.
+        found.block(0, found.block_days(size))
 
         generator = network.model.config.diffusion.scheduler_type
         attrs = {
@@ -155,13 +176,13 @@ def plan_ensemble(
         }
         return EnsemblePlan(
             checkpoint=network,
-            arrays=arrays,
-            first=first,
+            predictors=found,
             members=range(number, members, len(networks)),
             seed=seed,
-            batch_days=batch_days,
+            batch_days=size,
             sampling=sampling,
             attrs=attrs,
+            on_invalid=on_invalid,
         )
 
     first, *others = itertools.starmap(plan, enumerate(networks))
@@ -186,6 +207,7 @@ def downscale(
     regrid: str = "auto",
     sampling: Sampling = AS_CONFIGURED,
     batch_days: int = 16,
+    on_invalid: str = "error",
     device: str = "auto",
     attrs: dict[str, Any] | None = None,
     on_total: Callable[[int], None] | None = None,
@@ -214,7 +236,12 @@ def downscale(
     sampling : Sampling
         Another way to draw than the checkpoint's, guidance, block means.
     batch_days : int
-        Days generated together.
+        Days generated together, at most; fewer of a large ensemble on a fine grid.
+        Memory grows neither with days nor with members.
+    on_invalid : {"error", "mask"}
+        What to do with values that are not finite or physically impossible: refuse the
+        whole, or leave those cells empty, with days and numbers in a warning and in the
+        attribute ``invalid_values``.
     device : str
         Where to load the checkpoint: ``auto`` (CUDA where there is one, else the CPU),
         ``cpu``, ``cuda`` ...
@@ -224,7 +251,7 @@ def downscale(
     InputError
         Missing file; predictors that do not fit the model, with all that does not (see
         `st_cdgm.data.task.predictor_check`); no day in the period; a model of steps
-        shorter than a day.
+        shorter than a day; values that cannot be true.
     ConfigError
         No member, dates that are none or in the wrong order, an unknown sampler,
         guidance of a model not trained for it, block means of unknown variables.
@@ -247,6 +274,7 @@ def downscale(
         regrid=regrid,
         sampling=sampling,
         batch_days=batch_days,
+        on_invalid=on_invalid,
     )
     total = plan.shape[0]
     if on_total is not None:
@@ -254,9 +282,12 @@ def downscale(
 
     # Now: a caller may add attributes once it knows that the inputs can be used.
     plan = replace(plan, attrs=plan.attrs | (attrs or {}))
+    check = plan.check()
     with EnsembleWriter(output, total_days=total, **plan.contents) as writer:
-        for days, fields in plan.batches(on_progress):
+        for days, fields in plan.batches(on_progress, check=check):
             writer.append(days, fields)
+        if check.report:
+            writer.note("invalid_values", check.report)
     logger.info("wrote %s: %d days, %d members", output, total, members)
     return Path(output)
 

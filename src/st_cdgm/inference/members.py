@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -20,11 +21,18 @@ from st_cdgm.inference.calibration import (
     EXPECTED_SEED,
     Calibration,
 )
+from st_cdgm.models.conditioning import Conditioning
 from st_cdgm.models.sampling import AS_CONFIGURED, Sampling
 from st_cdgm.models.st_cdgm import STCDGM
 from st_cdgm.physics.coarse_means import CoarseMeans
 from st_cdgm.randomness import member_day_noise, moving_average
 from st_cdgm.typing import Indices
+
+logger = logging.getLogger(__name__)
+# Fine cells of all fields that pass through the network together: about 1 GB.
+CELLS_AT_ONCE = 1 << 18
+# Memory of the finished fields of a batch of days.
+BATCH_BYTES = 64 << 20
 
 
 @torch.no_grad()
@@ -97,8 +105,15 @@ def draw_residuals(
     days = batch.time[:, -1].cpu().numpy()
 
     def draw(members: range, seed: int) -> torch.Tensor:
-        noise = member_noise(model, preprocessor, days, members=members, seed=seed)
-        return model.decoder.draw_residual(condition, noise, sampling).float()
+        return draw_members(
+            model,
+            preprocessor,
+            condition,
+            days,
+            members=members,
+            seed=seed,
+            sampling=sampling,
+        )
 
     # Of the expected field the random numbers are always the same.
     residual = draw(members, seed)
@@ -110,6 +125,72 @@ def draw_residuals(
         preprocessor,
         lambda: draw(EXPECTED_MEMBERS, EXPECTED_SEED).mean(dim=1),
     )
+
+
+def draw_members(
+    model: STCDGM,
+    preprocessor: Preprocessor,
+    condition: Conditioning,
+    days: NDArray[np.int64],
+    *,
+    members: range,
+    seed: int,
+    sampling: Sampling,
+) -> torch.Tensor:
+    """Draw standardised residuals, ``(B, M, C, Y, X)``, some members at a time.
+
+    A network's intermediate fields take far more memory than what it makes; so many
+    rows as `CELLS_AT_ONCE` allows pass through it together, however many are wanted.
+    """
+    cells = int(np.prod(preprocessor.valid.shape[1:]))
+    size = max(CELLS_AT_ONCE // (cells * len(days)), 1)
+    parts = []
+    for start in range(0, len(members), size):
+        some = members[start : start + size]
+        drawn = _drawn(model, preprocessor, condition, days, some, seed, sampling)
+        parts.append(drawn.float())
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _drawn(
+    model: STCDGM,
+    preprocessor: Preprocessor,
+    condition: Conditioning,
+    days: NDArray[np.int64],
+    members: range,
+    seed: int,
+    sampling: Sampling,
+) -> torch.Tensor:
+    """Draw residuals; NaN on the days for which a sampler finds no finite ones."""
+    noise = member_noise(model, preprocessor, days, members=members, seed=seed)
+    try:
+        return model.decoder.draw_residual(condition, noise, sampling)
+    except FloatingPointError as error:
+        if len(days) == 1 or sampling.projection is not None:
+            logger.warning("days %s to %s: %s", days[0], days[-1], error)
+            shape = (len(days), len(members), *preprocessor.valid.shape)
+            return condition.tokens.new_full(shape, torch.nan)
+
+    # Day by day, to keep those that can be drawn.
+    singly = [
+        _drawn(
+            model,
+            preprocessor,
+            condition.take(torch.tensor([i], device=condition.tokens.device)),
+            days[i : i + 1],
+            members,
+            seed,
+            sampling,
+        )
+        for i in range(len(days))
+    ]
+    return torch.cat(singly)
+
+
+def days_at_once(preprocessor: Preprocessor, members: int, most: int) -> int:
+    """Return how many days are generated together, ``most`` of them at most."""
+    one_day = 4 * members * int(np.prod(preprocessor.valid.shape))
+    return max(min(most, BATCH_BYTES // one_day), 1)
 
 
 def member_noise(

@@ -31,7 +31,13 @@ from st_cdgm.inference.cf_layout import (
     encoding,
     layout,
 )
-from st_cdgm.outputs import check_output_path, sync, temporary_name
+from st_cdgm.outputs import (
+    check_output_path,
+    not_written,
+    remove_leftovers,
+    sync,
+    temporary_name,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -196,6 +202,7 @@ class EnsembleWriter:
         self._broken = False
 
     def __enter__(self) -> EnsembleWriter:
+        remove_leftovers(self.path)
         with self._guarded("created"):
             self._stored.to_netcdf(
                 self._temporary,
@@ -236,7 +243,7 @@ class EnsembleWriter:
             return
 
         rows = slice(self.days_written, self.days_written + len(day))
-        with self._guarded("written", discard=False):
+        with self._guarded("written", discard=False, needed=4 * fields.size):
             self._file["time"][rows] = number
             if "time_bnds" in self._stored:
                 self._file["time_bnds"][rows] = day_bounds(number)
@@ -247,6 +254,14 @@ class EnsembleWriter:
 
         self.days_written = rows.stop
         self._last_day = int(day[-1])
+
+    def note(self, name: str, text: str) -> None:
+        """Add a global attribute that is known only after the days."""
+        if self._file is None:
+            msg = "note is for the inside of the writer's with block"
+            raise RuntimeError(msg)
+        with self._guarded("written", discard=False):
+            self._file.setncattr(name, text)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
@@ -289,19 +304,22 @@ class EnsembleWriter:
             self._temporary.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _guarded(self, what: str, *, discard: bool = True) -> Iterator[None]:
-        """Give the file up on any error, and name the cause of one of the system."""
+    def _guarded(
+        self, what: str, *, discard: bool = True, needed: int = 0
+    ) -> Iterator[None]:
+        """Give the file up on any error, and name the cause of one of the system.
+
+        ``needed`` are the bytes to write: NetCDF does not say that a disk is full.
+        """
         try:
             yield
         except BaseException as error:
             self._broken = True
+            # The space that is left, before the file gives its own back.
+            failure = not_written(self.path, error, what=what, needed=needed)
             if discard:
                 self._discard()
             ours = isinstance(error, OutputError)
             if ours or not isinstance(error, OSError | RuntimeError):
                 raise
-            raise OutputError(
-                f"The output could not be {what} ({error}); nothing was left behind.",
-                file=self.path,
-                remedy="check the free space and the rights of its directory",
-            ) from error
+            raise failure from error

@@ -10,6 +10,7 @@ from st_cdgm.registry import get, names
 
 if TYPE_CHECKING:
     from st_cdgm.config.schema import Config
+    from st_cdgm.data.fit.preprocessor import Preprocessor
     from st_cdgm.data.task.config import DataConfig
 
 ROLES = {"lr_path": "predictor", "hr_path": "target", "static_path": "static"}
@@ -42,6 +43,20 @@ def check_before_training(config: Config, *, to_the_end: bool) -> None:
         _check_inference(config)
         for name in config.evaluation.references:
             check_reference(config, name)
+
+
+def check_test_predictors(config: Config, preprocessor: Preprocessor) -> None:
+    """Raise InputError unless the test period can be downscaled from the coarse file.
+
+    Nothing big is read: this is what a model would find after its training.
+    """
+    from st_cdgm.data.task.predictor_check import open_predictors
+    from st_cdgm.data.task.predictors import find_predictors
+
+    path = config.data.resolve(config.data.lr_path)
+    test = preprocessor.periods["test"]
+    opened = open_predictors(preprocessor, path)
+    find_predictors(preprocessor, opened, start=test[0], end=test[-1])
 
 
 def check_files(config: Config) -> None:

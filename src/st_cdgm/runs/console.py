@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_cdgm.errors import InputError
+from st_cdgm.redaction import RedactingFormatter, redacted
 
 if TYPE_CHECKING:
     from rich.box import Box
@@ -95,7 +96,8 @@ def show_results(results: Mapping[str, object]) -> None:
     """Print results on standard output, one a line, names and values aligned."""
     width = max(map(len, results)) + 1
     for name, value in results.items():
-        console().print(f"{name + ':':<{width}} {value}", markup=False)
+        line = f"{name + ':':<{width}} {value}"
+        console().print(redacted(line), markup=False)
 
 
 def show_failure(session: Session, error: BaseException) -> None:
@@ -108,19 +110,23 @@ def show_failure(session: Session, error: BaseException) -> None:
     kind = type(error).__name__
     show("Failed", f"{kind}: {first[0]}" if first else kind)
     if session.log_level == "DEBUG":
-        error_console().print("".join(traceback.format_exception(error)), markup=False)
+        error_console().print(_traced(error), markup=False)
     if session.log_file is not None:
         with session.log_file.open("a", encoding="utf-8") as log:
-            log.writelines(traceback.format_exception(error))
+            log.write(_traced(error))
     more = session.log_file or "run again with --log-level DEBUG"
     show("Traceback", str(more))
+
+
+def _traced(error: BaseException) -> str:
+    return redacted("".join(traceback.format_exception(error)))
 
 
 def show(label: str, message: str) -> None:
     """Print a message with a label on standard error."""
     from rich.text import Text
 
-    error_console().print(Text.assemble((f"{label}: ", "bold red"), message))
+    error_console().print(Text.assemble((f"{label}: ", "bold red"), redacted(message)))
 
 
 def note(session: Session, text: str) -> None:
@@ -147,7 +153,7 @@ def start_logging(
         file = logging.FileHandler(session.log_file, encoding="utf-8")
         file.setLevel(min(logging.INFO, terminal.level))
         file.setFormatter(
-            logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+            RedactingFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
         )
         handlers.append(file)
 
@@ -160,11 +166,13 @@ def start_logging(
 def _terminal_handler() -> logging.Handler:
     if not sys.stderr.isatty():
         plain = logging.StreamHandler()
-        plain.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        plain.setFormatter(RedactingFormatter("%(levelname)s: %(message)s"))
         return plain
     from rich.logging import RichHandler
 
-    return RichHandler(console=error_console(), show_path=False, markup=False)
+    rich = RichHandler(console=error_console(), show_path=False, markup=False)
+    rich.setFormatter(RedactingFormatter("%(message)s"))
+    return rich
 
 
 def follow_log(name: str) -> None:

@@ -1,6 +1,7 @@
 """The directory of a run: whose it is, what belongs to it, what a failure leaves.
 
-A run is begun where none lies. Over an old one it is begun only if that was asked for:
+One process at a time works there, and says so in a lock file. A run is begun where none
+lies. Over an old one it is begun only if that was asked for:
 ``resume`` goes on with the old run, ``overwrite`` puts its files aside, removes them as
 soon as the new data were read, and puts them back if they could not be.
 """
@@ -9,17 +10,31 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import platform
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from st_cdgm.config.load import config_to_yaml, load_config, save_config
+from st_cdgm.config.load import config_to_yaml, load_config
 from st_cdgm.errors import ConfigError, InputError, OutputError
-from st_cdgm.outputs import check_output_directory, flat
+from st_cdgm.outputs import (
+    check_output_directory,
+    flat,
+    is_alive,
+    recover_directory,
+    remove,
+    remove_leftovers,
+    write_bytes,
+)
+from st_cdgm.redaction import redacted
 from st_cdgm.runs.console import Session, start_logging
 from st_cdgm.runs.provenance import provenance
 from st_cdgm.runs.scoring import is_figure
@@ -27,6 +42,7 @@ from st_cdgm.runs.scoring import is_figure
 if TYPE_CHECKING:
     from st_cdgm.config.schema import Config
 
+logger = logging.getLogger(__name__)
 CONFIG, PROVENANCE, LOG = "config.yaml", "provenance.json", "run.log"
 # What a run directory holds before anything was computed.
 RECORDS = {CONFIG, PROVENANCE, LOG}
@@ -37,14 +53,22 @@ _WRITTEN = (
     *("checkpoints/best", "checkpoints/last", "downscaled.nc", "scorecard.json"),
     *("logs/metrics.csv", "logs/hparams.yaml", "logs/tensorboard"),
     *("scorecard.csv", "diagnostics.nc", "conditioning.json"),
-    "networks",
+    *("networks", "failures.json"),
     *("dag.json", "dag.csv", "dag.png", "dag.graphml", "dag_acyclic.json"),
     *("edges.json", "edges.csv", "tests.npz", "certificate.json"),
     *("weights.json", "weights.csv", "weights.png", "report.html"),
 )
 # Keys that may change when a run is resumed: they do not decide about its results.
-_FREE = {"run.dir", "run.log_level", "training.max_minutes", "training.num_workers"}
+_FREE = {"run.dir", "run.log_level"} | {
+    *(f"training.{key}" for key in ("max_minutes", "num_workers", "state_minutes")),
+    *(f"checkpoint.{key}" for key in ("save_every", "max_checkpoints", "save_dir")),
+}
 _ASIDE = ".replaced"
+LOCK = ".lock"
+_WRITING_SECONDS = 10.0
+# Drafts of earlier versions, which told nothing of their process.
+_DRAFT = re.compile(r"\.(best|last|networks)-(?!old$).+")
+_PART = re.compile(r"\.(.+)\.[0-9a-f-]+\.part")
 
 
 def check_run_directory(
@@ -83,6 +107,13 @@ def check_run_directory(
     if held and resume:
         _check_same_run(run_dir, config)
     return run_dir
+
+
+def check_state(run_dir: Path) -> None:
+    """Raise InputError where no training left a state to go on from."""
+    from st_cdgm.training.fit import check_resumable
+
+    check_resumable(run_dir)
 
 
 def _check_writable(run_dir: Path) -> None:
@@ -131,7 +162,8 @@ def _check_same_run(run_dir: Path, config: Config) -> None:
 def _differences(stored: Config, asked: Config) -> list[str]:
     """Return the keys whose values decide about the results and differ."""
     ours, theirs = (
-        dict(flat(yaml.safe_load(config_to_yaml(one)))) for one in (asked, stored)
+        dict(flat(yaml.safe_load(redacted(config_to_yaml(one)))))
+        for one in (asked, stored)
     )
     return [
         f"{key}: {theirs.get(key)} there, {ours.get(key)} here"
@@ -161,7 +193,7 @@ def prepare_run(config: Config, session: Session) -> Path:
     origin = provenance([data.resolve(p) for p in named if p], seed=config.run.seed)
 
     start_logging(session, level=config.run.log_level, run_dir=run_dir)
-    save_config(config, run_dir / CONFIG)
+    write_bytes(run_dir / CONFIG, redacted(config_to_yaml(config)).encode())
     text = json.dumps(origin, indent=2) + "\n"
     (run_dir / PROVENANCE).write_text(text, encoding="utf-8")
     return run_dir
@@ -169,25 +201,34 @@ def prepare_run(config: Config, session: Session) -> Path:
 
 @contextmanager
 def nothing_left_behind(run_dir: Path, *, overwrite: bool = False) -> Iterator[None]:
-    """Undo what was begun in a run directory if bad input kept it from becoming a run.
+    """Work alone in a run directory; undo what bad input kept from becoming a run.
 
     A new directory is removed again. With ``overwrite`` the files of an old run are put
-    aside, and back after any failure; :func:`discard_replaced` removes them.
+    aside, and back after any failure; :func:`discard_replaced` removes them. What a
+    killed process left is removed first.
+
+    Raises
+    ------
+    ConfigError
+        Another process works there.
     """
     run_dir = run_dir.expanduser().absolute()
     new = [path for path in (run_dir, *run_dir.parents) if not path.exists()]
-    if overwrite:
-        _restore(run_dir)  # of a command that was killed
-        _put_aside(run_dir)
 
-    try:
-        yield
-    except BaseException as error:
-        if isinstance(error, InputError) and run_dir in new and run_dir.is_dir():
-            _remove(run_dir, new)
-        _restore(run_dir)
-        raise
-    discard_replaced(run_dir)
+    with _alone(run_dir):
+        _sweep(run_dir)
+        if overwrite:
+            _restore(run_dir)  # of a command that was killed
+            _put_aside(run_dir)
+
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, InputError) and run_dir in new and run_dir.is_dir():
+                _remove(run_dir, new)
+            _restore(run_dir)
+            raise
+        discard_replaced(run_dir)
 
 
 def discard_replaced(run_dir: Path) -> None:
@@ -201,6 +242,11 @@ def own_files(run_dir: Path) -> list[Path]:
     with suppress(InputError):
         stored = load_config(run_dir / CONFIG, trusted=False)
         names |= {f"references/{name}.nc" for name in stored.evaluation.references}
+        copies = run_dir / stored.checkpoint.save_dir
+        if copies.is_relative_to(run_dir):
+            found = copies.glob("epoch_[0-9][0-9][0-9][0-9]*")
+            names |= {str(path.relative_to(run_dir)) for path in found}
+
         drawn = (run_dir / stored.evaluation.output_dir).glob("*-*.*")
         names |= {str(p.relative_to(run_dir)) for p in drawn if is_figure(p)}
     return [run_dir / name for name in sorted(names) if (run_dir / name).exists()]
@@ -233,6 +279,7 @@ def _restore(run_dir: Path) -> None:
 
 def _remove(run_dir: Path, new: list[Path]) -> None:
     """Remove the records of a run and the directories that were made for it."""
+    (run_dir / LOCK).unlink(missing_ok=True)
     left = {path.name for path in run_dir.iterdir()}
     if not left <= RECORDS:
         return
@@ -242,6 +289,91 @@ def _remove(run_dir: Path, new: list[Path]) -> None:
     with suppress(OSError):  # something else came to lie there
         for path in new:
             path.rmdir()
+
+
+# -- One process at a time -------------------------------------------------------------
+
+
+@contextmanager
+def _alone(run_dir: Path) -> Iterator[None]:
+    """Hold the lock file of a run directory, which is made if need be."""
+    lock = run_dir / LOCK
+    run_dir.mkdir(parents=True, exist_ok=True)
+    _take(lock)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def _take(lock: Path) -> None:
+    """Write this process into a lock file that nobody else holds."""
+    own = {
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    while True:
+        with suppress(FileExistsError), lock.open("x", encoding="utf-8") as file:
+            file.write(json.dumps(own) + "\n")
+            return
+        holder = _holder(lock)
+        if not _is_over(lock, holder):
+            raise _busy(lock, holder)
+        logger.info("%s: the lock of a process that is over is removed", lock)
+        lock.unlink(missing_ok=True)
+
+
+def _holder(lock: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        found = json.loads(lock.read_text("utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _is_over(lock: Path, holder: dict[str, Any]) -> bool:
+    """Whether a lock was left behind: its process ran here and runs no more."""
+    try:
+        written = lock.stat().st_mtime
+    except FileNotFoundError:
+        return True
+    process = holder.get("pid")
+    if not isinstance(process, int):  # just being written, or a kill came in between
+        return time.time() - written > _WRITING_SECONDS
+    here = holder.get("host") == platform.node()
+    alive = process != os.getpid() and is_alive(process, since=written + 1)
+    return here and not alive
+
+
+def _busy(lock: Path, holder: dict[str, Any]) -> ConfigError:
+    found = ", ".join(f"{key} {value}" for key, value in holder.items())
+    return ConfigError(
+        "another process works in this run directory",
+        file=lock.parent,
+        variable="run.dir",
+        found=found,
+        expected="one process at a time",
+        remedy="wait for it, or choose another directory: run.dir=DIR; if it is over "
+        f"on its machine, remove {lock}",
+    )
+
+
+def _sweep(run_dir: Path) -> None:
+    """Remove what killed processes left; give `last` its name back."""
+    folders = [run_dir / name for name in ("", "checkpoints", "references", "logs")]
+    folders += run_dir.glob("networks/*/checkpoints")
+    for folder in folders:
+        for path in list(folder.iterdir()) if folder.is_dir() else []:
+            if part := _PART.fullmatch(path.name):
+                remove_leftovers(folder / part[1])
+            elif _DRAFT.fullmatch(path.name):
+                remove(path)
+
+    for checkpoints in {folder for folder in folders if folder.name == "checkpoints"}:
+        for name in ("best", "last"):
+            recover_directory(checkpoints / name)
+            if (checkpoints / name).exists():
+                remove(checkpoints / f".{name}-old")
 
 
 def _close_log() -> None:

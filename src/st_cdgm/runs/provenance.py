@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from st_cdgm._version import __version__
+from st_cdgm.redaction import redacted
 from st_cdgm.runs.environment import LIBRARIES
 
 # Inputs of `downscale` up to this size are hashed: a few seconds a gigabyte.
@@ -30,7 +31,7 @@ def provenance(files: Sequence[str], *, seed: int) -> dict[str, Any]:
     """
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": [redacted(word) for word in sys.argv],
         "st_cdgm": __version__,
         "git_commit": git_commit(),
         "python": platform.python_version(),
@@ -57,13 +58,18 @@ def output_attributes(
     versions = ", ".join(f"{name} {_version(name)}" for name in used)
     made = command or "written from Python"
     hashed = checksums(files, limit=HASHED_BYTES)
-    named = (f"{Path(path).name} {mark}".strip() for path, mark in hashed.items())
+    named = (f"{_short(path)} {mark}".strip() for path, mark in hashed.items())
     weights = _sha256([checkpoint / WEIGHTS])
     return {
         "history": f"{now} {made} (st-cdgm {__version__}, {versions})",
         "input_files": ", ".join(named),
         "checkpoint": f"{checkpoint} ({WEIGHTS} sha256:{weights})",
     }
+
+
+def _short(path: str) -> str:
+    """Return the name of a file; of a URL without what follows its path."""
+    return Path(path.partition("?")[0] if "://" in path else path).name
 
 
 def _version(distribution: str) -> str | None:
@@ -85,7 +91,8 @@ def checksums(files: Sequence[str], *, limit: int | None = None) -> dict[str, st
     found: dict[str, str] = {}
     for pattern in files:
         if is_url(pattern) and local_path(pattern) is None:
-            found[pattern] = fingerprint(pattern) if limit is None else ""
+            mark = fingerprint(pattern) if limit is None else ""
+            found[redacted(pattern)] = mark
             continue
         for path in resolve_paths(pattern, role="input"):
             inside = sorted(p for p in path.rglob("*") if p.is_file()) or [path]

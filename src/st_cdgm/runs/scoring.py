@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from st_cdgm._version import __version__
+from st_cdgm.outputs import to_json, write_bytes
+from st_cdgm.redaction import redacted
 from st_cdgm.runs.console import Session, progress
 
 if TYPE_CHECKING:
@@ -24,6 +27,39 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 MODEL = "st-cdgm"
+FAILURES = "failures.json"
+SCORES = "the scores"
+
+
+class Analyses:
+    """What is made of a run after its long part, each by itself.
+
+    ``failures`` are those that failed, and why; ``failures.json`` tells the report.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.path = run_dir / FAILURES
+        self.path.unlink(missing_ok=True)
+        self.failures: dict[str, Exception] = {}
+
+    @contextmanager
+    def spared(self, name: str) -> Iterator[None]:
+        """Take note of a failure inside and go on."""
+        try:
+            yield
+        except Exception as error:
+            logger.warning("%s could not be computed", name, exc_info=error)
+            self.failures[name] = error
+            why = {
+                key: redacted(f"{type(e).__name__}: {' '.join(str(e).split())[:300]}")
+                for key, e in self.failures.items()
+            }
+            write_bytes(self.path, (to_json(why) + "\n").encode())
+
+    def check_scored(self) -> None:
+        """Raise what kept the scores, the aim of a run, from being computed."""
+        if error := self.failures.get(SCORES):
+            raise error
 
 
 @dataclass(frozen=True, kw_only=True)

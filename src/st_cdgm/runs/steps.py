@@ -85,6 +85,7 @@ def train_model(
             seed=config.run.seed,
             callbacks=[told],
             resume=resume,
+            checkpoint=config.checkpoint,
         )
     if config.training.fit_noise_memory and not config.diffusion.noise_memory:
         _fit_noise_memory(config, pipeline, result.checkpoint, session)
@@ -141,6 +142,7 @@ def train_pool(
     ``networks/2`` ... of the run, and all of them in ``checkpoints/best``.
     """
     from st_cdgm.checkpoint.directory import pool_checkpoints
+    from st_cdgm.training.fit import has_state
 
     first, *others = network_configs(config)
     seen = [_data_of(first, config, pipeline, session)]
@@ -152,7 +154,8 @@ def train_pool(
         folder = run_dir / "networks" / str(number)
         folder.mkdir(parents=True, exist_ok=True)
         seen.append(_data_of(other, config, pipeline, session))
-        found = train_model(other, seen[-1], folder, session, resume=resume)
+        begun = resume and has_state(folder)
+        found = train_model(other, seen[-1], folder, session, resume=begun)
         checkpoints.append(found.checkpoint)
 
     if checkpoints:
@@ -266,6 +269,7 @@ def downscale_test(
         sampling=config.inference.sampling,
         device=config.inference.device,
         batch_days=config.inference.batch_days,
+        on_invalid=config.inference.on_invalid,
     )
 
 

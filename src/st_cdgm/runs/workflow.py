@@ -13,10 +13,12 @@ from st_cdgm.runs.checks import (
     check_files,
     check_reference,
     check_test_period,
+    check_test_predictors,
 )
 from st_cdgm.runs.console import Session, console, lasting, progress, show_results
 from st_cdgm.runs.directory import (
     check_run_directory,
+    check_state,
     discard_replaced,
     nothing_left_behind,
     prepare_run,
@@ -24,6 +26,8 @@ from st_cdgm.runs.directory import (
 from st_cdgm.runs.discovery import discover_links, inside_graph, links_table
 from st_cdgm.runs.score_table import show_scorecard
 from st_cdgm.runs.scoring import (
+    SCORES,
+    Analyses,
     ablate,
     draw_figures,
     export_weights,
@@ -66,6 +70,7 @@ def run_workflow(
     how = {"resume": resume, "overwrite": overwrite}
     with _begun(config, session, to_the_end=True, **how) as (run_dir, pipeline):
         check_daily(pipeline.preprocessor)
+        check_test_predictors(config, pipeline.preprocessor)
         CoarseMeans.of(
             pipeline.preprocessor, config.inference.block_means, section="inference."
         )
@@ -82,15 +87,25 @@ def run_workflow(
         ).checkpoint
         ensemble = downscale_test(config, checkpoint, run_dir, session)
 
+        # No analysis that fails costs the others, nor the report.
+        analyses = Analyses(run_dir)
         if scored:
-            card = score_test(config, pipeline, ensemble, references, run_dir, session)
-        export_weights(config, checkpoint, run_dir)
-        ablate(config, checkpoint, pipeline, run_dir, session)
+            with analyses.spared(SCORES):
+                card = score_test(
+                    config, pipeline, ensemble, references, run_dir, session
+                )
+        with analyses.spared("the weights of the causal network"):
+            export_weights(config, checkpoint, run_dir)
+        with analyses.spared("the ablations"):
+            ablate(config, checkpoint, pipeline, run_dir, session)
+
         with progress(session, "Report"):
             report = write_report(run_dir, title=config.run.name)
         if config.evaluation.save_visualizations:
             folder = config.evaluation.output_dir
-            draw_figures(run_dir, session=session, folder=folder)
+            with analyses.spared("the figures"):
+                draw_figures(run_dir, session=session, folder=folder)
+        analyses.check_scored()
 
     if session.announce:
         if scored:
@@ -122,7 +137,7 @@ def train_workflow(
 
 def discover_workflow(config: Config, session: Session) -> Path:
     """Test the graph of a run's data in its directory; return ``dag.json``."""
-    how = {"resume": True, "overwrite": False}
+    how = {"resume": True, "overwrite": False, "trains": False}
     with _begun(config, session, to_the_end=False, **how) as (run_dir, pipeline):
         graph = discover_links(config, pipeline, run_dir, session)
     console(wide=True).print(links_table(graph))
@@ -176,11 +191,19 @@ def reference_workflow(
 
 @contextmanager
 def _begun(
-    config: Config, session: Session, *, to_the_end: bool, resume: bool, overwrite: bool
+    config: Config,
+    session: Session,
+    *,
+    to_the_end: bool,
+    resume: bool,
+    overwrite: bool,
+    trains: bool = True,
 ) -> Iterator[tuple[Path, PipelineViews]]:
     """Check what can be checked, begin the run directory, read the data."""
     check_before_training(config, to_the_end=to_the_end)
     run_dir = check_run_directory(config, resume=resume, overwrite=overwrite)
+    if resume and trains:
+        check_state(run_dir)
     with nothing_left_behind(run_dir, overwrite=overwrite):
         prepare_run(config, session)
         yield run_dir, open_data(config, session)

@@ -85,7 +85,8 @@ class Ablations:
 
         Baseline, static fields, season and validity stay, and so does the noise. Within
         a calendar month, because winter states under a summer season would be easy to
-        tell. Days alone in their month are left out. One result per target variable.
+        tell. Days alone in their month are left out. One result per target variable,
+        none where all days are alone.
         """
         condition, _, own = self._intact
         days = self.windows.days.day[self.windows.ends]  # YYYYMMDD
@@ -170,6 +171,8 @@ class Ablations:
     ) -> list[AblationResult]:
         """Compare losses ``(W, C)`` of the days kept; resample whole spells, paired."""
         before, after = own.numpy()[kept], other.numpy()[kept]
+        if not len(before):  # no two days share a month
+            return []
         spells = self.windows.days.ordinal[self.windows.ends] // SPELL_DAYS
         _, group = np.unique(spells[kept], return_inverse=True)
         count = int(group.max()) + 1

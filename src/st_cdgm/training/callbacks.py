@@ -13,18 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, WeightAveraging
+from pytorch_lightning.callbacks import Callback, Checkpoint, WeightAveraging
 from torch import Tensor, nn
 
 from st_cdgm.checkpoint.directory import load_weights, save_checkpoint
+from st_cdgm.errors import Terminated
 from st_cdgm.models.st_cdgm import STCDGM
-from st_cdgm.training.config import LrSchedulerConfig
+from st_cdgm.outputs import remove
+from st_cdgm.training.config import CheckpointConfig, LrSchedulerConfig
 from st_cdgm.training.early_stopping import EarlyStopping
-from st_cdgm.training.resume import StateStore, write_state
+from st_cdgm.training.resume import EndRequest, StateStore, write_state
 
 __all__ = ["AveragedWeights", "BestCheckpoint", "EarlyStopping", "PlateauSchedule"]
 
 logger = logging.getLogger(__name__)
+COPIES = "epoch_[0-9][0-9][0-9][0-9]*"  # of `CheckpointConfig.save_every`
 
 
 class AveragedWeights(WeightAveraging):
@@ -104,7 +107,7 @@ class PlateauSchedule(_Resumed):
         pl_module.lr_factor = self.factor  # type: ignore[assignment]
 
 
-class BestCheckpoint(_Resumed):
+class BestCheckpoint(_Resumed, Checkpoint):
     """Keep ``checkpoints/best`` (lowest validation score) and ``checkpoints/last``.
 
     Parameters
@@ -117,6 +120,12 @@ class BestCheckpoint(_Resumed):
         Let ``last`` hold the best weights instead of the final ones.
     store : StateStore, optional
         With it ``last`` is written after every epoch, with all that is needed to go on.
+    state_minutes : float
+        Inside an epoch it is written every so many minutes, by a single process.
+    request : EndRequest, optional
+        Where a wish to end is noted: ``last`` is written, and the training ends.
+    kept : CheckpointConfig, optional
+        Whether ``best`` is the best, and which copies are kept in ``save_dir``.
     monitor : str
         Name of the validation score.
     """
@@ -131,15 +140,37 @@ class BestCheckpoint(_Resumed):
         *,
         restore_best: bool = False,
         store: StateStore | None = None,
+        state_minutes: float = math.inf,
+        request: EndRequest | None = None,
+        kept: CheckpointConfig | None = None,
         monitor: str = "val_loss",
     ) -> None:
         self.monitor = monitor
         self.directory, self.averaging = directory, averaging
         self.restore_best, self.store = restore_best, store
+        self.state_seconds, self.request = 60 * state_minutes, request or EndRequest()
+        self.kept = kept or CheckpointConfig()
         self.extra = extra or {}
         self.best = math.inf
         self.best_epoch = -1
-        self._started = time.monotonic()
+        self._started = self._stored = time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Be told of every update; end at once a training that was stopped early."""
+        if any(stop.stopped_epoch > 0 for stop in trainer.early_stopping_callbacks):
+            trainer.should_stop = True
+        updated = partial(self._updated, trainer, pl_module)
+        pl_module.updated = updated  # type: ignore[assignment]
+
+    def _updated(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Store a state inside an epoch, in time or because the training stops."""
+        late = time.monotonic() - self._stored > self.state_seconds
+        due = late or self.request.made or trainer.should_stop
+        if not due or trainer.world_size > 1 or self.store is None:
+            return
+        # The end of an epoch has a state of its own, after the validation.
+        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._save_state(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the weights if they are the best so far."""
@@ -153,17 +184,45 @@ class BestCheckpoint(_Resumed):
         logger.info("epoch %d, %.1f min: %s", trainer.current_epoch, minutes, told)
 
         # A NaN is never an improvement.
-        if score < self.best:
+        if score < self.best and self.kept.save_best:
             self.best, self.best_epoch = score, trainer.current_epoch
             self._save("best", trainer, pl_module, metrics)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the state of a complete epoch, to go on from if need be."""
         complete = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        self._log_means(trainer, pl_module)
+        if complete and trainer.is_global_zero:
+            self._keep_copy(trainer, pl_module)
         if self.store is not None and complete:
-            trainer.save_checkpoint(self.directory / "last")
-            if trainer.is_global_zero:
-                self._save("last", trainer, pl_module, {})
+            self._save_state(trainer, pl_module)
+
+    def _keep_copy(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the weights of every so many epochs, and of those the newest."""
+        epoch, kept = trainer.current_epoch + 1, self.kept
+        if not kept.save_every or epoch % kept.save_every:
+            return
+        folder = (self.directory.parent / kept.save_dir).absolute()
+        self._save(str(folder / f"epoch_{epoch:04d}"), trainer, pl_module, {})
+        copies = sorted(folder.glob(COPIES), key=lambda path: (len(path.name), path))
+        for old in copies[: -kept.max_checkpoints]:
+            remove(old)
+
+    def _log_means(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the epoch's losses before its state, which holds them then."""
+        row = pl_module.epoch_means()  # type: ignore[operator]
+        row["epoch"] = trainer.current_epoch
+        for log in trainer.loggers:
+            log.log_metrics(row, trainer.global_step - 1)
+            log.save()
+
+    def _save_state(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.save_checkpoint(self.directory / "last")
+        if trainer.is_global_zero:
+            self._save("last", trainer, pl_module, {})
+        self._stored = time.monotonic()
+        if self.request.made and trainer.world_size == 1:
+            raise Terminated
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the final weights; the best ones too if there was no validation."""

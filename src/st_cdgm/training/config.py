@@ -261,6 +261,34 @@ class PhysicalLossConfig:
 
 
 @dataclass(kw_only=True)
+class CheckpointConfig:
+    """Which checkpoints a training keeps, beside the ``last`` one.
+
+    Attributes
+    ----------
+    save_best : bool
+        Let ``checkpoints/best`` be that of the best validation; False: of the end.
+    save_every, max_checkpoints : int
+        Epochs from one copy to the next, 0: none; how many are kept, the newest.
+    save_dir : str
+        Folder of the copies ``epoch_0005`` ... , in the run directory or absolute.
+    """
+
+    save_best: bool = True
+    save_every: int = 0
+    max_checkpoints: int = 5
+    save_dir: str = "models"
+
+    def check(self) -> None:
+        """Raise ConfigError for a value out of range."""
+        check_least("save_every", self.save_every, 0, section="checkpoint.")
+        check_least("max_checkpoints", self.max_checkpoints, 1, section="checkpoint.")
+        _check_range(
+            "checkpoint.save_dir", self.save_dir, bool(self.save_dir), "a name"
+        )
+
+
+@dataclass(kw_only=True)
 class TrainingConfig:
     """Optimisation.
 
@@ -281,6 +309,8 @@ class TrainingConfig:
         Largest gradient norm; 0: off.
     max_minutes : float or None
         Stop after this wall-clock time even if epochs remain.
+    state_minutes : float
+        Minutes from one state to the next inside an epoch: what a kill can cost.
     precision, accelerator, devices : str, str, int
         As in Lightning: ``32-true``, ``bf16-mixed`` ...; ``auto`` (what there is),
         ``cpu``, ``gpu``; number of devices.
@@ -333,6 +363,7 @@ class TrainingConfig:
     predictor_noise: float = 0.0
     gradient_clipping: float = 1.0
     max_minutes: float | None = None
+    state_minutes: float = 5.0
     precision: str = "32-true"
     accelerator: str = "auto"
     devices: int = 1
@@ -373,6 +404,8 @@ class TrainingConfig:
             check_least("validation_members", number, 2, section="training.")
 
         _check_range("training.lr", self.lr, self.lr > 0, "> 0")
+        minutes = self.state_minutes
+        _check_range("training.state_minutes", minutes, minutes > 0, "> 0")
         fits = 0 <= self.ema_decay < 1
         expected = "0 (off) or more, below 1"
         _check_range("training.ema_decay", self.ema_decay, fits, expected)

@@ -14,7 +14,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -23,20 +24,27 @@ from st_cdgm.data.fit.moments import Moments
 from st_cdgm.data.task.batch import Batch
 from st_cdgm.data.task.datasets import WindowDataset
 from st_cdgm.data.task.prepared import PipelineViews
-from st_cdgm.errors import ConfigError
+from st_cdgm.errors import ConfigError, InputError, Terminated
 from st_cdgm.models.config import ModelConfig
 from st_cdgm.models.st_cdgm import STCDGM
+from st_cdgm.outputs import recover_directory
 from st_cdgm.randomness import seed_everything
 from st_cdgm.training.callbacks import AveragedWeights, BestCheckpoint, PlateauSchedule
-from st_cdgm.training.config import LossConfig, TrainingConfig
+from st_cdgm.training.config import CheckpointConfig, LossConfig, TrainingConfig
 from st_cdgm.training.lightning_module import STCDGMModule
 from st_cdgm.training.linear_start import start_linear_path
 from st_cdgm.training.resume import (
+    METRICS,
     STATE,
+    EndRequest,
+    EpochOrder,
+    MetricsLog,
+    MetricsState,
     RandomState,
     StateStore,
+    complete_rows,
     read_state,
-    take_up_metrics,
+    requests_to_end,
 )
 
 logger = logging.getLogger(__name__)
@@ -57,15 +65,16 @@ class TrainingResult:
 def _loader(
     windows: WindowDataset, training: TrainingConfig, *, shuffle: bool, seed: int
 ) -> DataLoader[Batch]:
+    generator = torch.Generator().manual_seed(seed)
     return DataLoader(
         windows,
         batch_size=training.batch_size,
-        shuffle=shuffle,
+        sampler=EpochOrder(windows, generator) if shuffle else None,
         drop_last=shuffle and len(windows) >= training.batch_size,
         # The data set makes whole batches itself.
         collate_fn=WindowDataset.collate,  # type: ignore[arg-type]
         num_workers=training.num_workers,
-        generator=torch.Generator().manual_seed(seed),
+        generator=generator,
     )
 
 
@@ -101,7 +110,12 @@ def _amount_std(pipeline: PipelineViews) -> Tensor:
 
 
 def _callbacks(
-    training: TrainingConfig, run_dir: Path, extra: dict[str, Any], store: StateStore
+    training: TrainingConfig,
+    run_dir: Path,
+    extra: dict[str, Any],
+    store: StateStore,
+    request: EndRequest | None = None,
+    kept: CheckpointConfig | None = None,
 ) -> tuple[list[Callback], BestCheckpoint]:
     averaging = AveragedWeights(training.ema_decay) if training.ema_decay > 0 else None
     stopping = training.early_stopping
@@ -111,6 +125,9 @@ def _callbacks(
         extra,
         restore_best=stopping.enabled and stopping.restore_best,
         store=store,
+        state_minutes=training.state_minutes,
+        request=request,
+        kept=kept,
         monitor=training.monitored,
     )
     callbacks: list[Callback] = [best, LearningRateMonitor("epoch")]
@@ -138,6 +155,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     extra: dict[str, Any] | None = None,
     resume: bool = False,
+    checkpoint: CheckpointConfig | None = None,
 ) -> TrainingResult:
     """Train and leave ``checkpoints/best``, ``checkpoints/last`` and ``logs``.
 
@@ -154,19 +172,23 @@ def train(
         Further Lightning callbacks, a progress bar for instance; additions to the
         checkpoint's description.
     resume : bool
-        Go on after the last complete epoch of an interrupted training of the same
-        settings in ``run_dir``, if there is one; in one process the result is that of
-        a training that was not interrupted.
+        Go on with an interrupted training of the same settings in ``run_dir``, from the
+        last state that it left; in one process the result is that of a training that
+        was not interrupted.
+    checkpoint : CheckpointConfig, optional
+        Which copies are kept beside ``last``.
 
     Raises
     ------
     InputError
-        The training or the validation period holds no window of consecutive days; the
-        state to go on from is damaged.
+        The training or the validation period holds no window of consecutive days; there
+        is no state to go on from, or it is damaged.
     ConfigError
         The state to go on from is that of a training with other settings.
     FloatingPointError
         The loss is not finite; the message names the days.
+    Terminated
+        The process was asked to end (SIGTERM); the state is in ``checkpoints/last``.
     """
     seed_everything(seed)
     windows = pipeline.windows("train", more_days=int(loss.change_weight > 0))
@@ -195,28 +217,40 @@ def train(
     )
 
     # What an interrupted training goes on from.
-    store, random_state = StateStore(), RandomState(loader.generator)
+    store, request = StateStore(), EndRequest()
+    assert isinstance(loader.sampler, EpochOrder)
     settings = _settings(model, loss, training, seed=seed, updates=total_steps)
     module.settings = settings
-    start = _start(run_dir, settings) if resume else None
-    own, best = _callbacks(training, run_dir, extra or {}, store)
-    trainer = _trainer(training, run_dir, [*own, random_state, *callbacks], store)
+    start = find_state(run_dir, settings) if resume else None
+    keep = checkpoint or CheckpointConfig()
+    own, best = _callbacks(training, run_dir, extra or {}, store, request, keep)
+    log = MetricsLog(run_dir, name="logs", version="")
+    kept = [RandomState(loader.sampler, training.batch_size), MetricsState(log)]
+    # Lightning calls `best`, a `Checkpoint`, after all others, early stopping too: the
+    # state holds what they have seen at the end of the epoch.
+    all_of_them = [*kept, *own, *callbacks]
+    trainer = _trainer(training, run_dir, all_of_them, store, log)
 
     started = time.monotonic()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), requests_to_end(request):
         # Windows are in memory: more loader processes would only copy them.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-        # The same run again: its logs are replaced, as its checkpoints are.
-        warnings.filterwarnings("ignore", message="Experiment logs directory.*")
+        # `EpochOrder` knows which windows are left; Lightning looks elsewhere.
+        warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
         if start:
-            take_up_metrics(trainer.loggers[0], start[1])
-        trainer.fit(
-            module,
-            loader,
-            _loader(validation, training, shuffle=False, seed=seed),
-            ckpt_path=start and str(start[0]),
-        )
+            log.experiment.begin(complete_rows(Path(log.log_dir) / METRICS, start[1]))
+        try:
+            trainer.fit(
+                module,
+                loader,
+                _loader(validation, training, shuffle=False, seed=seed),
+                ckpt_path=start and str(start[0]),
+            )
+        except SIGTERMException as error:  # of several processes, or at the last moment
+            raise Terminated from error
+    if request.made:
+        raise Terminated
 
     return TrainingResult(
         checkpoint=run_dir / "checkpoints" / "best",
@@ -233,19 +267,51 @@ def _settings(
 ) -> dict[str, Any]:
     """Return what decides about the result, so that only the same is resumed."""
     optimisation = asdict(training)
-    for key in ("max_minutes", "num_workers"):
+    for key in ("max_minutes", "num_workers", "state_minutes"):
         del optimisation[key]
     parts = {"model": asdict(model), "loss": asdict(loss), "training": optimisation}
     return parts | more
 
 
-def _start(run_dir: Path, settings: dict[str, Any]) -> tuple[Path, int] | None:
-    """Return the checkpoint to go on from and its number of updates, if any."""
+def has_state(run_dir: Path) -> bool:
+    """Whether a training in ``run_dir`` left a state to go on from."""
     last = run_dir / "checkpoints" / "last"
-    if not (last / STATE).is_file():
-        logger.info("nothing to resume in %s: the training begins", last)
-        return None
+    recover_directory(last)
+    return (last / STATE).is_file()
 
+
+def check_resumable(run_dir: Path) -> Path:
+    """Return the checkpoint of a run that a training can go on from.
+
+    Raises
+    ------
+    InputError
+        There is none: the training was not begun, or ended before its first state.
+    """
+    last = run_dir / "checkpoints" / "last"
+    if not has_state(run_dir):
+        raise InputError(
+            "there is nothing to resume",
+            file=last,
+            found="no state of a training",
+            expected=f"{STATE}, which a training leaves in checkpoints/last",
+            remedy="begin the training without --resume (with --overwrite where a run "
+            "lies already), or correct run.dir",
+        )
+    return last
+
+
+def find_state(run_dir: Path, settings: dict[str, Any]) -> tuple[Path, int]:
+    """Return the checkpoint to go on from and its number of updates.
+
+    Raises
+    ------
+    InputError
+        There is none, or it is damaged.
+    ConfigError
+        It is of a training with other settings.
+    """
+    last = check_resumable(run_dir)
     state = read_state(last)
     before = state.get("settings", {})
     other = [key for key in settings if before.get(key) != settings[key]]
@@ -256,8 +322,9 @@ def _start(run_dir: Path, settings: dict[str, Any]) -> tuple[Path, int] | None:
             variable=", ".join(other),
             remedy="use the configuration it was begun with, or another run directory",
         )
-    logger.info("resumed after epoch %d", state["epoch"])
-    return last, int(state["global_step"])
+    step = int(state["global_step"])
+    logger.info("resumed in epoch %d after %d updates", state["epoch"], step)
+    return last, step
 
 
 def _trainer(
@@ -265,9 +332,10 @@ def _trainer(
     run_dir: Path,
     callbacks: list[Callback],
     store: StateStore,
+    log: MetricsLog | None = None,
 ) -> pl.Trainer:
     minutes = training.max_minutes
-    loggers: list[Logger] = [CSVLogger(run_dir, name="logs", version="")]
+    loggers: list[Logger] = [log or MetricsLog(run_dir, name="logs", version="")]
     try:
         loggers.append(TensorBoardLogger(run_dir, name="logs", version="tensorboard"))
     except ModuleNotFoundError:
@@ -285,7 +353,7 @@ def _trainer(
         callbacks=callbacks,
         plugins=[store],
         logger=loggers,
-        enable_checkpointing=False,
+        enable_checkpointing=True,  # by `BestCheckpoint`
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=run_dir,

@@ -95,6 +95,9 @@ class STCDGMModule(pl.LightningModule):
         self._previous_dag: Tensor | None = None
         self.lr_factor = 1.0  # of `PlateauSchedule`
         self.settings: dict[str, Any] = {}  # of the training, stored with its state
+        # Called after every update, when all of it is done.
+        self.updated: Callable[[], None] = lambda: None
+        self._sums: dict[str, Any] = {"epoch": -1}
         loss.check()
         self.objective = Objective.of(loss)
         self.objective.check(model.decoder, section="loss.")
@@ -232,8 +235,27 @@ class STCDGMModule(pl.LightningModule):
     # -- Lightning hooks ----------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say of which training the state is."""
+        """Say of which training the state is, and what the epoch's losses sum to."""
         checkpoint["settings"] = self.settings
+        checkpoint["sums"] = self._sums
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the sums of an epoch that was interrupted."""
+        self._sums = checkpoint.get("sums", self._sums)
+
+    def epoch_means(self) -> dict[str, float]:
+        """Return the losses of the epoch, each the mean over its windows."""
+        terms = self._sums.get("terms", {})
+        count = self._sums.get("windows", 1)
+        return {name: float(value) / count for name, value in terms.items()}
+
+    def _sum_up(self, terms: dict[str, Tensor], windows: int) -> None:
+        if self._sums["epoch"] != self.current_epoch:
+            self._sums = {"epoch": self.current_epoch, "windows": 0, "terms": {}}
+        sums = self._sums["terms"]
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + value.detach() * windows
+        self._sums["windows"] += windows
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the weighted sum of generator, causal network and graph losses."""
@@ -267,11 +289,15 @@ class STCDGMModule(pl.LightningModule):
             loss = loss + loss_phy
             terms["loss_phy"] = loss_phy
         self._check_finite(batch, loss, terms)
+        terms = {"train_loss": loss, **terms}
+        self._sum_up(terms, batch.batch_size)
+        # For other callbacks; the rows of `epoch_means` are written with the state.
         self.log_dict(
-            {"train_loss": loss, **terms},
+            terms,
             on_step=False,
             on_epoch=True,
             batch_size=batch.batch_size,
+            logger=False,
         )
         return loss
 
@@ -348,3 +374,4 @@ class STCDGMModule(pl.LightningModule):
         if self._previous_dag is not None:
             dag = self.loss_config.graph()
             keep_graph_in_domain(self.model.cell, self._previous_dag, dag)
+        self.updated()

@@ -30,6 +30,7 @@ from st_cdgm.data.files.sniff import (
 )
 from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.outputs import temporary_name
+from st_cdgm.redaction import redacted
 
 logger = logging.getLogger(__name__)
 _PATTERN = re.compile(r"[*\[]|\?(?!.*=)")
@@ -214,7 +215,8 @@ def _downloaded(fs: Any, path: str, url: str, role: str) -> Path:
     if version and target.exists():
         return target
 
-    logger.info("%s is copied to %s (%s bytes)", url, target, size or "unknown")
+    bytes_told = size or "unknown"
+    logger.info("%s is copied to %s (%s bytes)", redacted(url), target, bytes_told)
     part = temporary_name(target)
     try:
         with clean_errors(url, role):

@@ -37,6 +37,9 @@ def translated(url: str, role: str, error: Exception) -> InputError:
         return needs_library(url, role, error)
 
     causes = list(_causes(error))
+    if ours := next((c for c in causes if isinstance(c, InputError)), None):
+        return ours
+
     names = {type(cause).__name__ for cause in causes}
     statuses = [s for s in (getattr(c, "status", None) for c in causes) if s]
     words = f"{type(causes[-1]).__name__}: {causes[-1]}"

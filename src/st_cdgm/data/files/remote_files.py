@@ -7,9 +7,11 @@ import io
 import os
 from typing import Any
 
+from st_cdgm.data.files.redirects import redirect_watch
 from st_cdgm.data.files.remote_errors import needs_library
 from st_cdgm.data.files.sniff import HEAD_BYTES
 from st_cdgm.errors import InputError
+from st_cdgm.redaction import redacted
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
@@ -53,12 +55,18 @@ def limit_retries(fs: Any) -> None:
 
 
 def bounded_options(url: str) -> dict[str, Any]:
-    """Options for fsspec that bound the waiting, where none are configured."""
+    """Options for fsspec that bound the waiting, where none are configured.
+
+    Over HTTP they also refuse redirects into this network.
+    """
     from fsspec.config import conf  # type: ignore[import-untyped]
 
     inner = protocol_of(url)
     configured = conf.get(inner, {})
-    own = {k: v for k, v in _limits(inner).items() if k not in configured}
+    own = {
+        key: {**value, **configured[key]} if key in configured else value
+        for key, value in _limits(inner).items()
+    }
     return {inner: own} if "::" in url else own
 
 
@@ -68,7 +76,7 @@ def protocol_of(url: str) -> str:
 
 
 def _limits(protocol: str) -> dict[str, Any]:
-    """Options that bound how long a server is waited for."""
+    """Options that bound how long a server is waited for, and where it may send us."""
     if protocol in HTTP:
         try:
             from aiohttp import ClientTimeout
@@ -77,7 +85,8 @@ def _limits(protocol: str) -> dict[str, Any]:
         timeout = ClientTimeout(
             total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS
         )
-        return {"client_kwargs": {"timeout": timeout}}
+        watched = [redirect_watch()]
+        return {"client_kwargs": {"timeout": timeout, "trace_configs": watched}}
     if protocol in _S3:
         limits = {
             "connect_timeout": CONNECT_SECONDS,
@@ -165,7 +174,7 @@ class RemoteFile(io.RawIOBase):
             self._file.seek(self._position)
             data = self._file.read(len(buffer))
         except Exception as error:
-            raise OSError(f"{self.url}: {type(error).__name__}: {error}") from error
+            raise self._failure(error) from error
         finally:
             if collecting:
                 gc.enable()
@@ -173,6 +182,9 @@ class RemoteFile(io.RawIOBase):
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
+
+    def _failure(self, error: Exception) -> OSError:
+        return OSError(redacted(f"{self.url}: {type(error).__name__}: {error}"))
 
     def close(self) -> None:
         """Close the connection's file, too."""

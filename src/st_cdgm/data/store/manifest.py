@@ -38,6 +38,7 @@ from st_cdgm.data.time.windows import runs_of_days
 from st_cdgm.data.variables.table import Named
 from st_cdgm.errors import InputError, MissingFileError
 from st_cdgm.outputs import FileFacts, digest, sync, write_json
+from st_cdgm.redaction import redacted
 
 FORMAT_VERSION = 1
 METADATA = "metadata.json"
@@ -210,7 +211,7 @@ def describe(pipeline: PipelineViews) -> dict[str, Any]:
             if len(index)
         },
         "statistics": _statistics(prep),
-        "config": asdict(config),
+        "config": json.loads(redacted(json.dumps(asdict(config)))),
         "inputs": input_facts(pipeline),
     }
 
@@ -270,7 +271,8 @@ def _one_input(path: Any, role: str) -> list[dict[str, Any]]:
             }
         ]
     if is_url(path):
-        return [{"name": str(path), "version": remote_version(str(path))}]
+        name = redacted(str(path))
+        return [{"name": name, "version": remote_version(str(path))}]
 
     return [_local(file) for file in resolve_paths(path, role="input")]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,16 @@ from st_cdgm.data.synthetic.climate import EPOCH, SyntheticClimate, simulate
 from st_cdgm.data.synthetic.config import GROUPS, VARIABLES, SyntheticConfig, group_of
 from st_cdgm.data.synthetic.fine import FINE_DRIVERS
 from st_cdgm.errors import OutputError
-from st_cdgm.outputs import check_output_directory, sync, write_json
+from st_cdgm.outputs import (
+    check_output_directory,
+    remove_leftovers,
+    sync,
+    temporary_directory,
+    write_json,
+)
 
 TITLE = "Synthetic climate of ST-CDGM (simulated for demonstration, not observed)"
+DRAFTS = "synthetic"  # hidden, beside the files
 NAMES = {
     "lr": "predictors.nc",
     "hr": "targets.nc",
@@ -116,10 +122,11 @@ def write_climate(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # All are complete before the first gets its name.
-        with TemporaryDirectory(prefix=".synthetic-", dir=folder) as drafts:
-            _write_files(climate, Path(drafts))
+        remove_leftovers(folder / DRAFTS)
+        with temporary_directory(folder / DRAFTS) as drafts:
+            _write_files(climate, drafts)
             for name in NAMES.values():
-                (Path(drafts) / name).replace(folder / name)
+                (drafts / name).replace(folder / name)
     except OSError as error:
         raise OutputError(
             "The synthetic climate could not be written.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,91 @@ from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.read.cubes import ChannelCube
 from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.data.task.predictor_check import Predictors, open_predictors
+from st_cdgm.data.time.calendar import CalendarDays
 from st_cdgm.data.time.periods import check_period, period_days
 from st_cdgm.data.time.windows import runs_of_days
 from st_cdgm.typing import Indices
 
 _LOGGER = logging.getLogger(__name__)
+# Memory for the days that are read at once: predictors, baseline, and both encoded.
+BLOCK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PredictorDays:
+    """The days asked for, read block by block when they are needed.
+
+    Attributes
+    ----------
+    preprocessor : Preprocessor
+        Of the model.
+    cube : ChannelCube
+        The predictors, not read.
+    index : ndarray
+        Days of the cube: ``first`` days of history, then those asked for.
+    first, history : int
+        Days of history before the first day; so many are needed before a block.
+    """
+
+    preprocessor: Preprocessor
+    cube: ChannelCube
+    index: Indices
+    first: int
+    history: int
+    # The block read last, and whether holes were reported.
+    _kept: dict[tuple[int, int], FieldArrays] = field(default_factory=dict, repr=False)
+    _told: set[str] = field(default_factory=set, repr=False)
+
+    def __len__(self) -> int:
+        """Return the number of days asked for."""
+        return len(self.index) - self.first
+
+    @property
+    def days(self) -> CalendarDays:
+        """The days asked for."""
+        return self.cube.days.select(self.index[self.first :])
+
+    def part(self, start: int, stop: int) -> PredictorDays:
+        """Return the days ``start:stop`` of those asked for, with their history."""
+        begin = max(self.first + start - self.history, 0)
+        return replace(
+            self,
+            index=self.index[begin : self.first + stop],
+            first=self.first + start - begin,
+            _kept={},
+        )
+
+    def block(self, start: int, stop: int) -> tuple[FieldArrays, int]:
+        """Read the days ``start:stop``, history first; and how many that is.
+
+        The block read last is kept.
+
+        Raises
+        ------
+        InputError
+            The file breaks off, or a channel has no value on any of these days.
+        """
+        part = self.part(start, min(stop, len(self)))
+        if (start, stop) not in self._kept:
+            self._kept.clear()
+            self._kept[start, stop] = part.load()
+        return self._kept[start, stop], part.first
+
+    def load(self) -> FieldArrays:
+        """Read all of them, history first; errors as of :meth:`block`."""
+        run = len(self.index) and self.index[-1] - self.index[0] + 1 == len(self.index)
+        days = slice(int(self.index[0]), int(self.index[-1]) + 1) if run else self.index
+        raw = self.cube.load(days)
+        if "holes" not in self._told and _warn_of_missing(raw, self.cube):
+            self._told.add("holes")
+        return FieldArrays.prepared(
+            self.preprocessor, self.cube.days.select(self.index), raw
+        )
+
+    def block_days(self, batch_days: int) -> int:
+        """Return how many days are read at once: whole batches, whatever the record."""
+        fitting = BLOCK_BYTES // (self.preprocessor.bytes_per_day * batch_days)
+        return batch_days * max(int(fitting), 1)
 
 
 def load_predictors(
@@ -58,22 +139,37 @@ def load_predictors(
         the model; all that does not fit is listed. Where it is one thing:
         MissingVariableError for channels, GridMismatchError for the grid.
     """
-    opened = (
-        paths
-        if isinstance(paths, Predictors)
-        else open_predictors(preprocessor, paths, regrid=regrid)
-    )
+    if not isinstance(paths, Predictors):
+        paths = open_predictors(preprocessor, paths, regrid=regrid)
+    found = find_predictors(preprocessor, paths, start=start, end=end)
+    return found.load(), found.first
+
+
+def find_predictors(
+    preprocessor: Preprocessor,
+    opened: Predictors,
+    *,
+    start: str | None = None,
+    end: str | None = None,
+) -> PredictorDays:
+    """Return the days asked for, and their history, without reading them.
+
+    Parameters and errors as of :func:`load_predictors`.
+    """
     cube = opened.cube
     wanted = period_days(
         cube.days.key, start, end, file=cube.file, calendar=cube.days.calendar
     )
     _warn_of_shortfall(cube, start, end)
-    history = _history(cube.days.ordinal, int(wanted[0]), preprocessor.history - 1)
-
-    index = np.concatenate([history, wanted])
-    raw, days = cube.load(index), cube.days.select(index)
-    _warn_of_missing(raw, cube)
-    return FieldArrays.prepared(preprocessor, days, raw), len(history)
+    length = preprocessor.history - 1
+    history = _history(cube.days.ordinal, int(wanted[0]), length)
+    return PredictorDays(
+        preprocessor=preprocessor,
+        cube=cube,
+        index=np.concatenate([history, wanted]),
+        first=len(history),
+        history=length,
+    )
 
 
 def _warn_of_shortfall(cube: ChannelCube, start: str | None, end: str | None) -> None:
@@ -91,8 +187,8 @@ def _warn_of_shortfall(cube: ChannelCube, start: str | None, end: str | None) ->
         )
 
 
-def _warn_of_missing(raw: NDArray[np.float32], cube: ChannelCube) -> None:
-    """Say which channels have holes; they will be filled as in training."""
+def _warn_of_missing(raw: NDArray[np.float32], cube: ChannelCube) -> bool:
+    """Say which channels have holes, if any; they will be filled as in training."""
     share = (~np.isfinite(raw)).mean(axis=(0, 2, 3))  # (C_lr,)
     if share.any():
         named = (
@@ -103,6 +199,7 @@ def _warn_of_missing(raw: NDArray[np.float32], cube: ChannelCube) -> None:
             cube.file,
             ", ".join(named),
         )
+    return bool(share.any())
 
 
 def _history(ordinal: Indices, first: int, length: int) -> Indices:

@@ -208,6 +208,9 @@ def _warnings(run: RunFiles) -> Iterator[str]:
     if str((run.provenance or {}).get("git_commit", "")).endswith("-dirty"):
         yield "The code had uncommitted changes when this run was made."
 
+    for name, why in run.failures.items():
+        yield f"Missing here: {name}, which could not be computed ({why})."
+
     card = run.scorecard
     written = [] if card is None else card.rows["metric"].unique().tolist()
     if unknown := [metric for metric in written if metric not in names("metric")]:

@@ -66,6 +66,8 @@ class RunFiles:
 
     Attributes
     ----------
+    failures : dict
+        What could not be computed, and why.
     missing : dict
         File name to one sentence for the reader, for each part that is None.
     """
@@ -81,6 +83,7 @@ class RunFiles:
     edges: dict[str, Any] | None = None
     certificate: dict[str, Any] | None = None
     missing: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, Any] = field(default_factory=dict)
 
     def setting(self, section: str, key: str) -> Any:
         """Return a value of ``config.yaml``, None where it is not stated."""
@@ -118,6 +121,8 @@ def read_run(run_dir: Path) -> RunFiles:
         run.config = _parse_yaml(run.config_text)
 
     # Not every run has these; their absence is no gap of the report.
+    if (run_dir / "failures.json").is_file():
+        run.failures = _try(run, run_dir, "failures.json", _read_json) or {}
     if (run_dir / "conditioning.json").is_file():
         run.conditioning = _try(run, run_dir, "conditioning.json", _read_json)
     if (run_dir / "edges.json").is_file():
