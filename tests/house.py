@@ -49,6 +49,9 @@ LAYERS = {
     "inference": {"data", "models", "checkpoint", "physics"},
     "references": {"data", "models", "checkpoint", "training"},
     "discovery": {"data", "models", "checkpoint", "training"},
+    "explanation": {
+        *("data", "models", "checkpoint", "physics", "inference", "discovery"),
+    },
 }
 _ALL = {"data", *LAYERS}
 ALLOWED = {

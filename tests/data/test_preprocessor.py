@@ -19,8 +19,9 @@ from small_task import (
     write,
 )
 
+from st_cdgm.data.fit.moments import Variation
 from st_cdgm.data.fit.preprocessor import FORMAT_VERSION, Preprocessor
-from st_cdgm.data.fit.statistics import Variation, standardise_static
+from st_cdgm.data.fit.statistics import standardise_static
 from st_cdgm.data.pipeline import NetCDFDataPipeline
 from st_cdgm.errors import InputError
 

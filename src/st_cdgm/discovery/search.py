@@ -77,6 +77,7 @@ def link_losses(
     """
     config.check()
     record.check()
+    # Steps at which everything is there.
     there = record.present()
     if target is not None:
         there &= np.isfinite(target.values).all(axis=(1, 2))

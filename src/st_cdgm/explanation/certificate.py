@@ -106,6 +106,8 @@ class Certificate:
             }
             for found in self.links
         ]
+
+        # JSON has no infinite number: no shadow gained anything.
         for edge in edges:
             ratio = edge["shadow_ratio"]
             edge["shadow_ratio"] = ratio if np.isfinite(ratio) else None
@@ -152,6 +154,7 @@ def certify(
     """
     done = on_step or (lambda: None)
 
+    # All fits; what follows judges them.
     def losses(
         of: Record, fine: TargetRecord | None, seed: int | None = None
     ) -> list[LinkLosses]:
@@ -320,6 +323,7 @@ def _years_shuffled(
     order = np.random.default_rng(number).permutation(len(years))
     turned = np.roll(order, -(variable + 1) % len(years))
     ends = np.append(place[1:], len(year))
+
     length = np.diff(np.append(place, len(year)))
     take = np.empty(len(year), np.int64)
     for here, there in zip(order, turned, strict=True):

@@ -383,6 +383,8 @@ def certificate_table(content: dict[str, Any]) -> Table:
         caption=f"Edges found where there are none: {made or 'not looked for'}",
         box=table_lines(),
     )
+
+    # One sign for each half of the record.
     for edge in content["edges"]:
         table.add_row(
             edge["source"],

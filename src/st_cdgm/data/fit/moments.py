@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, get_args
 
@@ -9,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
+from st_cdgm.data.variables.table import PRECIPITATION, Named
 from st_cdgm.errors import check_choice
 from st_cdgm.typing import FloatArray, Floats
 
+logger = logging.getLogger(__name__)
 Scope = Literal["per_variable", "per_gridpoint"]
 FillStrategy = Literal["zero", "mean", "interpolate"]
 # Training days: raw predictors (T, C_lr, y, x), season (T,), truth (T, C, Y, X), NaN
@@ -21,6 +24,7 @@ STD_FLOOR = 0.1
 # Below this share of the magnitude a spread is rounding, not variability.
 _CONSTANT = 1.0e-6
 _FIELDS_PER_BLOCK = 1024
+_WET_DAY = 0.1  # mm day-1
 
 
 class Moments:
@@ -190,3 +194,71 @@ def _fill_with_nearest(
         at = np.nonzero(missing)
         source = index[0][at], index[1][at]
         fields[member[:, None], *at] = fields[member[:, None], *source]
+
+
+# -- Whether variables change at all ---------------------------------------------------
+
+
+class Variation:
+    """Lowest and highest value of every channel and cell, NaN left out.
+
+    ``variables`` are the C channels.
+    """
+
+    def __init__(self, variables: Sequence[Named], shape: tuple[int, ...]) -> None:
+        self.variables = tuple(variables)
+        self.low: Floats = np.full((len(self.variables), *shape), np.inf)
+        self.high: Floats = np.full((len(self.variables), *shape), -np.inf)
+
+    def add(self, values: FloatArray) -> None:
+        """Add days. Shape ``(T, C, Y, X)``."""
+        if len(values):
+            self.low = np.fmin(self.low, np.fmin.reduce(values, axis=0))
+            self.high = np.fmax(self.high, np.fmax.reduce(values, axis=0))
+
+    def constant(self) -> list[str]:
+        """Return the names of the variables that no cell sees change."""
+        names = []
+        for variable, low, high in zip(
+            self.variables, self.low, self.high, strict=True
+        ):
+            known = high >= low
+            change = (high - low)[known]
+            if known.any() and (change <= _CONSTANT * np.abs(high[known])).all():
+                names.append(variable.name)
+        return names
+
+    def dry(self) -> list[str]:
+        """Return the names of precipitation variables without any wet day."""
+        names = []
+        for variable, high in zip(self.variables, self.high, strict=True):
+            if high.max() >= _WET_DAY or variable.units != PRECIPITATION.units:
+                continue
+            if variable.row is not None and variable.row.quantity is PRECIPITATION:
+                names.append(variable.name)
+        return names
+
+
+def warn_of_idle(predictors: Variation, targets: Variation, *, file: str) -> None:
+    """Say which variables have nothing to teach, or nothing to learn."""
+    for role, names in (
+        ("predictors", predictors.constant()),
+        ("targets", targets.constant()),
+    ):
+        if names:
+            logger.warning(
+                "%s: %s that never change in the training period: %s; look at the "
+                "file, or leave them out",
+                file or "the data",
+                role,
+                ", ".join(names),
+            )
+
+    if dry := targets.dry():
+        logger.warning(
+            "%s: no day of the training period is wet anywhere (%g mm day-1): %s; a "
+            "model of it never makes rain",
+            file or "the data",
+            _WET_DAY,
+            ", ".join(dry),
+        )

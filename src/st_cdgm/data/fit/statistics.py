@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +17,10 @@ from st_cdgm.data.fit.moments import (
     FillStrategy,
     Moments,
     Scope,
+    Variation,
     fill_missing,
     rooted,
+    warn_of_idle,
 )
 from st_cdgm.data.fit.preprocessor import Preprocessor
 from st_cdgm.data.fit.robust import RobustMoments
@@ -27,14 +28,9 @@ from st_cdgm.data.space.grid import Grid
 from st_cdgm.data.time.calendar import CalendarDays
 from st_cdgm.data.time.windows import previous_step
 from st_cdgm.data.variables.fields import Channel, TargetVariable
-from st_cdgm.data.variables.table import PRECIPITATION, Named, precipitation_channels
+from st_cdgm.data.variables.table import precipitation_channels
 from st_cdgm.errors import ConfigError, InputError, MissingVariableError
-from st_cdgm.typing import FloatArray, Floats
-
-logger = logging.getLogger(__name__)
-# Below this share of the magnitude a change is rounding.
-_ROUNDING = 1e-6
-_WET_DAY = 0.1  # mm day-1
+from st_cdgm.typing import FloatArray
 
 
 def fit_preprocessor(
@@ -229,72 +225,4 @@ def _check_known(known: NDArray[np.bool_], names: Sequence[str], *, file: str) -
             found="only missing values",
             expected="finite values on some training days",
             remedy="leave the variable out or choose another training period",
-        )
-
-
-# -- Whether variables change at all ---------------------------------------------------
-
-
-class Variation:
-    """Lowest and highest value of every channel and cell, NaN left out.
-
-    ``variables`` are the C channels.
-    """
-
-    def __init__(self, variables: Sequence[Named], shape: tuple[int, ...]) -> None:
-        self.variables = tuple(variables)
-        self.low: Floats = np.full((len(self.variables), *shape), np.inf)
-        self.high: Floats = np.full((len(self.variables), *shape), -np.inf)
-
-    def add(self, values: FloatArray) -> None:
-        """Add days. Shape ``(T, C, Y, X)``."""
-        if len(values):
-            self.low = np.fmin(self.low, np.fmin.reduce(values, axis=0))
-            self.high = np.fmax(self.high, np.fmax.reduce(values, axis=0))
-
-    def constant(self) -> list[str]:
-        """Return the names of the variables that no cell sees change."""
-        names = []
-        for variable, low, high in zip(
-            self.variables, self.low, self.high, strict=True
-        ):
-            known = high >= low
-            change = (high - low)[known]
-            if known.any() and (change <= _ROUNDING * np.abs(high[known])).all():
-                names.append(variable.name)
-        return names
-
-    def dry(self) -> list[str]:
-        """Return the names of precipitation variables without any wet day."""
-        names = []
-        for variable, high in zip(self.variables, self.high, strict=True):
-            if high.max() >= _WET_DAY or variable.units != PRECIPITATION.units:
-                continue
-            if variable.row is not None and variable.row.quantity is PRECIPITATION:
-                names.append(variable.name)
-        return names
-
-
-def warn_of_idle(predictors: Variation, targets: Variation, *, file: str) -> None:
-    """Say which variables have nothing to teach, or nothing to learn."""
-    for role, names in (
-        ("predictors", predictors.constant()),
-        ("targets", targets.constant()),
-    ):
-        if names:
-            logger.warning(
-                "%s: %s that never change in the training period: %s; look at the "
-                "file, or leave them out",
-                file or "the data",
-                role,
-                ", ".join(names),
-            )
-
-    if dry := targets.dry():
-        logger.warning(
-            "%s: no day of the training period is wet anywhere (%g mm day-1): %s; a "
-            "model of it never makes rain",
-            file or "the data",
-            _WET_DAY,
-            ", ".join(dry),
         )

@@ -108,10 +108,15 @@ class CombinedBaseline(Baseline):
     def predict_days(self, days: BaselineDays) -> FloatArray:
         """Return the parts, put together; see :meth:`Baseline.predict_days`."""
         order = np.argsort([c for _, channels in self.parts for c in channels])
-        pieces = [
-            part.predict_days(days.only(channels, seen))
-            for (part, channels), seen in zip(self.parts, self.sources, strict=True)
-        ]
+        pieces = []
+        for (part, channels), seen in zip(self.parts, self.sources, strict=True):
+            # Most need no more than the day itself.
+            if seen is None and part.history == 1 and not part.cross_fitted:
+                truth = None if days.truth is None else days.truth[:, list(channels)]
+                pieces.append(part.predict(days.lr, days.season, truth))
+            else:
+                pieces.append(part.predict_days(days.only(channels, seen)))
+
         out = np.concatenate(pieces, axis=1)[:, order]
         for channel in self.precipitation:
             np.maximum(out[:, channel], 0.0, out=out[:, channel])
