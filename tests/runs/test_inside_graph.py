@@ -30,6 +30,15 @@ def test_required_and_forbidden_edges_have_the_last_word():
     assert inside.rcn.parents == {"SURF": [], "GP850": [], "GP500": ["GP850"]}
 
 
+def test_a_learned_baseline_sees_what_drives_its_target():
+    inside = restricted(config("data.baseline_strategy=ridge"), EDGES, SOURCES, TARGETS)
+    assert inside.data.baseline_sources == {"tas": ["SURF"], "pr": ["GP850"]}
+    plain = restricted(config(), EDGES, SOURCES, TARGETS)
+    assert not plain.data.baseline_sources
+    own = config("data.baseline_strategy=ridge", "data.baseline_sources={tas: [850]}")
+    assert restricted(own, EDGES, SOURCES, TARGETS).data == own.data
+
+
 def test_a_target_without_a_driver_leaves_all_levels_open():
     inside = restricted(config(), EDGES[:2], SOURCES, TARGETS)
     assert inside.rcn.conditioning is None

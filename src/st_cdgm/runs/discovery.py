@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from st_cdgm.errors import ConfigError, InputError, MissingFileError
 from st_cdgm.runs.console import Session, console, progress, table_lines
+from st_cdgm.runs.steps import open_data
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -28,12 +29,13 @@ EDGE_CHOICES = ("tested", "learned", "all")
 
 def inside_graph(
     config: Config, pipeline: PipelineViews, run_dir: Path, session: Session
-) -> Config:
+) -> tuple[Config, PipelineViews]:
     """Test the graph on the training period and restrict the model to it.
 
     Returns a configuration whose network may use the edges that hold, and whose
-    generator sees the variables that act on a target. Where the record is too short or
-    the grid too small for a test, this is said and all edges stay.
+    generator sees the variables that act on a target, with the data: a baseline that is
+    learned is fitted anew to the sources that act on each target. Where the record is
+    too short for a test, this is said and all edges stay.
 
     Raises
     ------
@@ -53,9 +55,13 @@ def inside_graph(
     if choice == "tested" and graph is not None:
         chosen = [(link.source, link.target) for link in graph.edges]
     if chosen is None and not forbidden:
-        return config
+        return config, pipeline
     every = [(i, k) for i in sources for k in known if i != k]
-    return restricted(config, every if chosen is None else chosen, sources, targets)
+    chosen = every if chosen is None else chosen
+    inside = restricted(config, chosen, sources, targets)
+    return inside, pipeline if inside.data == config.data else open_data(
+        inside, session
+    )
 
 
 def restricted(
@@ -77,12 +83,27 @@ def restricted(
     }
     driving = {name: [i for i in sources if (i, name) in kept] for name in targets}
     if targets and all(driving.values()):
+        if _can_restrict(config) and not config.data.baseline_sources:
+            changed.data.baseline_sources = dict(driving)
         opened = {i for drivers in driving.values() for i in drivers}
         changed.rcn.conditioning = [i for i in sources if i in opened]
     elif targets:
         alone = ", ".join(name for name, drivers in driving.items() if not drivers)
         logger.warning("no edge leads to %s: the generator sees all variables", alone)
     return changed
+
+
+def _can_restrict(config: Config) -> bool:
+    """Whether the baseline is learned here, and may be from some sources alone."""
+    from st_cdgm import registry
+
+    strategy = config.data.baseline_strategy
+    if strategy == "auto" or not registry.get("baseline", strategy).restricts:
+        return False
+    if config.data.store:
+        logger.warning("the baseline of a store keeps the sources it was fitted to")
+        return False
+    return True
 
 
 def discover_links(
@@ -329,7 +350,6 @@ def certify_run(
     from st_cdgm.discovery.record import training_records
     from st_cdgm.explanation.certificate import certify
     from st_cdgm.outputs import write_json
-    from st_cdgm.runs.steps import open_data
 
     path = run_dir / "config.yaml"
     if not path.is_file():

@@ -81,7 +81,7 @@ def run_workflow(
             run_references(config, pipeline, run_dir, session) if scored else {}
         )
         discard_replaced(run_dir)
-        inside = inside_graph(config, pipeline, run_dir, session)
+        inside, pipeline = inside_graph(config, pipeline, run_dir, session)
         checkpoint = train_pool(
             inside, pipeline, run_dir, session, resume=resume
         ).checkpoint
@@ -121,7 +121,7 @@ def train_workflow(
     how = {"resume": resume, "overwrite": overwrite}
     with _begun(config, session, to_the_end=False, **how) as (run_dir, pipeline):
         discard_replaced(run_dir)
-        inside = inside_graph(config, pipeline, run_dir, session)
+        inside, pipeline = inside_graph(config, pipeline, run_dir, session)
         result = train_pool(inside, pipeline, run_dir, session, resume=resume)
 
     best = f"{result.best_loss:.4f} in epoch {result.best_epoch}"
