@@ -439,12 +439,14 @@ def counterfactual(
     """
     from st_cdgm.explanation.counterfactual import Question, ask, write_answer
     from st_cdgm.explanation.graph import TestedGraph, find_graph
+    from st_cdgm.inference.downscale import check_inputs
     from st_cdgm.inference.writer import check_netcdf_name
     from st_cdgm.outputs import check_output_path
 
     if output is not None:
         check_netcdf_name(output)
         check_output_path(output)
+        check_inputs(lr, Path(output))
     question = Question(
         do=(do,) if isinstance(do, str) else tuple(do),
         start=start,

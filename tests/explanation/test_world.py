@@ -127,6 +127,4 @@ def test_too_few_training_days_are_refused(record):
         WorldModel.fit(record[:60], season, day, groups=GROUPS, inputs=INPUTS)
     none = np.zeros(0, np.int64)
     with pytest.raises(InputError, match="--lr may be repeated"):
-        WorldModel.fit(
-            record[:0], season[:0], none, groups=GROUPS, inputs=INPUTS
-        )
+        WorldModel.fit(record[:0], season[:0], none, groups=GROUPS, inputs=INPUTS)

@@ -229,17 +229,17 @@ class _Action:
         )
         names = [preprocessor.channels[n].name for n in self._derived]
         values = add_derived(cube, names).values[:, len(known) :]
-        return np.asarray(values, np.float32)[0]
+        return np.asarray(values[0], np.float32)
 
     def _physical(self, day: FloatArray, lead: int) -> FloatArray:
         climate = self._record.world.climate
         fields = climate.fields(day[None], self._season[lead : lead + 1])
-        return self._record.preprocessor.physical_lr(fields)[0]
+        return np.asarray(self._record.preprocessor.physical_lr(fields)[0])
 
     def _anomalies(self, raw: FloatArray, lead: int) -> FloatArray:
         lr = self._record.preprocessor.standardise_lr(raw[None])
         climate = self._record.world.climate
-        return climate.anomalies(lr, self._season[lead : lead + 1])[0]
+        return np.asarray(climate.anomalies(lr, self._season[lead : lead + 1])[0])
 
 
 def training_days(cube: ChannelCube, period: Sequence[str]) -> Indices:

@@ -97,7 +97,9 @@ class Edit:
             physical=physical,
         )
 
-    def applied(self, field: NDArray[np.floating], pattern: Floats) -> Floats:
+    def applied(
+        self, field: NDArray[np.floating], pattern: Floats
+    ) -> NDArray[np.floating]:
         """Return a field ``(y, x)`` as it is to be.
 
         The value times the pattern is added, or set wherever the pattern is not NaN.

@@ -74,6 +74,7 @@ class TestedGraph:
                 remedy="test the graph: st-cdgm discover or run",
             ) from error
 
+        # What the certificate does not name is not certified.
         certificate = file.with_name(CERTIFICATE)
         found = _verdicts(certificate) if certificate.is_file() else {}
         return cls(
@@ -153,8 +154,6 @@ class TestedGraph:
             for i, k in pairs
         ]
         return "; ".join(texts) or "none"
-
-
 
 
 def find_graph(checkpoint: Path) -> Path:

@@ -30,7 +30,7 @@ from st_cdgm.errors import InputError
 from st_cdgm.typing import FloatArray, Floats, Indices
 
 RADIUS = 2
-COMPONENTS = DiscoveryConfig(components=48, squares=8)
+COMPONENTS = DiscoveryConfig(components=48, squares=8, clip=6.0)
 # Days that components are taken from, days read together, cells that are fitted on.
 BASIS_DAYS, CHUNK, MOST_CELLS = 365, 64, 256
 LEAST_DAYS = 90
