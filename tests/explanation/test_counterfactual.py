@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from tests.toy import SPLITS
 from typer.testing import CliRunner
 
 import st_cdgm
 from st_cdgm.checkpoint.directory import load_checkpoint
 from st_cdgm.cli.main import app
+from st_cdgm.data.pipeline import NetCDFDataPipeline
+from st_cdgm.data.task.config import DataConfig
 from st_cdgm.data.task.predictor_check import open_predictors
 from st_cdgm.errors import InputError
 from st_cdgm.explanation.coarse import CoarseRecord
@@ -80,6 +83,40 @@ def test_only_levels_that_an_edit_reaches_change(record):
     changed = held.counterfactual != held.factual
     assert not changed[:, number["GP850"]].any()
     assert changed[1, number["GP500"]].any()
+
+
+def test_derived_predictors_follow_from_the_edited_fields(tiny_files, graph, tmp_path):
+    """The speed of a wind that is set, on the day itself."""
+    rng = np.random.default_rng(1)
+    with xr.open_dataset(tiny_files / "lr.nc", decode_times=False) as opened:
+        coarse = opened.load()
+    for name in ("ua_850", "va_850"):
+        wind = rng.normal(5.0, 1.0, coarse.q_850.shape).astype("float32")
+        coarse[name] = coarse.q_850.copy(data=wind)
+        standard = {"u": "eastward_wind", "v": "northward_wind"}[name[0]]
+        coarse[name].attrs = {"units": "m s-1", "standard_name": standard}
+    coarse.to_netcdf(tmp_path / "lr.nc")
+
+    # Fitted, not trained: the world model needs no more.
+    files = {"lr_path": tmp_path / "lr.nc", "hr_path": tiny_files / "hr.nc"}
+    config = DataConfig(
+        **{key: str(path) for key, path in files.items()},
+        lr_derived=["ws_850"],
+        seq_len=3,
+        splits=SPLITS,
+    )
+    preprocessor = NetCDFDataPipeline.from_config(config).preprocessor
+    cube = open_predictors(preprocessor, tmp_path / "lr.nc").cube
+    record = CoarseRecord(cube, preprocessor, TestedGraph.read(graph))
+    worlds = worlds_of(record, "GP850.ua = 30 m s-1", days=1)
+
+    number = {name: n for n, name in enumerate(cube.names)}
+    raw = preprocessor.physical_lr(worlds.counterfactual)[0]
+    np.testing.assert_allclose(raw[number["ua_850"]], 30.0, atol=1e-3)
+    expected = np.hypot(raw[number["ua_850"]], raw[number["va_850"]])
+    np.testing.assert_allclose(raw[number["ws_850"]], expected, rtol=1e-3)
+    change = worlds.changed(preprocessor)[0]
+    assert not change[number["va_850"]].any()
 
 
 def test_a_value_in_units_is_set_in_units(record):
