@@ -21,16 +21,17 @@ from scipy import stats
 from st_cdgm.checkpoint.directory import Checkpoint
 from st_cdgm.data.files.open import Paths
 from st_cdgm.data.read.cubes import ChannelCube
+from st_cdgm.data.read.readers import labelled
 from st_cdgm.data.space.grid import Grid
-from st_cdgm.data.task.days import FieldArrays
 from st_cdgm.data.task.predictor_check import open_predictors
 from st_cdgm.data.time.calendar import key_text
 from st_cdgm.data.variables.fields import TargetVariable
 from st_cdgm.discovery.statistics import q_values
 from st_cdgm.errors import ConfigError, InputError, check_least
+from st_cdgm.explanation.certificate import CERTIFIED
 from st_cdgm.explanation.coarse import CoarseRecord, CoarseWorlds
 from st_cdgm.explanation.edits import Edit, box_pattern, file_pattern
-from st_cdgm.explanation.graph import CERTIFIED, TestedGraph
+from st_cdgm.explanation.graph import TestedGraph
 from st_cdgm.inference.downscale import EnsemblePlan, plan_ensemble
 from st_cdgm.inference.writer import ensemble_dataset
 from st_cdgm.models.sampling import AS_CONFIGURED, Sampling
@@ -195,22 +196,26 @@ def write_answer(answer: xr.Dataset, path: Path) -> Path:
 
 def _edited(plan: EnsemblePlan, cube: ChannelCube, change: FloatArray) -> EnsemblePlan:
     """Return the plan of the other world: baseline and predictors made anew."""
-    preprocessor, arrays = plan.checkpoint.preprocessor, plan.arrays
-    names = tuple(channel.name for channel in preprocessor.channels)
-    if names != cube.names:
+    preprocessor, found = plan.checkpoint.preprocessor, plan.predictors
+    if found.cube.names != cube.names:
         raise InputError(
             "the networks of the pool have different predictors",
-            found=", ".join(names),
+            found=", ".join(found.cube.names),
             expected=", ".join(cube.names),
             remedy="ask one of its networks: CHECKPOINT/networks/1",
         )
 
-    index = np.searchsorted(cube.days.key, arrays.day)
-    raw = preprocessor.fill_lr(cube.load(index))
-    raw[plan.first :] += change
+    # History first; it stays as it is.
+    raw = preprocessor.fill_lr(cube.load(found.index))
+    raw[found.first :] += change
+    edited = replace(
+        cube,
+        days=cube.days.select(found.index),
+        values=labelled(raw, "channel", cube.names),
+    )
     return replace(
         plan,
-        arrays=FieldArrays.prepared(preprocessor, arrays.days, raw),
+        predictors=replace(found, cube=edited, index=np.arange(len(raw)), _kept={}),
         others=tuple(_edited(one, cube, change) for one in plan.others),
     )
 
@@ -268,7 +273,7 @@ def _dataset(
     named = [_renamed(target, world) for world in WORLDS for target in targets]
     contents = plan.contents | {"targets": named, "attrs": attrs}
     fields = np.concatenate([factual, counterfactual, response], axis=2)
-    ds = ensemble_dataset(fields, day=plan.arrays.day[plan.first :], **contents)
+    ds = ensemble_dataset(fields, day=plan.predictors.days.key, **contents)
 
     # Of the mean response, member by member, over the cells of a day.
     grid = plan.checkpoint.preprocessor.hr_grid

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from st_cdgm.errors import InputError, MissingFileError
+from st_cdgm.explanation.certificate import CERTIFIED
 
 GRAPH, CERTIFICATE = "dag.json", "certificate.json"
-CERTIFIED, UNTESTED = "certified", "not certified"
+UNCERTIFIED = "not certified"
 # A checkpoint lies in RUN/checkpoints/best.
 LEVELS_UP = 2
 
@@ -81,7 +82,7 @@ class TestedGraph:
             file=file,
             targets=targets,
             lags=lags,
-            verdicts={pair: found.get(pair, UNTESTED) for pair in lags},
+            verdicts={pair: found.get(pair, UNCERTIFIED) for pair in lags},
             same_step=same_step,
         )
 
