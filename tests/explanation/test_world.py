@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from st_cdgm.errors import InputError
+from st_cdgm.explanation.regressions import latent
 from st_cdgm.explanation.world import WorldModel
 
 GROUPS = {"GP850": [0], "GP500": [1, 2], "SURF": [3]}
@@ -113,6 +114,59 @@ def test_levels_that_are_held_keep_what_they_are_given(world, days):
     rolled = world.roll(days[:2], errors, edit=edit, held=held)
     np.testing.assert_array_equal(rolled[:, 0], days[2:, 0])
     assert np.abs(rolled[1, 1] - days[3, 1]).mean() > 0.3
+
+
+def test_what_lies_below_the_floor_is_the_mean_of_half_a_normal():
+    values = np.array([[0.0], [1.5]], np.float32)
+    hidden, variance = latent(values, 0 * values, 0 * values, np.ones(1))
+    np.testing.assert_allclose(hidden[:, 0], [-np.sqrt(2 / np.pi), 1.5], rtol=1e-6)
+    np.testing.assert_allclose(variance[:, 0], [1 - 2 / np.pi, 0], atol=1e-6)
+
+
+def test_a_quantity_with_a_floor_answers_as_what_it_stands_for():
+    """Rain is a latent process where that is above 0: half of the days are dry."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(DAYS, 2, 4, 5)).astype(np.float32)
+    x[1:, 1] += DRIVEN * x[:-1, 0]
+    x[:, 1] = np.maximum(x[:, 1], 0.0)
+    assert 0.4 < (x[:, 1] == 0).mean() < 0.6
+    day = np.arange(DAYS)
+    season = np.zeros(DAYS, np.float32)
+    groups = {"GP500": [0], "SURF": [1]}
+    inputs = {"GP500": (("GP500", 1),), "SURF": (("SURF", 1), ("GP500", 1))}
+
+    def slope(floors: dict[int, np.ndarray]) -> float:
+        world = WorldModel.fit(
+            x, season, day, groups=groups, inputs=inputs, floors=floors
+        )
+        past = world.climate.anomalies(x[700:701], season[:1])
+        higher = past.copy()
+        higher[:, 0] += 0.5
+        change = (world.step(higher) - world.step(past)) * world.climate.scale
+        return float(change[1].mean() / (0.5 * world.climate.scale[0, 0, 0]))
+
+    assert slope({}) < 0.7 * DRIVEN
+    assert slope({1: np.zeros((1, 1), np.float32)}) == pytest.approx(DRIVEN, abs=0.06)
+
+
+def test_a_record_with_a_floor_is_given_back_and_stays_above(record):
+    day = np.arange(DAYS)
+    season = (day % 365 / 365).astype(np.float32)
+    wet, low = record.copy(), np.full((4, 5), 0.2, np.float32)
+    wet[:, 3] = np.maximum(wet[:, 3], low)
+    world = WorldModel.fit(
+        wet, season, day, groups=GROUPS, inputs=INPUTS, floors={3: low}
+    )
+
+    index = np.arange(700, 712)
+    recorded = world.climate.anomalies(wet[index], season[index])
+    floor = world.climate.floor(season[index[2:]])
+    assert np.isneginf(floor[:, :3]).all()
+    errors = world.abduct(recorded, floor)
+    rolled = world.roll(recorded[:2], errors, floor=floor)
+    np.testing.assert_allclose(rolled, recorded[2:], atol=1e-4)
+    dry = world.roll(recorded[:2], errors - 5, floor=floor)
+    np.testing.assert_array_equal(dry[:, 3], floor[:, 3])
 
 
 def test_far_days_are_told_by_their_distance(world, days):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,8 @@ from st_cdgm.data.time.periods import period_days
 from st_cdgm.errors import InputError
 from st_cdgm.explanation.edits import Edit
 from st_cdgm.explanation.graph import TestedGraph
-from st_cdgm.explanation.world import Inputs, WorldModel, longest_lag
+from st_cdgm.explanation.regressions import Inputs
+from st_cdgm.explanation.world import WorldModel, longest_lag
 from st_cdgm.typing import FloatArray, Floats, Indices
 
 
@@ -81,6 +83,7 @@ class CoarseRecord:
             cube.days.ordinal[days],
             groups=self.groups,
             inputs=self.inputs,
+            floors=_floors(preprocessor),
         )
 
     def worlds(
@@ -107,13 +110,15 @@ class CoarseRecord:
         past, recorded = anomalies[:lags], anomalies[lags:]
 
         # What the model does not tell of these days is the same in both worlds.
-        errors = self.world.abduct(anomalies)
+        floor = climate.floor(season[lags:])
+        errors = self.world.abduct(anomalies, floor)
         edited = {edit.node for edit in edits}
         free = edited if hold_others else self.graph.descendants(edited)
         held = self._held(recorded, free)
-        factual = self.world.roll(past, errors, held=held)
+        driven: dict[str, Any] = {"floor": floor, "held": held}
+        factual = self.world.roll(past, errors, **driven)
         action = _Action(self, factual, season[lags:], edits, pattern, edit_days)
-        counterfactual = self.world.roll(past, errors, edit=action, held=held)
+        counterfactual = self.world.roll(past, errors, edit=action, **driven)
 
         outside = {}
         for name in self.groups:
@@ -240,6 +245,13 @@ class _Action:
         lr = self._record.preprocessor.standardise_lr(raw[None])
         climate = self._record.world.climate
         return np.asarray(climate.anomalies(lr, self._season[lead : lead + 1])[0])
+
+
+def _floors(preprocessor: Preprocessor) -> dict[int, FloatArray]:
+    """Return no rain, as the model gets it, of channels that enter by their root."""
+    shape = (1, len(preprocessor.channels), *preprocessor.lr_grid.shape)
+    dry = preprocessor.standardise_lr(np.zeros(shape, np.float32))[0]
+    return {channel: dry[channel] for channel in preprocessor.lr_root}
 
 
 def training_days(cube: ChannelCube, period: Sequence[str]) -> Indices:

@@ -13,8 +13,8 @@ Pearl, Causality, 2nd ed., section 7.1, doi:10.1017/CBO9780511803161.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -23,20 +23,16 @@ from numpy.typing import NDArray
 from st_cdgm.data.fit.harmonics import HarmonicSums, from_harmonics
 from st_cdgm.discovery.anomalies import patches
 from st_cdgm.discovery.config import DiscoveryConfig
-from st_cdgm.discovery.held_out.features import FREE, Basis, Columns
-from st_cdgm.discovery.held_out.nested import Sums, choose_penalties, penalty
+from st_cdgm.discovery.held_out.features import Basis
 from st_cdgm.discovery.series import window_ends
 from st_cdgm.errors import InputError
-from st_cdgm.typing import FloatArray, Floats, Indices
+from st_cdgm.explanation.regressions import ON_FLOOR, RADIUS, Fitter, Inputs, features
+from st_cdgm.typing import FloatArray, Indices
 
-RADIUS = 2
-COMPONENTS = DiscoveryConfig(components=48, squares=8, clip=6.0)
-# Days that components are taken from, days read together, cells that are fitted on.
-BASIS_DAYS, CHUNK, MOST_CELLS = 365, 64, 256
-LEAST_DAYS = 90
+COMPONENTS = DiscoveryConfig(components=48, squares=12, clip=6.0)
+# Days that components are taken from; days that must follow each other.
+BASIS_DAYS, LEAST_DAYS = 365, 90
 
-# Level -> (source, lag in days), its own past first.
-Inputs = Mapping[str, tuple[tuple[str, int], ...]]
 Edit = Callable[[int, FloatArray], FloatArray]
 
 
@@ -50,13 +46,21 @@ class Climatology:
         Coefficients, see `annual_harmonics`. Shape ``(7, C, y, x)``, float32.
     scale : ndarray
         Standard deviation over training days and cells. Shape ``(C, 1, 1)``.
+    floors : mapping of int to ndarray
+        What a channel cannot fall below, as a predictor. Shape ``(1|y, 1|x)``.
     """
 
     waves: FloatArray
     scale: FloatArray
+    floors: Mapping[int, FloatArray] = field(default_factory=dict)
 
     @classmethod
-    def fit(cls, lr: FloatArray, season: FloatArray) -> Self:
+    def fit(
+        cls,
+        lr: FloatArray,
+        season: FloatArray,
+        floors: Mapping[int, FloatArray] | None = None,
+    ) -> Self:
         """Fit to training days; shapes ``(T, C, y, x)`` and ``(T,)``."""
         sums = HarmonicSums(int(np.prod(lr.shape[1:])))
         sums.add(season, lr.reshape(len(lr), -1))
@@ -64,11 +68,18 @@ class Climatology:
 
         spread = (lr - from_harmonics(waves, season)).std(axis=(0, 2, 3))
         scale = np.where(spread > 0, spread, 1.0)[:, None, None]
-        return cls(waves=waves, scale=scale.astype(np.float32))
+        return cls(waves=waves, scale=scale.astype(np.float32), floors=floors or {})
 
     def anomalies(self, lr: FloatArray, season: FloatArray) -> FloatArray:
         """Return standardised anomalies of predictors ``(T, C, y, x)``."""
         return (lr - from_harmonics(self.waves, season)) / self.scale
+
+    def floor(self, season: FloatArray) -> FloatArray:
+        """Return what anomalies cannot fall below, ``-inf`` for no limit."""
+        lowest = np.full((len(season), *self.waves.shape[1:]), -np.inf, np.float32)
+        for channel, value in self.floors.items():
+            lowest[:, channel] = value
+        return self.anomalies(lowest, season)
 
     def fields(self, anomalies: FloatArray, season: FloatArray) -> FloatArray:
         """Return the predictors of standardised anomalies ``(T, C, y, x)``."""
@@ -111,6 +122,7 @@ class WorldModel:
         *,
         groups: Mapping[str, list[int]],
         inputs: Inputs,
+        floors: Mapping[int, FloatArray] | None = None,
     ) -> Self:
         """Fit to training days.
 
@@ -124,6 +136,8 @@ class WorldModel:
             Channels of each level.
         inputs : mapping
             Sources and lags of each level.
+        floors : mapping of int to ndarray, optional
+            Channels that cannot fall below a value, see `Climatology`.
 
         Raises
         ------
@@ -141,7 +155,7 @@ class WorldModel:
                 remedy="give the predictors of the training period as well "
                 "(--lr may be repeated)",
             )
-        climate = Climatology.fit(lr, season)
+        climate = Climatology.fit(lr, season, floors)
         anomalies = climate.anomalies(lr, season)
 
         # Components, and how far from the mean training days are.
@@ -152,7 +166,8 @@ class WorldModel:
             basis = Basis.fit(around, COMPONENTS, channels=len(channels))
             bases[name], reach[name] = basis, float(_distance(basis, around).max())
 
-        fitter = _Fitter(anomalies, steps, groups, inputs, bases)
+        floor = climate.floor(season)
+        fitter = Fitter(anomalies, floor, steps, groups, inputs, bases)
         weights = {name: fitter.weights(name) for name in groups}
         return cls(
             groups=groups,
@@ -191,29 +206,48 @@ class WorldModel:
             for source, lag in self.inputs[name]:
                 if (source, lag) not in known:
                     day = past[-lag][None, self.groups[source]]
-                    known[source, lag] = _features(self.bases[source], day)[0][0]
+                    known[source, lag] = features(self.bases[source], day)[0][0]
 
             X = np.concatenate([known[key] for key in self.inputs[name]], axis=-1)
             made = self.weights[name][0] + X @ self.weights[name][1:]
             out[self.groups[name]] = made.T.reshape(-1, *out.shape[1:])
         return out
 
-    def abduct(self, anomalies: FloatArray) -> FloatArray:
+    def abduct(
+        self, anomalies: FloatArray, floor: FloatArray | None = None
+    ) -> FloatArray:
         """Return what the model does not predict of a record.
 
-        Of anomalies of consecutive days ``(L + N, C, y, x)``: the errors of the last N.
+        Of a value on its floor the smallest error that explains it.
+
+        Parameters
+        ----------
+        anomalies : ndarray
+            Consecutive days. Shape ``(L + N, C, y, x)``.
+        floor : ndarray, optional
+            Of the last N, see :meth:`Climatology.floor`. Shape ``(N, C, y, x)``.
+
+        Returns
+        -------
+        ndarray
+            Errors of the last N. Shape ``(N, C, y, x)``.
         """
         lags = self.lags
-        predicted = [
-            self.step(anomalies[t - lags : t]) for t in range(lags, len(anomalies))
-        ]
-        return np.asarray(anomalies[lags:] - np.stack(predicted), np.float32)
+        predicted = np.stack(
+            [self.step(anomalies[t - lags : t]) for t in range(lags, len(anomalies))]
+        )
+        errors = np.asarray(anomalies[lags:] - predicted, np.float32)
+        if floor is None:
+            return errors
+        on_floor = anomalies[lags:] <= floor + ON_FLOOR
+        return np.where(on_floor, np.minimum(errors, 0.0), errors)
 
     def roll(
         self,
         past: FloatArray,
         errors: FloatArray,
         *,
+        floor: FloatArray | None = None,
         edit: Edit | None = None,
         held: Mapping[str, FloatArray] | None = None,
     ) -> FloatArray:
@@ -225,6 +259,8 @@ class WorldModel:
             Anomalies of the L days before. Shape ``(L, C, y, x)``.
         errors : ndarray
             From :meth:`abduct`. Shape ``(N, C, y, x)``.
+        floor : ndarray, optional
+            As of :meth:`abduct`.
         edit : callable, optional
             ``edit(lead, anomalies)`` returns a day's anomalies as they are to be.
         held : mapping of str to ndarray, optional
@@ -240,6 +276,8 @@ class WorldModel:
         days = list(past)
         for lead, error in enumerate(errors):
             day = self.step(np.stack(days[-self.lags :]), free) + error
+            if floor is not None:
+                day = np.maximum(day, floor[lead])
             for name, values in held.items():
                 day[self.groups[name]] = values[lead]
             days.append(day if edit is None else edit(lead, day))
@@ -258,73 +296,6 @@ class WorldModel:
 def longest_lag(inputs: Inputs) -> int:
     """Return the number of past days L that any level needs."""
     return max(lag for pairs in inputs.values() for _, lag in pairs)
-
-
-class _Fitter:
-    """Regressions of all levels, from the same days and cells."""
-
-    def __init__(
-        self,
-        anomalies: FloatArray,
-        steps: Indices,
-        groups: Mapping[str, list[int]],
-        inputs: Inputs,
-        bases: Mapping[str, Basis],
-    ) -> None:
-        self._anomalies, self._steps = anomalies, steps
-        self._groups, self._inputs, self._bases = groups, inputs, bases
-        count = int(np.prod(anomalies.shape[2:]))
-        some = np.linspace(0, count - 1, min(count, MOST_CELLS)).round()
-        self._cells = some.astype(int)
-
-    def weights(self, name: str) -> FloatArray:
-        """Return the coefficients of a level; each half of the days tunes the other."""
-        halves = []
-        for part in np.array_split(self._steps, 2):
-            sums = [Sums.of(X, Y) for X, Y, *_ in self._rows(name, part)]
-            halves.append(sum(sums[1:], sums[0]))
-        _, _, kind, stiff = next(self._rows(name, self._steps[:1]))
-
-        first, second = halves
-        out = np.zeros(first.cross.shape, np.float32)
-        both, every = first + second, np.arange(len(kind))
-        for candidate, targets in choose_penalties((first, second), kind, stiff):
-            chosen = both.of_columns(every, targets)
-            out[:, targets] = chosen.solve(penalty(kind, stiff, candidate))
-        return out
-
-    def _rows(
-        self, name: str, steps: Indices
-    ) -> Iterator[tuple[FloatArray, FloatArray, Indices, Floats]]:
-        """Yield features, targets, kinds and stiffness, some days at a time."""
-        channels = self._groups[name]
-        for start in range(0, len(steps), CHUNK):
-            days = steps[start : start + CHUNK]
-            columns = Columns()
-            columns.add(np.ones((len(days), len(self._cells), 1), np.float32), FREE)
-            for source, lag in self._inputs[name]:
-                fields = self._anomalies[days - lag][:, self._groups[source]]
-                full, kind, stiff = _features(self._bases[source], fields, self._cells)
-                columns.add(full, kind, stiff * lag**2)
-
-            X, kind, stiff = columns.joined()
-            Y = self._anomalies[days][:, channels]
-            flat = Y.reshape(*Y.shape[:2], -1)[:, :, self._cells].transpose(0, 2, 1)
-            yield (
-                X.reshape(-1, X.shape[-1]),
-                np.ascontiguousarray(flat.reshape(-1, len(channels))),
-                kind,
-                stiff,
-            )
-
-
-def _features(
-    basis: Basis, fields: FloatArray, cells: Indices | None = None
-) -> tuple[FloatArray, Indices, Floats]:
-    """Return components of patches and their products. ``(T, n, F)``."""
-    around = patches(fields, RADIUS)
-    scores = basis.scores(around if cells is None else around[:, cells])
-    return basis.with_squares(scores)
 
 
 def _distance(basis: Basis, around: FloatArray) -> NDArray[np.floating]:
