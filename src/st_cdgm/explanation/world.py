@@ -278,6 +278,8 @@ class WorldModel:
             day = self.step(np.stack(days[-self.lags :]), free) + error
             if floor is not None:
                 day = np.maximum(day, floor[lead])
+
+            # What is held, and what is done.
             for name, values in held.items():
                 day[self.groups[name]] = values[lead]
             days.append(day if edit is None else edit(lead, day))
