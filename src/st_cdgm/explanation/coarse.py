@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ class CoarseRecord:
     Raises
     ------
     InputError
-        The graph has other levels than the model; too few training days.
+        The graph has other levels than the model.
     """
 
     def __init__(
@@ -76,14 +77,17 @@ class CoarseRecord:
         graph.check_nodes(self.groups, [t.name for t in preprocessor.targets])
         self.inputs: Inputs = graph.inputs(self.groups)
 
-        days = training_days(cube, preprocessor.periods.get("train", []))
-        self.world = WorldModel.fit(
+    @cached_property
+    def world(self) -> WorldModel:
+        """The world model of the training days; InputError where they are too few."""
+        days = training_days(self.cube, self.preprocessor.periods.get("train", []))
+        return WorldModel.fit(
             self._standardised(days),
-            cube.days.season[days],
-            cube.days.ordinal[days],
+            self.cube.days.season[days],
+            self.cube.days.ordinal[days],
             groups=self.groups,
             inputs=self.inputs,
-            floors=_floors(preprocessor),
+            floors=_floors(self.preprocessor),
         )
 
     def worlds(
@@ -101,7 +105,7 @@ class CoarseRecord:
         Raises
         ------
         InputError
-            Days or their past are not in the file.
+            Days or their past are not in the file; too few training days.
         """
         index = self._days(start, days)
         lags, season = self.world.lags, self.cube.days.season[index]
