@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from tests.toy import SPLITS
 from typer.testing import CliRunner
 
 import st_cdgm
-from st_cdgm.checkpoint.directory import load_checkpoint
+from st_cdgm.checkpoint.directory import load_checkpoint, pool_checkpoints
 from st_cdgm.cli.main import app
 from st_cdgm.data.pipeline import NetCDFDataPipeline
 from st_cdgm.data.task.config import DataConfig
@@ -177,6 +178,32 @@ def test_nothing_changed_nothing_answers(trained, tiny_files, graph):
     )
     assert not np.nan_to_num(answer.pr_response.values).any()
     assert not answer.pr_significant.any()
+
+
+def test_all_networks_of_a_pool_see_the_other_world(
+    trained, tiny_files, graph, answer, tmp_path
+):
+    pool = tmp_path / "pool"
+    shutil.copytree(trained.checkpoint, pool)
+    pool_checkpoints(pool, [trained.checkpoint])
+    pooled = st_cdgm.counterfactual(
+        pool,
+        tiny_files / "lr.nc",
+        DO,
+        start=START,
+        days=3,
+        members=6,
+        seed=9,
+        graph=graph,
+        allow_uncertified=True,
+    )
+
+    # Two equal networks make the members that one makes.
+    assert pooled.network.values.tolist() == [0, 1] * 3
+    for world in ("factual", "counterfactual"):
+        np.testing.assert_allclose(
+            pooled[f"pr_{world}"], answer[f"pr_{world}"], atol=1e-4
+        )
 
 
 def test_a_paired_test_knows_no_change_and_a_sure_one():
