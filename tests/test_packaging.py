@@ -39,6 +39,7 @@ def test_exports_are_frozen():
         "WebDatasetIterableDataset",
         "ZarrDataPipeline",
         "__version__",
+        "counterfactual",
         "evaluate",
         "inspect",
         "load",

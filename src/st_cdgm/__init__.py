@@ -13,6 +13,7 @@ from st_cdgm._version import __version__ as __version__
 if TYPE_CHECKING:
     from st_cdgm.api import Downscaler as Downscaler
     from st_cdgm.api import Run as Run
+    from st_cdgm.api import counterfactual as counterfactual
     from st_cdgm.api import evaluate as evaluate
     from st_cdgm.api import inspect as inspect
     from st_cdgm.api import load as load

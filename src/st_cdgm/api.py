@@ -376,6 +376,107 @@ def evaluate(
     )
 
 
+def counterfactual(
+    checkpoint: str | Path,
+    lr: xr.Dataset | str | Path | Sequence[str | Path],
+    do: str | Sequence[str],
+    *,
+    start: str,
+    days: int = 4,
+    edit_days: int = 1,
+    box: str | None = None,
+    pattern: str | Path | None = None,
+    hold_others: bool = False,
+    allow_uncertified: bool = False,
+    graph: str | Path | None = None,
+    members: int = 20,
+    seed: int = 0,
+    regrid: str = "auto",
+    device: str = "auto",
+    output: str | Path | None = None,
+    attrs: Mapping[str, Any] | None = None,
+    **sampling: Any,
+) -> xr.Dataset:
+    """Return fine fields as they were drawn, and as they would have been.
+
+    Parameters
+    ----------
+    checkpoint : str or Path
+        A checkpoint directory, or a run directory, whose best one is taken.
+    lr : Dataset, path or paths
+        Predictors: the days asked about and those of training, of which the world model
+        is made.
+    do : str or sequence of str
+        Edits such as ``"GP850.q += 1 sd"``: ``NODE.CHANNEL (=|+=) NUMBER (sd|UNIT)``.
+    start, days : str, int
+        First day of the edit, ISO date, and how many days to answer for.
+    edit_days : int
+        Days that the edit is made on.
+    box, pattern : str, str or Path, optional
+        Where: ``"LAT0,LAT1,LON0,LON1"``, or a file with a factor for each coarse cell.
+    hold_others : bool
+        Let the other levels keep their record: a controlled direct effect.
+    allow_uncertified : bool
+        Take edges without certificate too.
+    graph : str or Path, optional
+        The tested graph; by default ``dag.json`` of the checkpoint's run.
+    members, seed, regrid, device, **sampling
+        As of :meth:`Downscaler.downscale`.
+    output : str or Path, optional
+        NetCDF file to write as well.
+    attrs : mapping, optional
+        Further attributes.
+
+    Returns
+    -------
+    Dataset
+        See :func:`st_cdgm.explanation.counterfactual.ask`.
+
+    Raises
+    ------
+    InputError, ConfigError
+        What cannot be asked; see there.
+    """
+    from st_cdgm.explanation.counterfactual import Question, ask, write_answer
+    from st_cdgm.explanation.graph import TestedGraph, find_graph
+    from st_cdgm.inference.downscale import check_inputs
+    from st_cdgm.inference.writer import check_netcdf_name
+    from st_cdgm.outputs import check_output_path
+
+    if output is not None:
+        check_netcdf_name(output)
+        check_output_path(output)
+        check_inputs(lr, Path(output))
+    question = Question(
+        do=(do,) if isinstance(do, str) else tuple(do),
+        start=start,
+        days=days,
+        edit_days=edit_days,
+        box=box,
+        pattern=None if pattern is None else Path(pattern),
+        hold_others=hold_others,
+        allow_uncertified=allow_uncertified,
+    )
+
+    # The model, and the graph of the run that it lies in.
+    model = load(checkpoint, device=device).checkpoint
+    file = find_graph(Path(checkpoint)) if graph is None else Path(graph)
+    answer = ask(
+        model,
+        lr,
+        question,
+        TestedGraph.read(file),
+        members=members,
+        seed=seed,
+        regrid=regrid,
+        sampling=Sampling(**sampling),
+    )
+    answer.attrs.update(attrs or {})
+    if output is not None:
+        write_answer(answer, Path(output))
+    return answer
+
+
 def inspect(path: str | Path) -> FileReport:
     """Say what a climate file holds and what it can be used for.
 

@@ -27,7 +27,8 @@ EXIT_INTERRUPTED = 130
 # Functions, each in the file of its name, in the order of the help.
 VERBS = (
     *("demo", "run", "synthesize", "preprocess", "train", "downscale", "evaluate"),
-    *("reference", "report", "inspect", "discover", "certify", "doctor", "plugins"),
+    *("reference", "report", "inspect", "discover", "certify", "counterfactual"),
+    *("doctor", "plugins"),
 )
 WORDS = "st_cdgm.words"  # where a context keeps the words of the command
 

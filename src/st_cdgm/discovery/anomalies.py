@@ -86,15 +86,16 @@ def inner_cells(shape: tuple[int, int]) -> NDArray[np.int64]:
     return index[1:-1, 1:-1].ravel()
 
 
-def patches(fields: Floats) -> NDArray[np.float32]:
-    """Return the 3 x 3 neighbourhood of every cell of ``(T, C, y, x)``.
+def patches(fields: Floats, radius: int = 1) -> NDArray[np.float32]:
+    """Return the neighbourhood of every cell of ``(T, C, y, x)``, 3 x 3 by default.
 
-    The border is continued outwards by its own values. The channels of the nine cells
-    follow each other row by row: ``(T, y * x, 9 * C)``.
+    The border is continued outwards by its own values. With a side of n = 2 radius + 1,
+    the channels of the n^2 cells follow each other row by row: ``(T, y * x, n^2 * C)``.
     """
     t, c, y, x = fields.shape
-    wide = np.pad(fields, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
-    shifted = [wide[:, :, i : i + y, j : j + x] for i in range(3) for j in range(3)]
-    stacked = np.stack(shifted, axis=1)  # (T, 9, C, y, x)
-    nodes = stacked.reshape(t, 9 * c, y * x).transpose(0, 2, 1)
+    side, edge = range(2 * radius + 1), (radius, radius)
+    wide = np.pad(fields, ((0, 0), (0, 0), edge, edge), mode="edge")
+    shifted = [wide[:, :, i : i + y, j : j + x] for i in side for j in side]
+    stacked = np.stack(shifted, axis=1)  # (T, n^2, C, y, x)
+    nodes = stacked.reshape(t, len(shifted) * c, y * x).transpose(0, 2, 1)
     return np.ascontiguousarray(nodes, dtype=np.float32)

@@ -261,7 +261,7 @@ def downscale(
     _check_request(members, start, end)
     check_netcdf_name(output)
     check_output_path(output)
-    _check_inputs(lr, Path(output))
+    check_inputs(lr, Path(output))
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = load_checkpoint(checkpoint, device=chosen_device(device))
     plan = plan_ensemble(
@@ -345,7 +345,7 @@ def check_daily(preprocessor: Preprocessor) -> None:
         )
 
 
-def _check_inputs(lr: str | Path | list[str | Path], output: Path) -> None:
+def check_inputs(lr: Paths, output: Path) -> None:
     """Raise unless all predictor files exist and none of them is the output."""
     for file in resolve_paths(lr, role="lr"):
         if output.exists() and file.samefile(output):

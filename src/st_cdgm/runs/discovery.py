@@ -59,9 +59,9 @@ def inside_graph(
     every = [(i, k) for i in sources for k in known if i != k]
     chosen = every if chosen is None else chosen
     inside = restricted(config, chosen, sources, targets)
-    return inside, pipeline if inside.data == config.data else open_data(
-        inside, session
-    )
+    if inside.data == config.data:
+        return inside, pipeline
+    return inside, open_data(inside, session)
 
 
 def restricted(
@@ -81,6 +81,8 @@ def restricted(
     changed.rcn.parents = {
         name: [i for i in sources if (i, name) in kept] for name in sources
     }
+
+    # What drives a target reaches the generator, and its baseline where that is learned.
     driving = {name: [i for i in sources if (i, name) in kept] for name in targets}
     if targets and all(driving.values()):
         if _can_restrict(config) and not config.data.baseline_sources:
