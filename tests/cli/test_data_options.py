@@ -97,6 +97,7 @@ def test_folds_and_years_need_no_periods(tmp_path):
 def test_a_reference_that_the_first_guess_rules_out_is_found_first(tmp_path, strategy):
     urls = ["data.lr_path=s3://b/lr.nc", "data.hr_path=s3://b/hr.nc"]
     chosen = configured(tmp_path, *urls, f"data.baseline_strategy={strategy}")
+    chosen.evaluation.references.append("lr_interp")
     with pytest.raises(ConfigError, match="another baseline") as caught:
         check_before_training(chosen, to_the_end=True)
     assert strategy in caught.value.facts["found"]

@@ -62,17 +62,18 @@ def test_an_unknown_name_is_answered_with_the_list(files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("overrides", "said"),
     [
-        ("data.splits.test=[]", "no test period"),
-        ("data.hr_path=nothing.nc", "nothing.nc"),
-        ("data.baseline_strategy=climatology", "another baseline"),
+        (["data.splits.test=[]"], "no test period"),
+        (["data.hr_path=nothing.nc"], "nothing.nc"),
+        (["data.baseline_strategy=climatology"], "another baseline"),
     ],
 )
 def test_what_cannot_work_is_said_before_the_data_are_read(
-    files, tmp_path, override, said
+    files, tmp_path, overrides, said
 ):
-    result = reference(files, "lr_interp", tmp_path / "x.nc", override)
+    plain = ["data.baseline_strategy=lr_interp", *overrides]
+    result = reference(files, "lr_interp", tmp_path / "x.nc", *plain)
     facts = facts_of(result)
     assert said in " ".join(facts.values())
     assert not list(tmp_path.iterdir())

@@ -33,7 +33,7 @@ def test_required_and_forbidden_edges_have_the_last_word():
 def test_a_learned_baseline_sees_what_drives_its_target():
     inside = restricted(config("data.baseline_strategy=ridge"), EDGES, SOURCES, TARGETS)
     assert inside.data.baseline_sources == {"tas": ["SURF"], "pr": ["GP850"]}
-    plain = restricted(config(), EDGES, SOURCES, TARGETS)
+    plain = restricted(config("data.baseline_strategy=auto"), EDGES, SOURCES, TARGETS)
     assert not plain.data.baseline_sources
     own = config("data.baseline_strategy=ridge", "data.baseline_sources={tas: [850]}")
     assert restricted(own, EDGES, SOURCES, TARGETS).data == own.data

@@ -56,6 +56,7 @@ def inside_graph(
         chosen = [(link.source, link.target) for link in graph.edges]
     if chosen is None and not forbidden:
         return config, pipeline
+
     every = [(i, k) for i in sources for k in known if i != k]
     chosen = every if chosen is None else chosen
     inside = restricted(config, chosen, sources, targets)
@@ -82,7 +83,7 @@ def restricted(
         name: [i for i in sources if (i, name) in kept] for name in sources
     }
 
-    # What drives a target reaches the generator, and its baseline where that is learned.
+    # What drives a target reaches the generator, and a baseline that is learned.
     driving = {name: [i for i in sources if (i, name) in kept] for name in targets}
     if targets and all(driving.values()):
         if _can_restrict(config) and not config.data.baseline_sources:
