@@ -1,12 +1,11 @@
 """Yardsticks for the learned graph, each on the series the model gets.
 
-All answer with a Boolean matrix ``[i, k]``: i acts on k one day later. PCMCI and PCMCI+
-come from tigramite (GPL, extra ``oracle``) and are used here alone.
+All answer with a Boolean matrix ``[i, k]``: i acts on k one day later. Those that look
+further back (VAR, PCMCI, PCMCI+) are in `st_cdgm.discovery.compare`.
 
 References
 ----------
 DAGMA arXiv:2209.08037. NOTEARS arXiv:1803.01422. R2-SortnRegress arXiv:2303.18211.
-PCMCI doi:10.1126/sciadv.aau4996. PCMCI+ arXiv:2003.03685.
 """
 
 from __future__ import annotations
@@ -185,35 +184,10 @@ def empty(fields: NDArray[np.floating]) -> Graph:
     return np.zeros((fields.shape[1],) * 2, bool)
 
 
-def _tigramite(fields: NDArray[np.floating], *, plus: bool) -> Graph:
-    from tigramite.data_processing import DataFrame
-    from tigramite.independence_tests.parcorr import ParCorr
-    from tigramite.pcmci import PCMCI
-
-    pcmci = PCMCI(DataFrame(spatial_means(fields)), ParCorr(), verbosity=0)
-    if plus:
-        found = pcmci.run_pcmciplus(tau_min=0, tau_max=1, pc_alpha=LEVEL)
-    else:
-        found = pcmci.run_pcmci(tau_min=1, tau_max=1, pc_alpha=0.2, alpha_level=LEVEL)
-    edge = found["graph"][:, :, 1] == "-->"
-    np.fill_diagonal(edge, False)
-    return edge
-
-
-def pcmci(fields: NDArray[np.floating]) -> Graph:
-    return _tigramite(fields, plus=False)
-
-
-def pcmci_plus(fields: NDArray[np.floating]) -> Graph:
-    return _tigramite(fields, plus=True)
-
-
 METHODS = {
     "naive F-test": naive_granger,
     "DAGMA": dagma,
     "NOTEARS": notears_linear,
     "R2-sortability": r2_sortability,
-    "PCMCI": pcmci,
-    "PCMCI+": pcmci_plus,
     "empty graph": empty,
 }

@@ -32,8 +32,6 @@ METHODS = (
     "var lag 3",
     "pcmci lag 3",
     "pcmci+ lag 3",
-    "PCMCI",
-    "PCMCI+",
     "DAGMA",
     "NOTEARS",
     "R2-sortability",

@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 
 from st_cdgm.discovery.config import DiscoveryConfig
+from st_cdgm.discovery.search import discover_edges, link_losses
 from st_cdgm.discovery.series import Record
+from st_cdgm.discovery.verdicts import DOUBTFUL, EDGE, judge
 from st_cdgm.errors import InputError
 from st_cdgm.explanation.certificate import (
     CERTIFIED,
+    UNIDENTIFIABLE,
     UNSTABLE,
+    _certified,
     _phases_randomised,
     _years_shuffled,
     certify,
@@ -25,13 +29,12 @@ YEARS, DAYS = 6, 365
 YEAR = np.arange(YEARS * DAYS) // DAYS
 
 
-def record(strength=0.4, *, flips=False):
-    """Three series; x0 drives x1, with another sign in the second half if asked."""
+def record(strength=0.4):
+    """Three series; x0 drives x1."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((YEARS * DAYS, 3))
     for t in range(1, len(x)):
-        sign = -1 if flips and t >= len(x) // 2 else 1
-        x[t, 1] += 0.4 * x[t - 1, 1] + sign * strength * x[t - 1, 0]
+        x[t, 1] += 0.4 * x[t - 1, 1] + strength * x[t - 1, 0]
         x[t, 2] += 0.6 * x[t - 1, 2]
     season = np.arange(len(x)) % DAYS / DAYS
     fields = {f"x{k}": x[:, [k], None, None] for k in range(3)}
@@ -59,16 +62,33 @@ def test_a_clear_link_is_certified_and_surrogates_have_none():
     assert set(content["words"]) >= {"certified", "unstable"}
 
 
-def test_a_sign_that_turns_is_unstable():
-    rec = record(flips=True)
-    found = certify(rec, QUICK, seeds=1, resamples=4, surrogates=0)
-    assert all(edge.verdict != CERTIFIED for edge in found.links)
+@pytest.mark.parametrize(
+    ("share", "signs", "found", "expected"),
+    [
+        (0.90, (1, 1), EDGE, CERTIFIED),
+        (0.89, (1, 1), EDGE, UNSTABLE),
+        (1.0, (1, -1), EDGE, UNSTABLE),
+        (1.0, (0, 0), EDGE, CERTIFIED),  # not linear: both halves gain
+        (1.0, (1, 1), DOUBTFUL, EDGE),
+        (1.0, (1, 1), UNIDENTIFIABLE, UNIDENTIFIABLE),
+    ],
+)
+def test_every_condition_decides(share, signs, found, expected):
+    rec = record()
+    parts = link_losses(rec, QUICK)
+    graph = judge(parts, QUICK)
+    (link,) = (dataclasses.replace(one, verdict=found) for one in graph.edges)
+    halves = [
+        dataclasses.replace(graph, links=(dataclasses.replace(link, sign=sign),))
+        for sign in signs
+    ]
+    assert _certified(link, share, halves, parts, rec).verdict == expected
 
 
 def test_a_weak_link_is_unstable():
-    rec = record(0.08)
-    found = certify(rec, QUICK, seeds=2, resamples=20, surrogates=0)
-    assert [edge.verdict for edge in found.links] in ([], [UNSTABLE])
+    found = certify(record(0.12), QUICK, seeds=2, resamples=20, surrogates=0)
+    assert [edge.verdict for edge in found.links] == [UNSTABLE]
+    assert 0.5 < found.links[0].share < 0.9
 
 
 def test_shuffled_years_keep_every_year_and_its_season_and_no_pair_together():
@@ -99,8 +119,6 @@ def test_random_phases_keep_spectrum_and_cross_channel_phase():
 
 
 def test_sortability_is_a_half_without_edges():
-    from st_cdgm.discovery.search import discover_edges
-
     graph = discover_edges(record(), QUICK)
     assert 0 <= r2_sortability(record(), graph) <= 1
     empty = dataclasses.replace(graph, links=())

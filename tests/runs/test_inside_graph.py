@@ -8,7 +8,7 @@ import pytest
 
 from st_cdgm.config.load import load_config
 from st_cdgm.errors import ConfigError, InputError, MissingFileError
-from st_cdgm.runs.discovery import read_edges, restricted
+from st_cdgm.runs.discovery import before_graph, read_edges, restricted
 
 SOURCES, TARGETS = ["SURF", "GP850", "GP500"], ["tas", "pr"]
 EDGES = [("GP500", "SURF"), ("SURF", "tas"), ("GP850", "pr")]
@@ -37,6 +37,18 @@ def test_a_learned_baseline_sees_what_drives_its_target():
     assert not plain.data.baseline_sources
     own = config("data.baseline_strategy=ridge", "data.baseline_sources={tas: [850]}")
     assert restricted(own, EDGES, SOURCES, TARGETS).data == own.data
+
+
+def test_a_learned_baseline_is_fitted_after_the_graph_alone():
+    asked = config("data.baseline_strategy=ridge")
+    assert before_graph(asked).data.baseline_strategy == "auto"
+    for same in (
+        config("data.baseline_strategy=climatology"),
+        config("data.baseline_strategy=ridge", "rcn.edges=all"),
+        config("data.baseline_strategy=ridge", "data.baseline_sources={tas: [850]}"),
+        config("data.baseline_strategy=ridge", "data.store=x.zarr"),
+    ):
+        assert before_graph(same) is same
 
 
 def test_a_target_without_a_driver_leaves_all_levels_open():

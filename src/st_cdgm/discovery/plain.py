@@ -165,7 +165,9 @@ def _calendar(times: Any) -> tuple[Any, Any, Any]:
         return number * 10 // count, number * 10 / count % 1.0, number
 
     year = np.asarray(times.year, np.int64)
-    season = np.asarray((times.dayofyear - 1) / DAYS_PER_YEAR, np.float64)
+    standard = isinstance(times, pd.DatetimeIndex)
+    day_of_year = times.day_of_year if standard else times.dayofyear
+    season = np.asarray((day_of_year - 1) / DAYS_PER_YEAR, np.float64)
     day = np.asarray(
         [(t - times[0]).total_seconds() / 86400.0 for t in times], np.float64
     )

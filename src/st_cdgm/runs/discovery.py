@@ -54,15 +54,28 @@ def inside_graph(
     graph = _tested_if_possible(config, pipeline, run_dir, session)
     if choice == "tested" and graph is not None:
         chosen = [(link.source, link.target) for link in graph.edges]
-    if chosen is None and not forbidden:
-        return config, pipeline
 
-    every = [(i, k) for i in sources for k in known if i != k]
-    chosen = every if chosen is None else chosen
-    inside = restricted(config, chosen, sources, targets)
-    if inside.data == config.data:
+    inside = config
+    if chosen is not None or forbidden:
+        every = [(i, k) for i in sources for k in known if i != k]
+        chosen = every if chosen is None else chosen
+        inside = restricted(config, chosen, sources, targets)
+    if inside.data == before_graph(config).data:
         return inside, pipeline
     return inside, open_data(inside, session)
+
+
+def before_graph(config: Config) -> Config:
+    """Return the configuration that the data are opened with to test the graph.
+
+    A learned baseline is fitted once the graph says what it may see: the test itself
+    needs none, and the interpolated field stands in.
+    """
+    if config.rcn.edges in ("learned", "all") or not _learns_sources(config):
+        return config
+    changed = deepcopy(config)
+    changed.data.baseline_strategy = "auto"
+    return changed
 
 
 def restricted(
@@ -86,7 +99,7 @@ def restricted(
     # What drives a target reaches the generator, and a baseline that is learned.
     driving = {name: [i for i in sources if (i, name) in kept] for name in targets}
     if targets and all(driving.values()):
-        if _can_restrict(config) and not config.data.baseline_sources:
+        if _learns_sources(config):
             changed.data.baseline_sources = dict(driving)
         opened = {i for drivers in driving.values() for i in drivers}
         changed.rcn.conditioning = [i for i in sources if i in opened]
@@ -96,17 +109,17 @@ def restricted(
     return changed
 
 
-def _can_restrict(config: Config) -> bool:
-    """Whether the baseline is learned here, and may be from some sources alone."""
+def _learns_sources(config: Config) -> bool:
+    """Whether a baseline is learned here, from sources that the graph may choose.
+
+    That of a store was fitted when the store was made.
+    """
     from st_cdgm import registry
 
-    strategy = config.data.baseline_strategy
-    if strategy == "auto" or not registry.get("baseline", strategy).restricts:
+    data = config.data
+    if data.store or data.baseline_sources or data.baseline_strategy == "auto":
         return False
-    if config.data.store:
-        logger.warning("the baseline of a store keeps the sources it was fitted to")
-        return False
-    return True
+    return bool(registry.get("baseline", data.baseline_strategy).restricts)
 
 
 def discover_links(

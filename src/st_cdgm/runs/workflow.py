@@ -23,7 +23,12 @@ from st_cdgm.runs.directory import (
     nothing_left_behind,
     prepare_run,
 )
-from st_cdgm.runs.discovery import discover_links, inside_graph, links_table
+from st_cdgm.runs.discovery import (
+    before_graph,
+    discover_links,
+    inside_graph,
+    links_table,
+)
 from st_cdgm.runs.score_table import show_scorecard
 from st_cdgm.runs.scoring import (
     SCORES,
@@ -74,14 +79,15 @@ def run_workflow(
         CoarseMeans.of(
             pipeline.preprocessor, config.inference.block_means, section="inference."
         )
-        # The references need seconds and nothing from the model: what is wrong with the
-        # test period or with them is known before the long part.
+        inside, pipeline = inside_graph(config, pipeline, run_dir, session)
+
+        # The references need nothing from the model: what is wrong with the test period
+        # or with them is known before the long part.
         scored = config.evaluation.enabled
         references = (
             run_references(config, pipeline, run_dir, session) if scored else {}
         )
         discard_replaced(run_dir)
-        inside, pipeline = inside_graph(config, pipeline, run_dir, session)
         checkpoint = train_pool(
             inside, pipeline, run_dir, session, resume=resume
         ).checkpoint
@@ -206,4 +212,4 @@ def _begun(
         check_state(run_dir)
     with nothing_left_behind(run_dir, overwrite=overwrite):
         prepare_run(config, session)
-        yield run_dir, open_data(config, session)
+        yield run_dir, open_data(before_graph(config), session)
