@@ -13,7 +13,9 @@ STEPS = 1200  # sixty blocks of twenty steps
 NAMES = ("a", "b")
 
 
-def part(*, gain=0.1, wobble=0.01, shadow=0.0, given=0.1, alike=0.0, slow=0.0):
+def part(
+    *, gain=0.1, evidence=0.1, wobble=0.01, shadow=0.0, given=0.1, alike=0.0, slow=0.0
+):
     """Losses in which a gives b this gain, and its shadow that one; b gives a none.
 
     ``wobble`` is the deviation of a step's gain; ``alike`` and ``slow`` are the shares
@@ -37,7 +39,7 @@ def part(*, gain=0.1, wobble=0.01, shadow=0.0, given=0.1, alike=0.0, slow=0.0):
         full=np.ones((STEPS, 2)),
         without=of(gain),
         shadow=np.broadcast_to([[0.0, shadow], [0.0, 0.0]], (STEPS, 2, 2)).copy(),
-        evidence=of(max(gain, 0.0)),
+        evidence=of(evidence),
         lag=np.stack([of(0.1), of(0.0)], axis=1),
         given=of(given),
         same_step=same_step,
@@ -63,8 +65,9 @@ def part(*, gain=0.1, wobble=0.01, shadow=0.0, given=0.1, alike=0.0, slow=0.0):
         ({}, "predictive link"),
         ({"shadow": 0.049}, "predictive link"),
         ({"shadow": 0.051}, "not identifiable"),  # a shadow does half as well
-        ({"gain": -0.1}, "none"),
-        ({"gain": 0.001, "wobble": 0.1}, "none"),  # found by chance
+        ({"gain": -0.1}, "none"),  # costs more than it brings, however sure
+        ({"evidence": 0.0}, "none"),
+        ({"evidence": 0.02, "wobble": 0.1}, "none"),  # found by chance
         ({"given": 0.0}, "within a step"),
         ({"alike": 1.0}, "predictive link"),  # as alike in weeks as in steps
         ({"slow": 1.0}, "predictive link"),  # nothing goes together within a step
@@ -89,5 +92,5 @@ def test_gain_interval_lag_sign_and_effect_are_those_of_the_table():
 
 def test_the_false_discovery_rate_counts_the_pairs_of_all_parts():
     alone = judge([part()], DiscoveryConfig()).edges[0]
-    both = judge([part(), part(gain=-0.1)], DiscoveryConfig()).edges[0]
+    both = judge([part(), part(evidence=-0.1)], DiscoveryConfig()).edges[0]
     assert both.q == pytest.approx(2 * alone.q)
